@@ -1,0 +1,469 @@
+//! Messages on their way to the peer: QoS 1 and 2 exchanges, Packet Identifiers, quota, resends, and the queue.
+//!
+//! ```text
+//!               QoS 1              PUBACK
+//!            ┌────────► AwaitPubAck ──────────────────────────────────────┐
+//!   queue ───┤                                                            ├──► settled
+//!            └────────► AwaitPubRec ─────────► AwaitPubComp ──────────────┤
+//!               QoS 2       │        PUBREC                   PUBCOMP     │
+//!                           └─────────────────────────────────────────────┘
+//!                              PUBREC of 0x80 or above
+//! ```
+
+use std::collections::VecDeque;
+
+use pantala_proto::{Delivery, PacketId, QoS};
+
+/// What an exchange waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// A QoS 1 PUBLISH waits for PUBACK.
+    AwaitPubAck,
+    /// A QoS 2 PUBLISH waits for PUBREC.
+    AwaitPubRec,
+    /// A PUBREL waits for PUBCOMP.
+    AwaitPubComp,
+}
+
+#[derive(Debug, Clone)]
+struct Exchange<M> {
+    packet_id: PacketId,
+    stage: Stage,
+    /// It has been sent on an earlier connection: DUP (v5 MQTT-3.3.1-1).
+    dup: bool,
+    /// Gone once PUBREC has come.
+    message: Option<M>,
+}
+
+/// Outgoing half of a Session. `M` is a handle to a message and whatever goes with it; it should be cheap to clone.
+///
+/// Invariants: `sent <= inflight.len()`; the first `sent` exchanges have been sent on the present connection, those
+/// after them have not; Packet Identifiers in `inflight` are distinct.
+#[derive(Debug, Clone)]
+pub struct Outbound<M> {
+    /// In the order of their first sending.
+    inflight: VecDeque<Exchange<M>>,
+    sent: usize,
+    queue: VecDeque<(QoS, M)>,
+    next_packet_id: PacketId,
+    /// Packet Identifiers have gone round since `inflight` was last empty, so the next may be in use.
+    wrapped: bool,
+}
+
+/// A packet to send now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Send<M> {
+    /// PUBLISH.
+    Publish(Delivery, M),
+    /// PUBREL, again, after a reconnect.
+    PubRel(PacketId),
+}
+
+/// What an acknowledgement did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acknowledged<M> {
+    /// The exchange is over, a slot is free. The message, if it was still held.
+    Settled(Option<M>),
+    /// PUBREC: answer with PUBREL. The message if this is the first PUBREC.
+    Release(Option<M>),
+}
+
+/// Why an acknowledgement did nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckError {
+    /// No exchange has this Packet Identifier.
+    Unknown,
+    /// The exchange waits for another packet: a Protocol Error.
+    Unexpected(Stage),
+}
+
+impl<M> Default for Outbound<M> {
+    fn default() -> Self {
+        Self {
+            inflight: VecDeque::new(),
+            sent: 0,
+            queue: VecDeque::new(),
+            next_packet_id: PacketId::FIRST,
+            wrapped: false,
+        }
+    }
+}
+
+impl<M: Clone> Outbound<M> {
+    /// Whether a new QoS 1 or 2 message may go out at once, with at most `window` unacknowledged: nothing waits before it.
+    #[inline]
+    pub fn can_start(&self, window: u16) -> bool {
+        self.queue.is_empty() && self.sent == self.inflight.len() && self.sent < usize::from(window)
+    }
+
+    /// Begins the exchange of a message that goes out now. Call only if [`Outbound::can_start`].
+    #[inline]
+    pub fn start(&mut self, qos: QoS, message: M) -> Delivery {
+        debug_assert_eq!(self.sent, self.inflight.len());
+        let packet_id = self.take_packet_id();
+        let stage = if qos == QoS::ExactlyOnce { Stage::AwaitPubRec } else { Stage::AwaitPubAck };
+        self.inflight.push_back(Exchange { packet_id, stage, dup: false, message: Some(message) });
+        self.sent += 1;
+        delivery(stage, packet_id, false)
+    }
+
+    /// Puts a message at the end of the queue.
+    pub fn enqueue(&mut self, qos: QoS, message: M) {
+        self.queue.push_back((qos, message));
+    }
+
+    /// The next packet that may go out with at most `window` exchanges unacknowledged on this connection: first what an
+    /// earlier connection left open, in its order (v5 MQTT-4.4.0-1, MQTT-4.6.0-1), then the queue.
+    pub fn next(&mut self, window: u16) -> Option<Send<M>> {
+        if self.sent < self.inflight.len() {
+            if self.sent >= usize::from(window) {
+                return None;
+            }
+            let exchange = &mut self.inflight[self.sent];
+            self.sent += 1;
+            let packet_id = exchange.packet_id;
+            return Some(match &exchange.message {
+                Some(message) => Send::Publish(delivery(exchange.stage, packet_id, exchange.dup), message.clone()),
+                None => Send::PubRel(packet_id),
+            });
+        }
+        let (qos, _) = self.queue.front()?;
+        if *qos != QoS::AtMostOnce && self.sent >= usize::from(window) {
+            return None;
+        }
+        let (qos, message) = self.queue.pop_front()?;
+        Some(if qos == QoS::AtMostOnce {
+            Send::Publish(Delivery::AtMostOnce, message)
+        } else {
+            Send::Publish(self.start(qos, message.clone()), message)
+        })
+    }
+
+    /// The packet with this identifier, just taken from [`Outbound::next`] or [`Outbound::start`], was not sent after
+    /// all (it is too large for the peer, or has expired): it counts as delivered (v5 MQTT-3.1.2-25).
+    pub fn abandon(&mut self, packet_id: PacketId) {
+        if let Some(at) = self.find(packet_id) {
+            self.remove(at);
+        }
+    }
+
+    /// PUBACK has arrived.
+    ///
+    /// # Errors
+    /// See [`AckError`].
+    #[inline]
+    pub fn pub_ack(&mut self, packet_id: PacketId) -> Result<Acknowledged<M>, AckError> {
+        let at = self.find(packet_id).ok_or(AckError::Unknown)?;
+        match self.inflight[at].stage {
+            Stage::AwaitPubAck => Ok(Acknowledged::Settled(self.remove(at))),
+            stage => Err(AckError::Unexpected(stage)),
+        }
+    }
+
+    /// PUBREC has arrived; `refused` if its Reason Code is 0x80 or above, which settles the message (v5 MQTT-4.4.0-2).
+    ///
+    /// # Errors
+    /// See [`AckError`].
+    pub fn pub_rec(&mut self, packet_id: PacketId, refused: bool) -> Result<Acknowledged<M>, AckError> {
+        let at = self.find(packet_id).ok_or(AckError::Unknown)?;
+        let exchange = &mut self.inflight[at];
+        match exchange.stage {
+            Stage::AwaitPubRec if refused => Ok(Acknowledged::Settled(self.remove(at))),
+            Stage::AwaitPubRec | Stage::AwaitPubComp => {
+                exchange.stage = Stage::AwaitPubComp;
+                Ok(Acknowledged::Release(exchange.message.take()))
+            }
+            stage @ Stage::AwaitPubAck => Err(AckError::Unexpected(stage)),
+        }
+    }
+
+    /// PUBCOMP has arrived.
+    ///
+    /// # Errors
+    /// See [`AckError`].
+    pub fn pub_comp(&mut self, packet_id: PacketId) -> Result<Acknowledged<M>, AckError> {
+        let at = self.find(packet_id).ok_or(AckError::Unknown)?;
+        match self.inflight[at].stage {
+            Stage::AwaitPubComp => Ok(Acknowledged::Settled(self.remove(at))),
+            stage => Err(AckError::Unexpected(stage)),
+        }
+    }
+
+    /// The connection is gone: on the next one all open exchanges are sent again, with DUP.
+    pub fn connection_lost(&mut self) {
+        for exchange in self.inflight.iter_mut().take(self.sent) {
+            exchange.dup = true;
+        }
+        self.sent = 0;
+    }
+
+    /// Takes the oldest message of the queue out, to make room.
+    pub fn drop_oldest_queued(&mut self) -> Option<(QoS, M)> {
+        self.queue.pop_front()
+    }
+
+    /// Keeps only the queued messages that `keep` wants, as when some have expired.
+    pub fn retain_queued(&mut self, mut keep: impl FnMut(QoS, &M) -> bool) {
+        self.queue.retain(|(qos, message)| keep(*qos, message));
+    }
+
+    /// Whether exchanges of an earlier connection are still to be sent again.
+    pub fn has_resends(&self) -> bool {
+        self.sent < self.inflight.len()
+    }
+
+    /// Open exchanges.
+    pub fn inflight_len(&self) -> usize {
+        self.inflight.len()
+    }
+
+    /// Messages in the queue.
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether nothing is open and nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.inflight.is_empty() && self.queue.is_empty()
+    }
+
+    /// All messages that the peer may not have: those of exchanges that no PUBREC has answered, with their stage, and
+    /// those of the queue, with None. For handing them on when the Session ends.
+    pub fn into_undelivered(self) -> impl Iterator<Item = (Option<Stage>, QoS, M)> {
+        let inflight = self.inflight.into_iter().filter_map(|exchange| {
+            let qos = match exchange.stage {
+                Stage::AwaitPubAck => QoS::AtLeastOnce,
+                Stage::AwaitPubRec | Stage::AwaitPubComp => QoS::ExactlyOnce,
+            };
+            Some((Some(exchange.stage), qos, exchange.message?))
+        });
+        inflight.chain(self.queue.into_iter().map(|(qos, message)| (None, qos, message)))
+    }
+
+    #[inline]
+    fn find(&self, packet_id: PacketId) -> Option<usize> {
+        // Acknowledgements come in order, so the first is nearly always the one.
+        let sent = self.inflight.iter().take(self.sent);
+        sent.enumerate().find_map(|(at, exchange)| (exchange.packet_id == packet_id).then_some(at))
+    }
+
+    fn remove(&mut self, at: usize) -> Option<M> {
+        let exchange = self.inflight.remove(at)?;
+        if at < self.sent {
+            self.sent -= 1;
+        }
+        if self.inflight.is_empty() {
+            self.wrapped = false;
+        }
+        exchange.message
+    }
+
+    /// The next Packet Identifier that is not in use (v5 MQTT-2.2.1-4). One is free, as `inflight` is shorter than the
+    /// window and the window at most 65_535.
+    fn take_packet_id(&mut self) -> PacketId {
+        loop {
+            let packet_id = self.next_packet_id;
+            self.next_packet_id = packet_id.following();
+            if self.next_packet_id == PacketId::FIRST {
+                self.wrapped = true;
+            }
+            if !self.wrapped || !self.inflight.iter().any(|exchange| exchange.packet_id == packet_id) {
+                return packet_id;
+            }
+        }
+    }
+}
+
+fn delivery(stage: Stage, packet_id: PacketId, dup: bool) -> Delivery {
+    match stage {
+        Stage::AwaitPubAck => Delivery::AtLeastOnce { packet_id, dup },
+        Stage::AwaitPubRec | Stage::AwaitPubComp => Delivery::ExactlyOnce { packet_id, dup },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(number: u16) -> PacketId {
+        PacketId::new(number).unwrap()
+    }
+
+    fn publish(qos: u8, number: u16, dup: bool, message: u32) -> Option<Send<u32>> {
+        let packet_id = id(number);
+        let delivery = match qos {
+            0 => Delivery::AtMostOnce,
+            1 => Delivery::AtLeastOnce { packet_id, dup },
+            _ => Delivery::ExactlyOnce { packet_id, dup },
+        };
+        Some(Send::Publish(delivery, message))
+    }
+
+    /// What every packet does to an exchange in every stage.
+    #[test]
+    fn the_table_of_stages() {
+        let mut table = String::new();
+        for stage in ["AwaitPubAck", "AwaitPubRec", "AwaitPubComp", "none"] {
+            for packet in ["PUBACK", "PUBREC", "PUBREC 0x80", "PUBCOMP", "reconnect"] {
+                let mut outbound = Outbound::default();
+                match stage {
+                    "AwaitPubAck" => drop(outbound.start(QoS::AtLeastOnce, 7)),
+                    "AwaitPubRec" => drop(outbound.start(QoS::ExactlyOnce, 7)),
+                    "AwaitPubComp" => {
+                        outbound.start(QoS::ExactlyOnce, 7);
+                        outbound.pub_rec(id(1), false).unwrap();
+                    }
+                    _ => {}
+                }
+                let result = match packet {
+                    "PUBACK" => format!("{:?}", outbound.pub_ack(id(1))),
+                    "PUBREC" => format!("{:?}", outbound.pub_rec(id(1), false)),
+                    "PUBREC 0x80" => format!("{:?}", outbound.pub_rec(id(1), true)),
+                    "PUBCOMP" => format!("{:?}", outbound.pub_comp(id(1))),
+                    _ => {
+                        outbound.connection_lost();
+                        format!("{:?}", outbound.next(10))
+                    }
+                };
+                let left = outbound.inflight_len();
+                table += &format!("{stage:12} | {packet:11} | {result}, {left} inflight\n");
+            }
+        }
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn the_window_bounds_what_is_unacknowledged() {
+        let mut outbound = Outbound::default();
+        for message in 0..4 {
+            outbound.enqueue(QoS::AtLeastOnce, message);
+        }
+        assert_eq!(outbound.next(2), publish(1, 1, false, 0));
+        assert_eq!(outbound.next(2), publish(1, 2, false, 1));
+        assert_eq!(outbound.next(2), None);
+        // The same acknowledgement twice frees one slot.
+        assert_eq!(outbound.pub_ack(id(2)), Ok(Acknowledged::Settled(Some(1))));
+        assert_eq!(outbound.pub_ack(id(2)), Err(AckError::Unknown));
+        assert_eq!(outbound.next(2), publish(1, 3, false, 2));
+        assert_eq!(outbound.next(2), None);
+    }
+
+    #[test]
+    fn a_reconnect_resends_in_order_with_dup_within_the_new_window() {
+        let mut outbound = Outbound::default();
+        outbound.start(QoS::AtLeastOnce, 0);
+        outbound.start(QoS::ExactlyOnce, 1);
+        outbound.start(QoS::ExactlyOnce, 2);
+        outbound.pub_rec(id(2), false).unwrap();
+        outbound.enqueue(QoS::AtMostOnce, 3);
+        outbound.connection_lost();
+        assert_eq!(outbound.next(2), publish(1, 1, true, 0));
+        assert_eq!(outbound.next(2), Some(Send::PubRel(id(2))));
+        assert_eq!(outbound.next(2), None);
+        assert_eq!(outbound.pub_comp(id(2)), Ok(Acknowledged::Settled(None)));
+        assert_eq!(outbound.next(2), publish(2, 3, true, 2));
+        assert_eq!(outbound.next(2), publish(0, 1, false, 3));
+    }
+
+    #[test]
+    fn what_was_never_sent_goes_without_dup() {
+        let mut outbound = Outbound::default();
+        outbound.start(QoS::AtLeastOnce, 0);
+        outbound.start(QoS::AtLeastOnce, 1);
+        outbound.connection_lost();
+        // The second connection takes only one at a time, and is lost as well.
+        assert_eq!(outbound.next(1), publish(1, 1, true, 0));
+        outbound.connection_lost();
+        assert_eq!(outbound.next(2), publish(1, 1, true, 0));
+        assert_eq!(outbound.next(2), publish(1, 2, true, 1));
+    }
+
+    #[test]
+    fn identifiers_in_use_are_passed_over_after_going_round() {
+        let mut outbound = Outbound::default();
+        outbound.start(QoS::ExactlyOnce, 0);
+        for round in 0..2 {
+            for number in 2..=u16::MAX {
+                let delivery = outbound.start(QoS::AtLeastOnce, 1);
+                assert_eq!(delivery.packet_id(), Some(id(number)), "round {round}");
+                outbound.pub_ack(id(number)).unwrap();
+            }
+        }
+        assert_eq!(outbound.inflight_len(), 1);
+    }
+
+    proptest! {
+        /// Whatever is acknowledged, lost and resumed: identifiers are distinct, the window holds, nothing is lost,
+        /// and first deliveries are in order.
+        #[test]
+        fn nothing_is_lost_or_reordered(steps in proptest::collection::vec((0..6_u8, 0..8_usize), 1..300), window in 1..6_u16) {
+            let mut outbound = Outbound::default();
+            let mut offered = 0_u32;
+            let mut open: Vec<(PacketId, QoS, bool)> = Vec::new();
+            let mut first_deliveries = Vec::new();
+            let send = |outbound: &mut Outbound<u32>, open: &mut Vec<(PacketId, QoS, bool)>, first: &mut Vec<u32>| {
+                while let Some(send) = outbound.next(window) {
+                    match send {
+                        Send::Publish(delivery, message) => {
+                            let packet_id = delivery.packet_id().unwrap();
+                            assert!(open.iter().all(|(open, ..)| *open != packet_id));
+                            open.push((packet_id, delivery.qos(), false));
+                            if !first.contains(&message) {
+                                first.push(message);
+                            }
+                        }
+                        Send::PubRel(packet_id) => open.push((packet_id, QoS::ExactlyOnce, true)),
+                    }
+                }
+                assert!(open.len() <= usize::from(window));
+            };
+            for (step, which) in steps {
+                match step {
+                    0..=2 => {
+                        let qos = if step == 0 { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+                        outbound.enqueue(qos, offered);
+                        offered += 1;
+                    }
+                    3 | 4 if which < open.len() => {
+                        let (packet_id, qos, released) = open[which];
+                        let settled = match (qos, released) {
+                            (QoS::ExactlyOnce, false) => {
+                                outbound.pub_rec(packet_id, false).unwrap();
+                                open[which].2 = true;
+                                false
+                            }
+                            (QoS::ExactlyOnce, true) => outbound.pub_comp(packet_id).is_ok(),
+                            _ => outbound.pub_ack(packet_id).is_ok(),
+                        };
+                        if settled {
+                            open.remove(which);
+                        }
+                    }
+                    5 => {
+                        outbound.connection_lost();
+                        open.clear();
+                    }
+                    _ => {}
+                }
+                send(&mut outbound, &mut open, &mut first_deliveries);
+            }
+            outbound.connection_lost();
+            open.clear();
+            loop {
+                send(&mut outbound, &mut open, &mut first_deliveries);
+                let Some((packet_id, qos, released)) = open.pop() else { break };
+                if qos == QoS::ExactlyOnce {
+                    if !released {
+                        outbound.pub_rec(packet_id, false).unwrap();
+                    }
+                    outbound.pub_comp(packet_id).unwrap();
+                } else {
+                    outbound.pub_ack(packet_id).unwrap();
+                }
+            }
+            prop_assert!(outbound.is_idle());
+            prop_assert_eq!(first_deliveries, (0..offered).collect::<Vec<_>>());
+        }
+    }
+}
