@@ -1,0 +1,416 @@
+//! CONNECT, AUTH, and the beginning or resumption of a Session.
+
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::atomic::Ordering;
+
+use pantala_proto::{
+    Auth, ConnAck, Connect, DecodeError, ProtocolVersion, PublishProperties, QoS, ReasonCode, topic_levels,
+};
+use pantala_session::{Instant, KeepAlive, SentAliases};
+use pantala_store::{Record, Store};
+
+use crate::authentication::Step;
+use crate::connection::{Authentication, Phase};
+use crate::core::{Core, Flow, cap_expiry};
+use crate::message::{Incoming, Message};
+use crate::session::{NEVER, Will};
+use crate::{ConnectionKey, End, Event, access, owner};
+
+/// AUTH packets that one authentication may take from the client.
+const AUTHENTICATION_ROUNDS_MAX: u8 = 8;
+/// A Maximum Packet Size from here on says nothing, since no packet can be longer.
+const PACKET_BYTES_UNLIMITED: u32 = 268_435_455;
+
+/// How a client got in: by its CONNECT alone, or with the last words of an exchange.
+struct Proof {
+    user_name: String,
+    data: Vec<u8>,
+}
+
+impl<S: Store> Core<S> {
+    /// A CONNECT packet on a connection that has said nothing before.
+    pub(crate) fn connect(&mut self, now: Instant, key: ConnectionKey, body: &[u8]) -> Flow {
+        let connect = match Connect::decode(body) {
+            Ok(connect) => connect,
+            Err(error) => {
+                // To be answered in the form of the version it wants, as far as that can be told.
+                if let Some(connection) = self.connections.get_mut(key as usize) {
+                    connection.version = match (Connect::version_of(body), error) {
+                        (Some(version), _) => version,
+                        (None, DecodeError::ProtocolVersion) if body.get(6).is_some_and(|level| *level > 4) => {
+                            ProtocolVersion::V5
+                        }
+                        (None, _) => ProtocolVersion::V311,
+                    };
+                }
+                return self.fail(now, key, error);
+            }
+        };
+        let Some(connection) = self.connections.get_mut(key as usize) else { return Flow::Stop };
+        connection.version = connect.version;
+        connection.packet_bytes_max = connect.properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get);
+        if let Err(code) = self.check_client_id(&connect) {
+            return self.refuse(now, key, code);
+        }
+        if !connect.client_id.is_empty() {
+            let owner = owner(connect.client_id, self.workers);
+            if owner != self.worker {
+                return Flow::HandOver(owner);
+            }
+        }
+        if let Err(code) = self.check_connect(key, &connect) {
+            return self.refuse(now, key, code);
+        }
+        if connect.properties.authentication_method.is_some() {
+            return self.begin_authentication(now, key, &connect, body);
+        }
+        let listener = usize::from(self.connections[key as usize].listener);
+        if !self.settings.listeners.get(listener).is_some_and(|listener| listener.allow_anonymous) {
+            return self.refuse(now, key, ReasonCode::NotAuthorized);
+        }
+        self.accept(now, key, &connect, None)
+    }
+
+    fn refuse(&mut self, now: Instant, key: ConnectionKey, code: ReasonCode) -> Flow {
+        self.end(now, key, End::Reason(code), Some(code))
+    }
+
+    /// Answers a CONNECT that has failed, if it has one; for [`Core::end`].
+    pub(crate) fn refuse_connect(&mut self, key: ConnectionKey, why: End, code: ReasonCode) {
+        self.counters.connects_refused += 1;
+        let Some(connection) = self.connections.get(key as usize) else { return };
+        let (version, bytes_max) = (connection.version, connection.packet_bytes_max);
+        // What is no MQTT at all is closed without a word.
+        if connection.phase == Phase::AwaitConnect
+            && matches!(why, End::NotMqtt(_) | End::Decode(DecodeError::ProtocolName))
+        {
+            return;
+        }
+        if !version.is_v5() && code.v3_connect_return_code().is_none() {
+            return;
+        }
+        let redirect = self.settings.redirect.clone();
+        let mut packet = ConnAck::new(false, code);
+        if matches!(code, ReasonCode::UseAnotherServer | ReasonCode::ServerMoved) {
+            packet.server_reference = redirect.as_ref().map(|redirect| redirect.server_reference.as_str());
+        }
+        self.send(key, |out| packet.encode_within(version, bytes_max, out));
+    }
+
+    fn check_client_id(&self, connect: &Connect<'_>) -> Result<(), ReasonCode> {
+        let v3_keeps_nothing = connect.clean_start || connect.version.is_v5();
+        let valid = if connect.client_id.is_empty() {
+            // v3.1.1 MQTT-3.1.3-7, MQTT-3.1.3-8; MQTT 3.1 has no assigned identifiers.
+            self.settings.allow_zero_length_client_id && v3_keeps_nothing && connect.version != ProtocolVersion::V31
+        } else {
+            connect.client_id.len() <= usize::from(self.settings.client_id_bytes_max)
+        };
+        if valid { Ok(()) } else { Err(ReasonCode::ClientIdentifierNotValid) }
+    }
+
+    fn check_connect(&self, key: ConnectionKey, connect: &Connect<'_>) -> Result<(), ReasonCode> {
+        let settings = &*self.settings;
+        if let Some(redirect) = &settings.redirect {
+            return Err(if redirect.permanent { ReasonCode::ServerMoved } else { ReasonCode::UseAnotherServer });
+        }
+        let listener_index = usize::from(self.connections[key as usize].listener);
+        let listener = settings.listeners.get(listener_index);
+        let full = |max: Option<NonZeroU32>, count: u32| max.is_some_and(|max| count >= max.get());
+        let on_listener = self.totals.listeners.get(listener_index).map_or(0, |count| count.load(Ordering::Relaxed));
+        if full(settings.connections_max, self.totals.connections.load(Ordering::Relaxed))
+            || full(listener.and_then(|listener| listener.connections_max), on_listener)
+            || full(settings.sessions_max, self.totals.sessions.load(Ordering::Relaxed))
+                && self.find_session(connect.client_id).is_none()
+        {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        let properties = &connect.properties;
+        let user_properties = properties.user_properties.iter().count();
+        if user_properties > usize::from(settings.user_properties_per_packet_max) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        let too_slow = connect.keep_alive == 0 || connect.keep_alive > settings.keep_alive_max;
+        if settings.keep_alive_max > 0 && too_slow && !connect.version.is_v5() {
+            return Err(ReasonCode::ServerUnavailable);
+        }
+        if let Some(will) = &connect.will {
+            if will.qos > self.maximum_qos(key) {
+                return Err(ReasonCode::QoSNotSupported);
+            }
+            if will.retain && !settings.retain_available {
+                return Err(ReasonCode::RetainNotSupported);
+            }
+            if will.properties.user_property_count() > usize::from(settings.user_properties_per_packet_max) {
+                return Err(ReasonCode::QuotaExceeded);
+            }
+            if settings.payload_bytes_max > 0 && will.payload.len() > settings.payload_bytes_max as usize {
+                return Err(ReasonCode::PacketTooLarge);
+            }
+            if will.topic_name.len() > usize::from(settings.topic_bytes_max)
+                || topic_levels(will.topic_name) > usize::from(settings.topic_levels_max)
+            {
+                return Err(ReasonCode::TopicNameInvalid);
+            }
+            access::publish(will.topic_name).map_err(|access::Denied| ReasonCode::NotAuthorized)?;
+        }
+        Ok(())
+    }
+
+    /// The highest QoS that clients of this connection's listener may publish with.
+    pub(crate) fn maximum_qos(&self, key: ConnectionKey) -> QoS {
+        let listener = usize::from(self.connections[key as usize].listener);
+        let here = self.settings.listeners.get(listener).map_or(QoS::ExactlyOnce, |listener| listener.maximum_qos);
+        here.min(self.settings.maximum_qos)
+    }
+
+    // ---- enhanced authentication (v5 section 4.12) ------------------------------------------------------------
+
+    fn begin_authentication(&mut self, now: Instant, key: ConnectionKey, connect: &Connect<'_>, body: &[u8]) -> Flow {
+        let name = connect.properties.authentication_method.unwrap_or_default();
+        let mut nonce = [0; 18];
+        (self.random)(&mut nonce);
+        let Some(method) = self.methods.iter().find(|method| method.name() == name) else {
+            return self.refuse(now, key, ReasonCode::BadAuthenticationMethod);
+        };
+        let exchange = method.begin(nonce);
+        let connection = &mut self.connections[key as usize];
+        connection.phase = Phase::Authenticating;
+        let extras = connection.extras();
+        extras.authentication_method = Some(name.into());
+        extras.authentication = Some(Authentication { exchange, connect: Some(body.into()), rounds: 0 });
+        // Without data the client waits for the server's first word, which for SCRAM does not exist.
+        self.authentication_step(now, key, connect.properties.authentication_data.unwrap_or_default())
+    }
+
+    /// An AUTH packet.
+    pub(crate) fn auth(&mut self, now: Instant, key: ConnectionKey, auth: &Auth<'_>) -> Flow {
+        let connection = &mut self.connections[key as usize];
+        let phase = connection.phase;
+        let protocol_error = ReasonCode::ProtocolError;
+        let Some(extras) = connection.extras.as_deref_mut() else { return self.refuse(now, key, protocol_error) };
+        // v5 MQTT-4.12.0-5, MQTT-4.12.0-7, MQTT-4.12.1-1: the method of CONNECT, in every AUTH.
+        if extras.authentication_method.is_none() || auth.authentication_method != extras.authentication_method.as_deref()
+        {
+            return self.refuse(now, key, protocol_error);
+        }
+        match (auth.reason_code, &extras.authentication) {
+            (ReasonCode::ContinueAuthentication, Some(_)) => {}
+            (ReasonCode::ReAuthenticate, None) if phase == Phase::Connected => {
+                let mut nonce = [0; 18];
+                (self.random)(&mut nonce);
+                let name = extras.authentication_method.clone().unwrap_or_default();
+                let Some(method) = self.methods.iter().find(|method| *method.name() == *name) else {
+                    return self.refuse(now, key, ReasonCode::BadAuthenticationMethod);
+                };
+                extras.authentication = Some(Authentication { exchange: method.begin(nonce), connect: None, rounds: 0 });
+            }
+            _ => return self.refuse(now, key, protocol_error),
+        }
+        self.authentication_step(now, key, auth.authentication_data.unwrap_or_default())
+    }
+
+    fn authentication_step(&mut self, now: Instant, key: ConnectionKey, data: &[u8]) -> Flow {
+        let Some(mut authentication) = self.connections[key as usize].extras().authentication.take() else {
+            return Flow::Stop;
+        };
+        authentication.rounds += 1;
+        if authentication.rounds > AUTHENTICATION_ROUNDS_MAX {
+            return self.refuse(now, key, ReasonCode::NotAuthorized);
+        }
+        match authentication.exchange.step(data) {
+            Step::Continue(data) => {
+                let extras = self.connections[key as usize].extras();
+                extras.authentication = Some(authentication);
+                let method = extras.authentication_method.clone();
+                let packet = Auth {
+                    authentication_method: method.as_deref(),
+                    authentication_data: Some(&data),
+                    ..Auth::new(ReasonCode::ContinueAuthentication)
+                };
+                self.send(key, |out| packet.encode(out));
+                Flow::Continue
+            }
+            Step::Failure(failure) => {
+                self.end(now, key, End::Authentication(failure), Some(failure.reason_code()))
+            }
+            Step::Success { data, user_name } => match authentication.connect {
+                Some(body) => match Connect::decode(&body) {
+                    Ok(connect) => self.accept(now, key, &connect, Some(Proof { user_name, data })),
+                    Err(error) => self.fail(now, key, error),
+                },
+                None => {
+                    let extras = self.connections[key as usize].extras();
+                    // A client cannot become somebody else on the way.
+                    if extras.user_name.as_deref() != Some(&*user_name) {
+                        return self.refuse(now, key, ReasonCode::ProtocolError);
+                    }
+                    let method = extras.authentication_method.clone();
+                    let packet = Auth {
+                        authentication_method: method.as_deref(),
+                        authentication_data: Some(&data),
+                        ..Auth::new(ReasonCode::Success)
+                    };
+                    self.send(key, |out| packet.encode(out));
+                    Flow::Continue
+                }
+            },
+        }
+    }
+
+    // ---- letting in -------------------------------------------------------------------------------------------
+
+    fn accept(&mut self, now: Instant, key: ConnectionKey, connect: &Connect<'_>, proof: Option<Proof>) -> Flow {
+        let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
+        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+
+        // The old connection of the same client goes first, with all that follows from its end (v5 MQTT-3.1.4-3).
+        if let Some(old) = self.find_session(client_id).and_then(|old| self.sessions[old as usize].connection) {
+            let code = ReasonCode::SessionTakenOver;
+            // Its Will is cancelled by the new connection if it goes on with the Session, below.
+            self.end(now, old, End::Reason(code), Some(code));
+        }
+        let mut found = self.find_session(client_id);
+        if let (true, Some(old)) = (connect.clean_start, found) {
+            self.end_session(now, old);
+            found = None;
+        }
+        let session_present = found.is_some();
+        let session_key = found.unwrap_or_else(|| self.begin_session(client_id));
+
+        let wanted_expiry = match (connect.version.is_v5(), connect.clean_start) {
+            (true, _) => connect.properties.session_expiry_interval.unwrap_or(0),
+            (false, true) => 0,
+            (false, false) => NEVER,
+        };
+        let expiry_interval = cap_expiry(&self.settings, wanted_expiry);
+        let session = &mut self.sessions[session_key as usize];
+        session.connection = Some(key);
+        session.expiry_interval = expiry_interval;
+        session.expires_at = None;
+        // v5 MQTT-3.1.3-9: a client that is back in time has no Will published.
+        session.will = connect.will.as_ref().map(|will| Box::new(keep_will(will)));
+        if let Some(timer) = session.timer.take() {
+            self.timers.cancel(timer);
+        }
+        if expiry_interval > 0 {
+            self.store.append(Record::Session { client_id, expiry_interval });
+        }
+
+        let keep_alive_max = self.settings.keep_alive_max;
+        let too_slow = keep_alive_max > 0 && (connect.keep_alive == 0 || connect.keep_alive > keep_alive_max);
+        let keep_alive = if too_slow { keep_alive_max } else { connect.keep_alive };
+        let receive_maximum = connect.properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
+        let listener_index = usize::from(self.connections[key as usize].listener);
+        let listener = self.settings.listeners.get(listener_index);
+        let aliases_wanted = listener
+            .and_then(|listener| listener.topic_alias_broker_max)
+            .unwrap_or(self.settings.topic_alias_broker_max);
+        let aliases = connect.properties.topic_alias_maximum.unwrap_or(0).min(aliases_wanted);
+        let connection = &mut self.connections[key as usize];
+        connection.phase = Phase::Connected;
+        connection.session = Some(session_key);
+        connection.keep_alive = KeepAlive::new(keep_alive, now);
+        connection.window = receive_maximum.min(self.settings.inflight_messages_max).max(1);
+        connection.problem_information = connect.properties.request_problem_information;
+        if aliases > 0 {
+            connection.extras().sent_aliases = Some(SentAliases::new(aliases));
+        }
+        if connect.bridge {
+            connection.extras().bridge = true;
+        }
+        if let Some(proof) = &proof {
+            connection.extras().user_name = Some(proof.user_name.as_str().into());
+        }
+        self.totals.connections.fetch_add(1, Ordering::Relaxed);
+        if let Some(count) = self.totals.listeners.get(listener_index) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.counters.connects_accepted += 1;
+        self.arm(now, key);
+
+        let settings = std::sync::Arc::clone(&self.settings);
+        let mut packet = ConnAck::new(session_present, ReasonCode::Success);
+        let response_information = settings
+            .response_information_prefix
+            .as_ref()
+            .filter(|_| connect.properties.request_response_information && !client_id.contains(['+', '#']))
+            .map(|prefix| format!("{prefix}{client_id}/"));
+        if connect.version.is_v5() {
+            let alias_max = self.topic_alias_max(key);
+            packet.topic_alias_maximum = (alias_max > 0).then_some(alias_max);
+            packet.assigned_client_identifier = assigned.as_deref();
+            packet.server_keep_alive = too_slow.then_some(keep_alive_max);
+            packet.maximum_packet_size =
+                NonZeroU32::new(settings.packet_bytes_max).filter(|size| size.get() < PACKET_BYTES_UNLIMITED);
+            packet.receive_maximum = NonZeroU16::new(settings.receive_maximum).filter(|max| *max != NonZeroU16::MAX);
+            packet.session_expiry_interval = (expiry_interval != wanted_expiry).then_some(expiry_interval);
+            packet.maximum_qos = self.maximum_qos(key);
+            packet.retain_available = settings.retain_available;
+            packet.wildcard_subscription_available = settings.wildcard_subscription_available;
+            packet.subscription_identifier_available = settings.subscription_identifiers_available;
+            packet.shared_subscription_available = settings.shared_subscription_available;
+            packet.response_information = response_information.as_deref();
+            packet.authentication_method = connect.properties.authentication_method;
+            packet.authentication_data = proof.as_ref().map(|proof| &*proof.data).filter(|data| !data.is_empty());
+        }
+        let bytes_max = self.connections[key as usize].packet_bytes_max;
+        self.send(key, |out| packet.encode_within(connect.version, bytes_max, out));
+        self.events.push_back(Event::Connected {
+            connection: key,
+            client_id: client_id.into(),
+            version: connect.version,
+            clean_start: connect.clean_start,
+            keep_alive,
+        });
+        if session_present {
+            self.announce_presence(session_key, true);
+            self.pump(now, session_key);
+        }
+        Flow::Continue
+    }
+
+    /// Topic Alias Maximum announced on this connection.
+    pub(crate) fn topic_alias_max(&self, key: ConnectionKey) -> u16 {
+        let listener = usize::from(self.connections[key as usize].listener);
+        let here = self.settings.listeners.get(listener).and_then(|listener| listener.topic_alias_max);
+        here.unwrap_or(self.settings.topic_alias_max)
+    }
+
+    /// A Client Identifier that no Session has and nobody can guess: 122 random bits, as a UUID. It belongs to this worker.
+    fn assign_client_id(&mut self) -> String {
+        loop {
+            let mut random = [0; 16];
+            (self.random)(&mut random);
+            random[6] = random[6] & 0x0f | 0x40;
+            random[8] = random[8] & 0x3f | 0x80;
+            let mut client_id = self.settings.auto_id_prefix.clone();
+            for (at, byte) in random.iter().enumerate() {
+                if matches!(at, 4 | 6 | 8 | 10) {
+                    client_id.push('-');
+                }
+                client_id += &format!("{byte:02X}");
+            }
+            if owner(&client_id, self.workers) == self.worker && self.find_session(&client_id).is_none() {
+                return client_id;
+            }
+        }
+    }
+}
+
+fn keep_will(will: &pantala_proto::Will<'_>) -> Will {
+    let properties: &PublishProperties<'_> = &will.properties;
+    let message = Message::new(&Incoming {
+        topic_name: will.topic_name,
+        properties: properties.forward(),
+        payload: will.payload,
+        qos: will.qos,
+        retain: will.retain,
+        expires_at: None,
+    });
+    Will {
+        message,
+        message_expiry_interval: properties.message_expiry_interval,
+        delay_interval: will.delay_interval,
+        due: None,
+    }
+}

@@ -1,0 +1,147 @@
+//! One Network Connection, as the core sees it.
+
+use std::collections::VecDeque;
+
+use pantala_proto::{AcknowledgementKind, PacketId, ProtocolVersion, ReasonCode};
+use pantala_session::{Instant, KeepAlive, ReceivedAliases, SentAliases};
+use pantala_store::Position;
+
+use crate::ListenerId;
+use crate::authentication::Exchange;
+use crate::output::Output;
+use crate::replay::Replay;
+use crate::session::SessionKey;
+use crate::timers::TimerId;
+
+/// How far a connection has come.
+///
+/// ```text
+/// AwaitConnect ──► Authenticating ──► Connected ──► Closing
+///      │  └────────────────────────────▲   │           ▲
+///      └───────────────────────────────────┴───────────┘
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing but CONNECT is taken.
+    AwaitConnect,
+    /// Nothing but AUTH and DISCONNECT is taken.
+    Authenticating,
+    /// The client is let in.
+    Connected,
+    /// What waits is written, then the socket is closed. Nothing is taken.
+    Closing,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Tells it from others that have had the same key.
+    pub(crate) generation: u32,
+    pub(crate) listener: ListenerId,
+    pub(crate) phase: Phase,
+    pub(crate) version: ProtocolVersion,
+    /// It is in the list of connections with output.
+    pub(crate) dirty: bool,
+    /// Reason Strings and User Properties are welcome (v5 MQTT-3.1.2-29).
+    pub(crate) problem_information: bool,
+    /// The client's Session, while `phase` is `Connected`.
+    pub(crate) session: Option<SessionKey>,
+    /// The front of a packet whose rest has not come.
+    pub(crate) input: Vec<u8>,
+    /// Bytes of `input` at which to look again.
+    pub(crate) needed: usize,
+    pub(crate) output: Output,
+    pub(crate) keep_alive: KeepAlive,
+    pub(crate) opened: Instant,
+    /// Since when the socket has taken nothing of what waits.
+    pub(crate) stalled_since: Option<Instant>,
+    pub(crate) timer: Option<TimerId>,
+    /// The client's Maximum Packet Size; `u32::MAX` is no limit.
+    pub(crate) packet_bytes_max: u32,
+    /// QoS 1 and 2 messages it may have unacknowledged.
+    pub(crate) window: u16,
+    /// What few connections need.
+    pub(crate) extras: Option<Box<Extras>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) received_aliases: ReceivedAliases,
+    pub(crate) sent_aliases: Option<SentAliases>,
+    pub(crate) held: VecDeque<Held>,
+    pub(crate) next_held: u32,
+    pub(crate) authentication: Option<Authentication>,
+    /// The Authentication Method of CONNECT, which later AUTH packets repeat.
+    pub(crate) authentication_method: Option<Box<str>>,
+    /// The client is a bridge of an older version: its own messages do not go back to it.
+    pub(crate) bridge: bool,
+    /// Who the client proved to be.
+    pub(crate) user_name: Option<Box<str>>,
+}
+
+/// An answer that must not be sent yet. Answers go out in the order in which they were held.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) number: u32,
+    /// The store has to reach this.
+    pub(crate) position: Position,
+    /// Confirmations from other workers still to come.
+    pub(crate) waiting: u16,
+    pub(crate) answer: Answer,
+}
+
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Acknowledgement(AcknowledgementKind, PacketId, ReasonCode),
+    /// SUBACK or UNSUBACK, encoded, and the Retained Messages that follow it.
+    Packet(Box<[u8]>, Vec<Replay>),
+    /// None: the publisher was refused and speaks a version that has no way to say so.
+    Nothing,
+}
+
+/// An exchange of AUTH packets that has not ended.
+pub(crate) struct Authentication {
+    pub(crate) exchange: Box<dyn Exchange>,
+    /// The body of the CONNECT that waits for it; None when it is a re-authentication.
+    pub(crate) connect: Option<Box<[u8]>>,
+    pub(crate) rounds: u8,
+}
+
+impl std::fmt::Debug for Authentication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authentication").field("rounds", &self.rounds).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    pub(crate) fn new(generation: u32, listener: ListenerId, now: Instant) -> Self {
+        Self {
+            generation,
+            listener,
+            phase: Phase::AwaitConnect,
+            version: ProtocolVersion::V311,
+            dirty: false,
+            problem_information: true,
+            session: None,
+            input: Vec::new(),
+            needed: 0,
+            output: Output::default(),
+            keep_alive: KeepAlive::default(),
+            opened: now,
+            stalled_since: None,
+            timer: None,
+            packet_bytes_max: u32::MAX,
+            window: u16::MAX,
+            extras: None,
+        }
+    }
+
+    pub(crate) fn extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    /// Answers that are held.
+    #[inline]
+    pub(crate) fn held_len(&self) -> usize {
+        self.extras.as_ref().map_or(0, |extras| extras.held.len())
+    }
+}

@@ -1,0 +1,78 @@
+//! What one worker counts. Sums over workers are the server's business.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Counters of one worker since its start; each only grows.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+        }
+
+        impl Counters {
+            /// Names and values, in the order of declaration.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),+].into_iter()
+            }
+
+            /// Adds those of another worker.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)+
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections opened.
+    connections_opened,
+    /// Connections that ended, for whatever reason.
+    connections_closed,
+    /// CONNECT packets that were refused.
+    connects_refused,
+    /// CONNECT packets that were accepted.
+    connects_accepted,
+    /// Connections ended because their client was silent for too long.
+    keep_alive_timeouts,
+    /// Connections ended because no complete CONNECT came in time.
+    connect_timeouts,
+    /// Connections ended because they took no byte for too long.
+    write_stalls,
+    /// Connections taken over by another with the same Client Identifier.
+    sessions_taken_over,
+    /// Connections ended for malformed packets or Protocol Errors.
+    protocol_errors,
+    /// Connections ended because our own code panicked over them.
+    panics,
+    /// Bytes received.
+    bytes_received,
+    /// PUBLISH packets received.
+    publish_received,
+    /// PUBLISH packets sent.
+    publish_sent,
+    /// Messages dropped: the Session's queue was full, and the new one went.
+    dropped_queue_full_newest,
+    /// Messages dropped: the Session's queue was full, and the oldest one went.
+    dropped_queue_full_oldest,
+    /// Messages refused to their publisher: a queue was full.
+    dropped_queue_full_refused,
+    /// QoS 0 messages dropped: the connection did not take its bytes in time.
+    dropped_outgoing_full,
+    /// Messages dropped: expired before they were delivered.
+    dropped_expired,
+    /// Messages dropped: larger than the client's Maximum Packet Size.
+    dropped_too_large_for_client,
+    /// Messages dropped: their Session ended before they were delivered.
+    dropped_session_ended,
+    /// Messages dropped: no member was left in the Shared Subscription.
+    dropped_no_member,
+    /// Messages dropped: their payload was larger than `payload_bytes_max`.
+    dropped_payload_too_large,
+    /// Messages dropped: the publisher was not permitted.
+    dropped_not_authorized,
+    /// Retained Messages not stored: there were too many.
+    dropped_retained_full,
+    /// Acknowledgements for unknown Packet Identifiers.
+    acknowledgements_unknown,
+    /// Will Messages published.
+    wills_published,
+}

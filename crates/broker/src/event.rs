@@ -1,0 +1,125 @@
+//! What an operator may want to read in the log. The core tells; the shell writes.
+
+use pantala_proto::{DecodeError, ProtocolVersion, ReasonCode};
+
+use crate::ConnectionKey;
+use crate::authentication::Failure;
+
+/// Something that happened to a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A client was let in.
+    Connected {
+        /// Its connection.
+        connection: ConnectionKey,
+        /// Its Client Identifier: bytes from outside, to be escaped.
+        client_id: Box<str>,
+        /// Its version.
+        version: ProtocolVersion,
+        /// Clean Start.
+        clean_start: bool,
+        /// Keep Alive in seconds.
+        keep_alive: u16,
+    },
+    /// A connection ended; `client_id` is None if it never became a client's.
+    Ended {
+        /// The connection.
+        connection: ConnectionKey,
+        /// The Client Identifier: bytes from outside, to be escaped.
+        client_id: Option<Box<str>>,
+        /// Why.
+        why: End,
+    },
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The client said DISCONNECT, with this code.
+    Client(ReasonCode),
+    /// The network said so.
+    Lost,
+    /// The client sent what is no MQTT, or broke the protocol.
+    Decode(DecodeError),
+    /// What came first was not CONNECT.
+    NotMqtt(Stranger),
+    /// Enhanced authentication failed.
+    Authentication(Failure),
+    /// We refused or ended it, with this code.
+    Reason(ReasonCode),
+    /// No complete CONNECT came in time.
+    ConnectTimeout,
+    /// The client took no byte for too long.
+    WriteStall,
+    /// Our own code panicked over it.
+    Panic,
+}
+
+/// What a first packet that is not CONNECT looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stranger {
+    /// A TLS ClientHello: the client wants a TLS listener.
+    Tls,
+    /// An HTTP request: perhaps a WebSocket client.
+    Http,
+    /// An SSH banner.
+    Ssh,
+    /// A line or header of the PROXY protocol.
+    Proxy,
+    /// Another MQTT packet.
+    OtherPacket,
+}
+
+impl Stranger {
+    /// Looks at the first bytes of a connection.
+    pub(crate) fn recognise(bytes: &[u8]) -> Self {
+        const METHODS: [&[u8]; 8] =
+            [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PATC", b"CONN"];
+        match bytes {
+            [0x16, 0x03, ..] => Self::Tls,
+            [b'S', b'S', b'H', b'-', ..] => Self::Ssh,
+            [b'P', b'R', b'O', b'X', b'Y', ..] | [0x0d, 0x0a, 0x0d, 0x0a, ..] => Self::Proxy,
+            _ if METHODS.iter().any(|method| bytes.starts_with(method)) => Self::Http,
+            _ => Self::OtherPacket,
+        }
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Client(ReasonCode::Success) => f.write_str("disconnected"),
+            Self::Client(code) => write!(f, "disconnected with {code:?}"),
+            Self::Lost => f.write_str("connection lost"),
+            Self::Decode(error) => write!(f, "protocol error: {error}"),
+            Self::NotMqtt(Stranger::Tls) => f.write_str("a TLS client on a plain listener"),
+            Self::NotMqtt(Stranger::Http) => f.write_str("an HTTP client on an MQTT listener"),
+            Self::NotMqtt(Stranger::Ssh) => f.write_str("an SSH client on an MQTT listener"),
+            Self::NotMqtt(Stranger::Proxy) => f.write_str("a PROXY header, which this listener does not take"),
+            Self::NotMqtt(Stranger::OtherPacket) => f.write_str("the first packet is not CONNECT"),
+            Self::Authentication(failure) => write!(f, "authentication failed: {failure}"),
+            Self::Reason(code) => write!(f, "{code:?}"),
+            Self::ConnectTimeout => f.write_str("no complete CONNECT in time"),
+            Self::WriteStall => f.write_str("the client does not read"),
+            Self::Panic => f.write_str("internal error"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers() {
+        for (bytes, expected) in [
+            (&b"GET / HTTP/1.1"[..], Stranger::Http),
+            (&[0x16, 0x03, 0x01, 0x02], Stranger::Tls),
+            (b"SSH-2.0-x", Stranger::Ssh),
+            (b"PROXY TCP4", Stranger::Proxy),
+            (&[0x30, 0x00], Stranger::OtherPacket),
+        ] {
+            assert_eq!(Stranger::recognise(bytes), expected);
+        }
+    }
+}

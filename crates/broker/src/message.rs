@@ -1,0 +1,141 @@
+//! Application Messages: borrowed while they are routed, shared while they wait.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use pantala_proto::{ForwardProperties, QoS};
+use pantala_session::Instant;
+
+use crate::shared::GroupId;
+
+/// A message on its way through the router, wherever its bytes stand: a read buffer, a mailbox, a Will.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Incoming<'a> {
+    pub(crate) topic_name: &'a str,
+    pub(crate) properties: ForwardProperties<'a>,
+    pub(crate) payload: &'a [u8],
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    /// When its Message Expiry Interval is over.
+    pub(crate) expires_at: Option<Instant>,
+}
+
+impl Incoming<'_> {
+    /// What it is charged with in queues: topic, properties and payload.
+    pub(crate) fn bytes(&self) -> usize {
+        self.topic_name.len() + self.properties.len() + self.payload.len()
+    }
+
+    /// The Message Expiry Interval to forward (v5 MQTT-3.3.2-6).
+    #[inline]
+    pub(crate) fn message_expiry_interval(&self, now: Instant) -> Option<u32> {
+        self.expires_at.map(|at| now.seconds_until(at))
+    }
+
+    #[inline]
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// A message that is kept. Stored once, however many Sessions wait for it.
+#[derive(Debug)]
+pub(crate) struct Message {
+    /// Topic Name, properties and payload, one after the other.
+    bytes: Box<[u8]>,
+    topic_bytes: u32,
+    properties_bytes: u32,
+    message_expiry_at: Option<u32>,
+    qos: QoS,
+    retain: bool,
+    expires_at: Option<Instant>,
+}
+
+impl Message {
+    pub(crate) fn new(incoming: &Incoming<'_>) -> Arc<Self> {
+        let mut bytes = Vec::with_capacity(incoming.bytes());
+        bytes.extend_from_slice(incoming.topic_name.as_bytes());
+        for piece in incoming.properties.pieces() {
+            bytes.extend_from_slice(piece);
+        }
+        bytes.extend_from_slice(incoming.payload);
+        Arc::new(Self {
+            bytes: bytes.into_boxed_slice(),
+            topic_bytes: incoming.topic_name.len() as u32,
+            properties_bytes: incoming.properties.len() as u32,
+            message_expiry_at: incoming.properties.message_expiry_at().map(|at| at as u32),
+            qos: incoming.qos,
+            retain: incoming.retain,
+            expires_at: incoming.expires_at,
+        })
+    }
+
+    pub(crate) fn incoming(&self) -> Incoming<'_> {
+        let (topic, rest) = self.bytes.split_at(self.topic_bytes as usize);
+        let (properties, payload) = rest.split_at(self.properties_bytes as usize);
+        Incoming {
+            topic_name: std::str::from_utf8(topic).expect("the bytes were copied from a string"),
+            properties: ForwardProperties::from_parts(properties, self.message_expiry_at.map(|at| at as usize)),
+            payload,
+            qos: self.qos,
+            retain: self.retain,
+            expires_at: self.expires_at,
+        }
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes[(self.topic_bytes + self.properties_bytes) as usize..]
+    }
+
+    /// What it is charged with in queues.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// A message that waits for, or is on its way to, one Session.
+#[derive(Debug, Clone)]
+pub(crate) struct Queued {
+    pub(crate) message: Arc<Message>,
+    /// RETAIN of the PUBLISH.
+    pub(crate) retain: bool,
+    pub(crate) identifiers: Identifiers,
+    /// The Shared Subscription it came by, which gets it back should the Session end.
+    pub(crate) group: Option<GroupId>,
+}
+
+/// Subscription Identifiers of the subscriptions that a message matched: hardly ever more than one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Identifiers {
+    #[default]
+    None,
+    One(NonZeroU32),
+    Many(Box<[NonZeroU32]>),
+}
+
+impl Identifiers {
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[NonZeroU32] {
+        match self {
+            Self::None => &[],
+            Self::One(identifier) => std::slice::from_ref(identifier),
+            Self::Many(identifiers) => identifiers,
+        }
+    }
+
+    /// Adds one more.
+    pub(crate) fn add(&mut self, identifier: NonZeroU32) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(identifier),
+            Self::One(first) => Self::Many([first, identifier].into()),
+            Self::Many(many) => Self::Many(many.iter().copied().chain([identifier]).collect()),
+        };
+    }
+}
+
+impl From<Option<NonZeroU32>> for Identifiers {
+    #[inline]
+    fn from(identifier: Option<NonZeroU32>) -> Self {
+        identifier.map_or(Self::None, Self::One)
+    }
+}

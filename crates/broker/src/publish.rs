@@ -1,0 +1,292 @@
+//! PUBLISH from clients, and the packets that acknowledge.
+
+use std::num::NonZeroU16;
+
+use pantala_proto::{
+    Acknowledgement, AcknowledgementKind, DecodeError, Delivery, PacketId, Publish, ReasonCode, topic_levels,
+};
+use pantala_session::{AckError, Acknowledged, ExactlyOnce, Instant};
+use pantala_store::{Position, Record, Store};
+
+use crate::connection::Answer;
+use crate::core::{Core, Flow, Then};
+use crate::message::{Incoming, Queued};
+use crate::session::SessionKey;
+use crate::{ConnectionKey, End, access};
+
+impl<S: Store> Core<S> {
+    /// A PUBLISH from a client that is let in.
+    #[inline]
+    pub(crate) fn publish(&mut self, now: Instant, key: ConnectionKey, publish: &Publish<'_>) -> Flow {
+        self.counters.publish_received += 1;
+        match publish.properties.topic_alias {
+            None => self.publish_to(now, key, publish, publish.topic_name),
+            Some(alias) => self.publish_by_alias(now, key, publish, alias),
+        }
+    }
+
+    fn publish_by_alias(
+        &mut self,
+        now: Instant,
+        key: ConnectionKey,
+        publish: &Publish<'_>,
+        alias: NonZeroU16,
+    ) -> Flow {
+        let maximum = self.topic_alias_max(key);
+        let connection = &mut self.connections[key as usize];
+        let extras = connection.extras();
+        if !publish.topic_name.is_empty() {
+            if !extras.received_aliases.set(alias, maximum, publish.topic_name) {
+                return self.break_off(now, key, ReasonCode::TopicAliasInvalid);
+            }
+            return self.publish_to(now, key, publish, publish.topic_name);
+        }
+        if alias.get() > maximum {
+            return self.break_off(now, key, ReasonCode::TopicAliasInvalid);
+        }
+        // Lent out while the message is routed, which may need the connection.
+        let aliases = std::mem::take(&mut extras.received_aliases);
+        let flow = match aliases.resolve(alias) {
+            Some(topic_name) => self.publish_to(now, key, publish, topic_name),
+            None => self.break_off(now, key, ReasonCode::ProtocolError),
+        };
+        if let Some(connection) = self.connections.get_mut(key as usize) {
+            connection.extras().received_aliases = aliases;
+        }
+        flow
+    }
+
+    fn break_off(&mut self, now: Instant, key: ConnectionKey, code: ReasonCode) -> Flow {
+        self.end(now, key, End::Reason(code), Some(code))
+    }
+
+    #[inline]
+    fn publish_to(&mut self, now: Instant, key: ConnectionKey, publish: &Publish<'_>, topic_name: &str) -> Flow {
+        if let Err(code) = self.check_publish(key, publish, topic_name) {
+            return match code {
+                ReasonCode::MalformedPacket => self.fail(now, key, DecodeError::TopicName),
+                code => self.break_off(now, key, code),
+            };
+        }
+        let Some(session) = self.connections[key as usize].session else { return Flow::Stop };
+        let expiry = publish.properties.message_expiry_interval;
+        let incoming = Incoming {
+            topic_name,
+            properties: publish.properties.forward(),
+            payload: publish.payload,
+            qos: publish.delivery.qos(),
+            retain: publish.retain,
+            expires_at: expiry.map(|seconds| now.after_seconds(seconds)),
+        };
+        match publish.delivery {
+            Delivery::AtMostOnce => {
+                match self.check_message(&incoming) {
+                    Ok(permit) => drop(self.route(now, Some(session), &incoming, permit)),
+                    Err(_) => {}
+                }
+                Flow::Continue
+            }
+            Delivery::AtLeastOnce { packet_id, .. } => {
+                if let Err(flow) = self.check_receive_maximum(now, key, session) {
+                    return flow;
+                }
+                self.publish_acknowledged(now, key, session, packet_id, AcknowledgementKind::PubAck, &incoming)
+            }
+            Delivery::ExactlyOnce { packet_id, .. } => {
+                if self.sessions[session as usize].inbound.is_open(packet_id) {
+                    // A repeat: acknowledged once more, not routed once more (v5 MQTT-4.3.3-10).
+                    let answer = Answer::Acknowledgement(AcknowledgementKind::PubRec, packet_id, ReasonCode::Success);
+                    self.answer(key, Position::default(), 0, answer);
+                    return Flow::Continue;
+                }
+                if let Err(flow) = self.check_receive_maximum(now, key, session) {
+                    return flow;
+                }
+                self.publish_acknowledged(now, key, session, packet_id, AcknowledgementKind::PubRec, &incoming)
+            }
+        }
+    }
+
+    /// What ends the connection.
+    #[inline]
+    fn check_publish(&self, key: ConnectionKey, publish: &Publish<'_>, topic_name: &str) -> Result<(), ReasonCode> {
+        let settings = &*self.settings;
+        // A name has no more levels than bytes and one: most need no counting.
+        if topic_name.len() >= usize::from(settings.topic_levels_max)
+            && topic_levels(topic_name) > usize::from(settings.topic_levels_max)
+        {
+            return Err(ReasonCode::MalformedPacket);
+        }
+        if topic_name.len() > usize::from(settings.topic_bytes_max) {
+            return Err(ReasonCode::TopicNameInvalid);
+        }
+        if publish.properties.has_subscription_identifier {
+            return Err(ReasonCode::ProtocolError);
+        }
+        if publish.properties.user_property_count() > usize::from(settings.user_properties_per_packet_max) {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        if publish.retain && !settings.retain_available {
+            return Err(ReasonCode::RetainNotSupported);
+        }
+        if publish.delivery != Delivery::AtMostOnce && publish.delivery.qos() > self.maximum_qos(key) {
+            return Err(ReasonCode::QoSNotSupported);
+        }
+        Ok(())
+    }
+
+    /// What ends the message only: permission, and its size.
+    #[inline]
+    fn check_message(&mut self, incoming: &Incoming<'_>) -> Result<access::Permit, ReasonCode> {
+        let bytes_max = self.settings.payload_bytes_max as usize;
+        if bytes_max > 0 && incoming.payload.len() > bytes_max {
+            self.counters.dropped_payload_too_large += 1;
+            // PUBACK and PUBREC have no code for "too large"; this is the nearest that they have.
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        access::publish(incoming.topic_name).map_err(|access::Denied| {
+            self.counters.dropped_not_authorized += 1;
+            ReasonCode::NotAuthorized
+        })
+    }
+
+    /// MQTT 5 clients that send more than our Receive Maximum at once are cut off (v5 section 4.9).
+    fn check_receive_maximum(&mut self, now: Instant, key: ConnectionKey, session: SessionKey) -> Result<(), Flow> {
+        let connection = &self.connections[key as usize];
+        let held = connection.extras.as_ref().map_or(0, |extras| {
+            let at_least_once = |held: &&crate::connection::Held| {
+                matches!(held.answer, Answer::Acknowledgement(AcknowledgementKind::PubAck, ..))
+            };
+            extras.held.iter().filter(at_least_once).count()
+        });
+        let open = self.sessions[session as usize].inbound.len() + held;
+        if connection.version.is_v5() && open >= usize::from(self.settings.receive_maximum) {
+            return Err(self.break_off(now, key, ReasonCode::ReceiveMaximumExceeded));
+        }
+        Ok(())
+    }
+
+    /// Routes a QoS 1 or 2 message and acknowledges it, when it may be acknowledged.
+    fn publish_acknowledged(
+        &mut self,
+        now: Instant,
+        key: ConnectionKey,
+        session: SessionKey,
+        packet_id: PacketId,
+        kind: AcknowledgementKind,
+        incoming: &Incoming<'_>,
+    ) -> Flow {
+        let exactly_once = kind == AcknowledgementKind::PubRec;
+        let v5 = self.connections[key as usize].version.is_v5();
+        let permit = match self.check_message(incoming) {
+            Ok(permit) => permit,
+            Err(code) => {
+                // v3.1.1 MQTT-3.3.5-2: the older versions are acknowledged as if it had been routed.
+                if exactly_once && !v5 {
+                    self.sessions[session as usize].inbound.publish(packet_id);
+                }
+                self.answer(key, Position::default(), 0, Answer::Acknowledgement(kind, packet_id, code));
+                return Flow::Continue;
+            }
+        };
+        let routed = self.route(now, Some(session), incoming, permit);
+        if routed.refused {
+            // Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection.
+            if v5 {
+                let answer = Answer::Acknowledgement(kind, packet_id, ReasonCode::QuotaExceeded);
+                self.answer(key, Position::default(), 0, answer);
+            }
+            return Flow::Continue;
+        }
+        let mut position = routed.position;
+        if exactly_once {
+            let session = &mut self.sessions[session as usize];
+            let first = session.inbound.publish(packet_id);
+            debug_assert_eq!(first, ExactlyOnce::First);
+            if session.is_persistent() {
+                let record = Record::ExactlyOnceOpen { client_id: &session.client_id, packet_id: packet_id.number() };
+                position = self.store.append(record).max(position);
+            }
+        }
+        let code = if routed.receivers > 0 { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
+        let waiting = u16::from(routed.confirmation.is_some());
+        let number = self.answer(key, position, waiting, Answer::Acknowledgement(kind, packet_id, code));
+        if let (Some(token), Some(number)) = (routed.confirmation, number)
+            && let Some(pending) = self.pending.get_mut(&token)
+        {
+            let generation = self.connections[key as usize].generation;
+            pending.then.push(Then::Held { connection: key, generation, number });
+        }
+        Flow::Continue
+    }
+
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP.
+    pub(crate) fn acknowledgement(
+        &mut self,
+        now: Instant,
+        key: ConnectionKey,
+        packet: &Acknowledgement<'_>,
+    ) -> Flow {
+        let connection = &self.connections[key as usize];
+        let (v5, window) = (connection.version.is_v5(), connection.window);
+        let Some(session_key) = connection.session else { return Flow::Stop };
+        let session = &mut self.sessions[session_key as usize];
+        let packet_id = packet.packet_id;
+        if packet.kind == AcknowledgementKind::PubRel {
+            let mut position = Position::default();
+            let known = session.inbound.release(packet_id);
+            if known && session.is_persistent() {
+                let client_id = &session.client_id;
+                let record = Record::ExactlyOnceReleased { client_id, packet_id: packet_id.number() };
+                position = self.store.append(record);
+            }
+            let code = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+            self.counters.acknowledgements_unknown += u64::from(!known);
+            let answer = Answer::Acknowledgement(AcknowledgementKind::PubComp, packet_id, code);
+            self.answer(key, position, 0, answer);
+            return Flow::Continue;
+        }
+        let result: Result<Acknowledged<Queued>, AckError> = match &mut session.outbound {
+            None => Err(AckError::Unknown),
+            Some(outbound) => match packet.kind {
+                AcknowledgementKind::PubAck => outbound.pub_ack(packet_id),
+                AcknowledgementKind::PubRec => outbound.pub_rec(packet_id, packet.reason_code.is_error()),
+                _ => outbound.pub_comp(packet_id),
+            },
+        };
+        if let Ok(Acknowledged::Settled(Some(queued)) | Acknowledged::Release(Some(queued))) = &result {
+            session.inflight_bytes -= queued.message.bytes() as u64;
+        }
+        match result {
+            Ok(Acknowledged::Settled(_)) => {
+                // With a slot free now there is something to do only if something waits.
+                let waiting = session.queue_len() > 0 || session.has_waiting(window);
+                if session.is_persistent() {
+                    let client_id = &session.client_id;
+                    self.store.append(Record::Settled { client_id, packet_id: packet_id.number() });
+                }
+                if waiting {
+                    self.pump(now, session_key);
+                }
+            }
+            Ok(Acknowledged::Release(_)) => self.send_pub_rel(key, packet_id, ReasonCode::Success),
+            Err(AckError::Unknown) => {
+                self.counters.acknowledgements_unknown += 1;
+                if packet.kind == AcknowledgementKind::PubRec && !packet.reason_code.is_error() {
+                    let code = if v5 { ReasonCode::PacketIdentifierNotFound } else { ReasonCode::Success };
+                    self.send_pub_rel(key, packet_id, code);
+                }
+            }
+            Err(AckError::Unexpected(_)) => return self.break_off(now, key, ReasonCode::ProtocolError),
+        }
+        Flow::Continue
+    }
+
+    pub(crate) fn send_pub_rel(&mut self, key: ConnectionKey, packet_id: PacketId, code: ReasonCode) {
+        let Some(connection) = self.connections.get(key as usize) else { return };
+        let version = connection.version;
+        self.send(key, |out| {
+            Acknowledgement::new(AcknowledgementKind::PubRel, packet_id, code).encode(version, out);
+        });
+    }
+}

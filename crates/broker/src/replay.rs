@@ -1,0 +1,284 @@
+//! Retained Messages: kept by the worker that their Topic Name belongs to, sent to new subscriptions a few at a time.
+//!
+//! A subscription to `#` may match millions. Each client has a cursor into the index, not a copy of what it matches, and
+//! gets more when it has taken what it got; other clients are served in between.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pantala_router::{Cursor, Scan, topic_matches};
+use pantala_session::Instant;
+use pantala_store::{Record, Store};
+
+use crate::core::{Core, Timer};
+use crate::mailbox::{Batch, Frame};
+use crate::message::{Incoming, Message};
+use crate::session::{Grant, Session, SessionKey};
+use crate::WorkerId;
+
+/// Topic Names that one scan looks at before others get their turn.
+const SCAN_BUDGET: usize = 1_024;
+/// Messages found by one scan at the most.
+const FOUND_MAX: usize = 64;
+/// With this much waiting to be written a client gets no more Retained Messages for now.
+const REPLAY_OUTPUT_BYTES_MAX: usize = 65_536;
+/// Sessions that get their turn at replay in one turn of the worker.
+const REPLAYS_PER_TURN: usize = 64;
+/// Between two looks for Retained Messages that have expired.
+const SWEEP_SECONDS: u32 = 10;
+
+/// A Retained Message in the index.
+#[derive(Debug)]
+pub(crate) struct Retained {
+    pub(crate) message: Arc<Message>,
+}
+
+/// A subscription whose Retained Messages are being sent.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    filter: Box<str>,
+    grant: Grant,
+    cursor: Cursor,
+    /// The worker whose index is being read.
+    worker: u8,
+    /// The query to that worker that is under way.
+    asked: Option<u32>,
+    /// Topics on which a retained message came live while a query was under way: what the answer has for them is older.
+    live: Vec<Box<str>>,
+}
+
+/// A query to another worker: which Session wants the answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Query {
+    session: SessionKey,
+    generation: u32,
+}
+
+impl Replay {
+    pub(crate) fn new(filter: &str, grant: Grant) -> Self {
+        Self { filter: filter.into(), grant, cursor: Cursor::new(), worker: 0, asked: None, live: Vec::new() }
+    }
+
+    pub(crate) fn is_for(&self, filter: &str) -> bool {
+        *self.filter == *filter
+    }
+}
+
+/// A retained message goes live to a Session that is being sent older ones.
+pub(crate) fn note_live(session: &mut Session, topic_name: &str) {
+    let Some(replay) = session.replays.as_mut().and_then(|replays| replays.front_mut()) else { return };
+    if replay.asked.is_some() && topic_matches(&replay.filter, topic_name) {
+        replay.live.push(topic_name.into());
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// Keeps or removes the Retained Message of a topic that is at home here (v5 MQTT-3.3.1-5, MQTT-3.3.1-6).
+    pub(crate) fn retain(&mut self, now: Instant, incoming: &Incoming<'_>) {
+        let topic_name = incoming.topic_name;
+        if incoming.payload.is_empty() {
+            if self.retained.remove(topic_name).is_some() {
+                self.totals.retained.fetch_sub(1, Ordering::Relaxed);
+                self.store.append(Record::RetainedEnded { topic_name });
+            }
+            return;
+        }
+        let full = self.totals.retained.load(Ordering::Relaxed) >= self.settings.retained_messages_max;
+        if full && self.retained.get(topic_name).is_none() {
+            self.counters.dropped_retained_full += 1;
+            return;
+        }
+        let [properties, _] = incoming.properties.pieces();
+        let (qos, payload) = (incoming.qos as u8, incoming.payload);
+        self.store.append(Record::Retained { topic_name, qos, properties, payload });
+        let expires = incoming.expires_at.is_some();
+        if self.retained.insert(topic_name, Retained { message: Message::new(incoming) }).is_none() {
+            self.totals.retained.fetch_add(1, Ordering::Relaxed);
+        }
+        if expires && self.retained_sweep.is_none() {
+            self.retained_sweep = Some(Cursor::new());
+            self.timers.schedule(now.after_seconds(SWEEP_SECONDS).0, Timer::RetainedSweep);
+        }
+    }
+
+    /// Removes Retained Messages that have expired, a few at a time. One that has expired is never sent, swept or not.
+    pub(crate) fn sweep_retained(&mut self, now: Instant) {
+        let Some(mut cursor) = self.retained_sweep.take() else { return };
+        let (mut expired, mut expiring) = (Vec::new(), false);
+        let scan = self.retained.scan("#", &mut cursor, SCAN_BUDGET * 4, |topic_name, retained| {
+            let incoming = retained.message.incoming();
+            if incoming.is_expired(now) {
+                expired.push(Box::<str>::from(topic_name));
+            }
+            expiring |= incoming.expires_at.is_some();
+            ControlFlow::Continue(())
+        });
+        for topic_name in expired {
+            self.retained.remove(&topic_name);
+            self.totals.retained.fetch_sub(1, Ordering::Relaxed);
+            self.counters.dropped_expired += 1;
+            self.store.append(Record::RetainedEnded { topic_name: &topic_name });
+        }
+        let next = match scan {
+            Scan::More => Instant(now.0 + 1),
+            Scan::Done => {
+                cursor = Cursor::new();
+                now.after_seconds(SWEEP_SECONDS)
+            }
+        };
+        if !self.retained.is_empty() {
+            self.retained_sweep = Some(cursor);
+            self.timers.schedule(next.0, Timer::RetainedSweep);
+        }
+    }
+
+    /// The subscriptions of a SUBSCRIBE are complete: their Retained Messages follow.
+    pub(crate) fn begin_replays(&mut self, key: SessionKey, replays: Vec<Replay>) {
+        if replays.is_empty() || (self.workers == 1 && self.retained.is_empty()) {
+            return;
+        }
+        let session = &mut self.sessions[key as usize];
+        let waiting = session.replays.get_or_insert_default();
+        // A subscription made anew starts anew.
+        waiting.retain(|old| !replays.iter().any(|new| new.is_for(&old.filter)));
+        waiting.extend(replays);
+        let generation = session.generation;
+        self.replaying.push_back((key, generation));
+    }
+
+    /// Gives Sessions with room their turn.
+    pub(crate) fn replay_some(&mut self, now: Instant) {
+        for _ in 0..REPLAYS_PER_TURN.min(self.replaying.len()) {
+            let Some((key, generation)) = self.replaying.pop_front() else { return };
+            if self.sessions.get(key as usize).is_some_and(|session| session.generation == generation) {
+                self.replay(now, key);
+            }
+        }
+    }
+
+    /// Sends some Retained Messages to a Session, if its client has room.
+    pub(crate) fn replay(&mut self, now: Instant, key: SessionKey) {
+        let session = &mut self.sessions[key as usize];
+        let Some(connection) = session.connection.and_then(|key| self.connections.get(key as usize)) else { return };
+        if connection.output.pending() >= REPLAY_OUTPUT_BYTES_MAX || session.queue_len() > 0 {
+            // Goes on when what waits has gone out, or has been acknowledged.
+            return;
+        }
+        let generation = session.generation;
+        let Some(replays) = &mut session.replays else { return };
+        let Some(replay) = replays.front_mut() else {
+            session.replays = None;
+            return;
+        };
+        if replay.asked.is_some() {
+            return;
+        }
+        if replay.worker == self.workers {
+            replays.pop_front();
+            self.replaying.push_back((key, generation));
+            return;
+        }
+        if replay.worker != self.worker.0 {
+            let to = usize::from(replay.worker);
+            let token = self.next_token.wrapping_add(1);
+            self.next_token = token;
+            replay.asked = Some(token);
+            let (filter, cursor) = (replay.filter.clone(), Box::new(replay.cursor.clone()));
+            let query = Query { session: key, generation };
+            self.queries.insert(token, query);
+            self.outboxes[to].control(Frame::Query { token, filter, cursor });
+            return;
+        }
+        let grant = replay.grant;
+        let filter = replay.filter.clone();
+        let mut cursor = std::mem::take(&mut replay.cursor);
+        let (found, scan) = self.find_retained(now, &filter, &mut cursor);
+        for message in &found {
+            self.deliver_retained(now, key, grant, message);
+        }
+        self.replay_goes_on(key, (scan == Scan::More).then_some(cursor));
+    }
+
+    /// One look into this worker's index.
+    fn find_retained(&mut self, now: Instant, filter: &str, cursor: &mut Cursor) -> (Vec<Arc<Message>>, Scan) {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let scan = self.retained.scan(filter, cursor, SCAN_BUDGET, |_, retained| {
+            if !retained.message.incoming().is_expired(now) {
+                bytes += retained.message.bytes();
+                found.push(Arc::clone(&retained.message));
+            }
+            if found.len() >= FOUND_MAX || bytes >= REPLAY_OUTPUT_BYTES_MAX {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        (found, scan)
+    }
+
+    /// The replay at the front goes on with this cursor, or with the next worker.
+    fn replay_goes_on(&mut self, key: SessionKey, cursor: Option<Cursor>) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        let Some(replay) = session.replays.as_mut().and_then(|replays| replays.front_mut()) else { return };
+        replay.asked = None;
+        replay.live.clear();
+        match cursor {
+            Some(cursor) => replay.cursor = cursor,
+            None => {
+                replay.cursor = Cursor::new();
+                replay.worker += 1;
+            }
+        }
+        self.replaying.push_back((key, session.generation));
+    }
+
+    // ---- between workers --------------------------------------------------------------------------------------
+
+    /// Another worker asks for Retained Messages that are at home here.
+    pub(crate) fn answer_query(
+        &mut self,
+        now: Instant,
+        from: WorkerId,
+        token: u32,
+        filter: &str,
+        mut cursor: Cursor,
+    ) {
+        let (found, scan) = self.find_retained(now, filter, &mut cursor);
+        // By the retained batch, whose bytes leave with its frames; the confirmation follows them in the same batch.
+        let batch: &mut Batch = self.outboxes[usize::from(from.0)].retained();
+        for message in found {
+            let message = batch.pack(&message.incoming());
+            batch.frames.push(Frame::Found { token, message });
+        }
+        let cursor = (scan == Scan::More).then(|| Box::new(cursor));
+        batch.frames.push(Frame::Answered { token, cursor });
+    }
+
+    /// The replay that waits for an answer, if it still does.
+    fn querying(&self, token: u32, query: Query) -> Option<&Replay> {
+        let session = self.sessions.get(query.session as usize)?;
+        let replay = session.replays.as_ref()?.front()?;
+        (session.generation == query.generation && replay.asked == Some(token)).then_some(replay)
+    }
+
+    /// A message that was asked for.
+    pub(crate) fn found(&mut self, now: Instant, token: u32, incoming: &Incoming<'_>) {
+        let Some(&query) = self.queries.get(&token) else { return };
+        let Some(replay) = self.querying(token, query) else { return };
+        if replay.live.iter().any(|topic| **topic == *incoming.topic_name) {
+            return;
+        }
+        let grant = replay.grant;
+        self.deliver_retained(now, query.session, grant, &Message::new(incoming));
+    }
+
+    /// An answer is complete.
+    pub(crate) fn answered(&mut self, now: Instant, token: u32, cursor: Option<Cursor>) {
+        let Some(query) = self.queries.remove(&token) else { return };
+        if self.querying(token, query).is_some() {
+            self.replay_goes_on(query.session, cursor);
+            self.replay_some(now);
+        }
+    }
+}

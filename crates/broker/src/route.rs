@@ -1,0 +1,580 @@
+//! From a message to its receivers.
+//!
+//! One walk of the filter tree finds Sessions and groups of this worker and other workers that are interested. What is
+//! found is merged, so that overlapping subscriptions give one copy, and delivered. A QoS 0 message to a client that is
+//! connected goes from the bytes it came in straight to the bytes that go out, without an allocation.
+
+use std::sync::Arc;
+
+use pantala_proto::{Delivery, Outgoing, PacketId, QoS};
+use pantala_session::{Instant, Send, SentAlias};
+use pantala_store::{Position, Record, Store};
+
+use crate::access::Permit;
+use crate::connection::Connection;
+use crate::core::{Core, Target};
+use crate::mailbox::Frame;
+use crate::message::{Identifiers, Incoming, Message, Queued};
+use crate::output::{BufferPool, SHARED_PAYLOAD_BYTES};
+use crate::session::{Grant, SessionKey};
+use crate::shared::{GroupId, Member};
+use crate::{ConnectionKey, QueueFull, WorkerId, owner};
+
+/// A Session that a message goes to, with all that its subscriptions grant together.
+#[derive(Debug)]
+pub(crate) struct Match {
+    session: SessionKey,
+    qos: QoS,
+    retain_as_published: bool,
+    identifiers: Identifiers,
+}
+
+impl Match {
+    #[inline]
+    fn new(session: SessionKey, grant: &Grant) -> Self {
+        let Grant { qos, retain_as_published, identifier, .. } = *grant;
+        Self { session, qos, retain_as_published, identifiers: identifier.into() }
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Routed {
+    /// Sessions, groups and workers that it went to.
+    pub(crate) receivers: u32,
+    /// What the store has to reach before it may be acknowledged.
+    pub(crate) position: Position,
+    /// A full queue refused it; nobody got it here.
+    pub(crate) refused: bool,
+    /// Other workers have to confirm it: the token they do it with.
+    pub(crate) confirmation: Option<u32>,
+}
+
+/// Forms of one message that several receivers share.
+struct Copies {
+    /// Whether there are several.
+    many: bool,
+    message: Option<Arc<Message>>,
+    /// Where in `Core::encoded` a packet stands, for each of the four ways to encode a QoS 0 PUBLISH.
+    encoded: [Option<(usize, usize)>; 4],
+}
+
+impl Copies {
+    fn new(many: bool) -> Self {
+        Self { many, message: None, encoded: [None; 4] }
+    }
+
+    fn message(&mut self, incoming: &Incoming<'_>) -> &Arc<Message> {
+        self.message.get_or_insert_with(|| Message::new(incoming))
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// Routes a message from a client of this worker, or from the broker itself, to all who are to have it, and keeps it
+    /// if it is to be retained.
+    #[inline]
+    pub(crate) fn route(
+        &mut self,
+        now: Instant,
+        publisher: Option<SessionKey>,
+        incoming: &Incoming<'_>,
+        permit: Permit,
+    ) -> Routed {
+        let mut routed = self.route_locally(now, publisher, incoming, permit);
+        if routed.refused {
+            return routed;
+        }
+        if incoming.retain {
+            let home = owner(incoming.topic_name, self.workers);
+            if home == self.worker {
+                self.retain(now, incoming);
+            } else {
+                let batch = self.outboxes[usize::from(home.0)].retained();
+                let message = batch.pack(incoming);
+                batch.frames.push(Frame::Retain { message });
+            }
+        }
+        if self.remote_matches != 0 {
+            self.route_to_workers(incoming, &mut routed);
+        }
+        routed
+    }
+
+    /// Passes a message once to each other worker that is interested.
+    fn route_to_workers(&mut self, incoming: &Incoming<'_>, routed: &mut Routed) {
+        let mut workers = std::mem::take(&mut self.remote_matches);
+        let confirm = incoming.qos != QoS::AtMostOnce && self.settings.queue_full == QueueFull::Refuse;
+        let token = confirm.then(|| self.expect(workers.count_ones() as u16, Vec::new()));
+        while workers != 0 {
+            let to = workers.trailing_zeros() as usize;
+            workers &= workers - 1;
+            let batch = self.outboxes[to].messages();
+            let message = batch.pack(incoming);
+            batch.frames.push(Frame::Route { message, token });
+            routed.receivers += 1;
+        }
+        routed.confirmation = token;
+    }
+
+    /// Delivers a message to the Sessions of this worker and to groups at home here. Leaves the other workers that are
+    /// interested in `remote_matches`.
+    #[inline]
+    pub(crate) fn route_locally(
+        &mut self,
+        now: Instant,
+        publisher: Option<SessionKey>,
+        incoming: &Incoming<'_>,
+        _permit: Permit,
+    ) -> Routed {
+        let Self { tree, matches, group_matches, .. } = self;
+        let (mut filters, mut remote) = (0, 0_u64);
+        tree.matches(incoming.topic_name, |entries| {
+            filters += 1;
+            for (target, grant) in entries {
+                match *target {
+                    // v5 MQTT-3.8.3-3.
+                    Target::Session(key) if grant.no_local && publisher == Some(key) => {}
+                    Target::Session(key) => matches.push(Match::new(key, grant)),
+                    Target::Group(number) => group_matches.push(number),
+                    Target::Worker(WorkerId(worker)) => remote |= 1 << worker,
+                }
+            }
+        });
+        self.remote_matches = remote;
+        if self.matches.is_empty() && self.group_matches.is_empty() {
+            return Routed::default();
+        }
+        if filters > 1 && self.matches.len() > 1 && !self.settings.allow_duplicate_messages {
+            self.merge_matches();
+        }
+        let mut matches = std::mem::take(&mut self.matches);
+        let mut routed = Routed::default();
+        if self.settings.queue_full == QueueFull::Refuse && self.would_overflow(now, &matches, incoming) {
+            matches.clear();
+            self.matches = matches;
+            self.group_matches.clear();
+            self.remote_matches = 0;
+            self.counters.dropped_queue_full_refused += 1;
+            return Routed { refused: true, ..routed };
+        }
+        let mut copies = Copies::new(matches.len() > 1);
+        for found in matches.drain(..) {
+            let retain = incoming.retain && found.retain_as_published;
+            let delivered =
+                self.deliver(now, found.session, found.qos, retain, found.identifiers, None, incoming, &mut copies);
+            routed.position = routed.position.max(delivered);
+            routed.receivers += 1;
+        }
+        self.matches = matches;
+        self.encoded.clear();
+        if !self.group_matches.is_empty() {
+            let mut groups = std::mem::take(&mut self.group_matches);
+            for number in groups.drain(..) {
+                self.dispatch_here(now, number, incoming);
+                routed.receivers += 1;
+            }
+            self.group_matches = groups;
+            self.remote_matches = remote;
+        }
+        routed
+    }
+
+    /// Overlapping subscriptions of one Session become one match: the highest QoS (v5 MQTT-3.3.4-2) and all identifiers
+    /// (v5 MQTT-3.3.4-4).
+    fn merge_matches(&mut self) {
+        self.match_epoch = self.match_epoch.wrapping_add(1);
+        let Self { matches, sessions, match_epoch, .. } = self;
+        let mut kept = 0;
+        for at in 0..matches.len() {
+            let session = &mut sessions[matches[at].session as usize];
+            if session.match_epoch == *match_epoch {
+                let (merged, rest) = matches.split_at_mut(at);
+                let (merged, found) = (&mut merged[session.match_index as usize], &mut rest[0]);
+                merged.qos = merged.qos.max(found.qos);
+                merged.retain_as_published |= found.retain_as_published;
+                for &identifier in found.identifiers.as_slice() {
+                    merged.identifiers.add(identifier);
+                }
+            } else {
+                session.match_epoch = *match_epoch;
+                session.match_index = kept as u32;
+                matches.swap(kept, at);
+                kept += 1;
+            }
+        }
+        matches.truncate(kept);
+    }
+
+    /// Whether a queue that the message would go to is full.
+    fn would_overflow(&mut self, now: Instant, matches: &[Match], incoming: &Incoming<'_>) -> bool {
+        incoming.qos != QoS::AtMostOnce
+            && matches.iter().any(|found| {
+                found.qos != QoS::AtMostOnce
+                    && !self.can_start(found.session)
+                    && self.is_queue_full(now, found.session, incoming.bytes())
+            })
+    }
+
+    /// Whether a QoS 1 or 2 message to a Session would go out at once.
+    fn can_start(&self, key: SessionKey) -> bool {
+        let session = &self.sessions[key as usize];
+        let Some(connection) = session.connection.and_then(|key| self.connections.get(key as usize)) else {
+            return false;
+        };
+        let inflight_bytes_max = u64::from(self.settings.inflight_bytes_max);
+        connection.output.pending() < self.settings.outgoing_bytes_max as usize
+            && (inflight_bytes_max == 0 || session.inflight_bytes < inflight_bytes_max)
+            && session.outbound.as_ref().is_none_or(|outbound| outbound.can_start(connection.window))
+    }
+
+    fn is_queue_full(&mut self, now: Instant, key: SessionKey, bytes: usize) -> bool {
+        let (messages_max, bytes_max) = (self.settings.queued_messages_max, self.settings.queued_bytes_max);
+        let full = |session: &crate::session::Session| {
+            messages_max > 0 && session.queue_len() >= messages_max as usize
+                || bytes_max > 0 && session.queued_bytes + bytes as u64 > bytes_max
+        };
+        let session = &mut self.sessions[key as usize];
+        if !full(session) {
+            return false;
+        }
+        // What has expired makes room first.
+        let (mut expired, mut freed) = (0, 0);
+        if let Some(outbound) = &mut session.outbound {
+            outbound.retain_queued(|_, queued| {
+                let keep = !queued.message.incoming().is_expired(now);
+                expired += u64::from(!keep);
+                freed += if keep { 0 } else { queued.message.bytes() as u64 };
+                keep
+            });
+        }
+        session.queued_bytes -= freed;
+        self.counters.dropped_expired += expired;
+        full(&self.sessions[key as usize])
+    }
+
+    /// Delivers a message to one Session: sends it, or lets it wait, or drops it and counts why.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "on the hot path; a struct would be built to be taken apart")]
+    fn deliver(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        granted: QoS,
+        retain: bool,
+        identifiers: Identifiers,
+        group: Option<GroupId>,
+        incoming: &Incoming<'_>,
+        copies: &mut Copies,
+    ) -> Position {
+        let qos = if self.settings.upgrade_outgoing_qos { granted } else { granted.min(incoming.qos) };
+        let session = &mut self.sessions[key as usize];
+        if incoming.retain && session.replays.is_some() {
+            crate::replay::note_live(session, incoming.topic_name);
+        }
+        if qos == QoS::AtMostOnce {
+            // Behind queued QoS 0 messages it waits its turn; QoS 1 and 2 do not hold it up (v5 MQTT-3.3.4-10).
+            if let Some(connection) = session.connection
+                && (!self.settings.queue_qos0_messages || session.queue_len() == 0)
+            {
+                self.send_at_most_once(now, connection, retain, &identifiers, incoming, copies);
+                return Position::default();
+            }
+            // v5 section 3.1.2.11.2 leaves it to the server whether QoS 0 messages wait for absent clients.
+            if session.connection.is_none() && !self.settings.queue_qos0_messages {
+                return Position::default();
+            }
+        }
+        let message = Arc::clone(copies.message(incoming));
+        let queued = Queued { message, retain, identifiers, group };
+        self.deliver_kept(now, key, qos, queued)
+    }
+
+    /// Delivers a message that has to be kept until it is acknowledged.
+    fn deliver_kept(&mut self, now: Instant, key: SessionKey, qos: QoS, queued: Queued) -> Position {
+        let position = self.record(key, qos, &queued);
+        if qos != QoS::AtMostOnce && self.can_start(key) {
+            let session = &mut self.sessions[key as usize];
+            let outbound = session.outbound.get_or_insert_default();
+            let delivery = outbound.start(qos, queued.clone());
+            session.inflight_bytes += queued.message.bytes() as u64;
+            if let (Some(connection), Some(packet_id)) = (session.connection, delivery.packet_id())
+                && !self.send_publish(now, connection, delivery, &queued)
+            {
+                self.abandon(key, packet_id, &queued);
+            }
+            return position;
+        }
+        if queued.message.incoming().is_expired(now) {
+            self.counters.dropped_expired += 1;
+            return position;
+        }
+        let bytes = queued.message.bytes();
+        if self.is_queue_full(now, key, bytes) {
+            if self.settings.queue_full != QueueFull::DropOldest {
+                self.counters.dropped_queue_full_newest += 1;
+                return position;
+            }
+            while self.is_queue_full(now, key, bytes) {
+                let session = &mut self.sessions[key as usize];
+                let oldest = session.outbound.as_mut().and_then(|outbound| outbound.drop_oldest_queued());
+                let Some((_, oldest)) = oldest else { break };
+                session.queued_bytes -= oldest.message.bytes() as u64;
+                self.counters.dropped_queue_full_oldest += 1;
+            }
+        }
+        let session = &mut self.sessions[key as usize];
+        session.queued_bytes += bytes as u64;
+        session.outbound.get_or_insert_default().enqueue(qos, queued);
+        position
+    }
+
+    /// Hands a message for a persistent Session to the store.
+    fn record(&mut self, key: SessionKey, qos: QoS, queued: &Queued) -> Position {
+        let session = &self.sessions[key as usize];
+        if !session.is_persistent() || qos == QoS::AtMostOnce {
+            return Position::default();
+        }
+        let incoming = queued.message.incoming();
+        let [properties, _] = incoming.properties.pieces();
+        self.store.append(Record::Queued {
+            client_id: &session.client_id,
+            qos: qos as u8,
+            topic_name: incoming.topic_name,
+            properties,
+            payload: incoming.payload,
+        })
+    }
+
+    // ---- onto the wire ----------------------------------------------------------------------------------------
+
+    #[inline]
+    fn send_at_most_once(
+        &mut self,
+        now: Instant,
+        key: ConnectionKey,
+        retain: bool,
+        identifiers: &Identifiers,
+        incoming: &Incoming<'_>,
+        copies: &mut Copies,
+    ) {
+        let Self { connections, pool, encoded, dirty, settings, counters, .. } = self;
+        let Some(connection) = connections.get_mut(key as usize) else { return };
+        let pending = connection.output.pending();
+        if pending > 0 && pending + incoming.payload.len() > settings.outgoing_bytes_max as usize {
+            counters.dropped_outgoing_full += 1;
+            return;
+        }
+        let plain = *identifiers == Identifiers::None && !has_sent_aliases(connection);
+        let outgoing = Outgoing {
+            delivery: Delivery::AtMostOnce,
+            retain,
+            topic_name: incoming.topic_name,
+            properties: incoming.properties,
+            message_expiry_interval: incoming.message_expiry_interval(now),
+            topic_alias: None,
+            subscription_identifiers: identifiers.as_slice(),
+        };
+        let share = copies.many && incoming.payload.len() >= SHARED_PAYLOAD_BYTES;
+        let sent = if copies.many && plain {
+            let version = connection.version;
+            let form = usize::from(version.is_v5()) | usize::from(retain) << 1;
+            let (start, end) = *copies.encoded[form].get_or_insert_with(|| {
+                let start = encoded.len();
+                outgoing.encode_header(version, incoming.payload.len(), encoded);
+                if !share {
+                    encoded.extend_from_slice(incoming.payload);
+                }
+                (start, encoded.len())
+            });
+            let more = if share { incoming.payload.len() } else { 0 };
+            let bytes_max = connection.packet_bytes_max as usize;
+            let packet = &encoded[start..end];
+            let sent = connection.output.append(pool, bytes_max, more, |out| out.extend_from_slice(packet)).is_some();
+            if sent && share {
+                connection.output.append_shared(Arc::clone(copies.message(incoming)));
+            }
+            sent
+        } else {
+            let shared = share.then(|| copies.message(incoming));
+            append_publish(connection, pool, outgoing, incoming.payload, shared)
+        };
+        if !sent {
+            counters.dropped_too_large_for_client += 1;
+            return;
+        }
+        counters.publish_sent += 1;
+        if !connection.dirty {
+            connection.dirty = true;
+            dirty.push(key);
+        }
+    }
+
+    /// Appends a PUBLISH of a kept message to a connection's output. False if it is too large for the client.
+    fn send_publish(&mut self, now: Instant, key: ConnectionKey, delivery: Delivery, queued: &Queued) -> bool {
+        let Self { connections, pool, dirty, counters, .. } = self;
+        let Some(connection) = connections.get_mut(key as usize) else { return true };
+        let incoming = queued.message.incoming();
+        let outgoing = Outgoing {
+            delivery,
+            retain: queued.retain,
+            topic_name: incoming.topic_name,
+            properties: incoming.properties,
+            message_expiry_interval: incoming.message_expiry_interval(now),
+            topic_alias: None,
+            subscription_identifiers: queued.identifiers.as_slice(),
+        };
+        let shared = (incoming.payload.len() >= SHARED_PAYLOAD_BYTES).then_some(&queued.message);
+        if !append_publish(connection, pool, outgoing, incoming.payload, shared) {
+            counters.dropped_too_large_for_client += 1;
+            return false;
+        }
+        counters.publish_sent += 1;
+        if !connection.dirty {
+            connection.dirty = true;
+            dirty.push(key);
+        }
+        true
+    }
+
+    /// Sends what waits for a Session, as far as its client takes it: resends, the queue, then Retained Messages.
+    pub(crate) fn pump(&mut self, now: Instant, key: SessionKey) {
+        loop {
+            let Some(session) = self.sessions.get_mut(key as usize) else { return };
+            let Some(connection_key) = session.connection else { return };
+            let Some(connection) = self.connections.get(connection_key as usize) else { return };
+            if connection.output.pending() >= self.settings.outgoing_bytes_max as usize {
+                return;
+            }
+            let Some(outbound) = &mut session.outbound else { break };
+            let inflight_bytes_max = u64::from(self.settings.inflight_bytes_max);
+            if inflight_bytes_max > 0 && session.inflight_bytes >= inflight_bytes_max && !outbound.has_resends() {
+                return;
+            }
+            let waiting = outbound.queue_len();
+            let Some(send) = outbound.next(connection.window) else { break };
+            match send {
+                Send::PubRel(packet_id) => {
+                    self.send_pub_rel(connection_key, packet_id, pantala_proto::ReasonCode::Success);
+                }
+                Send::Publish(delivery, queued) => {
+                    let from_queue = outbound.queue_len() < waiting;
+                    if from_queue {
+                        session.queued_bytes -= queued.message.bytes() as u64;
+                        if delivery != Delivery::AtMostOnce {
+                            session.inflight_bytes += queued.message.bytes() as u64;
+                        }
+                    }
+                    // v5 MQTT-3.3.2-5; what has been sent once goes on whatever its age (v5 MQTT-4.3.3-7).
+                    let expired = from_queue && queued.message.incoming().is_expired(now);
+                    self.counters.dropped_expired += u64::from(expired);
+                    if (expired || !self.send_publish(now, connection_key, delivery, &queued))
+                        && let Some(packet_id) = delivery.packet_id()
+                    {
+                        self.abandon(key, packet_id, &queued);
+                    }
+                }
+            }
+        }
+        if self.sessions.get(key as usize).is_some_and(|session| session.replays.is_some()) {
+            self.replay(now, key);
+        }
+    }
+
+    /// A message just taken for sending was not sent after all: it counts as delivered (v5 MQTT-3.1.2-25).
+    fn abandon(&mut self, key: SessionKey, packet_id: PacketId, queued: &Queued) {
+        let session = &mut self.sessions[key as usize];
+        session.inflight_bytes -= queued.message.bytes() as u64;
+        if let Some(outbound) = &mut session.outbound {
+            outbound.abandon(packet_id);
+        }
+    }
+
+    // ---- Shared Subscriptions ---------------------------------------------------------------------------------
+
+    /// Gives a message to the member of a group whose turn it is.
+    pub(crate) fn dispatch_here(&mut self, now: Instant, number: u32, incoming: &Incoming<'_>) {
+        let Some((member, grant)) = self.groups.choose(number) else {
+            self.counters.dropped_no_member += 1;
+            return;
+        };
+        let group = GroupId { home: self.worker, number };
+        if member.worker == self.worker {
+            self.deliver_to_member(now, member, grant, group, incoming);
+        } else {
+            let batch = self.outboxes[usize::from(member.worker.0)].messages();
+            let message = batch.pack(incoming);
+            batch.frames.push(Frame::Deliver { member, grant, group, message });
+        }
+    }
+
+    /// A message for a member of this worker; back to the group's home if its Session has ended meanwhile.
+    pub(crate) fn deliver_to_member(
+        &mut self,
+        now: Instant,
+        member: Member,
+        grant: Grant,
+        group: GroupId,
+        incoming: &Incoming<'_>,
+    ) {
+        let session = self.sessions.get(member.session as usize);
+        if session.is_none_or(|session| session.generation != member.generation) {
+            return self.dispatch(now, group, incoming);
+        }
+        let retain = incoming.retain && grant.retain_as_published;
+        let identifiers = grant.identifier.into();
+        let mut copies = Copies::new(false);
+        self.deliver(now, member.session, grant.qos, retain, identifiers, Some(group), incoming, &mut copies);
+    }
+
+    /// Delivers a Retained Message because of a new subscription: RETAIN is 1 (v3.1.1 MQTT-3.3.1-8).
+    pub(crate) fn deliver_retained(&mut self, now: Instant, key: SessionKey, grant: Grant, message: &Arc<Message>) {
+        let incoming = message.incoming();
+        let mut copies = Copies::new(false);
+        copies.message = Some(Arc::clone(message));
+        self.deliver(now, key, grant.qos, true, grant.identifier.into(), None, &incoming, &mut copies);
+    }
+}
+
+fn has_sent_aliases(connection: &Connection) -> bool {
+    connection.extras.as_ref().is_some_and(|extras| extras.sent_aliases.is_some())
+}
+
+/// Appends a PUBLISH, with a Topic Alias if the client takes them. False if it is too large for the client.
+#[inline]
+fn append_publish(
+    connection: &mut Connection,
+    pool: &mut BufferPool,
+    mut outgoing: Outgoing<'_>,
+    payload: &[u8],
+    shared: Option<&Arc<Message>>,
+) -> bool {
+    let version = connection.version;
+    let bytes_max = connection.packet_bytes_max as usize;
+    if let Some(aliases) = connection.extras.as_mut().and_then(|extras| extras.sent_aliases.as_mut()) {
+        // An alias is known to the client only if the packet that sets it is sent, so what may not fit goes without.
+        if outgoing.packet_bytes(version, payload.len()) + TOPIC_ALIAS_BYTES_MAX <= bytes_max {
+            match aliases.alias(outgoing.topic_name) {
+                Some(SentAlias::Known(alias)) => {
+                    outgoing.topic_name = "";
+                    outgoing.topic_alias = Some(alias);
+                }
+                Some(SentAlias::New(alias)) => outgoing.topic_alias = Some(alias),
+                None => {}
+            }
+        }
+    }
+    let more = if shared.is_some() { payload.len() } else { 0 };
+    let sent = connection.output.append(pool, bytes_max, more, |out| {
+        outgoing.encode_header(version, payload.len(), out);
+        if shared.is_none() {
+            out.extend_from_slice(payload);
+        }
+    });
+    if let (Some(_), Some(message)) = (sent, shared) {
+        connection.output.append_shared(Arc::clone(message));
+    }
+    sent.is_some()
+}
+
+/// What a Topic Alias may add to a packet: itself, and a byte more for each of the two lengths.
+const TOPIC_ALIAS_BYTES_MAX: usize = 5;

@@ -1,0 +1,124 @@
+//! One Session: what the broker remembers of a client, connected or not.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use pantala_proto::{QoS, SubscriptionOptions};
+use pantala_session::{Inbound, Instant, Outbound};
+
+use crate::ConnectionKey;
+use crate::message::{Message, Queued};
+use crate::replay::Replay;
+use crate::timers::TimerId;
+
+/// One of the Sessions of a worker. Used again when the Session has ended; `generation` tells them apart.
+pub(crate) type SessionKey = u32;
+
+/// A Session that never expires.
+pub(crate) const NEVER: u32 = u32::MAX;
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) client_id: Box<str>,
+    pub(crate) generation: u32,
+    /// Its connection, if the client is there.
+    pub(crate) connection: Option<ConnectionKey>,
+    /// Seconds it outlives its connection; [`NEVER`] is for ever.
+    pub(crate) expiry_interval: u32,
+    /// When it ends, while the client is away.
+    pub(crate) expires_at: Option<Instant>,
+    /// For its end or its Will, while the client is away.
+    pub(crate) timer: Option<TimerId>,
+    pub(crate) will: Option<Box<Will>>,
+    pub(crate) outbound: Option<Box<Outbound<Queued>>>,
+    /// Bytes of the messages in `outbound` whose exchange is open.
+    pub(crate) inflight_bytes: u64,
+    /// Bytes of the messages in the queue of `outbound`.
+    pub(crate) queued_bytes: u64,
+    pub(crate) inbound: Inbound,
+    pub(crate) subscriptions: Option<Box<HashMap<Box<str>, Subscription>>>,
+    /// How many of the subscriptions are shared.
+    pub(crate) shared_subscriptions: u32,
+    pub(crate) replays: Option<Box<VecDeque<Replay>>>,
+    /// The routing that last met this Session, and where it stands in the list of matches: for merging overlapping
+    /// subscriptions.
+    pub(crate) match_epoch: u32,
+    pub(crate) match_index: u32,
+}
+
+/// A message to be published should the client vanish.
+#[derive(Debug)]
+pub(crate) struct Will {
+    pub(crate) message: Arc<Message>,
+    /// Its life begins when it is published.
+    pub(crate) message_expiry_interval: Option<u32>,
+    pub(crate) delay_interval: u32,
+    /// When it goes out, while the client is away.
+    pub(crate) due: Option<Instant>,
+}
+
+/// What a subscription grants: what routing has to know, and nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) qos: QoS,
+    pub(crate) no_local: bool,
+    pub(crate) retain_as_published: bool,
+    pub(crate) identifier: Option<NonZeroU32>,
+}
+
+impl Grant {
+    pub(crate) fn new(options: SubscriptionOptions, identifier: Option<NonZeroU32>) -> Self {
+        Self {
+            qos: options.qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            identifier,
+        }
+    }
+}
+
+/// A subscription as the Session remembers it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subscription {
+    pub(crate) shared: bool,
+}
+
+impl Session {
+    pub(crate) fn new(client_id: &str, generation: u32) -> Self {
+        Self {
+            client_id: client_id.into(),
+            generation,
+            connection: None,
+            expiry_interval: 0,
+            expires_at: None,
+            timer: None,
+            will: None,
+            outbound: None,
+            inflight_bytes: 0,
+            queued_bytes: 0,
+            inbound: Inbound::default(),
+            subscriptions: None,
+            shared_subscriptions: 0,
+            replays: None,
+            match_epoch: 0,
+            match_index: 0,
+        }
+    }
+
+    /// Whether it goes on when the connection is gone.
+    #[inline]
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.expiry_interval > 0
+    }
+
+    /// Whether something waits that could not go out before: resends, queued messages, Retained Messages.
+    pub(crate) fn has_waiting(&self, window: u16) -> bool {
+        self.replays.is_some() || self.outbound.as_ref().is_some_and(|outbound| !outbound.can_start(window))
+    }
+
+    pub(crate) fn queue_len(&self) -> usize {
+        self.outbound.as_ref().map_or(0, |outbound| outbound.queue_len())
+    }
+}

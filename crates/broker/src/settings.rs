@@ -1,0 +1,219 @@
+//! What an operator can choose about the broker core: limits, defaults and policies.
+//!
+//! Every limit has a name, a default and an answer to "and then?". The table for operators is
+//! `docs/limits.md`; the names there are the names here.
+
+use std::num::NonZeroU32;
+
+use pantala_proto::QoS;
+
+/// All settings of the core. Shared by every worker and never changed while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Largest Control Packet accepted, in bytes with its fixed header. 16..=268_435_460; default 2_000_000.
+    ///
+    /// Announced as Maximum Packet Size to MQTT 5 clients (when below 268_435_455). A longer packet
+    /// ends the connection (0x95) before its body is read.
+    pub packet_bytes_max: u32,
+    /// Largest CONNECT packet accepted, in bytes. 64..=`packet_bytes_max`; default 65_536.
+    ///
+    /// The sender is not known yet, so this is lower than `packet_bytes_max`. Longer: closed (0x95).
+    pub connect_packet_bytes_max: u32,
+    /// Longest payload of an Application Message, in bytes. 0 is no limit but the packet's; default 0.
+    ///
+    /// A longer one is acknowledged (MQTT 5: 0x97 in PUBACK or PUBREC), dropped and counted; the connection
+    /// stays. For a Will: CONNACK 0x95, closed (v3: closed).
+    pub payload_bytes_max: u32,
+    /// Longest Client Identifier, in bytes. 23..=65_535; default 1_024. Longer: CONNACK 0x85 (v3: 0x02).
+    pub client_id_bytes_max: u16,
+    /// Longest Topic Name or Topic Filter, in bytes. 1..=65_535; default 65_535.
+    ///
+    /// Longer names: 0x90; longer filters: 0x8F in SUBACK.
+    pub topic_bytes_max: u16,
+    /// Most levels in a Topic Name or Topic Filter. 1..=65_535; default 200.
+    ///
+    /// More end the connection (MQTT 5: 0x81), as Mosquitto does.
+    pub topic_levels_max: u16,
+    /// Most subscriptions one Session may hold. Default 20_000. More: 0x97 (v3: 0x80) in SUBACK.
+    pub subscriptions_per_session_max: u32,
+    /// Most User Properties in one packet. Default 2_048. More end the connection (0x97).
+    pub user_properties_per_packet_max: u16,
+    /// QoS 1 and 2 messages that may be unacknowledged towards one client. 1..=65_535; default 20.
+    ///
+    /// The client's Receive Maximum can only lower it. Further messages wait in the queue.
+    pub inflight_messages_max: u16,
+    /// Most payload-and-topic bytes of QoS 1 and 2 messages that may be unacknowledged towards one client.
+    /// 0 is no limit and the default. One message is always let through. Further ones wait in the queue.
+    pub inflight_bytes_max: u64,
+    /// Receive Maximum announced to clients: QoS 1 and 2 messages they may have unacknowledged
+    /// towards us. 1..=65_535; default 20. MQTT 5 clients that exceed it are disconnected (0x93).
+    pub receive_maximum: u16,
+    /// Most messages waiting for one Session beyond those inflight. 0 is no limit; default 100_000.
+    pub queued_messages_max: u32,
+    /// Most payload-and-topic bytes waiting for one Session. 0 is no limit; default 268_435_456.
+    pub queued_bytes_max: u64,
+    /// What happens to a message when the queue is at one of its limits. Default [`QueueFull::DropNewest`].
+    pub queue_full: QueueFull,
+    /// Whether QoS 0 messages are queued for absent Sessions. Default false.
+    pub queue_qos0_messages: bool,
+    /// Whether messages are delivered at the subscription's QoS even when published at a lower one.
+    /// Default false; true departs from the standard, as Mosquitto's option of that name does.
+    pub upgrade_outgoing_qos: bool,
+    /// Topic Alias Maximum announced: aliases a client may set on a connection. 0..=65_535; default 10.
+    pub topic_alias_max: u16,
+    /// Aliases we set towards a client, if its own Topic Alias Maximum allows. 0..=65_535; default 10.
+    pub topic_alias_broker_max: u16,
+    /// Most bytes waiting to be written to one connection. Default 8_388_608.
+    ///
+    /// At the limit QoS 0 messages for it are dropped and counted, QoS 1 and 2 stay in the queue.
+    pub outgoing_bytes_max: u32,
+    /// Seconds that a connection with waiting output may take no byte before it is closed. 0 is never; default 30.
+    pub write_stall_seconds: u32,
+    /// Seconds a connection has for its complete CONNECT and authentication. 1..=3_600; default 10.
+    pub connect_seconds: u32,
+    /// Most connections over all listeners. None is no limit (that of the process remains). Default None.
+    /// More: CONNACK 0x97 (v3: 0x03).
+    pub connections_max: Option<NonZeroU32>,
+    /// Most Sessions, present and absent. None is no limit. Default None. More: CONNACK 0x97 (v3: 0x03).
+    pub sessions_max: Option<NonZeroU32>,
+    /// Most Retained Messages. Default 10_000_000. More are routed and acknowledged, but not kept; counted.
+    pub retained_messages_max: u32,
+    /// Longest Keep Alive in seconds; 0 is no limit and the default. MQTT 5 clients are told a lower
+    /// one by Server Keep Alive; older ones above it (or with 0) are refused.
+    pub keep_alive_max: u16,
+    /// Longest Session Expiry Interval in seconds, also the expiry of an absent v3 Session with
+    /// Clean Session 0. None is never. Default None (`persistent_client_expiration`).
+    pub session_expiry_max: Option<u32>,
+    /// Highest QoS a client may publish with. Default exactly once. Above: 0x9B.
+    pub maximum_qos: QoS,
+    /// Whether Retained Messages are supported. Default true. Otherwise RETAIN 1 gets 0x9A.
+    pub retain_available: bool,
+    /// Whether filters with wildcards are accepted. Default true. Otherwise 0xA2.
+    pub wildcard_subscription_available: bool,
+    /// Whether Shared Subscriptions are accepted. Default true. Otherwise 0x9E.
+    pub shared_subscription_available: bool,
+    /// Whether Subscription Identifiers are accepted. Default true. Otherwise 0xA1.
+    pub subscription_identifiers_available: bool,
+    /// Whether a zero-length Client Identifier gets an assigned one. Default true. Otherwise 0x85 (v3: 0x02).
+    pub allow_zero_length_client_id: bool,
+    /// What assigned Client Identifiers begin with. Default `auto-`.
+    pub auto_id_prefix: String,
+    /// Overlapping subscriptions of a client give one copy each instead of one merged copy. Default false.
+    pub allow_duplicate_messages: bool,
+    /// Response Information returned to clients that ask: this prefix, the Client Identifier and a
+    /// slash. None (the default) returns nothing.
+    pub response_information_prefix: Option<String>,
+    /// Where MQTT 5 clients are sent instead of being served. Default None.
+    pub redirect: Option<Redirect>,
+    /// Users that may authenticate by SCRAM-SHA-256. Default none.
+    pub scram_users: Vec<ScramUser>,
+    /// The listeners, in the order of their [`ListenerId`](crate::ListenerId).
+    pub listeners: Vec<ListenerSettings>,
+}
+
+/// What the core has to know about a listener. Where it listens is the server's business.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Clients without credentials may connect. Default true on loopback and Unix sockets only.
+    pub allow_anonymous: bool,
+    /// Most connections over this listener. None is no limit.
+    pub connections_max: Option<NonZeroU32>,
+    /// Highest QoS here, if lower than [`Settings::maximum_qos`].
+    pub maximum_qos: QoS,
+    /// Topic Alias Maximum here, in place of [`Settings::topic_alias_max`].
+    pub topic_alias_max: Option<u16>,
+    /// Aliases we set towards clients here, in place of [`Settings::topic_alias_broker_max`].
+    pub topic_alias_broker_max: Option<u16>,
+}
+
+/// The answer to a message for a full queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueFull {
+    /// The oldest message that waits is dropped for the new one; counted as `queue_full_oldest`.
+    DropOldest,
+    /// The new message is dropped; counted as `queue_full_newest`.
+    DropNewest,
+    /// The publisher is refused: 0x97, or no acknowledgement in v3; counted as `queue_full_refused`.
+    Refuse,
+}
+
+/// Another server that clients should use (v5 section 4.11).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// The Server Reference, as `host:port`; several are separated by spaces.
+    pub server_reference: String,
+    /// 0x9D (Server moved) if true, 0x9C (Use another server) otherwise.
+    pub permanent: bool,
+}
+
+/// A user with a password for SCRAM-SHA-256 (RFC 7677).
+#[derive(Clone, PartialEq, Eq)]
+pub struct ScramUser {
+    /// User name, as given by the client.
+    pub name: String,
+    /// Its password in clear text, as read from the configuration.
+    pub password: String,
+}
+
+impl std::fmt::Debug for ScramUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ScramUser").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            packet_bytes_max: 2_000_000,
+            connect_packet_bytes_max: 65_536,
+            payload_bytes_max: 0,
+            client_id_bytes_max: 1_024,
+            topic_bytes_max: 65_535,
+            topic_levels_max: 200,
+            subscriptions_per_session_max: 20_000,
+            user_properties_per_packet_max: 2_048,
+            inflight_messages_max: 20,
+            inflight_bytes_max: 0,
+            receive_maximum: 20,
+            queued_messages_max: 100_000,
+            queued_bytes_max: 268_435_456,
+            queue_full: QueueFull::DropNewest,
+            queue_qos0_messages: false,
+            upgrade_outgoing_qos: false,
+            topic_alias_max: 10,
+            topic_alias_broker_max: 10,
+            outgoing_bytes_max: 8_388_608,
+            write_stall_seconds: 30,
+            connect_seconds: 10,
+            connections_max: None,
+            sessions_max: None,
+            retained_messages_max: 10_000_000,
+            keep_alive_max: 0,
+            session_expiry_max: None,
+            maximum_qos: QoS::ExactlyOnce,
+            retain_available: true,
+            wildcard_subscription_available: true,
+            shared_subscription_available: true,
+            subscription_identifiers_available: true,
+            allow_zero_length_client_id: true,
+            auto_id_prefix: "auto-".to_owned(),
+            allow_duplicate_messages: false,
+            response_information_prefix: None,
+            redirect: None,
+            scram_users: Vec::new(),
+            listeners: Vec::new(),
+        }
+    }
+}
+
+impl Default for ListenerSettings {
+    fn default() -> Self {
+        Self {
+            allow_anonymous: true,
+            connections_max: None,
+            maximum_qos: QoS::ExactlyOnce,
+            topic_alias_max: None,
+            topic_alias_broker_max: None,
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use pantala_proto::{
+    FilterError, PacketId, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, TopicFilter, UnsubAck,
+    Unsubscribe, UserProperties, topic_levels,
+};
+use pantala_session::Instant;
+use pantala_store::{Position, Record, Store};
+
+use crate::connection::Answer;
+use crate::core::{Core, Flow, Target, Then};
+use crate::mailbox::Frame;
+use crate::replay::Replay;
+use crate::session::{Grant, SessionKey, Subscription};
+use crate::shared::Member;
+use crate::{ConnectionKey, End, access, owner};
+
+/// What came of one filter of a SUBSCRIBE.
+struct Subscribed {
+    code: ReasonCode,
+    position: Position,
+    /// A token that other workers have to confirm before the subscription is complete.
+    announcement: Option<u32>,
+    replay: Option<Replay>,
+}
+
+impl<S: Store> Core<S> {
+    pub(crate) fn subscribe(&mut self, now: Instant, key: ConnectionKey, subscribe: &Subscribe<'_>) -> Flow {
+        let connection = &self.connections[key as usize];
+        let (version, bytes_max) = (connection.version, connection.packet_bytes_max);
+        let problem_information = connection.problem_information;
+        let bridge = connection.extras.as_ref().is_some_and(|extras| extras.bridge);
+        let Some(session) = connection.session else { return Flow::Stop };
+        if subscribe.user_properties.iter().count() > usize::from(self.settings.user_properties_per_packet_max) {
+            return self.end(now, key, End::Reason(ReasonCode::QuotaExceeded), Some(ReasonCode::QuotaExceeded));
+        }
+        // What ends the connection is found before anything is done.
+        for (text, options) in subscribe.filters.iter() {
+            if topic_levels(text) > usize::from(self.settings.topic_levels_max) {
+                return self.fail(now, key, pantala_proto::DecodeError::TopicName);
+            }
+            // v5 MQTT-3.8.3-4.
+            if options.no_local && text.starts_with("$share/") {
+                return self.end(now, key, End::Reason(ReasonCode::ProtocolError), Some(ReasonCode::ProtocolError));
+            }
+        }
+        let mut packet = SubAck {
+            packet_id: subscribe.packet_id,
+            reason_codes: Vec::new(),
+            reason_string: None,
+            user_properties: UserProperties::none(),
+        };
+        let (mut position, mut announcements, mut replays) = (Position::default(), Vec::new(), Vec::new());
+        for (text, mut options) in subscribe.filters.iter() {
+            options.no_local |= bridge;
+            let subscribed = match self.check_filter(text, subscribe) {
+                Ok(filter) => {
+                    let grant = Grant::new(options, subscribe.subscription_identifier);
+                    self.subscribe_one(session, text, filter, options, grant)
+                }
+                Err((code, reason)) => {
+                    packet.reason_string = reason.filter(|_| problem_information).or(packet.reason_string);
+                    Subscribed { code, position, announcement: None, replay: None }
+                }
+            };
+            packet.reason_codes.push(subscribed.code);
+            position = position.max(subscribed.position);
+            announcements.extend(subscribed.announcement);
+            replays.extend(subscribed.replay);
+        }
+        let mut bytes = Vec::new();
+        packet.encode_within(version, bytes_max, &mut bytes);
+        let waiting = u16::try_from(announcements.len()).unwrap_or(u16::MAX);
+        let number = self.answer(key, position, waiting, Answer::Packet(bytes.into(), replays));
+        let generation = self.connections[key as usize].generation;
+        for token in announcements {
+            if let (Some(number), Some(pending)) = (number, self.pending.get_mut(&token)) {
+                pending.then.push(Then::Held { connection: key, generation, number });
+            }
+        }
+        Flow::Continue
+    }
+
+    fn check_filter<'t>(
+        &self,
+        text: &'t str,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<TopicFilter<'t>, (ReasonCode, Option<&'static str>)> {
+        let settings = &*self.settings;
+        let filter = TopicFilter::parse(text).map_err(|error| {
+            let reason = match error {
+                FilterError::Empty => "the Topic Filter is empty",
+                FilterError::Wildcard => "a wildcard must have its level for itself, and # must be the last",
+                FilterError::Share => "a Shared Subscription is written $share/NAME/FILTER",
+            };
+            (ReasonCode::TopicFilterInvalid, Some(reason))
+        })?;
+        if text.len() > usize::from(settings.topic_bytes_max) {
+            return Err((ReasonCode::TopicFilterInvalid, Some("the Topic Filter is too long")));
+        }
+        let share = match filter {
+            TopicFilter::Shared(share) => Some(share),
+            TopicFilter::Plain(_) => None,
+        };
+        if share.is_some() && !settings.shared_subscription_available {
+            return Err((ReasonCode::SharedSubscriptionsNotSupported, None));
+        }
+        if filter.has_wildcard() && !settings.wildcard_subscription_available {
+            return Err((ReasonCode::WildcardSubscriptionsNotSupported, None));
+        }
+        if subscribe.subscription_identifier.is_some() && !settings.subscription_identifiers_available {
+            return Err((ReasonCode::SubscriptionIdentifiersNotSupported, None));
+        }
+        match access::subscribe(filter.filter(), share) {
+            Ok(_permit) => Ok(filter),
+            Err(access::Denied) => Err((ReasonCode::NotAuthorized, None)),
+        }
+    }
+
+    fn subscribe_one(
+        &mut self,
+        key: SessionKey,
+        text: &str,
+        filter: TopicFilter<'_>,
+        options: SubscriptionOptions,
+        grant: Grant,
+    ) -> Subscribed {
+        let subscriptions_max = self.settings.subscriptions_per_session_max as usize;
+        let shared = matches!(filter, TopicFilter::Shared(_));
+        let session = &mut self.sessions[key as usize];
+        let subscriptions = session.subscriptions.get_or_insert_default();
+        let new = !subscriptions.contains_key(text);
+        if new {
+            if subscriptions.len() >= subscriptions_max {
+                let code = ReasonCode::QuotaExceeded;
+                return Subscribed { code, position: Position::default(), announcement: None, replay: None };
+            }
+            subscriptions.insert(text.into(), Subscription { shared });
+            session.shared_subscriptions += u32::from(shared);
+        }
+        let mut position = Position::default();
+        if session.is_persistent() {
+            let options = grant.qos as u8 | u8::from(grant.no_local) << 2 | u8::from(grant.retain_as_published) << 3;
+            let client_id = &session.client_id;
+            let record = Record::Subscription { client_id, filter: text, options, identifier: grant.identifier };
+            position = self.store.append(record);
+        }
+        let mut replay = None;
+        let announcement = if shared {
+            self.join(key, text, grant)
+        } else {
+            self.tree.insert(filter.filter(), Target::Session(key), grant);
+            let wanted = match options.retain_handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => new,
+                RetainHandling::DoNotSend => false,
+            };
+            replay = wanted.then(|| Replay::new(filter.filter(), grant));
+            if new { self.interest_added(filter.filter()) } else { self.announcement_of(filter.filter()) }
+        };
+        let code = match grant.qos {
+            pantala_proto::QoS::AtMostOnce => ReasonCode::Success,
+            pantala_proto::QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+            pantala_proto::QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+        };
+        Subscribed { code, position, announcement, replay }
+    }
+
+    fn announcement_of(&self, filter: &str) -> Option<u32> {
+        let token = self.interests.get(filter)?.announcement?;
+        self.pending.contains_key(&token).then_some(token)
+    }
+
+    /// A Session of this worker joins a group, wherever that is at home.
+    fn join(&mut self, key: SessionKey, whole_filter: &str, grant: Grant) -> Option<u32> {
+        let session = &self.sessions[key as usize];
+        let member = Member { worker: self.worker, session: key, generation: session.generation };
+        let connected = session.connection.is_some();
+        let home = owner(whole_filter, self.workers);
+        if home == self.worker {
+            return self.join_here(whole_filter, member, grant, connected);
+        }
+        let token = self.expect(1, Vec::new());
+        let whole_filter = whole_filter.into();
+        self.outboxes[usize::from(home.0)].control(Frame::Join { whole_filter, member, grant, connected, token });
+        Some(token)
+    }
+
+    /// A Session joins a group that is at home here. Returns the announcement that is not confirmed yet.
+    pub(crate) fn join_here(&mut self, whole: &str, member: Member, grant: Grant, connected: bool) -> Option<u32> {
+        let (number, new) = self.groups.join(whole, member, grant, connected);
+        let Ok(filter) = TopicFilter::parse(whole) else { return None };
+        if !new {
+            return self.announcement_of(filter.filter());
+        }
+        self.tree.insert(filter.filter(), Target::Group(number), grant);
+        self.interest_added(filter.filter())
+    }
+
+    /// A Session leaves a group that is at home here.
+    pub(crate) fn leave_here(&mut self, whole_filter: &str, member: Member) {
+        let Some(number) = self.groups.leave(whole_filter, member) else { return };
+        if let Ok(filter) = TopicFilter::parse(whole_filter) {
+            self.tree.remove(filter.filter(), Target::Group(number));
+            self.interest_removed(filter.filter());
+        }
+    }
+
+    pub(crate) fn unsubscribe(&mut self, now: Instant, key: ConnectionKey, unsubscribe: &Unsubscribe<'_>) -> Flow {
+        let connection = &self.connections[key as usize];
+        let version = connection.version;
+        let Some(session) = connection.session else { return Flow::Stop };
+        if unsubscribe.user_properties.iter().count() > usize::from(self.settings.user_properties_per_packet_max) {
+            return self.end(now, key, End::Reason(ReasonCode::QuotaExceeded), Some(ReasonCode::QuotaExceeded));
+        }
+        let packet_id: PacketId = unsubscribe.packet_id;
+        let (mut reason_codes, mut position) = (Vec::new(), Position::default());
+        for text in unsubscribe.filters.iter() {
+            let subscriptions = self.sessions[session as usize].subscriptions.as_mut();
+            let removed = subscriptions.and_then(|subscriptions| subscriptions.remove(text));
+            reason_codes.push(match (removed, TopicFilter::parse(text)) {
+                (Some(subscription), _) => {
+                    position = position.max(self.remove_subscription(now, session, text, subscription));
+                    ReasonCode::Success
+                }
+                (None, Ok(_)) => ReasonCode::NoSubscriptionExisted,
+                (None, Err(_)) => ReasonCode::TopicFilterInvalid,
+            });
+        }
+        let packet = UnsubAck { packet_id, reason_codes, reason_string: None, user_properties: UserProperties::none() };
+        let mut bytes = Vec::new();
+        packet.encode(version, &mut bytes);
+        self.answer(key, position, 0, Answer::Packet(bytes.into(), Vec::new()));
+        Flow::Continue
+    }
+
+    /// Takes a subscription, already out of its Session's list, out of the router.
+    pub(crate) fn remove_subscription(
+        &mut self,
+        _now: Instant,
+        key: SessionKey,
+        text: &str,
+        subscription: Subscription,
+    ) -> Position {
+        let session = &mut self.sessions[key as usize];
+        if subscription.shared {
+            session.shared_subscriptions -= 1;
+            let member = Member { worker: self.worker, session: key, generation: session.generation };
+            let home = owner(text, self.workers);
+            if home == self.worker {
+                self.leave_here(text, member);
+            } else {
+                self.outboxes[usize::from(home.0)].control(Frame::Leave { whole_filter: text.into(), member });
+            }
+        } else {
+            if let Some(replays) = &mut session.replays {
+                replays.retain(|replay| !replay.is_for(text));
+            }
+            self.tree.remove(text, Target::Session(key));
+            self.interest_removed(text);
+        }
+        let session = &self.sessions[key as usize];
+        if session.is_persistent() {
+            let record = Record::SubscriptionEnded { client_id: &session.client_id, filter: text };
+            return self.store.append(record);
+        }
+        Position::default()
+    }
+}
