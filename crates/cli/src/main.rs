@@ -1,0 +1,85 @@
+//! The Pantala MQTT suite in one binary.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use pantala_server::config::{Config, Overrides};
+
+/// What Mosquitto ends with when its arguments or its configuration are wrong.
+const EXIT_CONFIGURATION: u8 = 3;
+
+#[derive(Debug, Parser)]
+#[command(name = "pantala", version, about = "An MQTT broker whose acknowledgement can be trusted", long_about = None)]
+struct Pantala {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker.
+    ///
+    /// Without arguments it listens on 127.0.0.1 and ::1, port 1883, for anybody on this machine. It ends cleanly on
+    /// SIGTERM and SIGINT, at once on a second one; SIGUSR1 writes its counters into the log.
+    Broker(Broker),
+}
+
+#[derive(Debug, Args)]
+struct Broker {
+    /// Configuration: a name that ends in .toml is Pantala's own format, any other a mosquitto.conf.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Port to listen on. May be given several times.
+    #[arg(short, long, value_name = "PORT")]
+    port: Vec<u16>,
+    /// Log everything.
+    #[arg(short, long)]
+    verbose: bool,
+    /// Worker threads, 1 to 64. Default: one for each core.
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+    /// Where data is kept. Default: $PANTALA_DATA_DIR, else $XDG_STATE_HOME/pantala, else ~/.local/state/pantala.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Pantala::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let help = !error.use_stderr();
+            // Nothing can be said about a terminal that is gone.
+            drop(error.print());
+            return if help { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIGURATION) };
+        }
+    };
+    match arguments.command {
+        Command::Broker(broker) => run_broker(broker),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "there is no log yet, or none any more")]
+fn run_broker(broker: Broker) -> ExitCode {
+    let overrides = Overrides {
+        ports: broker.port,
+        verbose: broker.verbose,
+        workers: broker.workers,
+        data_dir: broker.data_dir,
+    };
+    let config = match Config::load(broker.config.as_deref(), &overrides) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("pantala: {error}");
+            return ExitCode::from(EXIT_CONFIGURATION);
+        }
+    };
+    match pantala_server::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pantala: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! What was written, by the file, the environment and the flags, before the defaults are put in.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
+
+use pantala_broker::{ListenerSettings, Redirect, ScramUser, Settings};
+use pantala_proto::QoS;
+
+use super::error::{ConfigError, Fault, Origin};
+use super::log::{LogConfig, LogTypes};
+use super::{Config, ListenAddress, Listener, Overrides, SocketDomain, environment::Environment, key};
+
+/// The port of MQTT without TLS.
+pub(super) const DEFAULT_PORT: u16 = 1883;
+
+/// The most bytes of a file with a configuration or a secret: a slip like `-c /dev/zero` ends with a message.
+pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A configuration being put together. What a source sets, a later and stronger source sets again.
+pub(super) struct Draft {
+    /// Its `listeners`, `scram_users`, `redirect` and `connect_packet_bytes_max` are filled in at the end.
+    pub settings: Settings,
+    pub connect_packet_bytes_max: Option<u32>,
+    pub log: LogConfig,
+    pub workers: Option<NonZeroUsize>,
+    pub data_dir: Option<PathBuf>,
+    /// None: what the kind of file means by silence.
+    pub persistence: Option<bool>,
+    pub persistence_default: bool,
+    pub redirect: RedirectDraft,
+    pub listeners: Vec<ListenerDraft>,
+    /// Whether the loopback listener that nobody wrote lets anonymous clients in.
+    pub loopback_anonymous: bool,
+    /// Whether TCP_NODELAY is on where the listener does not say.
+    pub tcp_no_delay: bool,
+    pub scram_users: Vec<ScramUserDraft>,
+    /// Where each key was set last, by section and key.
+    pub written: BTreeMap<(&'static str, &'static str), Origin>,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Default)]
+pub(super) struct RedirectDraft {
+    pub server_reference: Option<String>,
+    pub permanent: Option<bool>,
+}
+
+pub(super) struct ListenerDraft {
+    pub origin: Origin,
+    /// None: [`DEFAULT_PORT`].
+    pub port: Option<u16>,
+    pub host: Option<String>,
+    pub unix_path: Option<PathBuf>,
+    pub socket_domain: SocketDomain,
+    /// None: only where nobody but this machine can connect.
+    pub allow_anonymous: Option<bool>,
+    pub connections_max: Option<NonZeroU32>,
+    pub maximum_qos: QoS,
+    pub topic_alias_max: Option<u16>,
+    pub topic_alias_broker_max: Option<u16>,
+    pub tcp_no_delay: bool,
+    /// The listener that a mosquitto.conf has without a `listener` line: a `-p` moves it.
+    pub movable: bool,
+    pub optional: bool,
+}
+
+pub(super) struct ScramUserDraft {
+    pub origin: Origin,
+    pub name: Option<String>,
+    pub password: Option<String>,
+    pub password_file: Option<PathBuf>,
+}
+
+impl Draft {
+    pub fn new() -> Self {
+        Self {
+            settings: Settings::default(),
+            connect_packet_bytes_max: None,
+            log: LogConfig::default(),
+            workers: None,
+            data_dir: None,
+            persistence: None,
+            persistence_default: true,
+            redirect: RedirectDraft::default(),
+            listeners: Vec::new(),
+            loopback_anonymous: true,
+            tcp_no_delay: true,
+            scram_users: Vec::new(),
+            written: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Puts in the flags and the defaults and checks what one key alone could not say.
+    pub fn finish(mut self, overrides: &Overrides, environment: &Environment) -> Result<Config, ConfigError> {
+        if let Some(workers) = overrides.workers {
+            let given = workers.get() as u64;
+            key::number_within("workers", Some(given.into()), given.to_string(), 1, key::WORKERS_MAX, None)
+                .map_err(|fault| ConfigError::new(Origin::Flag("--workers"), fault))?;
+            self.workers = Some(workers);
+        }
+        if overrides.verbose {
+            self.log.types = LogTypes::ALL;
+        }
+        self.settings.connect_packet_bytes_max = self.connect_packet_bytes_max()?;
+        self.settings.redirect = self.redirect()?;
+        self.settings.scram_users = scram_users(std::mem::take(&mut self.scram_users))?;
+        self.place_ports(&overrides.ports);
+        let listeners = self.listeners()?;
+        self.settings.listeners = listeners.iter().map(|listener| listener.settings.clone()).collect();
+        let data_dir = overrides.data_dir.clone().or_else(|| environment.data_dir(self.data_dir.take()));
+        Ok(Config {
+            settings: self.settings,
+            listeners,
+            log: self.log,
+            workers: self.workers,
+            data_dir,
+            persistence: self.persistence.unwrap_or(self.persistence_default),
+            warnings: self.warnings,
+        })
+    }
+
+    /// The written one, which must not be above `packet_bytes_max`; the default bows to it.
+    fn connect_packet_bytes_max(&self) -> Result<u32, ConfigError> {
+        let (default, bound) = (self.settings.connect_packet_bytes_max, self.settings.packet_bytes_max);
+        let Some(given) = self.connect_packet_bytes_max else { return Ok(default.min(bound)) };
+        if given <= bound {
+            return Ok(given);
+        }
+        let fault = Fault::Above {
+            key: "connect_packet_bytes_max",
+            given: given.into(),
+            bound: "packet_bytes_max",
+            bound_value: bound.into(),
+        };
+        Err(ConfigError::new(self.origin("limits", "connect_packet_bytes_max"), fault))
+    }
+
+    fn redirect(&self) -> Result<Option<Redirect>, ConfigError> {
+        match (&self.redirect.server_reference, self.redirect.permanent) {
+            (Some(reference), permanent) => {
+                Ok(Some(Redirect { server_reference: reference.clone(), permanent: permanent.unwrap_or(false) }))
+            }
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(ConfigError::new(
+                self.origin("redirect", "permanent"),
+                Fault::Missing { key: "server_reference", section: "[redirect]" },
+            )),
+        }
+    }
+
+    /// Where a key that is known to be written was written.
+    fn origin(&self, section: &'static str, key: &'static str) -> Origin {
+        self.written.get(&(section, key)).cloned().unwrap_or(Origin::Flag("configuration"))
+    }
+
+    /// Gives each port of a `-p` its listener.
+    ///
+    /// One that has the port already is it. Otherwise the movable listener moves there, the first time; otherwise, and
+    /// when nothing was written at all, the port is opened for this machine alone.
+    fn place_ports(&mut self, ports: &[u16]) {
+        let has = |listeners: &[ListenerDraft], port: u16| {
+            listeners.iter().any(|listener| listener.unix_path.is_none() && listener.port() == port)
+        };
+        let unwritten = self.listeners.is_empty();
+        let mut missing: Vec<u16> = ports.iter().copied().filter(|&port| !has(&self.listeners, port)).collect();
+        if unwritten && missing.is_empty() {
+            missing.push(DEFAULT_PORT);
+        }
+        let movable = self.listeners.iter_mut().find(|listener| listener.movable);
+        let mut missing = missing.into_iter();
+        if let Some(listener) = movable
+            && !ports.contains(&listener.port())
+            && let Some(port) = missing.next()
+        {
+            listener.port = Some(port);
+        }
+        for port in missing {
+            // Port 0 is a new port each time; any other once.
+            if port != 0 && has(&self.listeners, port) {
+                continue;
+            }
+            for host in ["127.0.0.1", "::1"] {
+                let mut listener = ListenerDraft::new(Origin::Flag("-p"), self.tcp_no_delay);
+                listener.port = Some(port);
+                listener.host = Some(host.to_owned());
+                listener.allow_anonymous = Some(self.loopback_anonymous);
+                listener.optional = host == "::1";
+                self.listeners.push(listener);
+            }
+        }
+    }
+
+    fn listeners(&mut self) -> Result<Vec<Listener>, ConfigError> {
+        let mut listeners: Vec<Listener> = Vec::with_capacity(self.listeners.len());
+        for draft in std::mem::take(&mut self.listeners) {
+            let origin = draft.origin.clone();
+            let listener = draft.finish()?;
+            let named = |address: &ListenAddress| !matches!(address, ListenAddress::Tcp { port: 0, .. });
+            let twice = |other: &Listener| {
+                other.address == listener.address
+                    && named(&other.address)
+                    && other.socket_domain.overlaps(listener.socket_domain)
+            };
+            if listeners.iter().any(twice) {
+                let what = format!("a listener on {}", listener.address);
+                return Err(ConfigError::new(origin, Fault::Twice { what }));
+            }
+            listeners.push(listener);
+        }
+        Ok(listeners)
+    }
+}
+
+impl ListenerDraft {
+    pub fn new(origin: Origin, tcp_no_delay: bool) -> Self {
+        Self {
+            origin,
+            port: None,
+            host: None,
+            unix_path: None,
+            socket_domain: SocketDomain::Both,
+            allow_anonymous: None,
+            connections_max: None,
+            maximum_qos: QoS::ExactlyOnce,
+            topic_alias_max: None,
+            topic_alias_broker_max: None,
+            tcp_no_delay,
+            movable: false,
+            optional: false,
+        }
+    }
+
+    fn port(&self) -> u16 {
+        self.port.unwrap_or(DEFAULT_PORT)
+    }
+
+    fn finish(self) -> Result<Listener, ConfigError> {
+        let port = self.port();
+        let address = match (self.unix_path, self.host) {
+            (Some(_), Some(_)) => {
+                let fault = Fault::Exclusive { one: "unix_path", other: "host", section: "[[listener]]" };
+                return Err(ConfigError::new(self.origin, fault));
+            }
+            (Some(_), None) if self.port.is_some() => {
+                let fault = Fault::Exclusive { one: "unix_path", other: "port", section: "[[listener]]" };
+                return Err(ConfigError::new(self.origin, fault));
+            }
+            (Some(path), None) => ListenAddress::Unix(path),
+            (None, host) => ListenAddress::Tcp { host, port },
+        };
+        Ok(Listener {
+            settings: ListenerSettings {
+                allow_anonymous: self.allow_anonymous.unwrap_or_else(|| is_local(&address)),
+                connections_max: self.connections_max,
+                maximum_qos: self.maximum_qos,
+                topic_alias_max: self.topic_alias_max,
+                topic_alias_broker_max: self.topic_alias_broker_max,
+            },
+            address,
+            socket_domain: self.socket_domain,
+            tcp_no_delay: self.tcp_no_delay,
+            optional: self.optional,
+        })
+    }
+}
+
+impl ScramUserDraft {
+    pub fn new(origin: Origin) -> Self {
+        Self { origin, name: None, password: None, password_file: None }
+    }
+}
+
+/// Whether nobody but this machine can connect there. `localhost` is what everyone takes it for.
+fn is_local(address: &ListenAddress) -> bool {
+    match address {
+        ListenAddress::Unix(_) => true,
+        ListenAddress::Tcp { host: None, .. } => false,
+        ListenAddress::Tcp { host: Some(host), .. } => {
+            host.eq_ignore_ascii_case("localhost")
+                || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+        }
+    }
+}
+
+fn scram_users(drafts: Vec<ScramUserDraft>) -> Result<Vec<ScramUser>, ConfigError> {
+    const SECTION: &str = "[[scram_user]]";
+    let mut users: Vec<ScramUser> = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let missing = |key| ConfigError::new(draft.origin.clone(), Fault::Missing { key, section: SECTION });
+        let name = draft.name.clone().ok_or_else(|| missing("name"))?;
+        let password = match (&draft.password, &draft.password_file) {
+            (Some(password), None) => password.clone(),
+            (None, Some(path)) => secret(path).map_err(|fault| ConfigError::new(draft.origin.clone(), fault))?,
+            (None, None) => return Err(missing("password")),
+            (Some(_), Some(_)) => {
+                let fault = Fault::Exclusive { one: "password", other: "password_file", section: SECTION };
+                return Err(ConfigError::new(draft.origin, fault));
+            }
+        };
+        if users.iter().any(|user| user.name == name) {
+            let what = format!("user \"{}\"", name.escape_debug());
+            return Err(ConfigError::new(draft.origin, Fault::Twice { what }));
+        }
+        users.push(ScramUser { name, password });
+    }
+    Ok(users)
+}
+
+/// The first line of a file, which must not be empty: editors end it with a newline that is no part of it.
+fn secret(path: &Path) -> Result<String, Fault> {
+    let text = read(path).map_err(|fault| match fault {
+        Fault::Unreadable(error) => Fault::SecretUnreadable { path: path.to_owned(), error },
+        other => other,
+    })?;
+    let given = path.display().to_string();
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    let reason = match line {
+        "" => "the file must not be empty",
+        line if line.contains('\n') => "the file has to hold the password in one line",
+        line => return Ok(line.to_owned()),
+    };
+    Err(Fault::BadText { key: "password_file".to_owned(), given, reason })
+}
+
+/// The text of a file of at most [`FILE_BYTES_MAX`].
+pub(super) fn read(path: &Path) -> Result<String, Fault> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(Fault::Unreadable)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(Fault::TooLong { bytes_max: FILE_BYTES_MAX });
+    }
+    String::from_utf8(bytes).map_err(|_| Fault::NotUtf8)
+}

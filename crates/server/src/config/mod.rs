@@ -1,0 +1,224 @@
+//! What an operator has chosen, from flags, environment, file and defaults, in this order of precedence.
+//!
+//! A file whose name ends in `.toml` is in the format of our own, any other one is a mosquitto.conf. Both fill the
+//! same draft; the environment and then the flags override it; then defaults are put in and what no key alone
+//! can say is checked. Nothing here opens a socket or creates a directory.
+//!
+//! ```no_run
+//! use pantala_server::config::{Config, Overrides};
+//!
+//! let config = Config::load(None, &Overrides::default())?;
+//! print!("{}", config.describe());
+//! # Ok::<(), pantala_server::config::ConfigError>(())
+//! ```
+//!
+//! The TOML is walked by hand along the tables of `key` and not through serde: so a number beyond its
+//! bounds has a line and a column as well as a misspelt name has, and a key is declared in one place.
+
+mod draft;
+mod environment;
+mod error;
+mod key;
+mod log;
+mod mosquitto;
+#[cfg(test)]
+mod tests;
+mod timestamp;
+mod toml;
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use pantala_broker::{ListenerSettings, Settings};
+
+use self::draft::Draft;
+pub use self::environment::Environment;
+pub use self::error::{ConfigError, Fault, Origin};
+pub use self::log::{LogConfig, LogType, LogTypes};
+pub use self::timestamp::Timestamp;
+
+/// All that the broker is told at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// What the core is told.
+    pub settings: Settings,
+    /// Where it listens; never empty, in the order of `settings.listeners`.
+    pub listeners: Vec<Listener>,
+    /// What is logged, and where.
+    pub log: LogConfig,
+    /// How many workers run, 1..=64. None, the default: as many as there are cores.
+    pub workers: Option<NonZeroUsize>,
+    /// Where data is kept. It may not exist yet. None where neither a flag, a variable nor a file names one and there
+    /// is no home directory to put one into.
+    pub data_dir: Option<PathBuf>,
+    /// Whether state is kept over a restart. Default true, in a mosquitto.conf false.
+    pub persistence: bool,
+    /// What was accepted but does not do what it says, one line each, to be logged at the start.
+    pub warnings: Vec<String>,
+}
+
+/// A place to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub address: ListenAddress,
+    /// What the core knows about it; the same as in [`Settings::listeners`] at the same position.
+    pub settings: ListenerSettings,
+    /// The versions of IP it accepts; has no meaning for a Unix socket. Default both.
+    pub socket_domain: SocketDomain,
+    /// Whether TCP_NODELAY is set on its connections. Default true.
+    pub tcp_no_delay: bool,
+    /// It is enough to warn when this one cannot be opened, as long as another one can: the IPv6 half of the
+    /// default, on a machine without IPv6.
+    pub optional: bool,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// A TCP port. Port 0 is one that the system chooses.
+    Tcp {
+        /// An address or a name to be looked up; None is all interfaces, IPv4 and IPv6.
+        host: Option<String>,
+        /// The port.
+        port: u16,
+    },
+    /// A Unix socket, a name in the file system.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host: None, port } => write!(f, "*:{port}"),
+            Self::Tcp { host: Some(host), port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host: Some(host), port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The versions of IP of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketDomain {
+    /// IPv4 and IPv6.
+    Both,
+    /// IPv4 only.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+}
+
+impl SocketDomain {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Both => "both",
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+
+    fn overlaps(self, other: Self) -> bool {
+        self == other || self == Self::Both || other == Self::Both
+    }
+}
+
+/// What the command line says. It overrides everything else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The ports of each `-p`.
+    ///
+    /// A port that a listener of the file has is that listener. Otherwise the listener that a mosquitto.conf has
+    /// without a `listener` line moves there; otherwise the port is opened on 127.0.0.1 and ::1.
+    pub ports: Vec<u16>,
+    /// `-v`: every kind of log line.
+    pub verbose: bool,
+    /// `--workers`, 1..=64.
+    pub workers: Option<NonZeroUsize>,
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the file, the environment of this process, and the flags.
+    ///
+    /// `path` ends in `.toml` or is a mosquitto.conf; None is no file.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its place.
+    pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        Self::load_with(path, overrides, &Environment::of_process())
+    }
+
+    /// The same with another environment.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its place.
+    pub fn load_with(
+        path: Option<&Path>,
+        overrides: &Overrides,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        let mut draft = Draft::new();
+        if let Some(path) = path {
+            let text = draft::read(path).map_err(|fault| ConfigError::new(Origin::File(path.to_owned()), fault))?;
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                toml::read(&mut draft, path, &text)?;
+            } else {
+                mosquitto::read(&mut draft, path, &text)?;
+            }
+        }
+        environment.apply(&mut draft)?;
+        draft.finish(overrides, environment)
+    }
+
+    /// What differs from the defaults and where it listens, one line each, ending in a newline; without secrets.
+    ///
+    /// A line is `limits.packet_bytes_max = 1000 (default 2000000)` or `listener 127.0.0.1:1883, anonymous`.
+    pub fn describe(&self) -> String {
+        use std::fmt::Write as _;
+        let mut text = String::new();
+        let default = Self::unwritten();
+        for section in key::SECTIONS {
+            for key in section.keys {
+                let (value, usual) = ((key.show)(self), (key.show)(&default));
+                if value != usual {
+                    // Writing to a String cannot fail.
+                    let _ = write!(text, "{}.{} = {}", section.name, key.name, value.escape_debug());
+                    let _ = match usual.as_str() {
+                        "" => writeln!(text),
+                        usual => writeln!(text, " (default {usual})"),
+                    };
+                }
+            }
+        }
+        for user in &self.settings.scram_users {
+            let _ = writeln!(text, "scram_user {}", user.name.escape_debug());
+        }
+        for listener in &self.listeners {
+            let anonymous = if listener.settings.allow_anonymous { "anonymous" } else { "no anonymous" };
+            let _ = write!(text, "listener {}, {anonymous}", listener.address);
+            // The unwritten listener is the measure: its address aside, which is there already.
+            for key in
+                key::LISTENER.iter().filter(|key| !["port", "host", "unix_path", "allow_anonymous"].contains(&key.name))
+            {
+                let (value, usual) = ((key.show)(listener), (key.show)(&default.listeners[0]));
+                if value != usual {
+                    let _ = write!(text, ", {} = {value}", key.name);
+                }
+            }
+            let _ = writeln!(text);
+        }
+        text
+    }
+
+    /// What holds when nothing is written anywhere.
+    fn unwritten() -> Self {
+        Draft::new()
+            .finish(&Overrides::default(), &Environment::default())
+            .expect("the defaults do not contradict each other")
+    }
+}

@@ -1,0 +1,64 @@
+//! What passes between threads: letters to a worker, in the order in which they were sent.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mio::Waker;
+use pantala_broker::{Batch, ListenerId};
+
+use crate::socket::Socket;
+
+/// A message to a worker.
+pub(crate) enum Letter {
+    /// From another worker's core to this one's.
+    Batch(Batch),
+    /// A connection whose client belongs here, with what it has said.
+    Connection(Socket, ListenerId, Vec<u8>),
+    /// End all connections and stop.
+    ShutDown,
+    /// Write the counters into the log.
+    Report,
+}
+
+/// A worker's letters. One queue for all senders, so that what was sent earlier is read earlier, whoever sent it.
+pub(crate) struct Inbox {
+    letters: Mutex<Vec<Letter>>,
+    /// The worker waits for events, or is about to: it has to be woken.
+    sleeping: AtomicBool,
+    waker: Waker,
+}
+
+impl Inbox {
+    pub(crate) fn new(waker: Waker) -> Arc<Self> {
+        Arc::new(Self { letters: Mutex::default(), sleeping: AtomicBool::new(false), waker })
+    }
+
+    /// Sends a letter and wakes the receiver if it sleeps. A receiver that has ended does not mind.
+    pub(crate) fn send(&self, letter: Letter) {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
+        if self.sleeping.swap(false, Ordering::SeqCst) {
+            // The pipe can only be full of wake-ups already.
+            drop(self.waker.wake());
+        }
+    }
+
+    /// The receiver is about to wait. False if it must not, as there are letters.
+    pub(crate) fn go_to_sleep(&self) -> bool {
+        self.sleeping.store(true, Ordering::SeqCst);
+        if self.letters.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return true;
+        }
+        self.awake();
+        false
+    }
+
+    /// The receiver has waited.
+    pub(crate) fn awake(&self) {
+        self.sleeping.store(false, Ordering::SeqCst);
+    }
+
+    /// Takes all letters; `into` is empty and gives its memory to the letters to come.
+    pub(crate) fn take(&self, into: &mut Vec<Letter>) {
+        std::mem::swap(into, &mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}

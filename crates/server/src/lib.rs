@@ -1,0 +1,15 @@
+//! The shell around the broker core: event loops, listeners, worker threads, configuration, logs.
+//!
+//! Decisions are the core's ([`pantala_broker`]); this crate moves bytes, keeps the clock, and tells the operator. Where
+//! to look: `worker.rs` for a turn of the loop, `inbox.rs` for what passes between workers, `listen.rs` for sockets,
+//! `log.rs` for the log, [`config`] for what an operator can say.
+
+pub mod config;
+mod inbox;
+mod listen;
+mod log;
+mod run;
+mod socket;
+mod worker;
+
+pub use run::{RunError, run};

@@ -1,0 +1,159 @@
+//! Listening sockets.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket as Raw, Type};
+
+use crate::config::{ListenAddress, Listener as Wanted, SocketDomain};
+use crate::socket::Socket;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4_096;
+
+/// Open listening sockets of one configured listener: several where a name has several addresses.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A listening socket as one worker watches it.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp { listener: mio::net::TcpListener, no_delay: bool },
+    Unix(mio::net::UnixListener),
+}
+
+/// Opens what the configuration asks for.
+pub(crate) fn bind(wanted: &Wanted) -> io::Result<Vec<Bound>> {
+    match &wanted.address {
+        ListenAddress::Unix(path) => Ok(vec![bind_unix(path)?]),
+        ListenAddress::Tcp { host, port } => {
+            let addresses = addresses(host.as_deref(), *port, wanted.socket_domain)?;
+            let every_interface = host.is_none() && wanted.socket_domain == SocketDomain::Both;
+            let mut bound = Vec::new();
+            for address in addresses {
+                match bind_tcp(address, every_interface) {
+                    Ok(listener) => bound.push(Bound::Tcp(listener)),
+                    // A machine without IPv6 still has IPv4.
+                    Err(_) if every_interface => {
+                        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), *port);
+                        bound.push(Bound::Tcp(bind_tcp(address, false)?));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(bound)
+        }
+    }
+}
+
+fn addresses(host: Option<&str>, port: u16, domain: SocketDomain) -> io::Result<Vec<SocketAddr>> {
+    let Some(host) = host else {
+        let any = match domain {
+            SocketDomain::Ipv4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketDomain::Both | SocketDomain::Ipv6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        return Ok(vec![SocketAddr::new(any, port)]);
+    };
+    let fits = |address: &SocketAddr| match domain {
+        SocketDomain::Both => true,
+        SocketDomain::Ipv4 => address.is_ipv4(),
+        SocketDomain::Ipv6 => address.is_ipv6(),
+    };
+    let mut found: Vec<_> = (host, port).to_socket_addrs()?.filter(fits).collect();
+    found.sort_unstable();
+    found.dedup();
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address of this kind"));
+    }
+    Ok(found)
+}
+
+fn bind_tcp(address: SocketAddr, both_versions: bool) -> io::Result<TcpListener> {
+    let socket = Raw::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!both_versions)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A Unix socket. One that a process left behind is replaced; anything else in its place is left alone.
+fn bind_unix(path: &Path) -> io::Result<Bound> {
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something else than a socket here"));
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens here"));
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(Bound::Unix(listener))
+}
+
+impl Bound {
+    /// The same socket for one worker more.
+    pub(crate) fn for_worker(&self, no_delay: bool) -> io::Result<Listener> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                Listener::Tcp { listener: mio::net::TcpListener::from_std(listener.try_clone()?), no_delay }
+            }
+            Self::Unix(listener) => Listener::Unix(mio::net::UnixListener::from_std(listener.try_clone()?)),
+        })
+    }
+
+    /// Where it listens, to be said at the start.
+    pub(crate) fn local_address(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map_or_else(|_| "unknown".to_owned(), |at| at.to_string()),
+            Self::Unix(listener) => {
+                let address = listener.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                path.map_or_else(|| "unix".to_owned(), |path| format!("unix:{}", path.display()))
+            }
+        }
+    }
+
+    /// The TCP port, where there is one.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl Listener {
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Self::Tcp { listener, .. } => registry.register(listener, token, Interest::READABLE),
+            Self::Unix(listener) => registry.register(listener, token, Interest::READABLE),
+        }
+    }
+
+    pub(crate) fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp { listener, no_delay } => {
+                let (stream, _) = listener.accept()?;
+                if *no_delay {
+                    // It fails only on a connection that is gone already, as the first read will tell.
+                    drop(stream.set_nodelay(true));
+                }
+                Ok(Socket::Tcp(stream))
+            }
+            Self::Unix(listener) => Ok(Socket::Unix(listener.accept()?.0)),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! From a configuration to a running broker, and its end.
+
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread;
+
+use mio::{Poll, Waker};
+use pantala_broker::authentication::{Method, ScramSha256};
+use pantala_broker::{Core, CoreOptions, ListenerId, Random, Totals, WORKERS_MAX, WorkerId};
+use pantala_store::MemoryStore;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use crate::config::{Config, LogType};
+use crate::inbox::{Inbox, Letter};
+use crate::listen::{self, Bound};
+use crate::log::Log;
+use crate::worker::{Clock, WAKER, Worker};
+
+/// Why a broker cannot run.
+#[derive(Debug)]
+pub enum RunError {
+    /// A listener cannot be opened.
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The log file cannot be opened.
+    Log(io::Error),
+    /// A user of the configuration cannot be one.
+    User(String),
+    /// The system refuses what every broker needs: threads, pollers, signals, random bytes.
+    System(io::Error),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, error } if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "cannot listen on {address}: it is in use, by another broker perhaps; -p takes another port")
+            }
+            Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            Self::Log(error) => write!(f, "cannot open the log file: {error}"),
+            Self::User(text) => f.write_str(text),
+            Self::System(error) => write!(f, "the system does not let a broker run: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// Runs a broker until SIGTERM or SIGINT; a second one stops it at once.
+///
+/// # Errors
+/// See [`RunError`]. Nothing is left running.
+pub fn run(config: Config) -> Result<(), RunError> {
+    let log = Log::open(config.log.clone()).map_err(RunError::Log)?;
+    for warning in &config.warnings {
+        log.line(LogType::Warning, &format!("Warning: {warning}"));
+    }
+    // Before the first listener, so that a signal that comes early is not lost.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(RunError::System)?;
+    let bound = bind(&config, &log)?;
+    let workers = worker_count(config.workers);
+    let mut secret = [0; 32];
+    let fill = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(|error| io::Error::other(error.to_string()));
+    fill(&mut secret).map_err(RunError::System)?;
+    let methods: Arc<[Box<dyn Method>]> = if config.settings.scram_users.is_empty() {
+        Arc::new([])
+    } else {
+        let scram = ScramSha256::new(&config.settings.scram_users, secret);
+        Arc::new([Box::new(scram.map_err(|error| RunError::User(error.to_string()))?) as Box<dyn Method>])
+    };
+    let settings = Arc::new(config.settings.clone());
+    let totals = Arc::new(Totals::new(settings.listeners.len()));
+    let clock = Clock::start();
+
+    let mut polls = Vec::new();
+    let mut inboxes = Vec::new();
+    for _ in 0..workers {
+        let poll = Poll::new().map_err(RunError::System)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(RunError::System)?;
+        inboxes.push(Inbox::new(waker));
+        polls.push(poll);
+    }
+    let inboxes: Arc<[Arc<Inbox>]> = inboxes.into();
+    let mut threads = Vec::new();
+    for (index, poll) in polls.into_iter().enumerate() {
+        let id = WorkerId(index as u8);
+        // Read once per client at most, and never from a source that can fail after the first time.
+        let random: Random = Box::new(|bytes| getrandom::fill(bytes).expect("the system has given random bytes before"));
+        let options = CoreOptions {
+            settings: Arc::clone(&settings),
+            worker: id,
+            workers: workers as u8,
+            totals: Arc::clone(&totals),
+            methods: Arc::clone(&methods),
+            random,
+        };
+        let core = Core::new(options, MemoryStore::default());
+        let mut listeners = Vec::new();
+        for (socket, listener, no_delay) in &bound {
+            listeners.push((socket.for_worker(*no_delay).map_err(RunError::System)?, *listener));
+        }
+        let worker = Worker::new(id, core, poll, clock, log.clone(), listeners, Arc::clone(&inboxes));
+        let worker = worker.map_err(RunError::System)?;
+        let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run());
+        threads.push(thread.map_err(RunError::System)?);
+    }
+    announce(&config, &log, &bound, workers);
+
+    let handle = signals.handle();
+    let (watch_log, watch_inboxes) = (log.clone(), Arc::clone(&inboxes));
+    let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut ending = false;
+        for signal in &mut signals {
+            match signal {
+                SIGTERM | SIGINT if ending => {
+                    watch_log.line(LogType::Notice, "Stopped at once.");
+                    std::process::exit(1);
+                }
+                SIGTERM | SIGINT => {
+                    ending = true;
+                    watch_log.line(LogType::Notice, "Stopping; a second signal stops at once.");
+                    watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
+                }
+                SIGHUP => watch_log.line(LogType::Warning, "SIGHUP: this version does not reload; nothing has changed."),
+                _ => watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report)),
+            }
+        }
+    });
+    let watcher = watcher.map_err(RunError::System)?;
+    let mut result = Ok(());
+    for thread in threads {
+        match thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
+                result = Err(RunError::System(error));
+            }
+            Err(_) => {
+                inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
+                result = Err(RunError::System(io::Error::other("a worker ended unexpectedly")));
+            }
+        }
+    }
+    handle.close();
+    // The watcher cannot fail; should it panic, the broker has ended all the same.
+    drop(watcher.join());
+    for (socket, ..) in &bound {
+        if let Bound::Unix(listener) = socket
+            && let Some(path) = listener.local_addr().ok().as_ref().and_then(|address| address.as_pathname())
+        {
+            drop(std::fs::remove_file(path));
+        }
+    }
+    if result.is_ok() {
+        log.line(LogType::Notice, "Stopped.");
+    }
+    result
+}
+
+fn worker_count(wanted: Option<NonZeroUsize>) -> usize {
+    let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    wanted.unwrap_or(cores).get().min(usize::from(WORKERS_MAX))
+}
+
+fn bind(config: &Config, log: &Log) -> Result<Vec<(Bound, ListenerId, bool)>, RunError> {
+    let mut bound: Vec<(Bound, ListenerId, bool)> = Vec::new();
+    let mut skipped = None;
+    for (index, wanted) in config.listeners.iter().enumerate() {
+        match listen::bind(wanted) {
+            Ok(sockets) => {
+                bound.extend(sockets.into_iter().map(|socket| (socket, index as ListenerId, wanted.tcp_no_delay)));
+            }
+            Err(error) => {
+                let address = wanted.address.to_string();
+                // In use is no missing IPv6: somebody else would get half of our clients.
+                if !wanted.optional || error.kind() == io::ErrorKind::AddrInUse {
+                    return Err(RunError::Listen { address, error });
+                }
+                log.line(LogType::Warning, &format!("Warning: not listening on {address}: {error}"));
+                skipped = Some((address, error));
+            }
+        }
+    }
+    match skipped {
+        Some((address, error)) if bound.is_empty() => Err(RunError::Listen { address, error }),
+        _ => Ok(bound),
+    }
+}
+
+fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], workers: usize) {
+    let version = env!("CARGO_PKG_VERSION");
+    let plural = if workers == 1 { "worker" } else { "workers" };
+    log.line(LogType::Notice, &format!("Pantala {version} starting with {workers} {plural}."));
+    for line in config.describe().lines().filter(|line| !line.starts_with("listener")) {
+        log.line(LogType::Information, &format!("  {line}"));
+    }
+    for (socket, listener, _) in bound {
+        let anonymous = config.settings.listeners.get(usize::from(*listener)).is_some_and(|it| it.allow_anonymous);
+        let who = if anonymous { "anonymous clients allowed" } else { "anonymous clients refused" };
+        log.line(LogType::Notice, &format!("Listening on {} ({who}).", socket.local_address()));
+    }
+    log.line(LogType::Notice, "Durability: memory. Sessions and Retained Messages end with this process.");
+    if let Some(port) = bound.iter().find_map(|(socket, ..)| socket.port()) {
+        let port = if port == 1883 { String::new() } else { format!("-p {port} ") };
+        log.line(
+            LogType::Notice,
+            &format!("Try it: mosquitto_sub {port}-t '#' -v   and elsewhere: mosquitto_pub {port}-t a/b -m hi -q 2"),
+        );
+    }
+}

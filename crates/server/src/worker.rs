@@ -1,0 +1,521 @@
+//! A worker: one thread, one event loop, one core.
+//!
+//! A turn: wait; read each ready connection once into the worker's one buffer and hand the bytes to the core; drain the own
+//! inbox; run due timers; pass on what other workers get; write each connection that has output once; do what the
+//! core wants done. Work per connection and turn is bounded by the read buffer, so nobody starves the others.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::event::Event as Readiness;
+use mio::{Events, Poll, Token};
+use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, WorkerId};
+use pantala_session::Instant;
+use pantala_store::MemoryStore;
+use slab::Slab;
+
+use crate::config::LogType;
+use crate::inbox::{Inbox, Letter};
+use crate::listen::Listener;
+use crate::log::{Log, shown};
+use crate::socket::Socket;
+
+/// The inbox's waker.
+pub(crate) const WAKER: Token = Token(0);
+/// Listeners have the tokens from here on.
+const FIRST_LISTENER: usize = 1;
+/// Connections have the tokens from here on.
+const FIRST_CONNECTION: usize = 1 << 16;
+/// Sockets that are being closed have the tokens from here on.
+const FIRST_LINGERING: usize = 1 << 48;
+
+/// Bytes read from one connection in one turn.
+const READ_BUFFER_BYTES: usize = 131_072;
+const EVENTS: usize = 1_024;
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 256;
+/// After a failed accept (no descriptors are left, mostly) the next try.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a closed socket is read on, so that our last words are not lost to a reset.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGERING_MAX: usize = 1_024;
+const SLICES: usize = 64;
+
+/// Monotonic time, the same for all workers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    start: std::time::Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { start: std::time::Instant::now() }
+    }
+
+    fn now(self) -> Instant {
+        // Not from 0, so that the first moment is later than "never yet".
+        Instant(1 + u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1))
+    }
+}
+
+/// A connection's socket, in the place of its key.
+#[derive(Debug)]
+struct Slot {
+    socket: Socket,
+    listener: ListenerId,
+    /// There may be more to read than was read.
+    readable: bool,
+    /// It is in the list of connections to read in the next turn.
+    queued: bool,
+    /// The socket takes no more for now.
+    blocked: bool,
+}
+
+pub(crate) struct Worker {
+    id: WorkerId,
+    core: Core<MemoryStore>,
+    poll: Poll,
+    clock: Clock,
+    log: Log,
+    listeners: Vec<(Listener, ListenerId)>,
+    accept_again: Option<Instant>,
+    slots: Vec<Option<Slot>>,
+    /// Connections that were ready and have not been read to the end.
+    ready: Vec<ConnectionKey>,
+    lingering: Slab<Socket>,
+    linger_deadlines: VecDeque<(Instant, usize)>,
+    inboxes: Arc<[Arc<Inbox>]>,
+    shutting_down: bool,
+}
+
+impl Worker {
+    /// A worker that listens. `poll` is the one that the inbox wakes.
+    pub(crate) fn new(
+        id: WorkerId,
+        core: Core<MemoryStore>,
+        poll: Poll,
+        clock: Clock,
+        log: Log,
+        listeners: Vec<(Listener, ListenerId)>,
+        inboxes: Arc<[Arc<Inbox>]>,
+    ) -> io::Result<Self> {
+        let mut worker = Self {
+            id,
+            core,
+            poll,
+            clock,
+            log,
+            listeners,
+            accept_again: None,
+            slots: Vec::new(),
+            ready: Vec::new(),
+            lingering: Slab::new(),
+            linger_deadlines: VecDeque::new(),
+            inboxes,
+            shutting_down: false,
+        };
+        for (index, (listener, _)) in worker.listeners.iter_mut().enumerate() {
+            listener.register(worker.poll.registry(), Token(FIRST_LISTENER + index))?;
+        }
+        Ok(worker)
+    }
+
+    /// Runs until it is told to shut down.
+    ///
+    /// # Errors
+    /// If the poller fails, which nothing can go on after.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut buffer = vec![0; READ_BUFFER_BYTES].into_boxed_slice();
+        let (mut letters, mut ready, mut dirty) = (Vec::new(), Vec::new(), Vec::new());
+        let inbox = Arc::clone(&self.inboxes[usize::from(self.id.0)]);
+        while !self.shutting_down {
+            let timeout = self.timeout(&inbox);
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => events.clear(),
+                result => result?,
+            }
+            inbox.awake();
+            let now = self.clock.now();
+            std::mem::swap(&mut ready, &mut self.ready);
+            for key in ready.drain(..) {
+                if let Some(slot) = self.slot(key) {
+                    slot.queued = false;
+                    self.read(now, key, &mut buffer);
+                }
+            }
+            for event in &events {
+                self.event(now, event, &mut buffer);
+            }
+            if self.accept_again.is_some_and(|at| at <= now) {
+                self.accept_again = None;
+                for index in 0..self.listeners.len() {
+                    self.accept(now, index);
+                }
+            }
+            self.pass_on();
+            inbox.take(&mut letters);
+            for letter in letters.drain(..) {
+                self.letter(now, letter);
+            }
+            self.guarded(|core| core.tick(now));
+            self.pass_on();
+            self.actions(now);
+            self.core.take_dirty(&mut dirty);
+            for &key in &dirty {
+                self.write(now, key);
+            }
+            // Writing may have made room, and room may have brought more.
+            self.actions(now);
+            self.events();
+            self.linger(now);
+        }
+        Ok(())
+    }
+
+    fn timeout(&self, inbox: &Inbox) -> Option<Duration> {
+        if !self.ready.is_empty() || self.core.has_output() {
+            return Some(Duration::ZERO);
+        }
+        let deadlines = [
+            self.core.next_deadline(),
+            self.accept_again,
+            self.linger_deadlines.front().map(|(deadline, _)| *deadline),
+        ];
+        let next = deadlines.into_iter().flatten().min();
+        let wait = next.map(|at| Duration::from_millis(at.0.saturating_sub(self.clock.now().0)));
+        if wait == Some(Duration::ZERO) || inbox.go_to_sleep() { wait } else { Some(Duration::ZERO) }
+    }
+
+    fn slot(&mut self, key: ConnectionKey) -> Option<&mut Slot> {
+        self.slots.get_mut(key as usize)?.as_mut()
+    }
+
+    fn event(&mut self, now: Instant, event: &Readiness, buffer: &mut [u8]) {
+        let Token(token) = event.token();
+        if token >= FIRST_LINGERING {
+            self.drain_lingering(token - FIRST_LINGERING, buffer);
+        } else if token >= FIRST_CONNECTION {
+            let key = (token - FIRST_CONNECTION) as ConnectionKey;
+            let Some(slot) = self.slot(key) else { return };
+            if event.is_writable() && slot.blocked {
+                slot.blocked = false;
+                self.write(now, key);
+            }
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                if let Some(slot) = self.slot(key) {
+                    slot.readable = true;
+                }
+                self.read(now, key, buffer);
+                // A short read is all there was, unless the end of the stream stands behind it.
+                if event.is_read_closed() || event.is_error() {
+                    self.read_later(key);
+                }
+            }
+        } else if token >= FIRST_LISTENER {
+            self.accept(now, token - FIRST_LISTENER);
+        }
+    }
+
+    // ---- connections ------------------------------------------------------------------------------------------
+
+    fn accept(&mut self, now: Instant, index: usize) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some((listener, listener_id)) = self.listeners.get(index) else { return };
+            let listener_id = *listener_id;
+            match listener.accept() {
+                Ok(socket) => drop(self.open(now, socket, listener_id)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // The client was gone before we got to it.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                Err(error) => {
+                    self.log.limited(LogType::Warning, "accepting connections", || {
+                        format!("Cannot accept a connection, trying again: {error}")
+                    });
+                    self.accept_again = Some(now.after(ACCEPT_PAUSE));
+                    return;
+                }
+            }
+        }
+        // More may wait, and the poller will not say so again.
+        self.accept_again = Some(now);
+    }
+
+    fn open(&mut self, now: Instant, mut socket: Socket, listener: ListenerId) -> Option<ConnectionKey> {
+        let key = self.core.open(now, listener);
+        let index = key as usize;
+        if let Err(error) = socket.register(self.poll.registry(), Token(FIRST_CONNECTION + index)) {
+            self.log.limited(LogType::Error, "watching connections", || format!("Cannot watch a connection: {error}"));
+            self.core.closed(key);
+            return None;
+        }
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        self.slots[index] = Some(Slot { socket, listener, readable: false, queued: false, blocked: false });
+        Some(key)
+    }
+
+    fn read_later(&mut self, key: ConnectionKey) {
+        if let Some(slot) = self.slot(key)
+            && !slot.queued
+        {
+            slot.queued = true;
+            slot.readable = true;
+            self.ready.push(key);
+        }
+    }
+
+    /// One read, and what follows from it.
+    #[inline]
+    fn read(&mut self, now: Instant, key: ConnectionKey, buffer: &mut [u8]) {
+        if !self.core.wants_input(key) {
+            return;
+        }
+        let Some(slot) = self.slot(key) else { return };
+        match slot.socket.read(buffer) {
+            Ok(0) => self.lost(now, key),
+            Ok(count) => {
+                slot.readable = count == buffer.len();
+                let more = slot.readable;
+                let core = &mut self.core;
+                let received = catch_unwind(AssertUnwindSafe(|| core.receive(now, key, &buffer[..count])));
+                if received.is_err() {
+                    self.panicked(now, key);
+                } else if more {
+                    self.read_later(key);
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => slot.readable = false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.read_later(key),
+            Err(_) => self.lost(now, key),
+        }
+    }
+
+    fn panicked(&mut self, now: Instant, key: ConnectionKey) {
+        self.log.limited(LogType::Error, "internal errors", || {
+            "Internal error: a connection is closed for it. Please report the lines above.".to_owned()
+        });
+        self.guarded(|core| core.panicked(now, key));
+    }
+
+    /// Runs work of the core that no one connection is the cause of. A panic there is logged, and the worker goes on.
+    fn guarded(&mut self, work: impl FnOnce(&mut Core<MemoryStore>)) {
+        let core = &mut self.core;
+        if catch_unwind(AssertUnwindSafe(|| work(core))).is_err() {
+            self.core.count_panic();
+            self.log.limited(LogType::Error, "internal errors", || "Internal error; going on.".to_owned());
+        }
+    }
+
+    fn lost(&mut self, now: Instant, key: ConnectionKey) {
+        // What the client is told about in the log needs its socket, which goes now.
+        self.guarded(|core| core.lost(now, key));
+        self.events();
+        if let Some(slot) = self.slots.get_mut(key as usize) {
+            *slot = None;
+        }
+        if self.accept_again.is_some() {
+            self.accept_again = Some(now);
+        }
+    }
+
+    /// Writes what waits, as far as the socket takes it.
+    fn write(&mut self, now: Instant, key: ConnectionKey) {
+        loop {
+            let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else { return };
+            if slot.blocked {
+                return;
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = self.core.slices(key, &mut slices);
+            if filled == 0 {
+                break;
+            }
+            match slot.socket.write(&slices[..filled]) {
+                Ok(0) => return self.lost(now, key),
+                Ok(count) => self.core.wrote(now, key, count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    slot.blocked = true;
+                    self.core.wrote(now, key, 0);
+                    return;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return self.lost(now, key),
+            }
+        }
+        // Reading from it may have paused until its output was taken.
+        if self.slot(key).is_some_and(|slot| slot.readable && !slot.queued) {
+            self.read_later(key);
+        }
+    }
+
+    // ---- what the core wants done -----------------------------------------------------------------------------
+
+    fn actions(&mut self, now: Instant) {
+        while let Some(action) = self.core.next_action() {
+            match action {
+                Action::Close(key) => self.close(now, key),
+                Action::HandOver { connection, to, input } => {
+                    let Some(mut slot) = self.slots.get_mut(connection as usize).and_then(Option::take) else { continue };
+                    match slot.socket.deregister(self.poll.registry()) {
+                        Ok(()) => self.inboxes[usize::from(to.0)].send(Letter::Connection(slot.socket, slot.listener, input)),
+                        Err(error) => self.log.limited(LogType::Error, "watching connections", || {
+                            format!("Cannot move a connection: {error}")
+                        }),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes a connection whose last words are in its output.
+    fn close(&mut self, now: Instant, key: ConnectionKey) {
+        self.write(now, key);
+        self.events();
+        let Some(mut slot) = self.slots.get_mut(key as usize).and_then(Option::take) else { return };
+        self.core.closed(key);
+        if self.accept_again.is_some() {
+            self.accept_again = Some(now);
+        }
+        // Closing with unread input would reset the connection, and the reset overtake what was written.
+        if self.lingering.len() >= LINGERING_MAX || slot.socket.shut_down_write().is_err() {
+            return;
+        }
+        let entry = self.lingering.vacant_entry();
+        let index = entry.key();
+        if slot.socket.reregister(self.poll.registry(), Token(FIRST_LINGERING + index)).is_ok() {
+            entry.insert(slot.socket);
+            self.linger_deadlines.push_back((now.after(LINGER), index));
+        }
+    }
+
+    /// Reads a closed connection empty; at its end it is gone.
+    fn drain_lingering(&mut self, index: usize, buffer: &mut [u8]) {
+        let Some(socket) = self.lingering.get_mut(index) else { return };
+        // A few reads: whoever sends more than this after our close may have its reset.
+        for _ in 0..4 {
+            match socket.read(buffer) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => break,
+            }
+        }
+        self.lingering.remove(index);
+        self.linger_deadlines.retain(|(_, lingering)| *lingering != index);
+    }
+
+    fn linger(&mut self, now: Instant) {
+        while let Some(&(deadline, index)) = self.linger_deadlines.front() {
+            if deadline > now {
+                return;
+            }
+            self.linger_deadlines.pop_front();
+            self.lingering.try_remove(index);
+        }
+    }
+
+    /// Passes on what the core has for other workers.
+    fn pass_on(&mut self) {
+        if self.inboxes.len() == 1 {
+            return;
+        }
+        for phase in BatchPhase::ALL {
+            for (to, inbox) in self.inboxes.iter().enumerate() {
+                if let Some(batch) = self.core.take_batch(phase, WorkerId(to as u8)) {
+                    inbox.send(Letter::Batch(batch));
+                }
+            }
+        }
+    }
+
+    fn letter(&mut self, now: Instant, letter: Letter) {
+        match letter {
+            Letter::Batch(mut batch) => self.guarded(|core| core.receive_batch(now, &mut batch)),
+            Letter::Connection(socket, listener, input) => {
+                let Some(key) = self.open(now, socket, listener) else { return };
+                let core = &mut self.core;
+                if catch_unwind(AssertUnwindSafe(|| core.receive(now, key, &input))).is_err() {
+                    self.panicked(now, key);
+                }
+                // What has come in between is reported by the registration.
+            }
+            Letter::ShutDown => self.shut_down(now),
+            Letter::Report => self.report(),
+        }
+    }
+
+    fn shut_down(&mut self, now: Instant) {
+        self.shutting_down = true;
+        self.core.shut_down(now);
+        let mut dirty = Vec::new();
+        self.core.take_dirty(&mut dirty);
+        for key in dirty {
+            self.write(now, key);
+        }
+        for slot in self.slots.iter_mut().filter_map(Option::as_mut) {
+            drop(slot.socket.shut_down_write());
+            // What the client has sent is read, so that closing does not reset what it has not read yet.
+            let mut rest = [0; 4_096];
+            while slot.socket.read(&mut rest).is_ok_and(|count| count > 0) {}
+        }
+        self.report();
+    }
+
+    // ---- the log ----------------------------------------------------------------------------------------------
+
+    fn report(&self) {
+        let counters = self.core.counters().iter().filter(|(_, value)| *value > 0);
+        let text: Vec<String> = counters.map(|(name, value)| format!("{name}={value}")).collect();
+        let (connections, sessions) = (self.core.connections(), self.core.sessions());
+        self.log.line(
+            LogType::Information,
+            &format!("Worker {}: connections={connections} sessions={sessions} {}", self.id.0, text.join(" ")),
+        );
+    }
+
+    fn events(&mut self) {
+        while let Some(event) = self.core.next_event() {
+            if !self.log.wants_connections() {
+                continue;
+            }
+            match event {
+                Event::Connected { connection, client_id, version, clean_start, keep_alive } => {
+                    let peer = self.peer(connection);
+                    self.log.limited(LogType::Notice, "connected clients", || {
+                        format!(
+                            "New client connected from {peer} as {} ({version:?}, c{}, k{keep_alive}).",
+                            shown(&client_id),
+                            u8::from(clean_start)
+                        )
+                    });
+                }
+                Event::Ended { client_id: Some(client_id), why: End::Client(_), .. } => {
+                    self.log.limited(LogType::Notice, "disconnected clients", || {
+                        format!("Client {} disconnected.", shown(&client_id))
+                    });
+                }
+                Event::Ended { client_id: Some(client_id), why, .. } => {
+                    self.log.limited(LogType::Notice, "disconnected clients", || {
+                        format!("Client {} disconnected: {why}.", shown(&client_id))
+                    });
+                }
+                Event::Ended { connection, client_id: None, why } => {
+                    let peer = self.peer(connection);
+                    self.log.limited(LogType::Notice, "refused connections", || {
+                        format!("Connection from {peer} closed: {why}.")
+                    });
+                }
+            }
+        }
+    }
+
+    fn peer(&self, key: ConnectionKey) -> String {
+        let slot = self.slots.get(key as usize).and_then(Option::as_ref);
+        slot.map_or_else(|| "unknown".to_owned(), |slot| slot.socket.peer())
+    }
+}
