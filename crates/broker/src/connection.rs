@@ -94,6 +94,7 @@ pub(crate) enum Answer {
     Acknowledgement(AcknowledgementKind, PacketId, ReasonCode),
     /// SUBACK or UNSUBACK, encoded, and the Retained Messages that follow it.
     Packet(Box<[u8]>, Vec<Replay>),
+    PingResp,
     /// None: the publisher was refused and speaks a version that has no way to say so.
     Nothing,
 }

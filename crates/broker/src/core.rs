@@ -77,8 +77,8 @@ impl CoreOptions {
 pub enum Action {
     /// Write what waits, as far as the socket takes it within a moment, close it, and call [`Core::closed`].
     Close(ConnectionKey),
-    /// Move the socket to another worker: open a connection there, let it receive `input`, and go on there. The key is
-    /// free already.
+    /// Move the socket to another worker: call [`Core::closed`] here, open a connection there, let it receive `input`, and
+    /// go on there.
     HandOver {
         /// Where it was.
         connection: ConnectionKey,
@@ -300,7 +300,7 @@ impl<S: Store> Core<S> {
             if let Some(timer) = connection.timer {
                 self.timers.cancel(timer);
             }
-            self.counters.connections_closed += 1;
+            self.counters.connections_closed = self.counters.connections_closed.wrapping_add(1);
         }
     }
 
@@ -359,7 +359,9 @@ impl<S: Store> Core<S> {
 
     /// Time has passed: runs what is due.
     pub fn tick(&mut self, now: Instant) {
-        while let Some(timer) = self.timers.poll(now.0) {
+        // An `Instant` names a millisecond that has begun, and what began somewhere within it is over for certain only when
+        // its last millisecond has ended: nothing is ever early.
+        while let Some(timer) = self.timers.poll(now.0.saturating_sub(1)) {
             match timer {
                 Timer::Connection(key) => self.connection_timer(now, key),
                 Timer::Session(key) => self.session_timer(now, key),
@@ -432,7 +434,10 @@ impl<S: Store> Core<S> {
 
     /// When [`Core::tick`] has something to do; it may be called earlier.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.replaying.is_empty() { self.timers.next_deadline().map(Instant) } else { Some(Instant(0)) }
+        if !self.replaying.is_empty() {
+            return Some(Instant(0));
+        }
+        self.timers.next_deadline().map(|deadline| Instant(deadline.saturating_add(1)))
     }
 
     /// Whether [`Core::take_dirty`] has something to give.
@@ -536,7 +541,8 @@ impl<S: Store> Core<S> {
             Packet::Subscribe(subscribe) => self.subscribe(now, key, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(now, key, &unsubscribe),
             Packet::PingReq => {
-                self.send(key, |out| Packet::PingResp.encode(pantala_proto::ProtocolVersion::V311, out));
+                // In its turn, so that it tells a client that all before it has been dealt with.
+                self.answer(key, Position::default(), 0, Answer::PingResp);
                 Flow::Continue
             }
             Packet::Publish(publish) => self.publish(now, key, &publish),
@@ -907,6 +913,9 @@ impl<S: Store> Core<S> {
                     self.begin_replays(session, replays);
                 }
             }
+            Answer::PingResp => {
+                self.send(key, |out| Packet::PingResp.encode(pantala_proto::ProtocolVersion::V311, out));
+            }
             Answer::Nothing => {}
         }
     }
@@ -1089,10 +1098,11 @@ impl<S: Store> Core<S> {
     }
 
     fn hand_over(&mut self, key: ConnectionKey, to: WorkerId, input: Vec<u8>) {
-        self.closed(key);
-        // It opens once more where it goes.
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        connection.phase = Phase::Closing;
+        // It opens and closes once more where it goes.
         self.counters.connections_opened -= 1;
-        self.counters.connections_closed -= 1;
+        self.counters.connections_closed = self.counters.connections_closed.wrapping_sub(1);
         self.actions.push_back(Action::HandOver { connection: key, to, input });
     }
 }

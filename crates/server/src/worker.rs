@@ -360,6 +360,7 @@ impl Worker {
             match action {
                 Action::Close(key) => self.close(now, key),
                 Action::HandOver { connection, to, input } => {
+                    self.core.closed(connection);
                     let Some(mut slot) = self.slots.get_mut(connection as usize).and_then(Option::take) else { continue };
                     match slot.socket.deregister(self.poll.registry()) {
                         Ok(()) => self.inboxes[usize::from(to.0)].send(Letter::Connection(slot.socket, slot.listener, input)),
