@@ -494,7 +494,8 @@ impl<S: Store> Core<S> {
             }
         };
         // Wrong first bytes are known for wrong before the rest has come.
-        if let Err(error) = frame::check_first_byte(connection.version, first_byte) {
+        let is_publish = first_byte >> 4 == PacketType::Publish as u8;
+        if !is_publish && let Err(error) = frame::check_first_byte(connection.version, first_byte) {
             self.fail(now, key, error);
             return Step::Stop;
         }
@@ -507,7 +508,7 @@ impl<S: Store> Core<S> {
             }
         };
         connection.keep_alive.packet_received(now);
-        let flow = if connection.phase == Phase::Connected && first_byte >> 4 == PacketType::Publish as u8 {
+        let flow = if is_publish && connection.phase == Phase::Connected {
             match Publish::decode(connection.version, first_byte, frame.body) {
                 Ok(publish) => self.publish(now, key, &publish),
                 Err(error) => self.fail(now, key, error),

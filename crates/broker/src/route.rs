@@ -157,6 +157,16 @@ impl<S: Store> Core<S> {
             self.counters.dropped_queue_full_refused += 1;
             return Routed { refused: true, ..routed };
         }
+        // One receiver at QoS 0 is what most messages have.
+        if let ([found], []) = (matches.as_slice(), self.group_matches.as_slice())
+            && found.identifiers == Identifiers::None
+            && found.qos.min(incoming.qos) == QoS::AtMostOnce
+            && self.send_plain(now, found, incoming)
+        {
+            matches.clear();
+            self.matches = matches;
+            return Routed { receivers: 1, ..routed };
+        }
         let mut copies = Copies::new(matches.len() > 1);
         for found in matches.drain(..) {
             let retain = incoming.retain && found.retain_as_published;
@@ -343,6 +353,44 @@ impl<S: Store> Core<S> {
             properties,
             payload: incoming.payload,
         })
+    }
+
+    /// Sends a QoS 0 message to its only receiver, if there is nothing special about it.
+    #[inline]
+    fn send_plain(&mut self, now: Instant, found: &Match, incoming: &Incoming<'_>) -> bool {
+        let Self { connections, sessions, pool, dirty, settings, counters, .. } = self;
+        let session = &sessions[found.session as usize];
+        let Some(key) = session.connection else { return false };
+        let Some(connection) = connections.get_mut(key as usize) else { return false };
+        let special = settings.upgrade_outgoing_qos
+            || settings.queue_qos0_messages
+            || session.replays.is_some()
+            || connection.packet_bytes_max != u32::MAX
+            || connection.extras.is_some()
+            || connection.output.pending() + incoming.payload.len() > settings.outgoing_bytes_max as usize;
+        if special {
+            return false;
+        }
+        let outgoing = Outgoing {
+            delivery: Delivery::AtMostOnce,
+            retain: incoming.retain && found.retain_as_published,
+            topic_name: incoming.topic_name,
+            properties: incoming.properties,
+            message_expiry_interval: incoming.message_expiry_interval(now),
+            topic_alias: None,
+            subscription_identifiers: &[],
+        };
+        let version = connection.version;
+        connection.output.append(pool, usize::MAX, 0, |out| {
+            outgoing.encode_header(version, incoming.payload.len(), out);
+            out.extend_from_slice(incoming.payload);
+        });
+        counters.publish_sent += 1;
+        if !connection.dirty {
+            connection.dirty = true;
+            dirty.push(key);
+        }
+        true
     }
 
     // ---- onto the wire ----------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ mod publish;
 mod reason;
 mod sub_ack;
 mod subscribe;
+mod text;
 mod topic;
 mod unsub_ack;
 mod unsubscribe;

@@ -113,6 +113,15 @@ pub(crate) fn check_string(bytes: &[u8]) -> Result<&str, DecodeError> {
 /// [`DecodeError::VariableByteInteger`] for a fourth byte with its high bit set, and for longer forms than needed.
 #[inline]
 pub(crate) fn decode_variable_byte_integer(bytes: &[u8]) -> Result<Option<(u32, usize)>, DecodeError> {
+    if let Some(&byte) = bytes.first()
+        && byte < 0x80
+    {
+        return Ok(Some((u32::from(byte), 1)));
+    }
+    decode_long_variable_byte_integer(bytes)
+}
+
+fn decode_long_variable_byte_integer(bytes: &[u8]) -> Result<Option<(u32, usize)>, DecodeError> {
     let mut value = 0;
     for (index, &byte) in bytes.iter().take(4).enumerate() {
         value |= u32::from(byte & 0x7f) << (7 * index);

@@ -8,6 +8,7 @@ use core::num::{NonZeroU16, NonZeroU32};
 
 use crate::primitive::{Reader, put_binary, put_two_bytes, put_variable_byte_integer, variable_byte_integer_len};
 use crate::property::{self, PropertySet, decode_section, id};
+use crate::text::plain_topic_name;
 use crate::{DecodeError, PacketId, Property, ProtocolVersion, QoS, UserProperties};
 
 const FIRST_BYTE: u8 = 0x30;
@@ -256,8 +257,13 @@ impl<'a> Publish<'a> {
             2 => Delivery::ExactlyOnce { packet_id: reader.packet_id()?, dup },
             _ => return Err(DecodeError::QoS),
         };
-        let properties =
-            if version.is_v5() { PublishProperties::new(reader.properties()?)? } else { PublishProperties::default() };
+        let properties = match version {
+            ProtocolVersion::V5 => match reader.properties()? {
+                [] => PublishProperties::default(),
+                section => PublishProperties::new(section)?,
+            },
+            _ => PublishProperties::default(),
+        };
         if topic_name.is_empty() && properties.topic_alias.is_none() {
             return Err(if version.is_v5() { DecodeError::NoTopic } else { DecodeError::TopicName });
         }
@@ -282,15 +288,15 @@ impl<'a> Publish<'a> {
 /// A Topic Name of a PUBLISH: a valid string without wildcards; empty is for the caller to judge.
 #[inline]
 fn check_topic_name(bytes: &[u8]) -> Result<&str, DecodeError> {
-    // One pass finds what most names are: ASCII without the three characters that need an error.
-    let mut plain = true;
-    for &byte in bytes {
-        plain &= byte < 0x80 && byte != 0 && byte != b'+' && byte != b'#';
+    match plain_topic_name(bytes) {
+        Some(text) => Ok(text),
+        None => check_unusual_topic_name(bytes),
     }
+}
+
+#[cold]
+fn check_unusual_topic_name(bytes: &[u8]) -> Result<&str, DecodeError> {
     let text = core::str::from_utf8(bytes).map_err(|_| DecodeError::Utf8)?;
-    if plain || bytes.is_empty() {
-        return Ok(text);
-    }
     if bytes.contains(&0) {
         return Err(DecodeError::Utf8);
     }
@@ -317,9 +323,18 @@ impl Fields<'_> {
     fn encode(&self, payload: usize, out: &mut Vec<u8>) {
         let body = self.body_bytes(payload);
         out.reserve(5 + body);
-        out.push(FIRST_BYTE | self.flags);
-        put_variable_byte_integer(out, body as u32);
-        put_binary(out, self.topic_name.as_bytes());
+        let topic_name = self.topic_name.as_bytes();
+        let [high, low] = (topic_name.len() as u16).to_be_bytes();
+        if body < 0x80 {
+            // Nearly all packets: one store instead of four.
+            out.extend_from_slice(&[FIRST_BYTE | self.flags, body as u8, high, low]);
+        } else {
+            out.push(FIRST_BYTE | self.flags);
+            put_variable_byte_integer(out, body as u32);
+            out.extend_from_slice(&[high, low]);
+        }
+        debug_assert!(topic_name.len() <= usize::from(u16::MAX));
+        out.extend_from_slice(topic_name);
         if let Some(packet_id) = self.packet_id {
             put_two_bytes(out, packet_id.number());
         }

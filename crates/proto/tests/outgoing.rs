@@ -87,50 +87,44 @@ proptest! {
     #[test]
     fn an_answer_fits_or_is_as_short_as_it_can_be((version, packet) in strategies::versioned(), limit in 1..4_000_u32) {
         let whole = encode(version, &packet);
-        let mut within = vec![0xaa];
-        let out = &mut within;
-        let bare = match &packet {
-            Packet::ConnAck(packet) => {
-                packet.encode_within(version, limit, out);
-                let mut bare = packet.clone();
-                (bare.reason_string, bare.user_properties) = (None, UserProperties::none());
-                Packet::ConnAck(bare)
-            }
-            Packet::Acknowledgement(packet) => {
-                packet.encode_within(version, limit, out);
-                let mut bare = packet.clone();
-                (bare.reason_string, bare.user_properties) = (None, UserProperties::none());
-                Packet::Acknowledgement(bare)
-            }
-            Packet::SubAck(packet) => {
-                packet.encode_within(version, limit, out);
-                let mut bare = packet.clone();
-                (bare.reason_string, bare.user_properties) = (None, UserProperties::none());
-                Packet::SubAck(bare)
-            }
-            Packet::UnsubAck(packet) => {
-                packet.encode_within(version, limit, out);
-                let mut bare = packet.clone();
-                (bare.reason_string, bare.user_properties) = (None, UserProperties::none());
-                Packet::UnsubAck(bare)
-            }
-            Packet::Disconnect(packet) => {
-                packet.encode_within(version, limit, out);
-                let mut bare = packet.clone();
-                (bare.reason_string, bare.user_properties) = (None, UserProperties::none());
-                Packet::Disconnect(bare)
-            }
-            Packet::Auth(packet) => {
-                packet.encode_within(limit, out);
-                let mut bare = packet.clone();
-                (bare.reason_string, bare.user_properties) = (None, UserProperties::none());
-                Packet::Auth(bare)
-            }
-            _ => return Ok(()),
-        };
-        let expected = if whole.len() <= limit as usize { whole } else { encode(version, &bare) };
-        prop_assert_eq!(&within[..1], &[0xaa]);
-        prop_assert_eq!(&within[1..], expected);
+        let Some(bare) = without_explanation(&packet) else { return Ok(()) };
+        let bare = encode(version, &bare);
+        let length = u32::try_from(whole.len()).expect("a packet's length");
+        for limit in [limit, length - 1, length] {
+            let mut out = vec![0xaa];
+            encode_within(version, &packet, limit, &mut out);
+            let expected = if length <= limit { &whole } else { &bare };
+            prop_assert_eq!(&out[..1], &[0xaa]);
+            prop_assert_eq!(&out[1..], expected);
+        }
+    }
+}
+
+/// An answer without Reason String and User Properties; None for other packets.
+fn without_explanation(packet: &Packet<'static>) -> Option<Packet<'static>> {
+    let mut packet = packet.clone();
+    let (reason_string, user_properties) = match &mut packet {
+        Packet::ConnAck(packet) => (&mut packet.reason_string, &mut packet.user_properties),
+        Packet::Acknowledgement(packet) => (&mut packet.reason_string, &mut packet.user_properties),
+        Packet::SubAck(packet) => (&mut packet.reason_string, &mut packet.user_properties),
+        Packet::UnsubAck(packet) => (&mut packet.reason_string, &mut packet.user_properties),
+        Packet::Disconnect(packet) => (&mut packet.reason_string, &mut packet.user_properties),
+        Packet::Auth(packet) => (&mut packet.reason_string, &mut packet.user_properties),
+        _ => return None,
+    };
+    (*reason_string, *user_properties) = (None, UserProperties::none());
+    Some(packet)
+}
+
+fn encode_within(version: ProtocolVersion, packet: &Packet<'_>, limit: u32, out: &mut Vec<u8>) {
+    match packet {
+        Packet::ConnAck(packet) => packet.encode_within(version, limit, out),
+        Packet::Acknowledgement(packet) => packet.encode_within(version, limit, out),
+        Packet::SubAck(packet) => packet.encode_within(version, limit, out),
+        Packet::UnsubAck(packet) => packet.encode_within(version, limit, out),
+        Packet::Disconnect(packet) => packet.encode_within(version, limit, out),
+        Packet::Auth(packet) => packet.encode_within(limit, out),
+        _ => panic!("{packet:?} is no answer"),
     }
 }
 

@@ -17,7 +17,10 @@ pub(crate) struct Seed {
 
 impl Seed {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { own: seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15, shared: SharedSeed::from_u64(seed) }
+        // foldhash derives the shared seed by multiplications alone, which make nothing of a seed of zero and little of a
+        // small one; and the two seeds should not be kin. So the caller's goes through SplitMix64 first.
+        let mut state = seed;
+        Self { own: split_mix(&mut state), shared: SharedSeed::from_u64(split_mix(&mut state)) }
     }
 
     #[inline]
@@ -50,6 +53,14 @@ impl Seed {
         key.hash(&mut hasher);
         hasher.finish()
     }
+}
+
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// A number in a hash table, together with half of its key's hash.
@@ -100,5 +111,30 @@ impl Hashed {
 pub(crate) fn shrink<T>(table: &mut hashbrown::HashTable<T>, hasher: impl Fn(&T) -> u64) {
     if table.capacity() > 64 && table.len() < table.capacity() / 8 {
         table.shrink_to(table.len() * 2, hasher);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    /// With a caller's seed of zero, most of these once had the same hash: the seed was handed on as it was, and foldhash
+    /// turned it into one with hardly a bit set. One text under many nodes, and many texts under one
+    /// node, have to differ in the half of the hash that the table keeps.
+    #[test]
+    fn neighbours_rarely_collide() {
+        const NUMBER: u32 = 50_000;
+        for seed in [0, 1, 2, 3, 64, 1 << 32, 1 << 63, u64::MAX] {
+            let seed = Seed::new(seed);
+            let level = seed.words([u64::from(b'a'), 0]);
+            let text = |number: u32| seed.words([u64::from_le_bytes(*b"device-0") + (u64::from(number) << 40), 7]);
+            let nodes: HashSet<u64> = (0..NUMBER).map(|node| Hashed::reduce(seed.child(node, level))).collect();
+            let levels: HashSet<u64> = (0..NUMBER).map(|number| Hashed::reduce(seed.child(1, text(number)))).collect();
+            // Of random numbers, 0.3 pairs would collide.
+            for distinct in [nodes.len(), levels.len()] {
+                assert!(distinct + 10 > NUMBER as usize, "only {distinct} of {NUMBER}");
+            }
+        }
     }
 }

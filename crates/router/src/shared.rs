@@ -151,6 +151,23 @@ mod tests {
     }
 
     #[test]
+    fn who_leaves_takes_no_turn_of_others_with_him() {
+        for leaving in 0..6u8 {
+            let mut group = SharedGroup::new(1);
+            for member in 0..6u8 {
+                group.add(member, (), true);
+            }
+            let served: Vec<u8> = (0..3).filter_map(|_| group.choose()).map(|(member, ())| member).collect();
+            assert_eq!(served, [0, 1, 2]);
+            group.remove(leaving);
+            let to_come: BTreeSet<u8> = (3..6).filter(|&member| member != leaving).collect();
+            let next: BTreeSet<u8> =
+                (0..to_come.len()).filter_map(|_| group.choose()).map(|(member, ())| member).collect();
+            assert_eq!(next, to_come, "{leaving} left");
+        }
+    }
+
+    #[test]
     fn a_large_group_shares_evenly_while_members_come_and_go() {
         let mut group = SharedGroup::new(2);
         for member in 0..10_000u32 {
