@@ -140,6 +140,16 @@ impl Connection {
         self.extras.get_or_insert_default()
     }
 
+    /// Whether a QoS 0 PUBLISH of so many bytes can be appended to its output as it is: no limit is near, no Topic Alias
+    /// to be put in.
+    #[inline]
+    pub(crate) fn takes_plain(&self, packet_bytes: usize, outgoing_bytes_max: u32) -> bool {
+        let pending = self.output.pending();
+        packet_bytes <= self.packet_bytes_max as usize
+            && (pending == 0 || pending + packet_bytes <= outgoing_bytes_max as usize)
+            && self.extras.as_ref().is_none_or(|extras| extras.sent_aliases.is_none())
+    }
+
     /// Answers that are held.
     #[inline]
     pub(crate) fn held_len(&self) -> usize {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashTable;
-use pantala_proto::{Disconnect, Packet, PacketType, Publish, ReasonCode, frame};
+use pantala_proto::{Disconnect, Packet, PacketType, PlainPublish, Publish, ReasonCode, frame};
 use pantala_router::{FilterTree, RetainedIndex};
 use pantala_session::Instant;
 use pantala_store::{Position, Record, Store};
@@ -508,8 +508,15 @@ impl<S: Store> Core<S> {
             }
         };
         connection.keep_alive.packet_received(now);
-        let flow = if is_publish && connection.phase == Phase::Connected {
-            match Publish::decode(connection.version, first_byte, frame.body) {
+        let (phase, version) = (connection.phase, connection.version);
+        let flow = if is_publish && phase == Phase::Connected {
+            if let Some(session) = connection.session
+                && let Some(plain) = PlainPublish::decode(version, first_byte, frame.body)
+                && self.publish_plain(now, session, version, &plain, &bytes[..frame.packet_bytes])
+            {
+                return Step::Consumed(frame.packet_bytes);
+            }
+            match Publish::decode(version, first_byte, frame.body) {
                 Ok(publish) => self.publish(now, key, &publish),
                 Err(error) => self.fail(now, key, error),
             }

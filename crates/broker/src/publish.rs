@@ -3,7 +3,8 @@
 use std::num::NonZeroU16;
 
 use pantala_proto::{
-    Acknowledgement, AcknowledgementKind, DecodeError, Delivery, PacketId, Publish, ReasonCode, topic_levels,
+    Acknowledgement, AcknowledgementKind, DecodeError, Delivery, PacketId, PlainPublish, ProtocolVersion, Publish,
+    ReasonCode, topic_levels,
 };
 use pantala_session::{AckError, Acknowledged, ExactlyOnce, Instant};
 use pantala_store::{Position, Record, Store};
@@ -23,6 +24,29 @@ impl<S: Store> Core<S> {
             None => self.publish_to(now, key, publish, publish.topic_name),
             Some(alias) => self.publish_by_alias(now, key, publish, alias),
         }
+    }
+
+    /// A PUBLISH with nothing special about it; `packet` is all its bytes. False, and nothing has been done, if it has to go
+    /// the general way.
+    #[inline]
+    pub(crate) fn publish_plain(
+        &mut self,
+        now: Instant,
+        publisher: SessionKey,
+        version: ProtocolVersion,
+        plain: &PlainPublish<'_>,
+        packet: &[u8],
+    ) -> bool {
+        let settings = &*self.settings;
+        // A name shorter than both limits has fewer levels, and fewer bytes, than either allows.
+        let short = settings.topic_levels_max.min(settings.topic_bytes_max);
+        if plain.topic_name.len() >= usize::from(short) || settings.payload_bytes_max > 0 {
+            return false;
+        }
+        let Ok(permit) = access::publish(plain.topic_name) else { return false };
+        self.counters.publish_received += 1;
+        self.route_plain(now, publisher, version, plain, packet, permit);
+        true
     }
 
     fn publish_by_alias(

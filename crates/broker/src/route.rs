@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use pantala_proto::{Delivery, Outgoing, PacketId, QoS};
+use pantala_proto::{Delivery, ForwardProperties, Outgoing, PacketId, PlainPublish, ProtocolVersion, QoS};
 use pantala_session::{Instant, Send, SentAlias};
 use pantala_store::{Position, Record, Store};
 
@@ -118,7 +118,6 @@ impl<S: Store> Core<S> {
 
     /// Delivers a message to the Sessions of this worker and to groups at home here. Leaves the other workers that are
     /// interested in `remote_matches`.
-    #[inline]
     pub(crate) fn route_locally(
         &mut self,
         now: Instant,
@@ -126,9 +125,66 @@ impl<S: Store> Core<S> {
         incoming: &Incoming<'_>,
         _permit: Permit,
     ) -> Routed {
+        let filters = self.find_receivers(publisher, incoming.topic_name);
+        self.deliver_found(now, filters, incoming)
+    }
+
+    /// Routes a message with nothing special about it. `packet` is the PUBLISH as it came, in the form of `version`.
+    #[inline]
+    pub(crate) fn route_plain(
+        &mut self,
+        now: Instant,
+        publisher: SessionKey,
+        version: ProtocolVersion,
+        plain: &PlainPublish<'_>,
+        packet: &[u8],
+        _permit: Permit,
+    ) {
+        let filters = self.find_receivers(Some(publisher), plain.topic_name);
+        if let ([found], [], 0) = (self.matches.as_slice(), self.group_matches.as_slice(), self.remote_matches)
+            && found.identifiers == Identifiers::None
+            && let Some(session) = self.sessions.get(found.session as usize)
+            && let Some(key) = session.connection
+            && let Some(connection) = self.connections.get_mut(key as usize)
+            && connection.version.is_v5() == version.is_v5()
+            && !self.settings.upgrade_outgoing_qos
+            && !self.settings.queue_qos0_messages
+            && session.replays.is_none()
+            && connection.takes_plain(packet.len(), self.settings.outgoing_bytes_max)
+        {
+            // One receiver, that takes packets of this form: the same bytes.
+            connection.output.append(&mut self.pool, usize::MAX, 0, |out| out.extend_from_slice(packet));
+            if !connection.dirty {
+                connection.dirty = true;
+                self.dirty.push(key);
+            }
+            self.counters.publish_sent += 1;
+            self.matches.clear();
+            return;
+        }
+        if self.matches.is_empty() && self.group_matches.is_empty() && self.remote_matches == 0 {
+            return;
+        }
+        let incoming = Incoming {
+            topic_name: plain.topic_name,
+            properties: ForwardProperties::default(),
+            payload: plain.payload,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            expires_at: None,
+        };
+        let mut routed = self.deliver_found(now, filters, &incoming);
+        if self.remote_matches != 0 {
+            self.route_to_workers(&incoming, &mut routed);
+        }
+    }
+
+    /// Finds Sessions, groups and workers that a message goes to. Returns how many filters matched.
+    #[inline]
+    fn find_receivers(&mut self, publisher: Option<SessionKey>, topic_name: &str) -> u32 {
         let Self { tree, matches, group_matches, .. } = self;
         let (mut filters, mut remote) = (0, 0_u64);
-        tree.matches(incoming.topic_name, |entries| {
+        tree.matches(topic_name, |entries| {
             filters += 1;
             for (target, grant) in entries {
                 match *target {
@@ -141,9 +197,15 @@ impl<S: Store> Core<S> {
             }
         });
         self.remote_matches = remote;
+        filters
+    }
+
+    /// Delivers a message to what [`Core::find_receivers`] has found here.
+    fn deliver_found(&mut self, now: Instant, filters: u32, incoming: &Incoming<'_>) -> Routed {
         if self.matches.is_empty() && self.group_matches.is_empty() {
             return Routed::default();
         }
+        let remote = self.remote_matches;
         if filters > 1 && self.matches.len() > 1 && !self.settings.allow_duplicate_messages {
             self.merge_matches();
         }
@@ -156,16 +218,6 @@ impl<S: Store> Core<S> {
             self.remote_matches = 0;
             self.counters.dropped_queue_full_refused += 1;
             return Routed { refused: true, ..routed };
-        }
-        // One receiver at QoS 0 is what most messages have.
-        if let ([found], []) = (matches.as_slice(), self.group_matches.as_slice())
-            && found.identifiers == Identifiers::None
-            && found.qos.min(incoming.qos) == QoS::AtMostOnce
-            && self.send_plain(now, found, incoming)
-        {
-            matches.clear();
-            self.matches = matches;
-            return Routed { receivers: 1, ..routed };
         }
         let mut copies = Copies::new(matches.len() > 1);
         for found in matches.drain(..) {
@@ -353,44 +405,6 @@ impl<S: Store> Core<S> {
             properties,
             payload: incoming.payload,
         })
-    }
-
-    /// Sends a QoS 0 message to its only receiver, if there is nothing special about it.
-    #[inline]
-    fn send_plain(&mut self, now: Instant, found: &Match, incoming: &Incoming<'_>) -> bool {
-        let Self { connections, sessions, pool, dirty, settings, counters, .. } = self;
-        let session = &sessions[found.session as usize];
-        let Some(key) = session.connection else { return false };
-        let Some(connection) = connections.get_mut(key as usize) else { return false };
-        let special = settings.upgrade_outgoing_qos
-            || settings.queue_qos0_messages
-            || session.replays.is_some()
-            || connection.packet_bytes_max != u32::MAX
-            || connection.extras.is_some()
-            || connection.output.pending() + incoming.payload.len() > settings.outgoing_bytes_max as usize;
-        if special {
-            return false;
-        }
-        let outgoing = Outgoing {
-            delivery: Delivery::AtMostOnce,
-            retain: incoming.retain && found.retain_as_published,
-            topic_name: incoming.topic_name,
-            properties: incoming.properties,
-            message_expiry_interval: incoming.message_expiry_interval(now),
-            topic_alias: None,
-            subscription_identifiers: &[],
-        };
-        let version = connection.version;
-        connection.output.append(pool, usize::MAX, 0, |out| {
-            outgoing.encode_header(version, incoming.payload.len(), out);
-            out.extend_from_slice(incoming.payload);
-        });
-        counters.publish_sent += 1;
-        if !connection.dirty {
-            connection.dirty = true;
-            dirty.push(key);
-        }
-        true
     }
 
     // ---- onto the wire ----------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ pub use disconnect::Disconnect;
 pub use error::DecodeError;
 pub use packet::{Packet, PacketType};
 pub use property::{Property, UserProperties};
-pub use publish::{Delivery, ForwardProperties, Outgoing, Publish, PublishProperties};
+pub use publish::{Delivery, ForwardProperties, Outgoing, PlainPublish, Publish, PublishProperties};
 pub use reason::ReasonCode;
 pub use sub_ack::SubAck;
 pub use subscribe::{RetainHandling, Subscribe, SubscribeFilters, SubscriptionOptions};

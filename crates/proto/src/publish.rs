@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use core::num::{NonZeroU16, NonZeroU32};
 
-use crate::primitive::{Reader, put_binary, put_two_bytes, put_variable_byte_integer, variable_byte_integer_len};
+use crate::primitive::{Reader, put_two_bytes, put_variable_byte_integer, variable_byte_integer_len};
 use crate::property::{self, PropertySet, decode_section, id};
 use crate::text::plain_topic_name;
 use crate::{DecodeError, PacketId, Property, ProtocolVersion, QoS, UserProperties};
@@ -282,6 +282,36 @@ impl<'a> Publish<'a> {
         fields.encode(self.payload.len(), out);
         out.extend_from_slice(section);
         out.extend_from_slice(self.payload);
+    }
+}
+
+/// A PUBLISH with nothing special about it: QoS 0, no RETAIN, no properties, an ASCII Topic Name. Most are.
+///
+/// It goes out as it came in: to a client with the same form of packets (MQTT 5, or older) the same bytes are sent. What
+/// is not plain is for [`Publish`], which takes all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlainPublish<'a> {
+    /// Topic Name, not empty.
+    pub topic_name: &'a str,
+    /// Payload.
+    pub payload: &'a [u8],
+}
+
+impl<'a> PlainPublish<'a> {
+    /// Decodes what follows the fixed header. None says only that [`Publish::decode`] has to look at it.
+    #[inline]
+    pub fn decode(version: ProtocolVersion, first_byte: u8, body: &'a [u8]) -> Option<Self> {
+        let (length, rest) = body.split_first_chunk::<2>()?;
+        if first_byte != FIRST_BYTE {
+            return None;
+        }
+        let (topic, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        let payload = match (version.is_v5(), rest) {
+            (true, [0, payload @ ..]) | (false, payload) => payload,
+            (true, _) => return None,
+        };
+        let topic_name = plain_topic_name(topic).filter(|name| !name.is_empty())?;
+        Some(Self { topic_name, payload })
     }
 }
 

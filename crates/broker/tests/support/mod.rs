@@ -1,0 +1,543 @@
+//! A whole broker in one thread: cores, the letters between them, clients that speak bytes, a clock that moves when told.
+//!
+//! The world does what the server does, in the same stages, but for one thing: in a shuffled world a seed decides which
+//! worker takes its next stage, and a worker may be stopped between any two batches that it passes on. A receiver still
+//! reads its letters in the order in which they were sent, as from the real inbox. The same seed gives the same run.
+
+mod client;
+mod peer;
+mod store;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::IoSlice;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pantala_broker::{
+    Action, Batch, BatchPhase, ConnectionKey, Core, CoreOptions, Counters, ListenerSettings, Settings, Totals, WorkerId,
+    owner,
+};
+use pantala_proto::ProtocolVersion;
+use pantala_session::Instant;
+
+pub use client::{Client, Will};
+pub use peer::{Delivered, Outcome, Peer, Pub, Received, Sub};
+pub use store::TestStore;
+
+/// Interleavings that [`everywhere`] tries for each number of workers; the first is the plain one.
+const SEEDS: u64 = 6;
+/// Stages after which a world that has not come to rest never will.
+const STAGES_MAX: usize = 2_000_000;
+
+/// Settings with one listener for everybody.
+pub fn settings() -> Settings {
+    Settings { listeners: vec![ListenerSettings::default()], ..Settings::default() }
+}
+
+/// Plays a dialogue with 1, 2 and 3 workers, in several interleavings, and looks afterwards whether something was left.
+pub fn everywhere(settings: &Settings, dialogue: impl Fn(&World)) {
+    for workers in 1..=3 {
+        for seed in 0..SEEDS {
+            let _note = Note { workers, seed };
+            let world = World::new(settings, workers, seed);
+            dialogue(&world);
+            world.end();
+        }
+    }
+}
+
+/// Says where a dialogue failed.
+pub struct Note {
+    pub workers: u8,
+    pub seed: u64,
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("failed with {} workers and seed {}", self.workers, self.seed);
+        }
+    }
+}
+
+/// A small generator of numbers (SplitMix64): the world's only chance.
+#[derive(Debug, Clone)]
+pub struct Chance(u64);
+
+impl Chance {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
+    }
+
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.number() % bound.max(1) as u64) as usize
+    }
+}
+
+/// A broker with everything around it. Clones are the same world.
+#[derive(Clone)]
+pub struct World(Rc<RefCell<Inner>>);
+
+struct Inner {
+    workers: Vec<Worker>,
+    links: Vec<Link>,
+    totals: Arc<Totals>,
+    now: Instant,
+    chance: Chance,
+    shuffled: bool,
+    /// Goes into Client Identifiers, so that each seed spreads them over the workers in its own way.
+    salt: u64,
+    panics_expected: u64,
+}
+
+struct Worker {
+    core: Core<TestStore>,
+    inbox: VecDeque<Letter>,
+    /// Batches that it is about to pass on, one by one.
+    pushes: VecDeque<(usize, Batch)>,
+    stage: Stage,
+    /// Which link has which key.
+    links: BTreeMap<ConnectionKey, usize>,
+}
+
+/// What a worker does next in its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Read,
+    Letters,
+    Write,
+}
+
+enum Letter {
+    Batch(Batch),
+    Connection(usize, Vec<u8>),
+}
+
+/// The network between a client and the broker.
+struct Link {
+    version: ProtocolVersion,
+    /// None while it moves between workers, and when it is closed.
+    place: Option<(usize, ConnectionKey)>,
+    to_broker: Vec<u8>,
+    from_broker: Vec<u8>,
+    /// Bytes that the client's side still takes.
+    room: usize,
+    /// The client takes bytes again.
+    unblocked: bool,
+    reset: bool,
+    closed: bool,
+}
+
+impl World {
+    pub fn new(settings: &Settings, workers: u8, seed: u64) -> Self {
+        let settings = Arc::new(settings.clone());
+        let totals = Arc::new(Totals::new(settings.listeners.len()));
+        let cores = (0..workers).map(|worker| {
+            let mut chance = Chance::new(seed ^ u64::from(worker) << 32);
+            let options = CoreOptions {
+                settings: Arc::clone(&settings),
+                worker: WorkerId(worker),
+                workers,
+                totals: Arc::clone(&totals),
+                methods: Arc::new([]),
+                random: Box::new(move |bytes| bytes.fill_with(|| chance.number() as u8)),
+            };
+            Worker {
+                core: Core::new(options, TestStore::default()),
+                inbox: VecDeque::new(),
+                pushes: VecDeque::new(),
+                stage: Stage::Read,
+                links: BTreeMap::new(),
+            }
+        });
+        Self(Rc::new(RefCell::new(Inner {
+            workers: cores.collect(),
+            links: Vec::new(),
+            totals: Arc::clone(&totals),
+            now: Instant(1_000),
+            chance: Chance::new(seed),
+            shuffled: seed > 0,
+            salt: seed,
+            panics_expected: 0,
+        })))
+    }
+
+    pub fn workers(&self) -> u8 {
+        self.0.borrow().workers.len() as u8
+    }
+
+    /// A client to be connected. The same name is the same Client Identifier.
+    pub fn client(&self, name: &str) -> Client {
+        let client_id = format!("{name}-{}", self.0.borrow().salt);
+        Client::new(self.clone(), client_id)
+    }
+
+    /// A name whose client belongs to this worker.
+    pub fn name_on(&self, worker: u8, prefix: &str) -> String {
+        let (workers, salt) = (self.workers(), self.0.borrow().salt);
+        let names = (0..).map(|number| format!("{prefix}{number}"));
+        names.into_iter().find(|name| owner(&format!("{name}-{salt}"), workers).0 == worker).unwrap()
+    }
+
+    /// A Topic Name that is at home with this worker.
+    pub fn topic_on(&self, worker: u8, prefix: &str) -> String {
+        let workers = self.workers();
+        (0..).map(|number| format!("{prefix}{number}")).find(|name| owner(name, workers).0 == worker).unwrap()
+    }
+
+    /// Lets everything happen that can happen now.
+    pub fn run(&self) {
+        self.0.borrow_mut().run();
+    }
+
+    /// Lets time pass, stopping wherever a worker has asked to be woken.
+    pub fn advance(&self, by: Duration) {
+        let mut inner = self.0.borrow_mut();
+        inner.run();
+        let target = inner.now.after(by);
+        while let Some(next) = inner.workers.iter().filter_map(|worker| worker.core.next_deadline()).min()
+            && next <= target
+        {
+            inner.now = inner.now.max(next);
+            inner.run();
+        }
+        inner.now = target;
+        inner.run();
+    }
+
+    pub fn seconds(&self, seconds: u64) {
+        self.advance(Duration::from_secs(seconds));
+    }
+
+    pub fn millis(&self, millis: u64) {
+        self.advance(Duration::from_millis(millis));
+    }
+
+    /// Counters of all workers together.
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for worker in &self.0.borrow().workers {
+            sum.add(worker.core.counters());
+        }
+        sum
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.0.borrow().workers.iter().map(|worker| worker.core.sessions()).sum()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.0.borrow().workers.iter().map(|worker| worker.core.connections()).sum()
+    }
+
+    pub fn retained(&self) -> u32 {
+        self.0.borrow().totals.retained.load(Ordering::Relaxed)
+    }
+
+    /// Ends all connections as the broker does when it stops.
+    pub fn shut_down(&self) {
+        let mut inner = self.0.borrow_mut();
+        let now = inner.now;
+        for worker in &mut inner.workers {
+            worker.core.shut_down(now);
+        }
+        inner.run();
+    }
+
+    // ---- stores -----------------------------------------------------------------------------------------------
+
+    /// From now on records are durable only when [`World::sync`] says so.
+    pub fn delay_stores(&self) {
+        for worker in &mut self.0.borrow_mut().workers {
+            worker.core.store_mut().delay();
+        }
+    }
+
+    /// Makes one worker's records durable, as many as it has appended.
+    pub fn sync_worker(&self, worker: u8) {
+        let mut inner = self.0.borrow_mut();
+        let core = &mut inner.workers[usize::from(worker)].core;
+        core.store_mut().sync();
+        core.store_completed();
+        inner.run();
+    }
+
+    pub fn sync(&self) {
+        for worker in 0..self.workers() {
+            self.sync_worker(worker);
+        }
+    }
+
+    /// Every store panics at its n-th append from now on, once.
+    pub fn panic_at_append(&self, nth: u64) {
+        for worker in &mut self.0.borrow_mut().workers {
+            worker.core.store_mut().panic_at(nth);
+        }
+    }
+
+    pub fn expect_panics(&self, panics: u64) {
+        self.0.borrow_mut().panics_expected = panics;
+    }
+
+    /// What all stores together say after a crash: Client Identifiers with their Session Expiry Interval.
+    pub fn recorded_sessions(&self) -> BTreeMap<String, u32> {
+        let inner = self.0.borrow();
+        inner.workers.iter().flat_map(|worker| worker.core.store().sessions.clone()).collect()
+    }
+
+    // ---- the end ----------------------------------------------------------------------------------------------
+
+    /// Takes all clients away and looks for what should be gone with them.
+    pub fn end(&self) {
+        let mut inner = self.0.borrow_mut();
+        for link in &mut inner.links {
+            link.reset = !link.closed;
+        }
+        inner.run();
+        drop(inner);
+        let counters = self.counters();
+        let inner = self.0.borrow();
+        assert_eq!(counters.panics, inner.panics_expected, "panics");
+        assert_eq!(inner.workers.iter().map(|worker| worker.core.connections()).sum::<usize>(), 0, "connections");
+        assert_eq!(inner.totals.connections.load(Ordering::Relaxed), 0, "total of connections");
+        let sessions: usize = inner.workers.iter().map(|worker| worker.core.sessions()).sum();
+        assert_eq!(inner.totals.sessions.load(Ordering::Relaxed) as usize, sessions, "total of Sessions");
+        assert_eq!(counters.connections_opened, counters.connections_closed, "opened and closed");
+    }
+
+    fn open(&self, version: ProtocolVersion) -> usize {
+        self.0.borrow_mut().open(version)
+    }
+
+    fn link<T>(&self, link: usize, look: impl FnOnce(&mut Link) -> T) -> T {
+        look(&mut self.0.borrow_mut().links[link])
+    }
+}
+
+impl Inner {
+    /// A connection, accepted by whichever worker comes first.
+    fn open(&mut self, version: ProtocolVersion) -> usize {
+        let id = self.links.len();
+        let worker = if self.shuffled { self.chance.below(self.workers.len()) } else { id % self.workers.len() };
+        self.links.push(Link {
+            version,
+            place: None,
+            to_broker: Vec::new(),
+            from_broker: Vec::new(),
+            room: usize::MAX,
+            unblocked: false,
+            reset: false,
+            closed: false,
+        });
+        self.place(worker, id);
+        id
+    }
+
+    fn place(&mut self, worker: usize, link: usize) -> ConnectionKey {
+        let key = self.workers[worker].core.open(self.now, 0);
+        let before = self.workers[worker].links.insert(key, link);
+        assert_eq!(before, None, "a key was given out twice");
+        self.links[link].place = Some((worker, key));
+        key
+    }
+
+    fn run(&mut self) {
+        for _ in 0..STAGES_MAX {
+            let busy: Vec<usize> = (0..self.workers.len()).filter(|worker| self.has_work(*worker)).collect();
+            if busy.is_empty() {
+                return;
+            }
+            if self.shuffled {
+                let worker = busy[self.chance.below(busy.len())];
+                self.step(worker);
+            } else {
+                for worker in busy {
+                    self.step(worker);
+                }
+            }
+        }
+        panic!("the world does not come to rest");
+    }
+
+    fn has_work(&self, worker: usize) -> bool {
+        let Worker { core, inbox, pushes, stage, links } = &self.workers[worker];
+        *stage != Stage::Read
+            || !pushes.is_empty()
+            || !inbox.is_empty()
+            || core.has_output()
+            || core.next_deadline().is_some_and(|deadline| deadline <= self.now)
+            || links.iter().any(|(key, link)| {
+                let link = &self.links[*link];
+                link.reset || link.unblocked || (!link.to_broker.is_empty() && core.wants_input(*key))
+            })
+    }
+
+    fn step(&mut self, worker: usize) {
+        if let Some((to, batch)) = self.workers[worker].pushes.pop_front() {
+            self.workers[to].inbox.push_back(Letter::Batch(batch));
+            return;
+        }
+        match self.workers[worker].stage {
+            Stage::Read => {
+                let links: Vec<(ConnectionKey, usize)> =
+                    self.workers[worker].links.iter().map(|(key, link)| (*key, *link)).collect();
+                for (key, link) in links {
+                    self.read(worker, key, link);
+                }
+                self.pass_on(worker);
+                self.workers[worker].stage = Stage::Letters;
+            }
+            Stage::Letters => {
+                for letter in std::mem::take(&mut self.workers[worker].inbox) {
+                    self.letter(worker, letter);
+                }
+                let now = self.now;
+                self.guarded(worker, |core| core.tick(now));
+                self.pass_on(worker);
+                self.workers[worker].stage = Stage::Write;
+            }
+            Stage::Write => {
+                self.actions(worker);
+                let mut dirty = Vec::new();
+                self.workers[worker].core.take_dirty(&mut dirty);
+                for key in dirty {
+                    self.write(worker, key);
+                }
+                self.actions(worker);
+                while self.workers[worker].core.next_event().is_some() {}
+                self.workers[worker].stage = Stage::Read;
+            }
+        }
+    }
+
+    fn read(&mut self, worker: usize, key: ConnectionKey, id: usize) {
+        let link = &mut self.links[id];
+        if link.reset {
+            link.reset = false;
+            return self.lost(worker, key, id);
+        }
+        if link.unblocked {
+            link.unblocked = false;
+            self.write(worker, key);
+        }
+        let link = &mut self.links[id];
+        if link.to_broker.is_empty() || !self.workers[worker].core.wants_input(key) {
+            return;
+        }
+        let bytes = link.to_broker.len();
+        // In pieces of any size, as networks do.
+        let piece = if self.shuffled && self.chance.below(3) == 0 { 1 + self.chance.below(bytes) } else { bytes };
+        let input: Vec<u8> = link.to_broker.drain(..piece).collect();
+        self.receive(worker, key, &input);
+    }
+
+    fn receive(&mut self, worker: usize, key: ConnectionKey, input: &[u8]) {
+        let now = self.now;
+        let core = &mut self.workers[worker].core;
+        if catch_unwind(AssertUnwindSafe(|| core.receive(now, key, input))).is_err() {
+            self.guarded(worker, |core| core.panicked(now, key));
+        }
+    }
+
+    fn guarded(&mut self, worker: usize, work: impl FnOnce(&mut Core<TestStore>)) {
+        let core = &mut self.workers[worker].core;
+        if catch_unwind(AssertUnwindSafe(|| work(core))).is_err() {
+            core.count_panic();
+        }
+    }
+
+    fn letter(&mut self, worker: usize, letter: Letter) {
+        let now = self.now;
+        match letter {
+            Letter::Batch(mut batch) => self.guarded(worker, |core| core.receive_batch(now, &mut batch)),
+            Letter::Connection(link, input) => {
+                let key = self.place(worker, link);
+                self.receive(worker, key, &input);
+            }
+        }
+    }
+
+    fn pass_on(&mut self, worker: usize) {
+        for phase in BatchPhase::ALL {
+            for to in 0..self.workers.len() {
+                if let Some(batch) = self.workers[worker].core.take_batch(phase, WorkerId(to as u8)) {
+                    assert_ne!(to, worker, "a worker writes letters to itself");
+                    self.workers[worker].pushes.push_back((to, batch));
+                }
+            }
+        }
+    }
+
+    fn actions(&mut self, worker: usize) {
+        while let Some(action) = self.workers[worker].core.next_action() {
+            match action {
+                Action::Close(key) => {
+                    self.write(worker, key);
+                    self.workers[worker].core.closed(key);
+                    self.close(worker, key);
+                }
+                Action::HandOver { connection, to, input } => {
+                    self.workers[worker].core.closed(connection);
+                    let Some(link) = self.workers[worker].links.remove(&connection) else { continue };
+                    self.links[link].place = None;
+                    self.workers[usize::from(to.0)].inbox.push_back(Letter::Connection(link, input));
+                }
+            }
+        }
+    }
+
+    fn lost(&mut self, worker: usize, key: ConnectionKey, link: usize) {
+        self.links[link].to_broker.clear();
+        let now = self.now;
+        self.guarded(worker, |core| core.lost(now, key));
+        self.close(worker, key);
+    }
+
+    fn close(&mut self, worker: usize, key: ConnectionKey) {
+        if let Some(link) = self.workers[worker].links.remove(&key) {
+            let link = &mut self.links[link];
+            (link.place, link.closed, link.reset, link.unblocked) = (None, true, false, false);
+        }
+    }
+
+    fn write(&mut self, worker: usize, key: ConnectionKey) {
+        let now = self.now;
+        let Worker { core, links, .. } = &mut self.workers[worker];
+        let Some(link) = links.get(&key) else { return };
+        let link = &mut self.links[*link];
+        loop {
+            let mut slices = [IoSlice::new(&[]); 4];
+            let filled = core.slices(key, &mut slices);
+            if filled == 0 {
+                return;
+            }
+            let mut count = 0;
+            for slice in &slices[..filled] {
+                let bytes = slice.len().min(link.room - count);
+                link.from_broker.extend_from_slice(&slice[..bytes]);
+                count += bytes;
+                if bytes < slice.len() {
+                    break;
+                }
+            }
+            if link.room != usize::MAX {
+                link.room -= count;
+            }
+            core.wrote(now, key, count);
+            if count == 0 {
+                return;
+            }
+        }
+    }
+}
