@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io::IoSlice;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -186,6 +187,8 @@ pub struct Core<S> {
     pub(crate) group_matches: Vec<u32>,
     /// Other workers that the message just matched is for, as bits.
     pub(crate) remote_matches: u64,
+    /// Subscription Identifiers beyond the first, with the index of their match.
+    pub(crate) merged_identifiers: Vec<(u32, NonZeroU32)>,
     pub(crate) match_epoch: u32,
     /// A packet encoded once for many receivers.
     pub(crate) encoded: Vec<u8>,
@@ -233,6 +236,7 @@ impl<S: Store> Core<S> {
             matches: Vec::new(),
             group_matches: Vec::new(),
             remote_matches: 0,
+            merged_identifiers: Vec::new(),
             match_epoch: 0,
             encoded: Vec::new(),
             shutting_down: false,
@@ -304,13 +308,16 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// The socket has taken `count` bytes of what [`Core::slices`] gave; 0 if it would block.
-    pub fn wrote(&mut self, now: Instant, key: ConnectionKey, count: usize) {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
-        if count > 0 {
-            connection.output.wrote(&mut self.pool, count);
-        }
-        if connection.output.pending() == 0 {
+    /// The socket has taken `count` bytes of what [`Core::slices`] gave. Returns how many bytes wait now.
+    #[inline]
+    pub fn wrote(&mut self, now: Instant, key: ConnectionKey, count: usize) -> usize {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return 0 };
+        connection.output.wrote(&mut self.pool, count);
+        if connection.output.pending() > 0 {
+            if connection.stalled_since.is_some() {
+                connection.stalled_since = Some(now);
+            }
+        } else {
             connection.stalled_since = None;
             // Room again for what waited in the Session.
             let (session, window) = (connection.session, connection.window);
@@ -319,12 +326,16 @@ impl<S: Store> Core<S> {
             {
                 self.pump(now, session);
             }
-        } else if count > 0 || connection.stalled_since.is_none() {
-            let fresh = connection.stalled_since.is_none();
+        }
+        self.pending_output(key)
+    }
+
+    /// The socket takes no more for now.
+    pub fn blocked(&mut self, now: Instant, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        if connection.stalled_since.is_none() && connection.output.pending() > 0 {
             connection.stalled_since = Some(now);
-            if fresh {
-                self.arm(now, key);
-            }
+            self.arm(now, key);
         }
     }
 
@@ -397,6 +408,12 @@ impl<S: Store> Core<S> {
     #[inline]
     pub fn slices<'a>(&'a self, key: ConnectionKey, slices: &mut [IoSlice<'a>]) -> usize {
         self.connections.get(key as usize).map_or(0, |connection| connection.output.slices(slices))
+    }
+
+    /// What to write next to a connection, if it is in one piece; empty if nothing waits. None: see [`Core::slices`].
+    #[inline]
+    pub fn contiguous_output(&self, key: ConnectionKey) -> Option<&[u8]> {
+        self.connections.get(key as usize).map_or(Some(&[]), |connection| connection.output.contiguous())
     }
 
     /// Bytes that wait to be written to a connection.

@@ -77,6 +77,12 @@ impl Output {
         self.splices.get_or_insert_default().push_back(splice);
     }
 
+    /// What comes next, if no payload is shared; empty if nothing waits.
+    #[inline]
+    pub(crate) fn contiguous(&self) -> Option<&[u8]> {
+        if self.splices.is_none() { Some(&self.bytes[self.start..]) } else { None }
+    }
+
     /// Fills `slices` with what comes next; returns how many it filled.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let Some(splices) = &self.splices else {
@@ -107,12 +113,16 @@ impl Output {
     }
 
     /// The socket has taken `count` bytes.
-    pub(crate) fn wrote(&mut self, pool: &mut BufferPool, mut count: usize) {
+    #[inline]
+    pub(crate) fn wrote(&mut self, pool: &mut BufferPool, count: usize) {
         self.pending -= count;
         if self.pending == 0 {
-            self.clear(pool);
-            return;
+            return self.clear(pool);
         }
+        self.wrote_some(count);
+    }
+
+    fn wrote_some(&mut self, mut count: usize) {
         while let Some(splice) = self.splices.as_mut().and_then(|splices| splices.front_mut()) {
             let before = count.min(splice.at - self.start);
             self.start += before;

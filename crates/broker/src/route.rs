@@ -4,6 +4,7 @@
 //! found is merged, so that overlapping subscriptions give one copy, and delivered. A QoS 0 message to a client that is
 //! connected goes from the bytes it came in straight to the bytes that go out, without an allocation.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use pantala_proto::{Delivery, ForwardProperties, Outgoing, PacketId, PlainPublish, ProtocolVersion, QoS};
@@ -21,19 +22,21 @@ use crate::shared::{GroupId, Member};
 use crate::{ConnectionKey, QueueFull, WorkerId, owner};
 
 /// A Session that a message goes to, with all that its subscriptions grant together.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Match {
     session: SessionKey,
     qos: QoS,
     retain_as_published: bool,
-    identifiers: Identifiers,
+    identifier: Option<NonZeroU32>,
+    /// There are more identifiers, in `Core::merged_identifiers`.
+    merged: bool,
 }
 
 impl Match {
     #[inline]
     fn new(session: SessionKey, grant: &Grant) -> Self {
         let Grant { qos, retain_as_published, identifier, .. } = *grant;
-        Self { session, qos, retain_as_published, identifiers: identifier.into() }
+        Self { session, qos, retain_as_published, identifier, merged: false }
     }
 }
 
@@ -142,7 +145,7 @@ impl<S: Store> Core<S> {
     ) {
         let filters = self.find_receivers(Some(publisher), plain.topic_name);
         if let ([found], [], 0) = (self.matches.as_slice(), self.group_matches.as_slice(), self.remote_matches)
-            && found.identifiers == Identifiers::None
+            && found.identifier.is_none()
             && let Some(session) = self.sessions.get(found.session as usize)
             && let Some(key) = session.connection
             && let Some(connection) = self.connections.get_mut(key as usize)
@@ -220,13 +223,19 @@ impl<S: Store> Core<S> {
             return Routed { refused: true, ..routed };
         }
         let mut copies = Copies::new(matches.len() > 1);
-        for found in matches.drain(..) {
+        for (at, found) in matches.iter().enumerate() {
             let retain = incoming.retain && found.retain_as_published;
+            let mut identifiers = Identifiers::from(found.identifier);
+            if found.merged {
+                let more = self.merged_identifiers.iter().filter(|(of, _)| *of as usize == at);
+                more.for_each(|(_, identifier)| identifiers.add(*identifier));
+            }
             let delivered =
-                self.deliver(now, found.session, found.qos, retain, found.identifiers, None, incoming, &mut copies);
+                self.deliver(now, found.session, found.qos, retain, identifiers, None, incoming, &mut copies);
             routed.position = routed.position.max(delivered);
             routed.receivers += 1;
         }
+        matches.clear();
         self.matches = matches;
         self.encoded.clear();
         if !self.group_matches.is_empty() {
@@ -245,17 +254,23 @@ impl<S: Store> Core<S> {
     /// (v5 MQTT-3.3.4-4).
     fn merge_matches(&mut self) {
         self.match_epoch = self.match_epoch.wrapping_add(1);
-        let Self { matches, sessions, match_epoch, .. } = self;
+        let Self { matches, sessions, match_epoch, merged_identifiers, .. } = self;
+        merged_identifiers.clear();
         let mut kept = 0;
         for at in 0..matches.len() {
             let session = &mut sessions[matches[at].session as usize];
             if session.match_epoch == *match_epoch {
-                let (merged, rest) = matches.split_at_mut(at);
-                let (merged, found) = (&mut merged[session.match_index as usize], &mut rest[0]);
+                let found = matches[at];
+                let merged = &mut matches[session.match_index as usize];
                 merged.qos = merged.qos.max(found.qos);
                 merged.retain_as_published |= found.retain_as_published;
-                for &identifier in found.identifiers.as_slice() {
-                    merged.identifiers.add(identifier);
+                match (merged.identifier, found.identifier) {
+                    (Some(_), Some(identifier)) => {
+                        merged.merged = true;
+                        merged_identifiers.push((session.match_index, identifier));
+                    }
+                    (None, identifier) => merged.identifier = identifier,
+                    (Some(_), None) => {}
                 }
             } else {
                 session.match_epoch = *match_epoch;

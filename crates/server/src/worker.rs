@@ -330,17 +330,21 @@ impl Worker {
             if slot.blocked {
                 return;
             }
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = self.core.slices(key, &mut slices);
-            if filled == 0 {
-                break;
-            }
-            match slot.socket.write(&slices[..filled]) {
+            let result = match self.core.contiguous_output(key) {
+                Some([]) => break,
+                Some(bytes) => slot.socket.write(&[IoSlice::new(bytes)]),
+                None => write_slices(&self.core, &mut slot.socket, key),
+            };
+            match result {
                 Ok(0) => return self.lost(now, key),
-                Ok(count) => self.core.wrote(now, key, count),
+                Ok(count) => {
+                    if self.core.wrote(now, key, count) == 0 {
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     slot.blocked = true;
-                    self.core.wrote(now, key, 0);
+                    self.core.blocked(now, key);
                     return;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -519,4 +523,12 @@ impl Worker {
         let slot = self.slots.get(key as usize).and_then(Option::as_ref);
         slot.map_or_else(|| "unknown".to_owned(), |slot| slot.socket.peer())
     }
+}
+
+/// Writes output that has shared payloads in it.
+#[inline(never)]
+fn write_slices(core: &Core<MemoryStore>, socket: &mut Socket, key: ConnectionKey) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let filled = core.slices(key, &mut slices);
+    socket.write(&slices[..filled])
 }
