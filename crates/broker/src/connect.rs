@@ -189,7 +189,8 @@ impl<S: Store> Core<S> {
         let protocol_error = ReasonCode::ProtocolError;
         let Some(extras) = connection.extras.as_deref_mut() else { return self.refuse(now, key, protocol_error) };
         // v5 MQTT-4.12.0-5, MQTT-4.12.0-7, MQTT-4.12.1-1: the method of CONNECT, in every AUTH.
-        if extras.authentication_method.is_none() || auth.authentication_method != extras.authentication_method.as_deref()
+        if extras.authentication_method.is_none()
+            || auth.authentication_method != extras.authentication_method.as_deref()
         {
             return self.refuse(now, key, protocol_error);
         }
@@ -202,7 +203,8 @@ impl<S: Store> Core<S> {
                 let Some(method) = self.methods.iter().find(|method| *method.name() == *name) else {
                     return self.refuse(now, key, ReasonCode::BadAuthenticationMethod);
                 };
-                extras.authentication = Some(Authentication { exchange: method.begin(nonce), connect: None, rounds: 0 });
+                extras.authentication =
+                    Some(Authentication { exchange: method.begin(nonce), connect: None, rounds: 0 });
             }
             _ => return self.refuse(now, key, protocol_error),
         }
@@ -230,9 +232,7 @@ impl<S: Store> Core<S> {
                 self.send(key, |out| packet.encode(out));
                 Flow::Continue
             }
-            Step::Failure(failure) => {
-                self.end(now, key, End::Authentication(failure), Some(failure.reason_code()))
-            }
+            Step::Failure(failure) => self.end(now, key, End::Authentication(failure), Some(failure.reason_code())),
             Step::Success { data, user_name } => match authentication.connect {
                 Some(body) => match Connect::decode(&body) {
                     Ok(connect) => self.accept(now, key, &connect, Some(Proof { user_name, data })),

@@ -150,6 +150,11 @@ impl Connection {
             && self.extras.as_ref().is_none_or(|extras| extras.sent_aliases.is_none())
     }
 
+    /// The held answer with this number.
+    pub(crate) fn held(&mut self, number: u32) -> Option<&mut Held> {
+        self.extras.as_mut()?.held.iter_mut().find(|held| held.number == number)
+    }
+
     /// Answers that are held.
     #[inline]
     pub(crate) fn held_len(&self) -> usize {

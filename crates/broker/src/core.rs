@@ -173,6 +173,8 @@ pub struct Core<S> {
     /// Connections with answers that wait for the store, by the position they wait for.
     waiting_for_store: VecDeque<(Position, ConnectionKey, u32)>,
     pub(crate) queries: HashMap<u32, Query>,
+    /// For each worker, how many Retained Messages its clients have written, as far as is known here: see `replay.rs`.
+    pub(crate) writes_seen: Box<[u64]>,
     /// Sessions with Retained Messages to send and room to send them.
     pub(crate) replaying: VecDeque<(SessionKey, u32)>,
     pub(crate) timers: Timers<Timer>,
@@ -224,6 +226,7 @@ impl<S: Store> Core<S> {
             next_token: 0,
             waiting_for_store: VecDeque::new(),
             queries: HashMap::new(),
+            writes_seen: vec![0; usize::from(workers)].into(),
             replaying: VecDeque::new(),
             timers: Timers::new(),
             retained_sweep: None,
@@ -840,11 +843,15 @@ impl<S: Store> Core<S> {
     pub(crate) fn arm(&mut self, _now: Instant, key: ConnectionKey) {
         let Some(connection) = self.connections.get(key as usize) else { return };
         let deadline = self.connection_deadline(connection);
-        let timer = connection.timer;
-        if let Some(timer) = timer {
-            self.timers.cancel(timer);
-        }
-        let timer = deadline.map(|deadline| self.timers.schedule(deadline.0, Timer::Connection(key)));
+        let timer = match (connection.timer, deadline) {
+            (Some(timer), Some(deadline)) if self.timers.reschedule(timer, deadline.0) => Some(timer),
+            (_, Some(deadline)) => Some(self.timers.schedule(deadline.0, Timer::Connection(key))),
+            (Some(timer), None) => {
+                self.timers.cancel(timer);
+                None
+            }
+            (None, None) => None,
+        };
         self.connections[key as usize].timer = timer;
     }
 
@@ -959,8 +966,24 @@ impl<S: Store> Core<S> {
         token
     }
 
-    fn confirmed(&mut self, token: u32, refused: bool) {
+    /// Retained Messages that clients of this worker have written.
+    pub(crate) fn written(&self) -> u64 {
+        self.writes_seen[usize::from(self.worker.0)]
+    }
+
+    fn confirmed(&mut self, from: WorkerId, token: u32, refused: bool, written: u64) {
         let Some(pending) = self.pending.get_mut(&token) else { return };
+        // A subscription that waits for this worker's word is live from here on.
+        for then in &pending.then {
+            if let Then::Held { connection, generation, number } = *then
+                && let Some(connection) = self.connections.get_mut(connection as usize)
+                && connection.generation == generation
+                && let Some(held) = connection.held(number)
+                && let Answer::Packet(_, replays) = &mut held.answer
+            {
+                replays.iter_mut().for_each(|replay| replay.announced(token, usize::from(from.0), written));
+            }
+        }
         pending.refused |= refused;
         pending.remaining = pending.remaining.saturating_sub(1);
         if pending.remaining > 0 {
@@ -970,7 +993,7 @@ impl<S: Store> Core<S> {
         for then in pending.then {
             match then {
                 Then::Confirm { worker, token } => {
-                    let frame = Frame::Done { token, refused: pending.refused };
+                    let frame = Frame::Done { token, refused: pending.refused, written: self.written() };
                     self.outboxes[usize::from(worker.0)].control(frame);
                 }
                 Then::Held { connection, generation, number } => {
@@ -1060,15 +1083,18 @@ impl<S: Store> Core<S> {
 
     fn receive_frame(&mut self, now: Instant, from: WorkerId, bytes: &[u8], frame: Frame) {
         match frame {
-            Frame::Route { message, token } => {
+            Frame::Route { message, token, written } => {
+                self.see(from, written);
                 let message = Batch::unpack(bytes, message);
                 let routed = self.route_locally(now, None, &message, crate::access::from_worker());
                 if let Some(token) = token {
-                    let frame = Frame::Done { token, refused: routed.refused };
+                    let frame = Frame::Done { token, refused: routed.refused, written: self.written() };
                     self.outboxes[usize::from(from.0)].control(frame);
                 }
             }
-            Frame::Retain { message } => self.retain(now, &Batch::unpack(bytes, message)),
+            Frame::Retain { message, written } => {
+                self.retain(now, &Batch::unpack(bytes, message), from, written);
+            }
             Frame::Deliver { member, grant, group, message } => {
                 let message = Batch::unpack(bytes, message);
                 self.deliver_to_member(now, member, grant, group, &message);
@@ -1082,7 +1108,8 @@ impl<S: Store> Core<S> {
                     self.tree.remove(&filter, Target::Worker(from));
                 }
                 if let Some(token) = token {
-                    self.outboxes[usize::from(from.0)].control(Frame::Done { token, refused: false });
+                    let frame = Frame::Done { token, refused: false, written: self.written() };
+                    self.outboxes[usize::from(from.0)].control(frame);
                 }
             }
             Frame::Join { whole_filter, member, grant, connected, token } => {
@@ -1090,18 +1117,32 @@ impl<S: Store> Core<S> {
                 let then = Then::Confirm { worker: from, token };
                 match announcement.and_then(|announcement| self.pending.get_mut(&announcement)) {
                     Some(pending) => pending.then.push(then),
-                    None => self.outboxes[usize::from(from.0)].control(Frame::Done { token, refused: false }),
+                    None => {
+                        let frame = Frame::Done { token, refused: false, written: self.written() };
+                        self.outboxes[usize::from(from.0)].control(frame);
+                    }
                 }
             }
             Frame::Leave { whole_filter, member } => self.leave_here(&whole_filter, member),
             Frame::Presence { whole_filter, member, connected } => {
                 self.groups.set_connected(&whole_filter, member, connected);
             }
-            Frame::Query { token, filter, cursor } => self.answer_query(now, from, token, &filter, *cursor),
+            Frame::Query { token, filter, cursor, cutoffs } => {
+                self.answer_query(now, from, token, &filter, *cursor, &cutoffs);
+            }
             Frame::Found { token, message } => self.found(now, token, &Batch::unpack(bytes, message)),
             Frame::Answered { token, cursor } => self.answered(now, token, cursor.map(|cursor| *cursor)),
-            Frame::Done { token, refused } => self.confirmed(token, refused),
+            Frame::Done { token, refused, written } => {
+                self.confirmed(from, token, refused, written);
+                self.see(from, written);
+            }
         }
+    }
+
+    /// All that another worker's clients had written until its write number `written` has been matched here, if it was for us.
+    fn see(&mut self, from: WorkerId, written: u64) {
+        let seen = &mut self.writes_seen[usize::from(from.0)];
+        *seen = written.max(*seen);
     }
 
     /// A member's message for a group: at its home another member is chosen, elsewhere its home is told.

@@ -73,8 +73,7 @@ pub enum Stranger {
 impl Stranger {
     /// Looks at the first bytes of a connection.
     pub(crate) fn recognise(bytes: &[u8]) -> Self {
-        const METHODS: [&[u8]; 8] =
-            [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PATC", b"CONN"];
+        const METHODS: [&[u8]; 8] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PATC", b"CONN"];
         match bytes {
             [0x16, 0x03, ..] => Self::Tls,
             [b'S', b'S', b'H', b'-', ..] => Self::Ssh,

@@ -51,12 +51,13 @@ pub(crate) struct Packed {
     expires_at: Option<Instant>,
 }
 
+/// `written` is how many Retained Messages the sender's clients had written until then: see `replay.rs`.
 #[derive(Debug)]
 pub(crate) enum Frame {
     /// Deliver to the receiver's own Sessions and groups; confirm with `token`.
-    Route { message: Packed, token: Option<u32> },
+    Route { message: Packed, token: Option<u32>, written: u64 },
     /// Keep as Retained Message.
-    Retain { message: Packed },
+    Retain { message: Packed, written: u64 },
     /// Deliver to the member that a group's home has chosen.
     Deliver { member: Member, grant: Grant, group: GroupId, message: Packed },
     /// The member chosen is gone: choose another.
@@ -70,13 +71,13 @@ pub(crate) enum Frame {
     /// A member's client has come or gone.
     Presence { whole_filter: Box<str>, member: Member, connected: bool },
     /// Asks for Retained Messages.
-    Query { token: u32, filter: Box<str>, cursor: Box<Cursor> },
+    Query { token: u32, filter: Box<str>, cursor: Box<Cursor>, cutoffs: Box<[u64]> },
     /// One that was asked for.
     Found { token: u32, message: Packed },
     /// As many as go into one answer; `cursor` goes on, None is the end.
     Answered { token: u32, cursor: Option<Box<Cursor>> },
     /// What was asked for with `token` is done.
-    Done { token: u32, refused: bool },
+    Done { token: u32, refused: bool, written: u64 },
 }
 
 impl Batch {

@@ -49,13 +49,7 @@ impl<S: Store> Core<S> {
         true
     }
 
-    fn publish_by_alias(
-        &mut self,
-        now: Instant,
-        key: ConnectionKey,
-        publish: &Publish<'_>,
-        alias: NonZeroU16,
-    ) -> Flow {
+    fn publish_by_alias(&mut self, now: Instant, key: ConnectionKey, publish: &Publish<'_>, alias: NonZeroU16) -> Flow {
         let maximum = self.topic_alias_max(key);
         let connection = &mut self.connections[key as usize];
         let extras = connection.extras();
@@ -104,9 +98,8 @@ impl<S: Store> Core<S> {
         };
         match publish.delivery {
             Delivery::AtMostOnce => {
-                match self.check_message(&incoming) {
-                    Ok(permit) => drop(self.route(now, Some(session), &incoming, permit)),
-                    Err(_) => {}
+                if let Ok(permit) = self.check_message(&incoming) {
+                    self.route(now, Some(session), &incoming, permit);
                 }
                 Flow::Continue
             }
@@ -245,12 +238,7 @@ impl<S: Store> Core<S> {
     }
 
     /// PUBACK, PUBREC, PUBREL or PUBCOMP.
-    pub(crate) fn acknowledgement(
-        &mut self,
-        now: Instant,
-        key: ConnectionKey,
-        packet: &Acknowledgement<'_>,
-    ) -> Flow {
+    pub(crate) fn acknowledgement(&mut self, now: Instant, key: ConnectionKey, packet: &Acknowledgement<'_>) -> Flow {
         let connection = &self.connections[key as usize];
         let (v5, window) = (connection.version.is_v5(), connection.window);
         let Some(session_key) = connection.session else { return Flow::Stop };

@@ -2,6 +2,10 @@
 //!
 //! A subscription to `#` may match millions. Each client has a cursor into the index, not a copy of what it matches, and
 //! gets more when it has taken what it got; other clients are served in between.
+//!
+//! What is written while this goes on comes live, and must not come again: each write has a number, counted by the worker
+//! whose client wrote it, and each subscription knows for each worker the number after which its writes are delivered
+//! live. What is older is all that is sent for the subscription.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,11 +15,11 @@ use pantala_router::{Cursor, Scan, topic_matches};
 use pantala_session::Instant;
 use pantala_store::{Record, Store};
 
+use crate::WorkerId;
 use crate::core::{Core, Timer};
 use crate::mailbox::{Batch, Frame};
 use crate::message::{Incoming, Message};
 use crate::session::{Grant, Session, SessionKey};
-use crate::WorkerId;
 
 /// Topic Names that one scan looks at before others get their turn.
 const SCAN_BUDGET: usize = 1_024;
@@ -32,6 +36,9 @@ const SWEEP_SECONDS: u32 = 10;
 #[derive(Debug)]
 pub(crate) struct Retained {
     pub(crate) message: Arc<Message>,
+    writer: WorkerId,
+    /// Its number among the writes of that worker's clients, from 1.
+    number: u64,
 }
 
 /// A subscription whose Retained Messages are being sent.
@@ -40,6 +47,10 @@ pub(crate) struct Replay {
     filter: Box<str>,
     grant: Grant,
     cursor: Cursor,
+    /// For each worker, the number of the last write that is not delivered live to this subscription.
+    cutoffs: Box<[u64]>,
+    /// The announcement of interest that this subscription waits for.
+    announcement: Option<u32>,
     /// The worker whose index is being read.
     worker: u8,
     /// The query to that worker that is under way.
@@ -56,8 +67,20 @@ pub(crate) struct Query {
 }
 
 impl Replay {
-    pub(crate) fn new(filter: &str, grant: Grant) -> Self {
-        Self { filter: filter.into(), grant, cursor: Cursor::new(), worker: 0, asked: None, live: Vec::new() }
+    /// A subscription that is made now; `seen` are the numbers of the last writes of each worker that were matched here.
+    pub(crate) fn new(filter: &str, grant: Grant, seen: &[u64], announcement: Option<u32>) -> Self {
+        let (cursor, live) = (Cursor::new(), Vec::new());
+        let cutoffs = seen.into();
+        Self { filter: filter.into(), grant, cursor, cutoffs, announcement, worker: 0, asked: None, live }
+    }
+
+    /// A worker has learned of our interest after its write number `written`: from there on it passes them to us.
+    pub(crate) fn announced(&mut self, token: u32, worker: usize, written: u64) {
+        if self.announcement == Some(token)
+            && let Some(cutoff) = self.cutoffs.get_mut(worker)
+        {
+            *cutoff = written.max(*cutoff);
+        }
     }
 
     pub(crate) fn is_for(&self, filter: &str) -> bool {
@@ -75,7 +98,9 @@ pub(crate) fn note_live(session: &mut Session, topic_name: &str) {
 
 impl<S: Store> Core<S> {
     /// Keeps or removes the Retained Message of a topic that is at home here (v5 MQTT-3.3.1-5, MQTT-3.3.1-6).
-    pub(crate) fn retain(&mut self, now: Instant, incoming: &Incoming<'_>) {
+    ///
+    /// `number` counts the writes of the worker `writer`.
+    pub(crate) fn retain(&mut self, now: Instant, incoming: &Incoming<'_>, writer: WorkerId, number: u64) {
         let topic_name = incoming.topic_name;
         if incoming.payload.is_empty() {
             if self.retained.remove(topic_name).is_some() {
@@ -93,7 +118,7 @@ impl<S: Store> Core<S> {
         let (qos, payload) = (incoming.qos as u8, incoming.payload);
         self.store.append(Record::Retained { topic_name, qos, properties, payload });
         let expires = incoming.expires_at.is_some();
-        if self.retained.insert(topic_name, Retained { message: Message::new(incoming) }).is_none() {
+        if self.retained.insert(topic_name, Retained { message: Message::new(incoming), writer, number }).is_none() {
             self.totals.retained.fetch_add(1, Ordering::Relaxed);
         }
         if expires && self.retained_sweep.is_none() {
@@ -185,15 +210,17 @@ impl<S: Store> Core<S> {
             self.next_token = token;
             replay.asked = Some(token);
             let (filter, cursor) = (replay.filter.clone(), Box::new(replay.cursor.clone()));
+            let cutoffs = replay.cutoffs.clone();
             let query = Query { session: key, generation };
             self.queries.insert(token, query);
-            self.outboxes[to].control(Frame::Query { token, filter, cursor });
+            self.outboxes[to].control(Frame::Query { token, filter, cursor, cutoffs });
             return;
         }
         let grant = replay.grant;
         let filter = replay.filter.clone();
+        let cutoffs = replay.cutoffs.clone();
         let mut cursor = std::mem::take(&mut replay.cursor);
-        let (found, scan) = self.find_retained(now, &filter, &mut cursor);
+        let (found, scan) = self.find_retained(now, &filter, &mut cursor, &cutoffs);
         for message in &found {
             self.deliver_retained(now, key, grant, message);
         }
@@ -201,10 +228,17 @@ impl<S: Store> Core<S> {
     }
 
     /// One look into this worker's index.
-    fn find_retained(&mut self, now: Instant, filter: &str, cursor: &mut Cursor) -> (Vec<Arc<Message>>, Scan) {
+    fn find_retained(
+        &mut self,
+        now: Instant,
+        filter: &str,
+        cursor: &mut Cursor,
+        cutoffs: &[u64],
+    ) -> (Vec<Arc<Message>>, Scan) {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let scan = self.retained.scan(filter, cursor, SCAN_BUDGET, |_, retained| {
-            if !retained.message.incoming().is_expired(now) {
+            let live = cutoffs.get(usize::from(retained.writer.0)).is_some_and(|cutoff| retained.number > *cutoff);
+            if !live && !retained.message.incoming().is_expired(now) {
                 bytes += retained.message.bytes();
                 found.push(Arc::clone(&retained.message));
             }
@@ -243,8 +277,9 @@ impl<S: Store> Core<S> {
         token: u32,
         filter: &str,
         mut cursor: Cursor,
+        cutoffs: &[u64],
     ) {
-        let (found, scan) = self.find_retained(now, filter, &mut cursor);
+        let (found, scan) = self.find_retained(now, filter, &mut cursor, cutoffs);
         // By the retained batch, whose bytes leave with its frames; the confirmation follows them in the same batch.
         let batch: &mut Batch = self.outboxes[usize::from(from.0)].retained();
         for message in found {

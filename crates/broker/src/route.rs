@@ -88,13 +88,18 @@ impl<S: Store> Core<S> {
             return routed;
         }
         if incoming.retain {
+            // Its number: what is subscribed from here on has not had it live.
+            self.writes_seen[usize::from(self.worker.0)] += 1;
+        }
+        if incoming.retain {
             let home = owner(incoming.topic_name, self.workers);
+            let written = self.written();
             if home == self.worker {
-                self.retain(now, incoming);
+                self.retain(now, incoming, home, written);
             } else {
                 let batch = self.outboxes[usize::from(home.0)].retained();
                 let message = batch.pack(incoming);
-                batch.frames.push(Frame::Retain { message });
+                batch.frames.push(Frame::Retain { message, written });
             }
         }
         if self.remote_matches != 0 {
@@ -108,12 +113,13 @@ impl<S: Store> Core<S> {
         let mut workers = std::mem::take(&mut self.remote_matches);
         let confirm = incoming.qos != QoS::AtMostOnce && self.settings.queue_full == QueueFull::Refuse;
         let token = confirm.then(|| self.expect(workers.count_ones() as u16, Vec::new()));
+        let written = self.written();
         while workers != 0 {
             let to = workers.trailing_zeros() as usize;
             workers &= workers - 1;
             let batch = self.outboxes[to].messages();
             let message = batch.pack(incoming);
-            batch.frames.push(Frame::Route { message, token });
+            batch.frames.push(Frame::Route { message, token, written });
             routed.receivers += 1;
         }
         routed.confirmation = token;
@@ -298,7 +304,7 @@ impl<S: Store> Core<S> {
         let Some(connection) = session.connection.and_then(|key| self.connections.get(key as usize)) else {
             return false;
         };
-        let inflight_bytes_max = u64::from(self.settings.inflight_bytes_max);
+        let inflight_bytes_max = self.settings.inflight_bytes_max;
         connection.output.pending() < self.settings.outgoing_bytes_max as usize
             && (inflight_bytes_max == 0 || session.inflight_bytes < inflight_bytes_max)
             && session.outbound.as_ref().is_none_or(|outbound| outbound.can_start(connection.window))
@@ -523,7 +529,7 @@ impl<S: Store> Core<S> {
                 return;
             }
             let Some(outbound) = &mut session.outbound else { break };
-            let inflight_bytes_max = u64::from(self.settings.inflight_bytes_max);
+            let inflight_bytes_max = self.settings.inflight_bytes_max;
             if inflight_bytes_max > 0 && session.inflight_bytes >= inflight_bytes_max && !outbound.has_resends() {
                 return;
             }

@@ -155,8 +155,12 @@ impl<S: Store> Core<S> {
                 RetainHandling::SendIfNew => new,
                 RetainHandling::DoNotSend => false,
             };
-            replay = wanted.then(|| Replay::new(filter.filter(), grant));
-            if new { self.interest_added(filter.filter()) } else { self.announcement_of(filter.filter()) }
+            // Before the interest is announced: what was seen until now is all that will not come live.
+            let seen = wanted.then(|| self.writes_seen.clone());
+            let announcement =
+                if new { self.interest_added(filter.filter()) } else { self.announcement_of(filter.filter()) };
+            replay = seen.map(|seen| Replay::new(filter.filter(), grant, &seen, announcement));
+            announcement
         };
         let code = match grant.qos {
             pantala_proto::QoS::AtMostOnce => ReasonCode::Success,

@@ -124,6 +124,7 @@ impl<T: Copy> Timers<T> {
     }
 
     /// When the timer is to fire, in milliseconds; `None` if it has fired or been cancelled.
+    #[cfg(test)]
     pub fn deadline(&self, id: TimerId) -> Option<u64> {
         self.is_scheduled(id).then(|| self.timers[id.index as usize].deadline)
     }
@@ -166,18 +167,20 @@ impl<T: Copy> Timers<T> {
 
     /// When [`poll`](Self::poll) has something to do again, in milliseconds; `None` if there is no timer.
     ///
-    /// Never later than the earliest deadline, or than now if that is past. It may be earlier, when timers have to move down or were put off; a call at
-    /// that time returns `None` and this then gives a later time.
+    /// Never later than the earliest deadline, or than now if that is past. It may be earlier, when timers have to move
+    /// down or were put off; a call at that time returns `None` and this then gives a later time.
     pub fn next_deadline(&self) -> Option<u64> {
         self.next_list().map(|(time, _)| time)
     }
 
     /// The number of timers.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether there is no timer.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -62,12 +62,8 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "there is no log yet, or none any more")]
 fn run_broker(broker: Broker) -> ExitCode {
-    let overrides = Overrides {
-        ports: broker.port,
-        verbose: broker.verbose,
-        workers: broker.workers,
-        data_dir: broker.data_dir,
-    };
+    let overrides =
+        Overrides { ports: broker.port, verbose: broker.verbose, workers: broker.workers, data_dir: broker.data_dir };
     let config = match Config::load(broker.config.as_deref(), &overrides) {
         Ok(config) => config,
         Err(error) => {

@@ -92,7 +92,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
     for (index, poll) in polls.into_iter().enumerate() {
         let id = WorkerId(index as u8);
         // Read once per client at most, and never from a source that can fail after the first time.
-        let random: Random = Box::new(|bytes| getrandom::fill(bytes).expect("the system has given random bytes before"));
+        let random: Random =
+            Box::new(|bytes| getrandom::fill(bytes).expect("the system has given random bytes before"));
         let options = CoreOptions {
             settings: Arc::clone(&settings),
             worker: id,
@@ -128,7 +129,9 @@ pub fn run(config: Config) -> Result<(), RunError> {
                     watch_log.line(LogType::Notice, "Stopping; a second signal stops at once.");
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
                 }
-                SIGHUP => watch_log.line(LogType::Warning, "SIGHUP: this version does not reload; nothing has changed."),
+                SIGHUP => {
+                    watch_log.line(LogType::Warning, "SIGHUP: this version does not reload; nothing has changed.")
+                }
                 _ => watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report)),
             }
         }

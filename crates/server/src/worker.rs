@@ -365,9 +365,13 @@ impl Worker {
                 Action::Close(key) => self.close(now, key),
                 Action::HandOver { connection, to, input } => {
                     self.core.closed(connection);
-                    let Some(mut slot) = self.slots.get_mut(connection as usize).and_then(Option::take) else { continue };
+                    let Some(mut slot) = self.slots.get_mut(connection as usize).and_then(Option::take) else {
+                        continue;
+                    };
                     match slot.socket.deregister(self.poll.registry()) {
-                        Ok(()) => self.inboxes[usize::from(to.0)].send(Letter::Connection(slot.socket, slot.listener, input)),
+                        Ok(()) => {
+                            self.inboxes[usize::from(to.0)].send(Letter::Connection(slot.socket, slot.listener, input))
+                        }
                         Err(error) => self.log.limited(LogType::Error, "watching connections", || {
                             format!("Cannot move a connection: {error}")
                         }),

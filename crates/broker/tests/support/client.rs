@@ -110,8 +110,13 @@ impl Client {
 
     /// Sends CONNECT and waits for nothing.
     pub fn begin(&self) -> Peer {
+        self.begin_with(&self.bytes())
+    }
+
+    /// Opens a connection and sends these bytes.
+    pub fn begin_with(&self, bytes: &[u8]) -> Peer {
         let peer = Peer::open(&self.world, self.version);
-        peer.send_bytes(&self.bytes());
+        peer.send_bytes(bytes);
         peer
     }
 

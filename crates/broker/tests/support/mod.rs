@@ -241,6 +241,17 @@ impl World {
         self.0.borrow().workers.iter().map(|worker| worker.core.connections()).sum()
     }
 
+    /// Bytes that wait to be written, over all connections.
+    pub fn output_bytes(&self) -> usize {
+        let inner = self.0.borrow();
+        let pending = |worker: &Worker| worker.links.keys().map(|key| worker.core.pending_output(*key)).sum::<usize>();
+        inner.workers.iter().map(pending).sum()
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.0.borrow().salt
+    }
+
     pub fn retained(&self) -> u32 {
         self.0.borrow().totals.retained.load(Ordering::Relaxed)
     }
@@ -292,8 +303,8 @@ impl World {
 
     /// What all stores together say after a crash: Client Identifiers with their Session Expiry Interval.
     pub fn recorded_sessions(&self) -> BTreeMap<String, u32> {
-        let inner = self.0.borrow();
-        inner.workers.iter().flat_map(|worker| worker.core.store().sessions.clone()).collect()
+        let mut inner = self.0.borrow_mut();
+        inner.workers.iter_mut().flat_map(|worker| worker.core.store_mut().sessions.clone()).collect()
     }
 
     // ---- the end ----------------------------------------------------------------------------------------------

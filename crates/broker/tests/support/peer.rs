@@ -503,9 +503,3 @@ impl Peer {
         }
     }
 }
-
-impl Default for Sub {
-    fn default() -> Self {
-        Self::new("#", 0).handling(RetainHandling::Send)
-    }
-}

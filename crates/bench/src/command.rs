@@ -1,0 +1,169 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::figures::{self, Options, STALL_AFTER};
+use crate::load::{Load, Until};
+use crate::scenario::{FIGURES, Figure};
+use crate::usage;
+
+#[derive(Parser)]
+#[command(name = "pantala-bench", version, about = "Load generator and benchmark figures for MQTT brokers")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Start the brokers, take all figures, print a table and one JSON line per result.
+    ///
+    /// The exit code is 0 whatever the times, and 1 when a message was lost, doubled or reordered.
+    Figures {
+        /// Pantala's executable.
+        #[arg(long, value_name = "PATH", default_value = "target/release/pantala")]
+        broker: PathBuf,
+        /// Mosquitto's executable, measured beside it.
+        #[arg(long, value_name = "PATH", default_value = "/usr/sbin/mosquitto")]
+        mosquitto: PathBuf,
+        /// Three short repetitions instead of seven: a first impression in some two minutes.
+        #[arg(long)]
+        quick: bool,
+        /// Repetitions of each figure; 7, or 3 with --quick.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+        repetitions: Option<u32>,
+        /// Length of one repetition under load in seconds; 3, or 1 with --quick.
+        #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+        seconds: Option<Duration>,
+        /// Only these figures, by id, separated by commas.
+        #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = parse_figure)]
+        only: Vec<&'static Figure>,
+        /// Write the JSON lines to this file instead of standard output.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Put the load of one figure on a broker that runs already.
+    Load {
+        /// Id of the figure.
+        #[arg(value_parser = parse_figure)]
+        figure: &'static Figure,
+        /// Address of the broker.
+        #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+        host: IpAddr,
+        /// Port of the broker.
+        #[arg(short, long, default_value_t = 1883)]
+        port: u16,
+        /// Process identifier of the broker, to account its CPU time.
+        #[arg(long)]
+        pid: Option<u32>,
+        /// Length in seconds, after a warm-up of a quarter of it.
+        #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "3")]
+        seconds: Duration,
+    },
+}
+
+/// Runs the program with `arguments`, the first of which is its name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    let outcome = match arguments.command {
+        Subcommands::Figures { broker, mosquitto, quick, repetitions, seconds, only, json } => {
+            let (default_repetitions, default_seconds) = if quick { (3, 1) } else { (7, 3) };
+            let options = Options {
+                pantala: broker,
+                mosquitto,
+                only,
+                repetitions: repetitions.unwrap_or(default_repetitions),
+                duration: seconds.unwrap_or(Duration::from_secs(default_seconds)),
+                json,
+            };
+            figures::run(&options).map_err(Into::into)
+        }
+        Subcommands::Load { figure, host, port, pid, seconds } => {
+            load(figure, SocketAddr::new(host, port), pid, seconds).map(|()| true)
+        }
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("pantala-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(
+    figure: &Figure,
+    address: SocketAddr,
+    pid: Option<u32>,
+    duration: Duration,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let plan = figure.plan().ok_or_else(|| format!("{} has no load of messages", figure.id))?;
+    let mut load = Load::connect(address, plan, STALL_AFTER)?;
+    load.run(Until::Elapsed(duration / 4))?;
+    let before = pid.map(usage::cpu).transpose()?;
+    let run = load.run(Until::Elapsed(duration))?;
+    println!("{}: {}", figure.id, figure.title);
+    println!(
+        "{} delivered in {:.3} s, {:.0}/s, none lost, doubled or reordered; generator at {:.0} % of a core",
+        run.delivered,
+        run.elapsed.as_secs_f64(),
+        run.rate(),
+        run.generator_share() * 100.0
+    );
+    if let Some((pid, before)) = pid.zip(before) {
+        let cpu = usage::cpu(pid)?.since(before).total;
+        println!("broker: {:.3} {}", cpu.as_secs_f64() * 1e6 / run.delivered.max(1) as f64, figure.unit);
+    }
+    Ok(())
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("not a positive number of seconds".to_owned()),
+    }
+}
+
+fn parse_figure(text: &str) -> Result<&'static Figure, String> {
+    Figure::find(text).ok_or_else(|| {
+        let ids: Vec<&str> = FIGURES.iter().map(|figure| figure.id).collect();
+        format!("one of {}", ids.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_are_positive() {
+        assert_eq!(parse_seconds("0.5"), Ok(Duration::from_millis(500)));
+        for text in ["0", "-1", "nan", "x", "1e30"] {
+            assert!(parse_seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn figures_are_found_by_id_in_any_case() {
+        assert_eq!(parse_figure("r7").unwrap().id, "R7");
+        assert!(parse_figure("R99").unwrap_err().contains("R7"));
+    }
+}

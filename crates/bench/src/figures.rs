@@ -1,0 +1,191 @@
+//! Runs every figure with every broker and prints the results.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::broker::{Broker, Kind, Program, Scratch};
+use crate::callgrind;
+use crate::fleet::{Fleet, Introduction};
+use crate::floor;
+use crate::load::{Load, Plan, Until};
+use crate::machine::Machine;
+use crate::packet::Will;
+use crate::pinning::Pinning;
+use crate::report::{self, Circumstances, Outcome, Sample};
+use crate::scenario::{CONNECTS, FIGURES, Figure, IDLE_COUNTED, IDLE_WARM_UP, Measure};
+use crate::usage;
+
+/// A broker that is silent so long, with messages outstanding, has lost them.
+pub const STALL_AFTER: Duration = Duration::from_secs(10);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Pantala's executable.
+    pub pantala: PathBuf,
+    /// Mosquitto's executable.
+    pub mosquitto: PathBuf,
+    /// Figures to take; empty for all.
+    pub only: Vec<&'static Figure>,
+    /// Repetitions of each figure with each broker, interleaved.
+    pub repetitions: u32,
+    /// Length of one repetition under load, without its warm-up.
+    pub duration: Duration,
+    /// Where the JSON lines go; standard output if nowhere else.
+    pub json: Option<PathBuf>,
+}
+
+/// Runs them. Gives whether all results are valid.
+pub fn run(options: &Options) -> io::Result<bool> {
+    let programs = find_programs(options)?;
+    let pinning = Pinning::establish()?;
+    let circumstances =
+        Circumstances { machine: Machine::observe(), floor: floor::measure()?, pinning: pinning.describe() };
+    let scratch = Scratch::create()?;
+    let stage = Stage { pinning, scratch: scratch.path(), duration: options.duration };
+
+    let mut outcomes = Vec::new();
+    for figure in FIGURES {
+        if !options.only.is_empty() && !options.only.iter().any(|wanted| wanted.id == figure.id) {
+            continue;
+        }
+        if matches!(figure.measure, Measure::Instructions { .. }) && !callgrind::is_available() {
+            eprintln!("{}: left out, valgrind is not installed", figure.id);
+            continue;
+        }
+        outcomes.extend(stage.take(figure, &programs, options.repetitions));
+    }
+
+    println!("{}", report::table(&outcomes, &circumstances));
+    let lines: String = outcomes.iter().map(|outcome| report::json_line(outcome, &circumstances) + "\n").collect();
+    match &options.json {
+        Some(file) => fs::write(file, lines)?,
+        None => io::stdout().write_all(lines.as_bytes())?,
+    }
+    Ok(outcomes.iter().all(Outcome::is_valid))
+}
+
+fn find_programs(options: &Options) -> io::Result<Vec<Program>> {
+    let mut programs = Vec::new();
+    for (kind, path) in [(Kind::Pantala, &options.pantala), (Kind::Mosquitto, &options.mosquitto)] {
+        match Program::find(kind, path) {
+            Ok(program) => programs.push(program),
+            Err(error) => eprintln!("left out: {}: {error}", path.display()),
+        }
+    }
+    if programs.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "no broker to measure"));
+    }
+    Ok(programs)
+}
+
+/// Where repetitions happen.
+struct Stage<'a> {
+    pinning: Pinning,
+    scratch: &'a Path,
+    duration: Duration,
+}
+
+impl Stage<'_> {
+    /// All repetitions of one figure, the brokers taking turns so that a slow minute of the machine hits both.
+    fn take(&self, figure: &'static Figure, programs: &[Program], repetitions: u32) -> Vec<Outcome> {
+        let mut outcomes: Vec<Outcome> = programs
+            .iter()
+            .map(|program| Outcome { figure, program: program.clone(), samples: Vec::new(), faults: Vec::new() })
+            .collect();
+        // Instruction counts do not vary, so one repetition tells all.
+        let repetitions = if matches!(figure.measure, Measure::Instructions { .. }) { 1 } else { repetitions };
+        for repetition in 1..=repetitions {
+            for outcome in &mut outcomes {
+                let name = format!("{} {} {repetition}/{repetitions}", figure.id, outcome.program.name());
+                match self.sample(figure, &outcome.program) {
+                    Ok(sample) => {
+                        eprintln!("{name}: {:.3} {}{}", sample.value, figure.unit, describe_rate(&sample));
+                        outcome.samples.push(sample);
+                    }
+                    Err(error) => {
+                        eprintln!("{name}: INVALID: {error}");
+                        outcome.faults.push(error.to_string());
+                    }
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// One repetition with a fresh broker.
+    fn sample(&self, figure: &Figure, program: &Program) -> Result<Sample, Box<dyn std::error::Error>> {
+        if let Measure::Instructions { plan, messages } = &figure.measure {
+            let value = callgrind::instructions_per_message(program, plan, *messages, &self.pinning, self.scratch)?;
+            return Ok(Sample::plain(value));
+        }
+        let broker = program.start(&self.pinning, self.scratch, &[])?;
+        let sample = match &figure.measure {
+            Measure::CpuPerDelivery { plan } => self.cpu_per_delivery(&broker, plan)?,
+            Measure::IdleBytes { subscription_and_will } => idle_bytes(&broker, *subscription_and_will)?,
+            Measure::CpuPerConnect => cpu_per_connect(&broker)?,
+            Measure::Instructions { .. } => unreachable!("returned above"),
+        };
+        broker.stop()?;
+        Ok(sample)
+    }
+
+    fn cpu_per_delivery(&self, broker: &Broker, plan: &Plan) -> Result<Sample, Box<dyn std::error::Error>> {
+        let mut load = Load::connect(broker.address, plan, STALL_AFTER)?;
+        load.run(Until::Elapsed(self.duration / 4))?;
+        let before = usage::cpu(broker.pid())?;
+        let run = load.run(Until::Elapsed(self.duration))?;
+        let cpu = usage::cpu(broker.pid())?.since(before);
+        let micros = cpu.total.as_secs_f64() * 1e6;
+        Ok(Sample {
+            value: micros / run.delivered.max(1) as f64,
+            user_share: Some(cpu.user.as_secs_f64() / (cpu.user + cpu.system).as_secs_f64()).filter(|s| s.is_finite()),
+            rate: Some(run.rate()),
+            generator_share: Some(run.generator_share()),
+            broker_share: Some(cpu.total.as_secs_f64() / run.elapsed.as_secs_f64()),
+        })
+    }
+}
+
+fn describe_rate(sample: &Sample) -> String {
+    match (sample.rate, sample.generator_share) {
+        (Some(rate), Some(share)) => format!(", {rate:.0}/s, generator {:.0} %", share * 100.0),
+        _ => String::new(),
+    }
+}
+
+fn idle_bytes(broker: &Broker, subscription_and_will: bool) -> Result<Sample, Box<dyn std::error::Error>> {
+    let introduce = |number: u32| idle_introduction(number, subscription_and_will);
+    let mut fleet = Fleet::new(broker.address, STALL_AFTER)?;
+    fleet.open((0..IDLE_WARM_UP).map(introduce))?;
+    usage::wait_until_quiet(broker.pid())?;
+    let before = usage::anonymous_bytes(broker.pid())?;
+    fleet.open((IDLE_WARM_UP..IDLE_WARM_UP + IDLE_COUNTED).map(introduce))?;
+    usage::wait_until_quiet(broker.pid())?;
+    let after = usage::anonymous_bytes(broker.pid())?;
+    let value = (after as f64 - before as f64) / f64::from(IDLE_COUNTED);
+    Ok(Sample::plain(value))
+}
+
+fn cpu_per_connect(broker: &Broker) -> Result<Sample, Box<dyn std::error::Error>> {
+    let mut fleet = Fleet::new(broker.address, STALL_AFTER)?;
+    // The first ones pay for memory and code that later ones find.
+    fleet.open((0..IDLE_WARM_UP).map(|number| idle_introduction(number, false)))?;
+    let before = usage::cpu(broker.pid())?;
+    fleet.open((IDLE_WARM_UP..IDLE_WARM_UP + CONNECTS).map(|number| idle_introduction(number, false)))?;
+    usage::wait_until_quiet(broker.pid())?;
+    let cpu = usage::cpu(broker.pid())?.since(before);
+    Ok(Sample::plain(cpu.total.as_secs_f64() * 1e6 / f64::from(CONNECTS)))
+}
+
+fn idle_introduction(number: u32, subscription_and_will: bool) -> Introduction {
+    Introduction {
+        client_id: format!("c{number:08}"),
+        will: subscription_and_will
+            .then(|| Will { topic_name: format!("bench/will/{number:05}"), payload: vec![b'.'; 32] }),
+        topic_filters: if subscription_and_will { vec![format!("bench/idle/{number:05}")] } else { Vec::new() },
+        qos: 0,
+    }
+}

@@ -1,0 +1,249 @@
+//! Many MQTT connections in one `epoll` set: opening them, reading packets from them, writing to them.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::fault::Fault;
+use crate::packet::{self, Frame, Will, split_frame};
+
+/// Handshakes under way at once; below the smallest listen backlog in use (100), since a connection beyond it would
+/// wait a second for its SYN to be sent again.
+const HANDSHAKES_MAX: usize = 64;
+
+/// Bytes read from a connection by one system call at most.
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Events taken from the kernel at once.
+const EVENTS_MAX: usize = 1024;
+
+/// How one connection introduces itself.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    /// Client Identifier.
+    pub client_id: String,
+    /// Will Message, if it has one.
+    pub will: Option<Will>,
+    /// Topic Filters it subscribes to once connected; none is allowed.
+    pub topic_filters: Vec<String>,
+    /// Maximum QoS of these subscriptions.
+    pub qos: u8,
+}
+
+/// One Network Connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    /// Bytes to be sent; written from `written` on. Kept for its capacity when empty.
+    pub output: Vec<u8>,
+    written: usize,
+    /// Start of a packet whose rest has not come yet.
+    remainder: Vec<u8>,
+}
+
+impl Connection {
+    /// True when earlier bytes still wait for the socket to take them.
+    pub fn is_blocked(&self) -> bool {
+        self.written < self.output.len()
+    }
+
+    /// Writes what is in `output` with as few calls as the socket allows, usually one.
+    pub fn flush(&mut self) -> Result<(), Fault> {
+        while self.written < self.output.len() {
+            match self.stream.write(&self.output[self.written..]) {
+                Ok(0) => return Err(Fault::ConnectionClosed),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.output.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Reads until the socket is empty and hands each packet to `on_packet`, with the output to answer into.
+    pub fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        mut on_packet: impl FnMut(Frame<'_>, &mut Vec<u8>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        loop {
+            // The buffer is far larger than any packet of a run, so there is always room behind the remainder.
+            let kept = self.remainder.len();
+            buffer[..kept].copy_from_slice(&self.remainder);
+            let count = match self.stream.read(&mut buffer[kept..]) {
+                Ok(0) => return Err(Fault::ConnectionClosed),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let filled = kept + count;
+            let mut at = 0;
+            while let Some((frame, length)) = split_frame(&buffer[at..filled])? {
+                if frame.first_byte == packet::DISCONNECT {
+                    return Err(Fault::Disconnected(frame.body.first().copied().unwrap_or(0)));
+                }
+                on_packet(frame, &mut self.output)?;
+                at += length;
+            }
+            self.remainder.clear();
+            self.remainder.extend_from_slice(&buffer[at..filled]);
+            if self.remainder.len() > buffer.len() / 2 {
+                return Err(Fault::Malformed);
+            }
+            // A short read says that the socket is empty; what comes later makes a new edge.
+            if filled < buffer.len() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Connections of one run; a connection's number is its place in `connections`.
+pub struct Fleet {
+    address: SocketAddr,
+    poll: Poll,
+    events: Events,
+    /// Shared by all connections, since packets are dealt with at once.
+    pub buffer: Box<[u8]>,
+    /// All connections, in the order of their introductions.
+    pub connections: Vec<Connection>,
+    stall_after: Duration,
+}
+
+impl Fleet {
+    /// An empty fleet for the broker at `address`; `stall_after` is how long it waits for an answer before it gives up.
+    pub fn new(address: SocketAddr, stall_after: Duration) -> Result<Self, Fault> {
+        Ok(Self {
+            address,
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS_MAX),
+            buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            connections: Vec::new(),
+            stall_after,
+        })
+    }
+
+    /// How long without any answer counts as a stall.
+    pub fn stall_after(&self) -> Duration {
+        self.stall_after
+    }
+
+    /// Opens one connection per introduction, up to 64 at once, and returns when all are connected and subscribed.
+    pub fn open(&mut self, introductions: impl IntoIterator<Item = Introduction>) -> Result<(), Fault> {
+        let first = self.connections.len();
+        let mut introductions = introductions.into_iter();
+        // Handshakes: SUBSCRIBE packet to send after CONNACK, empty when none is due or it has been sent.
+        let mut subscribes: Vec<Option<Vec<u8>>> = Vec::new();
+        let mut unfinished = 0;
+        let mut exhausted = false;
+        while !exhausted || unfinished > 0 {
+            while !exhausted && unfinished < HANDSHAKES_MAX {
+                let Some(introduction) = introductions.next() else {
+                    exhausted = true;
+                    break;
+                };
+                self.introduce(&introduction)?;
+                subscribes.push(
+                    (!introduction.topic_filters.is_empty())
+                        .then(|| packet::subscribe(&introduction.topic_filters, introduction.qos)),
+                );
+                unfinished += 1;
+            }
+            if unfinished == 0 {
+                break;
+            }
+            let any_event = self.turn(None, |connections, buffer, index, readable, _| {
+                if !readable || index < first {
+                    return Ok(());
+                }
+                let connection = &mut connections[index];
+                connection.receive(buffer, |frame, output| {
+                    match frame.first_byte {
+                        packet::CONNACK => {
+                            require_success(frame.body.get(1).copied().ok_or(Fault::Malformed)?)?;
+                            match subscribes[index - first].take() {
+                                Some(subscribe) => output.extend_from_slice(&subscribe),
+                                None => unfinished -= 1,
+                            }
+                        }
+                        packet::SUBACK => {
+                            let property_bytes = usize::from(*frame.body.get(2).ok_or(Fault::Malformed)?);
+                            for &code in frame.body.get(3 + property_bytes..).ok_or(Fault::Malformed)? {
+                                require_success(code)?;
+                            }
+                            unfinished -= 1;
+                        }
+                        other => return Err(Fault::Unexpected(other)),
+                    }
+                    Ok(())
+                })?;
+                connection.flush()
+            })?;
+            if !any_event {
+                return Err(Fault::Stalled { messages: 0 });
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for events, at most `timeout` (or the stall time), and calls `on_event` with connection number, readable
+    /// and writable for each. Returns whether there were any.
+    pub fn turn(
+        &mut self,
+        timeout: Option<Duration>,
+        mut on_event: impl FnMut(&mut [Connection], &mut [u8], usize, bool, bool) -> Result<(), Fault>,
+    ) -> Result<bool, Fault> {
+        let deadline = Instant::now() + timeout.unwrap_or(self.stall_after);
+        loop {
+            match self.poll.poll(&mut self.events, Some(deadline.saturating_duration_since(Instant::now()))) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        }
+        for event in &self.events {
+            // The generator never closes its own side, so a closed one is the broker's doing. What it sent before is
+            // read first: it may say why.
+            let closed = event.is_read_closed() || event.is_error();
+            let readable = event.is_readable() || closed;
+            on_event(&mut self.connections, &mut self.buffer, index_of(event), readable, event.is_writable())?;
+            if closed {
+                return Err(Fault::ConnectionClosed);
+            }
+        }
+        Ok(!self.events.is_empty())
+    }
+
+    fn introduce(&mut self, introduction: &Introduction) -> Result<(), Fault> {
+        // A blocking connect to a listener with room in its backlog returns at once on loopback.
+        let stream = std::net::TcpStream::connect(self.address)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        let token = Token(self.connections.len());
+        self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        let output = packet::connect(&introduction.client_id, introduction.will.as_ref());
+        let mut connection = Connection { stream, output, written: 0, remainder: Vec::new() };
+        connection.flush()?;
+        // Thousands of idle connections need no output memory.
+        connection.output.shrink_to_fit();
+        self.connections.push(connection);
+        Ok(())
+    }
+}
+
+/// Turns a Reason Code of 0x80 and above into a fault.
+pub fn require_success(reason_code: u8) -> Result<(), Fault> {
+    if reason_code < 0x80 { Ok(()) } else { Err(Fault::Refused(reason_code)) }
+}
+
+fn index_of(event: &Event) -> usize {
+    event.token().0
+}

@@ -1,0 +1,195 @@
+//! The figures, each with what is done, its unit and the aim.
+
+use crate::load::{Plan, Shape};
+
+/// Payload of every message, in bytes.
+pub const PAYLOAD_BYTES: usize = 64;
+
+/// Connections opened and kept before memory is first read, so that what is built once is built.
+pub const IDLE_WARM_UP: u32 = 500;
+
+/// Connections the memory is shared among.
+pub const IDLE_COUNTED: u32 = 5_000;
+
+/// Connections opened for the price of a connect.
+pub const CONNECTS: u32 = 5_000;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub enum Measure {
+    /// Instructions in user mode per message, by callgrind.
+    Instructions {
+        /// The load.
+        plan: Plan,
+        /// Messages of the shorter of the two runs.
+        messages: u64,
+    },
+    /// Bytes of anonymous memory per connection that does nothing.
+    IdleBytes {
+        /// With one subscription of its own and a Will Message of 32 bytes.
+        subscription_and_will: bool,
+    },
+    /// CPU time of the broker per message delivered, as fast as it goes.
+    CpuPerDelivery {
+        /// The load.
+        plan: Plan,
+    },
+    /// CPU time of the broker per connection opened.
+    CpuPerConnect,
+}
+
+/// What Pantala wants to reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Aim {
+    /// At most this, in the figure's unit.
+    AtMost(f64),
+    /// At most this part of what mosquitto takes in the same run.
+    PartOfMosquitto(f64),
+}
+
+impl Aim {
+    /// The limit in the figure's unit; `None` when mosquitto was not measured.
+    pub fn limit(self, mosquitto: Option<f64>) -> Option<f64> {
+        match self {
+            Self::AtMost(limit) => Some(limit),
+            Self::PartOfMosquitto(part) => mosquitto.map(|value| value * part),
+        }
+    }
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Figure {
+    /// Short name, for `--only` and for result files.
+    pub id: &'static str,
+    /// What it is, in words.
+    pub title: &'static str,
+    /// Unit of the value.
+    pub unit: &'static str,
+    /// How it is taken.
+    pub measure: Measure,
+    /// What is wanted.
+    pub aim: Aim,
+}
+
+impl Figure {
+    /// Finds a figure by its id.
+    pub fn find(id: &str) -> Option<&'static Self> {
+        FIGURES.iter().find(|figure| figure.id.eq_ignore_ascii_case(id))
+    }
+
+    /// Its load, if it has one.
+    pub fn plan(&self) -> Option<&Plan> {
+        match &self.measure {
+            Measure::Instructions { plan, .. } | Measure::CpuPerDelivery { plan } => Some(plan),
+            Measure::IdleBytes { .. } | Measure::CpuPerConnect => None,
+        }
+    }
+}
+
+const fn plan(shape: Shape, qos: u8, window: u32, per_write: u32) -> Plan {
+    Plan { shape, qos, payload_bytes: PAYLOAD_BYTES, window, per_write }
+}
+
+/// All figures, in the order they are taken: the most robust first.
+pub const FIGURES: &[Figure] = &[
+    Figure {
+        id: "I1",
+        title: "user instructions, QoS 0, one message at a time",
+        unit: "instructions/message",
+        measure: Measure::Instructions { plan: plan(Shape::Pairs(1), 0, 1, 1), messages: 5_000 },
+        aim: Aim::AtMost(900.0),
+    },
+    Figure {
+        id: "I50",
+        title: "user instructions, QoS 0, 50 messages per write",
+        unit: "instructions/message",
+        measure: Measure::Instructions { plan: plan(Shape::Pairs(1), 0, 50, 50), messages: 20_000 },
+        aim: Aim::AtMost(350.0),
+    },
+    Figure {
+        id: "C1",
+        title: "user memory, idle connection",
+        unit: "bytes/connection",
+        measure: Measure::IdleBytes { subscription_and_will: false },
+        aim: Aim::AtMost(512.0),
+    },
+    Figure {
+        id: "C2",
+        title: "user memory, idle connection with a subscription and a will",
+        unit: "bytes/connection",
+        measure: Measure::IdleBytes { subscription_and_will: true },
+        aim: Aim::AtMost(800.0),
+    },
+    Figure {
+        id: "C4",
+        title: "connect, 64 at a time",
+        unit: "CPU µs/connect",
+        measure: Measure::CpuPerConnect,
+        aim: Aim::AtMost(30.0),
+    },
+    Figure {
+        id: "R2",
+        title: "100 pairs, QoS 0, one message per write and read",
+        unit: "CPU µs/message",
+        measure: Measure::CpuPerDelivery { plan: plan(Shape::Pairs(100), 0, 1, 1) },
+        aim: Aim::AtMost(6.0),
+    },
+    Figure {
+        id: "R3",
+        title: "100 pairs, QoS 0, 50 messages per write",
+        unit: "CPU µs/message",
+        measure: Measure::CpuPerDelivery { plan: plan(Shape::Pairs(100), 0, 200, 50) },
+        aim: Aim::AtMost(0.45),
+    },
+    Figure {
+        id: "R4-q1",
+        title: "100 pairs, QoS 1, 10 in flight",
+        unit: "CPU µs/message",
+        measure: Measure::CpuPerDelivery { plan: plan(Shape::Pairs(100), 1, 10, 10) },
+        aim: Aim::AtMost(1.8),
+    },
+    Figure {
+        id: "R4-q2",
+        title: "100 pairs, QoS 2, 10 in flight",
+        unit: "CPU µs/message",
+        measure: Measure::CpuPerDelivery { plan: plan(Shape::Pairs(100), 2, 10, 10) },
+        aim: Aim::AtMost(3.6),
+    },
+    Figure {
+        id: "R10",
+        title: "fan-in, 200 publishers to one wildcard subscriber, QoS 0",
+        unit: "CPU µs/message",
+        measure: Measure::CpuPerDelivery { plan: plan(Shape::FanIn { publishers: 200 }, 0, 50, 25) },
+        aim: Aim::PartOfMosquitto(0.1),
+    },
+    Figure {
+        id: "R7",
+        title: "fan-out, 5 publishers to 1 000 subscribers each, QoS 0",
+        unit: "CPU µs/delivery",
+        measure: Measure::CpuPerDelivery { plan: plan(Shape::FanOut { publishers: 5, subscribers: 1_000 }, 0, 20, 10) },
+        aim: Aim::PartOfMosquitto(0.1),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_load_can_fill_its_write_and_every_id_is_used_once() {
+        for (index, figure) in FIGURES.iter().enumerate() {
+            assert!(FIGURES[..index].iter().all(|other| other.id != figure.id), "{}", figure.id);
+            if let Some(plan) = figure.plan() {
+                assert!(plan.per_write <= plan.window && plan.payload_bytes >= crate::packet::STAMP_BYTES);
+            }
+        }
+    }
+
+    #[test]
+    fn an_aim_beside_mosquitto_needs_mosquitto() {
+        assert_eq!(Aim::PartOfMosquitto(0.1).limit(Some(8.0)), Some(0.8));
+        assert_eq!(Aim::PartOfMosquitto(0.1).limit(None), None);
+        assert_eq!(Aim::AtMost(512.0).limit(None), Some(512.0));
+    }
+}

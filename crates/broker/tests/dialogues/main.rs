@@ -1,0 +1,17 @@
+//! The core under test: scripted clients, a virtual clock, one to three workers in one thread, stores that wait or fail.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+#![allow(clippy::print_stderr, reason = "a failing dialogue says with which seed it failed")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod aliases;
+mod delivery;
+mod durability;
+mod limits;
+mod model;
+mod retained;
+mod sessions;
+mod shared;
+mod subscriptions;
+mod wills;

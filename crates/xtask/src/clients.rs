@@ -1,0 +1,253 @@
+//! The step `clients`: real client libraries, driven in their own languages against the broker.
+//!
+//! The drivers are in `clients/`. Each takes the broker's address and prints `ok NAME` or `not ok NAME: WHY` for every
+//! check. Here they are given what they need, run beside each other, and counted.
+
+mod install;
+
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+use crate::ClientsArguments;
+use crate::broker::{Broker, Start};
+use crate::cargo;
+use crate::process::Guarded;
+use crate::step::{Counts, Failure};
+use crate::workspace::Workspace;
+
+/// The most one driver may take for all its checks; half a minute is usual.
+const DRIVER_SECONDS_MAX: u64 = 300;
+
+/// A client library, or the programs of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Client {
+    /// mosquitto_sub, mosquitto_pub, mosquitto_rr from Debian.
+    MosquittoClients,
+    /// paho-mqtt from PyPI.
+    PahoMqtt,
+    /// aiomqtt from PyPI.
+    Aiomqtt,
+    /// MQTT.js from npm.
+    Mqttjs,
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Client::MosquittoClients => "mosquitto-clients",
+            Client::PahoMqtt => "paho-mqtt",
+            Client::Aiomqtt => "aiomqtt",
+            Client::Mqttjs => "MQTT.js",
+        })
+    }
+}
+
+/// A client that can be run: a program and the driver it runs.
+pub struct Driver {
+    /// Which one.
+    pub client: Client,
+    /// The interpreter.
+    pub program: PathBuf,
+    /// The driver's file.
+    pub script: PathBuf,
+}
+
+/// Runs the checks of every client against a broker with one worker, then against one with two.
+pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts, Failure> {
+    let wanted = if arguments.client.is_empty() { Client::value_variants() } else { &arguments.client[..] };
+    let mut counts = Counts::default();
+    let mut drivers = Vec::new();
+    for (client, driver) in install::prepare(workspace, wanted) {
+        match driver {
+            Ok(driver) => drivers.push(driver),
+            Err(why) if workspace.is_ci => {
+                println!("{client} / FAILED: {why}");
+                counts.failed += 1;
+            }
+            Err(why) => {
+                println!("{client} / skipped: {why}");
+                counts.skipped += 1;
+            }
+        }
+    }
+    if drivers.is_empty() {
+        return Ok(counts);
+    }
+
+    if let Some(address) = arguments.broker {
+        counts += run_drivers(&drivers, arguments, &address.ip().to_string(), address.port());
+        return Ok(counts);
+    }
+    let executable = match &arguments.executable {
+        Some(executable) => executable.clone(),
+        None => {
+            cargo::build_release(workspace, &["pantala"])?;
+            workspace.release_executable("pantala")
+        }
+    };
+    for workers in [1, 2] {
+        let start = Start { executable: &executable, workers, configuration: None };
+        let broker = Broker::start(workspace, &start)?;
+        println!("-- {} at {}", broker.title, broker.address);
+        let results = run_drivers(&drivers, arguments, &broker.address.ip().to_string(), broker.address.port());
+        if results.failed > 0 {
+            println!("{}", broker.last_words());
+        }
+        counts += results;
+        let ended = broker.stop();
+        if let Err(failure) = &ended {
+            println!("{failure}");
+        }
+        counts += Counts::of(ended.is_ok());
+    }
+    Ok(counts)
+}
+
+/// All drivers at once: they wait for the broker most of the time, and their topics are their own.
+fn run_drivers(drivers: &[Driver], arguments: &ClientsArguments, host: &str, port: u16) -> Counts {
+    let mut counts = Counts::default();
+    thread::scope(|scope| {
+        let running: Vec<_> = drivers
+            .iter()
+            .map(|driver| (driver, scope.spawn(|| run_driver(driver, arguments.check.as_deref(), host, port))))
+            .collect();
+        for (driver, result) in running {
+            counts += match result.join() {
+                Ok(Ok(counts)) => counts,
+                Ok(Err(failure)) => {
+                    println!("{} / FAILED: {failure}", driver.client);
+                    Counts::of(false)
+                }
+                Err(_) => Counts::of(false),
+            };
+        }
+    });
+    counts
+}
+
+/// What a driver says about one check.
+#[derive(Debug, PartialEq, Eq)]
+enum Line<'a> {
+    Ok { name: &'a str },
+    NotOk { name_and_why: &'a str },
+    Other,
+}
+
+impl Line<'_> {
+    fn parse(line: &str) -> Line<'_> {
+        match (line.strip_prefix("ok "), line.strip_prefix("not ok ")) {
+            (Some(name), _) => Line::Ok { name },
+            (_, Some(name_and_why)) => Line::NotOk { name_and_why },
+            _ => Line::Other,
+        }
+    }
+}
+
+fn run_driver(driver: &Driver, check: Option<&str>, host: &str, port: u16) -> Result<Counts, Failure> {
+    let name = driver.script.display();
+    let mut command = Command::new(&driver.program);
+    command.arg(&driver.script).arg(host).arg(port.to_string());
+    if let Some(check) = check {
+        command.args(["--only", check]);
+    }
+    // No compiled copies of the drivers in the checkout, and no settings of the person's own.
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env_remove("NODE_OPTIONS").env_remove("PYTHONPATH");
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| Failure::io(driver.program.display(), &error))?;
+    let mut child = Guarded::new(child);
+    let output = child.child().stdout.take().ok_or_else(|| Failure(format!("{name} has no output")))?;
+    let (sender, lines) = mpsc::channel();
+    // Ends with the driver, whose end closes the pipe.
+    thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+
+    let deadline = Instant::now() + Duration::from_secs(DRIVER_SECONDS_MAX);
+    let mut counts = Counts::default();
+    loop {
+        let line = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                println!("{} / FAILED: {name} was not done after {DRIVER_SECONDS_MAX} s", driver.client);
+                counts.failed += 1;
+                return Ok(counts);
+            }
+        };
+        match Line::parse(&line) {
+            Line::Ok { name } => {
+                println!("{} / {name} ... ok", driver.client);
+                counts.passed += 1;
+            }
+            Line::NotOk { name_and_why } => {
+                println!("{} / {name_and_why} ... FAILED", driver.client);
+                counts.failed += 1;
+            }
+            Line::Other => println!("{} says: {line}", driver.client),
+        }
+    }
+    let status =
+        child.wait_until(deadline).ok_or_else(|| Failure(format!("{name} has closed its output but does not end")))?;
+    // A driver that breaks off has not made all its checks, whatever it printed before.
+    let expected = if counts.failed > 0 { Some(1) } else { Some(0) };
+    // With a text that no check's name contains it has nothing to do.
+    let nothing_chosen = check.is_some() && status.code() == Some(2) && counts == Counts::default();
+    if status.code() != expected && !nothing_chosen {
+        println!("{} / FAILED: {name} ended with {status}, after {counts}", driver.client);
+        counts.failed += 1;
+    } else if counts == Counts::default() && !nothing_chosen {
+        println!("{} / FAILED: {name} made no check", driver.client);
+        counts.failed += 1;
+    }
+    Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn lines_of_drivers_are_read() {
+        assert_eq!(Line::parse("ok MQTT 5.0: Will"), Line::Ok { name: "MQTT 5.0: Will" });
+        assert_eq!(Line::parse("not ok A: expected 1"), Line::NotOk { name_and_why: "A: expected 1" });
+        assert_eq!(Line::parse("okay"), Line::Other);
+    }
+
+    fn run_script(text: &str) -> Counts {
+        let folder = std::env::temp_dir().join(format!("pantala-xtask-{}-{}", std::process::id(), text.len()));
+        std::fs::write(&folder, text).expect("a temporary file can be written");
+        let driver = Driver { client: Client::Mqttjs, program: Path::new("sh").into(), script: folder.clone() };
+        let counts = run_driver(&driver, None, "127.0.0.1", 1).expect("sh runs");
+        std::fs::remove_file(folder).expect("the file is there");
+        counts
+    }
+
+    #[test]
+    fn a_driver_is_counted_by_its_lines() {
+        assert_eq!(run_script("echo ok a; echo ok b"), Counts { passed: 2, failed: 0, skipped: 0 });
+        assert_eq!(run_script("echo ok a; echo not ok b: why; exit 1"), Counts { passed: 1, failed: 1, skipped: 0 });
+    }
+
+    #[test]
+    fn a_driver_that_breaks_off_or_does_nothing_has_failed() {
+        assert_eq!(run_script("echo ok a; exit 3"), Counts { passed: 1, failed: 1, skipped: 0 });
+        assert_eq!(run_script("echo ok a; kill -9 $$"), Counts { passed: 1, failed: 1, skipped: 0 });
+        assert_eq!(run_script("true"), Counts { passed: 0, failed: 1, skipped: 0 });
+    }
+}
