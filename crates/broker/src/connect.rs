@@ -275,7 +275,6 @@ impl<S: Store> Core<S> {
             found = None;
         }
         let session_present = found.is_some();
-        let session_key = found.unwrap_or_else(|| self.begin_session(client_id));
 
         let wanted_expiry = match (connect.version.is_v5(), connect.clean_start) {
             (true, _) => connect.properties.session_expiry_interval.unwrap_or(0),
@@ -283,7 +282,14 @@ impl<S: Store> Core<S> {
             (false, false) => NEVER,
         };
         let expiry_interval = cap_expiry(&self.settings, wanted_expiry);
+        let recorded = expiry_interval > 0 || found.is_some_and(|old| self.sessions[old as usize].recorded);
+        if recorded {
+            // Before anything is changed: should the store panic, no Session is left pointing at this connection.
+            self.store.append(Record::Session { client_id, expiry_interval });
+        }
+        let session_key = found.unwrap_or_else(|| self.begin_session(client_id));
         let session = &mut self.sessions[session_key as usize];
+        session.recorded = recorded;
         session.connection = Some(key);
         session.expiry_interval = expiry_interval;
         session.expires_at = None;
@@ -291,9 +297,6 @@ impl<S: Store> Core<S> {
         session.will = connect.will.as_ref().map(|will| Box::new(keep_will(will)));
         if let Some(timer) = session.timer.take() {
             self.timers.cancel(timer);
-        }
-        if expiry_interval > 0 {
-            self.store.append(Record::Session { client_id, expiry_interval });
         }
 
         let keep_alive_max = self.settings.keep_alive_max;

@@ -59,8 +59,22 @@ pub(crate) struct Connection {
     pub(crate) packet_bytes_max: u32,
     /// QoS 1 and 2 messages it may have unacknowledged.
     pub(crate) window: u16,
+    /// Where its last plain PUBLISH went.
+    pub(crate) route: Option<Box<Route>>,
     /// What few connections need.
     pub(crate) extras: Option<Box<Extras>>,
+}
+
+/// Where the plain PUBLISH packets of one connection go that begin with the same Topic Name: most publishers have one or
+/// two, and need no look into the filter tree while no subscription changes.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// [`FilterTree::changes`](pantala_router::FilterTree::changes) when it was found.
+    pub(crate) changes: u64,
+    /// The only receiver.
+    pub(crate) session: SessionKey,
+    /// How the body of such a packet begins: Topic Name with its length, and in MQTT 5 no properties.
+    pub(crate) body_start: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -131,6 +145,7 @@ impl Connection {
             stalled_since: None,
             timer: None,
             packet_bytes_max: u32::MAX,
+            route: None,
             window: u16::MAX,
             extras: None,
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashTable;
-use pantala_proto::{Disconnect, Packet, PacketType, PlainPublish, Publish, ReasonCode, frame};
+use pantala_proto::{Disconnect, Packet, PacketId, PacketType, PlainPublish, Publish, ReasonCode, frame};
 use pantala_router::{FilterTree, RetainedIndex};
 use pantala_session::Instant;
 use pantala_store::{Position, Record, Store};
@@ -120,6 +120,11 @@ pub(crate) struct Pending {
 pub(crate) enum Then {
     /// A held answer has one confirmation more.
     Held { connection: ConnectionKey, generation: u32, number: u32 },
+    /// The others have passed on what they had: a look at Retained Messages may go on.
+    Flushed { session: SessionKey, generation: u32 },
+    /// A QoS 2 message that was refused does not keep its Packet Identifier (v5 MQTT-4.3.3-9), whether or not its
+    /// connection is still there.
+    Release { session: SessionKey, generation: u32, packet_id: PacketId },
     /// Confirm to the worker that asked.
     Confirm { worker: WorkerId, token: u32 },
 }
@@ -179,6 +184,8 @@ pub struct Core<S> {
     pub(crate) replaying: VecDeque<(SessionKey, u32)>,
     pub(crate) timers: Timers<Timer>,
     pub(crate) retained_sweep: Option<pantala_router::Cursor>,
+    /// Retained Messages here that expire some day: without any nothing has to be looked through.
+    pub(crate) retained_expiring: usize,
     pub(crate) outboxes: Vec<Outbox>,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) events: VecDeque<Event>,
@@ -230,6 +237,7 @@ impl<S: Store> Core<S> {
             replaying: VecDeque::new(),
             timers: Timers::new(),
             retained_sweep: None,
+            retained_expiring: 0,
             outboxes: (0..workers).map(|_| Outbox::new(options.worker)).collect(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -296,7 +304,9 @@ impl<S: Store> Core<S> {
     pub fn lost(&mut self, now: Instant, key: ConnectionKey) {
         self.end(now, key, End::Lost, None);
         // There is nothing left to be closed.
-        self.actions.retain(|action| *action != Action::Close(key));
+        self.actions.retain(|action| match action {
+            Action::Close(connection) | Action::HandOver { connection, .. } => *connection != key,
+        });
         self.closed(key);
     }
 
@@ -316,7 +326,8 @@ impl<S: Store> Core<S> {
     pub fn wrote(&mut self, now: Instant, key: ConnectionKey, count: usize) -> usize {
         let Some(connection) = self.connections.get_mut(key as usize) else { return 0 };
         connection.output.wrote(&mut self.pool, count);
-        if connection.output.pending() > 0 {
+        let pending = connection.output.pending();
+        if pending > 0 {
             if connection.stalled_since.is_some() {
                 connection.stalled_since = Some(now);
             }
@@ -328,9 +339,10 @@ impl<S: Store> Core<S> {
                 && self.sessions.get(session as usize).is_some_and(|session| session.has_waiting(window))
             {
                 self.pump(now, session);
+                return self.pending_output(key);
             }
         }
-        self.pending_output(key)
+        pending
     }
 
     /// The socket takes no more for now.
@@ -435,6 +447,7 @@ impl<S: Store> Core<S> {
     }
 
     /// The next thing to do about a connection.
+    #[inline]
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
@@ -460,14 +473,32 @@ impl<S: Store> Core<S> {
         self.timers.next_deadline().map(|deadline| Instant(deadline.saturating_add(1)))
     }
 
-    /// Whether [`Core::take_dirty`] has something to give.
+    /// Whether [`Core::take_dirty`] or [`Core::take_batch`] has something to give. Writing to a connection may bring both.
     pub fn has_output(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || self.outboxes.iter().any(|outbox| !outbox.is_empty())
     }
 
     /// A panic in work that no one connection was the cause of.
     pub fn count_panic(&mut self) {
         self.counters.panics += 1;
+    }
+
+    /// Whether [`Core::next_action`] has something to give.
+    #[inline]
+    pub fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
+    /// Whether [`Core::next_event`] has something to give.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Whether [`Core::tick`] has Retained Messages to send.
+    #[inline]
+    pub fn has_replays(&self) -> bool {
+        !self.replaying.is_empty()
     }
 
     /// Counters since the start.
@@ -530,9 +561,21 @@ impl<S: Store> Core<S> {
         connection.keep_alive.packet_received(now);
         let (phase, version) = (connection.phase, connection.version);
         let flow = if is_publish && phase == Phase::Connected {
+            if let Some(route) = &connection.route
+                && first_byte == PLAIN_PUBLISH
+                && frame.body.starts_with(&route.body_start)
+                && route.changes == self.tree.changes()
+            {
+                let session = route.session;
+                if self.forward_plain(session, version, &bytes[..frame.packet_bytes]) {
+                    self.counters.publish_received += 1;
+                    return Step::Consumed(frame.packet_bytes);
+                }
+            }
+            let Some(connection) = self.connections.get_mut(key as usize) else { return Step::Stop };
             if let Some(session) = connection.session
                 && let Some(plain) = PlainPublish::decode(version, first_byte, frame.body)
-                && self.publish_plain(now, session, version, &plain, &bytes[..frame.packet_bytes])
+                && self.publish_plain(now, key, session, version, &plain, &bytes[..frame.packet_bytes])
             {
                 return Step::Consumed(frame.packet_bytes);
             }
@@ -610,6 +653,10 @@ impl<S: Store> Core<S> {
                     return self.end(now, key, PROTOCOL_ERROR, Some(R::ProtocolError));
                 }
                 session.expiry_interval = cap_expiry(&self.settings, seconds);
+                if session.recorded {
+                    let (client_id, expiry_interval) = (&*session.client_id, session.expiry_interval);
+                    self.store.append(Record::Session { client_id, expiry_interval });
+                }
             }
             if server_only || disconnect.server_reference.is_some() {
                 return self.end(now, key, PROTOCOL_ERROR, Some(R::ProtocolError));
@@ -765,8 +812,10 @@ impl<S: Store> Core<S> {
     /// Ends a Session with all it holds. Its Will, if it has not gone out, goes out now (v5 MQTT-3.1.2-8).
     pub(crate) fn end_session(&mut self, now: Instant, key: SessionKey) {
         self.publish_will(now, key);
-        let filters: Vec<(Box<str>, Subscription)> =
+        let mut filters: Vec<(Box<str>, Subscription)> =
             self.sessions[key as usize].subscriptions.take().map_or_else(Vec::new, |map| map.into_iter().collect());
+        // In an order that is the same in every run, so that a seed replays what follows.
+        filters.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         for (filter, subscription) in filters {
             self.remove_subscription(now, key, &filter, subscription);
         }
@@ -779,7 +828,7 @@ impl<S: Store> Core<S> {
             entry.remove();
         }
         self.totals.sessions.fetch_sub(1, Ordering::Relaxed);
-        if session.is_persistent() {
+        if session.recorded {
             self.store.append(Record::SessionEnded { client_id: &session.client_id });
         }
         self.hand_on(now, session);
@@ -792,7 +841,7 @@ impl<S: Store> Core<S> {
         for (stage, _, queued) in outbound.into_undelivered() {
             let begun = stage.is_some_and(|stage| stage != pantala_session::Stage::AwaitPubAck);
             match queued.group {
-                Some(group) if !begun => self.dispatch(now, group, &queued.message.incoming()),
+                Some(group) if !begun => drop(self.dispatch(now, group, &queued.message.incoming())),
                 _ => self.counters.dropped_session_ended += 1,
             }
         }
@@ -996,6 +1045,15 @@ impl<S: Store> Core<S> {
                     let frame = Frame::Done { token, refused: pending.refused, written: self.written() };
                     self.outboxes[usize::from(worker.0)].control(frame);
                 }
+                Then::Flushed { session, generation } => self.flushed(session, generation, token),
+                Then::Release { session, generation, packet_id } => {
+                    if pending.refused
+                        && let Some(session) = self.sessions.get_mut(session as usize)
+                        && session.generation == generation
+                    {
+                        session.inbound.release(packet_id);
+                    }
+                }
                 Then::Held { connection, generation, number } => {
                     self.held_confirmed(connection, generation, number, pending.refused);
                 }
@@ -1008,19 +1066,14 @@ impl<S: Store> Core<S> {
         if connection.generation != generation {
             return;
         }
-        let (version, session) = (connection.version, connection.session);
+        let version = connection.version;
         let Some(extras) = &mut connection.extras else { return };
         let Some(held) = extras.held.iter_mut().find(|held| held.number == number) else { return };
         held.waiting = held.waiting.saturating_sub(1);
-        if refused && let Answer::Acknowledgement(_, packet_id, code) = &mut held.answer {
+        if refused && let Answer::Acknowledgement(_, _, code) = &mut held.answer {
             *code = ReasonCode::QuotaExceeded;
-            let packet_id = *packet_id;
             if !version.is_v5() {
                 held.answer = Answer::Nothing;
-            }
-            // A refused QoS 2 message does not keep its Packet Identifier (v5 MQTT-4.3.3-9).
-            if let Some(session) = session.and_then(|session| self.sessions.get_mut(session as usize)) {
-                session.inbound.release(packet_id);
             }
         }
         self.release_held(key);
@@ -1099,7 +1152,9 @@ impl<S: Store> Core<S> {
                 let message = Batch::unpack(bytes, message);
                 self.deliver_to_member(now, member, grant, group, &message);
             }
-            Frame::Redispatch { group, message } => self.dispatch(now, group, &Batch::unpack(bytes, message)),
+            Frame::Redispatch { group, message } => {
+                self.dispatch(now, group, &Batch::unpack(bytes, message));
+            }
             Frame::Interest { filter, wanted, token } => {
                 let grant = Grant::new(pantala_proto::SubscriptionOptions::default(), None);
                 if wanted {
@@ -1127,6 +1182,10 @@ impl<S: Store> Core<S> {
             Frame::Presence { whole_filter, member, connected } => {
                 self.groups.set_connected(&whole_filter, member, connected);
             }
+            Frame::Flush { token } => {
+                let frame = Frame::Done { token, refused: false, written: self.written() };
+                self.outboxes[usize::from(from.0)].control(frame);
+            }
             Frame::Query { token, filter, cursor, cutoffs } => {
                 self.answer_query(now, from, token, &filter, *cursor, &cutoffs);
             }
@@ -1146,14 +1205,19 @@ impl<S: Store> Core<S> {
     }
 
     /// A member's message for a group: at its home another member is chosen, elsewhere its home is told.
-    pub(crate) fn dispatch(&mut self, now: Instant, group: GroupId, message: &crate::message::Incoming<'_>) {
+    pub(crate) fn dispatch(
+        &mut self,
+        now: Instant,
+        group: GroupId,
+        message: &crate::message::Incoming<'_>,
+    ) -> Position {
         if group.home == self.worker {
-            self.dispatch_here(now, group.number, message);
-        } else {
-            let batch = self.outboxes[usize::from(group.home.0)].messages();
-            let message = batch.pack(message);
-            batch.frames.push(Frame::Redispatch { group, message });
+            return self.dispatch_here(now, group.number, message);
         }
+        let batch = self.outboxes[usize::from(group.home.0)].messages();
+        let message = batch.pack(message);
+        batch.frames.push(Frame::Redispatch { group, message });
+        Position::default()
     }
 
     fn stash(&mut self, key: ConnectionKey, input: Vec<u8>, needed: usize) {
@@ -1166,7 +1230,8 @@ impl<S: Store> Core<S> {
     fn hand_over(&mut self, key: ConnectionKey, to: WorkerId, input: Vec<u8>) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         connection.phase = Phase::Closing;
-        // It opens and closes once more where it goes.
+        // It opens, closes and is read once more where it goes.
+        self.counters.bytes_received -= input.len() as u64;
         self.counters.connections_opened -= 1;
         self.counters.connections_closed = self.counters.connections_closed.wrapping_sub(1);
         self.actions.push_back(Action::HandOver { connection: key, to, input });
@@ -1179,6 +1244,8 @@ pub(crate) fn cap_expiry(settings: &Settings, seconds: u32) -> u32 {
 }
 
 const CONNECT_FIRST_BYTE: u8 = 0x10;
+/// PUBLISH at QoS 0 without RETAIN.
+const PLAIN_PUBLISH: u8 = 0x30;
 const PROTOCOL_ERROR: End = End::Reason(ReasonCode::ProtocolError);
 /// Answers of one connection that may wait for the store or other workers; with so many, reading from it pauses.
 const HELD_MAX: usize = 10_000;

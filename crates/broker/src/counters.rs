@@ -63,6 +63,8 @@ counters! {
     dropped_too_large_for_client,
     /// Messages dropped: their Session ended before they were delivered.
     dropped_session_ended,
+    /// QoS 0 messages not kept for Sessions whose client was absent.
+    dropped_client_absent,
     /// Messages dropped: no member was left in the Shared Subscription.
     dropped_no_member,
     /// Messages dropped: their payload was larger than `payload_bytes_max`.

@@ -70,6 +70,9 @@ pub(crate) enum Frame {
     Leave { whole_filter: Box<str>, member: Member },
     /// A member's client has come or gone.
     Presence { whole_filter: Box<str>, member: Member, connected: bool },
+    /// Asks for confirmation that all that was for anybody has been passed on, which it has by the time that the
+    /// confirmation arrives.
+    Flush { token: u32 },
     /// Asks for Retained Messages.
     Query { token: u32, filter: Box<str>, cursor: Box<Cursor>, cutoffs: Box<[u64]> },
     /// One that was asked for.
@@ -139,6 +142,10 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(crate) fn new(from: WorkerId) -> Self {
         Self { batches: [Batch::new(from), Batch::new(from), Batch::new(from)] }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.iter().all(Batch::is_empty)
     }
 
     pub(crate) fn messages(&mut self) -> &mut Batch {

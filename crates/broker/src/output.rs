@@ -150,7 +150,9 @@ impl Output {
     pub(crate) fn clear(&mut self, pool: &mut BufferPool) {
         pool.give(std::mem::take(&mut self.bytes));
         self.start = 0;
-        self.splices = None;
+        if self.splices.is_some() {
+            self.splices = None;
+        }
         self.pending = 0;
     }
 }

@@ -9,7 +9,7 @@ use pantala_proto::{
 use pantala_session::{AckError, Acknowledged, ExactlyOnce, Instant};
 use pantala_store::{Position, Record, Store};
 
-use crate::connection::Answer;
+use crate::connection::{Answer, Route};
 use crate::core::{Core, Flow, Then};
 use crate::message::{Incoming, Queued};
 use crate::session::SessionKey;
@@ -32,6 +32,7 @@ impl<S: Store> Core<S> {
     pub(crate) fn publish_plain(
         &mut self,
         now: Instant,
+        key: ConnectionKey,
         publisher: SessionKey,
         version: ProtocolVersion,
         plain: &PlainPublish<'_>,
@@ -45,8 +46,25 @@ impl<S: Store> Core<S> {
         }
         let Ok(permit) = access::publish(plain.topic_name) else { return false };
         self.counters.publish_received += 1;
-        self.route_plain(now, publisher, version, plain, packet, permit);
+        if let Some(session) = self.route_plain(now, publisher, version, plain, packet, permit) {
+            self.remember_route(key, session, version, plain.topic_name);
+        }
         true
+    }
+
+    /// The next message on the same topic goes to the same Session, as long as no subscription changes.
+    fn remember_route(&mut self, key: ConnectionKey, session: SessionKey, version: ProtocolVersion, topic_name: &str) {
+        let changes = self.tree.changes();
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let empty = || Box::new(Route { changes, session, body_start: Vec::new() });
+        let route = connection.route.get_or_insert_with(empty);
+        (route.changes, route.session) = (changes, session);
+        route.body_start.clear();
+        route.body_start.extend_from_slice(&(topic_name.len() as u16).to_be_bytes());
+        route.body_start.extend_from_slice(topic_name.as_bytes());
+        if version.is_v5() {
+            route.body_start.push(0);
+        }
     }
 
     fn publish_by_alias(&mut self, now: Instant, key: ConnectionKey, publish: &Publish<'_>, alias: NonZeroU16) -> Flow {
@@ -111,9 +129,11 @@ impl<S: Store> Core<S> {
             }
             Delivery::ExactlyOnce { packet_id, .. } => {
                 if self.sessions[session as usize].inbound.is_open(packet_id) {
-                    // A repeat: acknowledged once more, not routed once more (v5 MQTT-4.3.3-10).
+                    // A repeat: acknowledged once more, not routed once more (v5 MQTT-4.3.3-10), and not before what was
+                    // recorded for the first one is safe, hence the record once more.
+                    let position = self.record_exactly_once(session, packet_id);
                     let answer = Answer::Acknowledgement(AcknowledgementKind::PubRec, packet_id, ReasonCode::Success);
-                    self.answer(key, Position::default(), 0, answer);
+                    self.answer(key, position, 0, answer);
                     return Flow::Continue;
                 }
                 if let Err(flow) = self.check_receive_maximum(now, key, session) {
@@ -170,6 +190,9 @@ impl<S: Store> Core<S> {
     /// MQTT 5 clients that send more than our Receive Maximum at once are cut off (v5 section 4.9).
     fn check_receive_maximum(&mut self, now: Instant, key: ConnectionKey, session: SessionKey) -> Result<(), Flow> {
         let connection = &self.connections[key as usize];
+        if !connection.version.is_v5() {
+            return Ok(());
+        }
         let held = connection.extras.as_ref().map_or(0, |extras| {
             let at_least_once = |held: &&crate::connection::Held| {
                 matches!(held.answer, Answer::Acknowledgement(AcknowledgementKind::PubAck, ..))
@@ -177,7 +200,7 @@ impl<S: Store> Core<S> {
             extras.held.iter().filter(at_least_once).count()
         });
         let open = self.sessions[session as usize].inbound.len() + held;
-        if connection.version.is_v5() && open >= usize::from(self.settings.receive_maximum) {
+        if open >= usize::from(self.settings.receive_maximum) {
             return Err(self.break_off(now, key, ReasonCode::ReceiveMaximumExceeded));
         }
         Ok(())
@@ -217,13 +240,9 @@ impl<S: Store> Core<S> {
         }
         let mut position = routed.position;
         if exactly_once {
-            let session = &mut self.sessions[session as usize];
-            let first = session.inbound.publish(packet_id);
+            let first = self.sessions[session as usize].inbound.publish(packet_id);
             debug_assert_eq!(first, ExactlyOnce::First);
-            if session.is_persistent() {
-                let record = Record::ExactlyOnceOpen { client_id: &session.client_id, packet_id: packet_id.number() };
-                position = self.store.append(record).max(position);
-            }
+            position = self.record_exactly_once(session, packet_id).max(position);
         }
         let code = if routed.receivers > 0 { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
         let waiting = u16::from(routed.confirmation.is_some());
@@ -232,9 +251,23 @@ impl<S: Store> Core<S> {
             && let Some(pending) = self.pending.get_mut(&token)
         {
             let generation = self.connections[key as usize].generation;
+            if exactly_once {
+                let generation = self.sessions[session as usize].generation;
+                pending.then.push(Then::Release { session, generation, packet_id });
+            }
             pending.then.push(Then::Held { connection: key, generation, number });
         }
         Flow::Continue
+    }
+
+    /// Tells the store of an open Packet Identifier of a persistent Session.
+    fn record_exactly_once(&mut self, session: SessionKey, packet_id: PacketId) -> Position {
+        let session = &self.sessions[session as usize];
+        if !session.is_persistent() {
+            return Position::default();
+        }
+        let client_id = &session.client_id;
+        self.store.append(Record::ExactlyOnceOpen { client_id, packet_id: packet_id.number() })
     }
 
     /// PUBACK, PUBREC, PUBREL or PUBCOMP.
@@ -247,7 +280,8 @@ impl<S: Store> Core<S> {
         if packet.kind == AcknowledgementKind::PubRel {
             let mut position = Position::default();
             let known = session.inbound.release(packet_id);
-            if known && session.is_persistent() {
+            // Once more if it is a repeat: the record of the first one may not be safe yet.
+            if session.is_persistent() {
                 let client_id = &session.client_id;
                 let record = Record::ExactlyOnceReleased { client_id, packet_id: packet_id.number() };
                 position = self.store.append(record);

@@ -6,6 +6,11 @@
 //! What is written while this goes on comes live, and must not come again: each write has a number, counted by the worker
 //! whose client wrote it, and each subscription knows for each worker the number after which its writes are delivered
 //! live. What is older is all that is sent for the subscription.
+//!
+//! The index of another worker may lag behind what has come live from a third, so that a message it still holds would come
+//! after the one that replaced it. Hence before each look the other workers are asked to pass on what they have for
+//! anybody: what came live before has arrived in every index then, and what comes live from there on is noted until the
+//! look is over, and its topics left out.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,10 +18,10 @@ use std::sync::atomic::Ordering;
 
 use pantala_router::{Cursor, Scan, topic_matches};
 use pantala_session::Instant;
-use pantala_store::{Record, Store};
+use pantala_store::{Position, Record, Store};
 
 use crate::WorkerId;
-use crate::core::{Core, Timer};
+use crate::core::{Core, Then, Timer};
 use crate::mailbox::{Batch, Frame};
 use crate::message::{Incoming, Message};
 use crate::session::{Grant, Session, SessionKey};
@@ -41,6 +46,13 @@ pub(crate) struct Retained {
     number: u64,
 }
 
+impl Retained {
+    /// 1 if it expires some day, else 0: for counting those that do.
+    fn expires(&self) -> usize {
+        usize::from(self.message.incoming().expires_at.is_some())
+    }
+}
+
 /// A subscription whose Retained Messages are being sent.
 #[derive(Debug)]
 pub(crate) struct Replay {
@@ -53,10 +65,21 @@ pub(crate) struct Replay {
     announcement: Option<u32>,
     /// The worker whose index is being read.
     worker: u8,
-    /// The query to that worker that is under way.
-    asked: Option<u32>,
-    /// Topics on which a retained message came live while a query was under way: what the answer has for them is older.
+    look: Look,
+    /// Topics on which a retained message came live during the present look: what the index has for them is older.
     live: Vec<Box<str>>,
+}
+
+/// How far one look into an index has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    NotBegun,
+    /// The other workers are passing on what they have; they confirm with this token.
+    Flushing(u32),
+    /// They have.
+    Flushed,
+    /// The query with this token is under way.
+    Asked(u32),
 }
 
 /// A query to another worker: which Session wants the answer.
@@ -69,9 +92,9 @@ pub(crate) struct Query {
 impl Replay {
     /// A subscription that is made now; `seen` are the numbers of the last writes of each worker that were matched here.
     pub(crate) fn new(filter: &str, grant: Grant, seen: &[u64], announcement: Option<u32>) -> Self {
-        let (cursor, live) = (Cursor::new(), Vec::new());
+        let (cursor, live, look) = (Cursor::new(), Vec::new(), Look::NotBegun);
         let cutoffs = seen.into();
-        Self { filter: filter.into(), grant, cursor, cutoffs, announcement, worker: 0, asked: None, live }
+        Self { filter: filter.into(), grant, cursor, cutoffs, announcement, worker: 0, look, live }
     }
 
     /// A worker has learned of our interest after its write number `written`: from there on it passes them to us.
@@ -91,7 +114,7 @@ impl Replay {
 /// A retained message goes live to a Session that is being sent older ones.
 pub(crate) fn note_live(session: &mut Session, topic_name: &str) {
     let Some(replay) = session.replays.as_mut().and_then(|replays| replays.front_mut()) else { return };
-    if replay.asked.is_some() && topic_matches(&replay.filter, topic_name) {
+    if replay.look != Look::NotBegun && topic_matches(&replay.filter, topic_name) {
         replay.live.push(topic_name.into());
     }
 }
@@ -100,47 +123,54 @@ impl<S: Store> Core<S> {
     /// Keeps or removes the Retained Message of a topic that is at home here (v5 MQTT-3.3.1-5, MQTT-3.3.1-6).
     ///
     /// `number` counts the writes of the worker `writer`.
-    pub(crate) fn retain(&mut self, now: Instant, incoming: &Incoming<'_>, writer: WorkerId, number: u64) {
+    pub(crate) fn retain(
+        &mut self,
+        now: Instant,
+        incoming: &Incoming<'_>,
+        writer: WorkerId,
+        number: u64,
+    ) -> Position {
         let topic_name = incoming.topic_name;
         if incoming.payload.is_empty() {
-            if self.retained.remove(topic_name).is_some() {
-                self.totals.retained.fetch_sub(1, Ordering::Relaxed);
-                self.store.append(Record::RetainedEnded { topic_name });
-            }
-            return;
+            let Some(old) = self.retained.remove(topic_name) else { return Position::default() };
+            self.totals.retained.fetch_sub(1, Ordering::Relaxed);
+            self.retained_expiring -= old.expires();
+            return self.store.append(Record::RetainedEnded { topic_name });
         }
         let full = self.totals.retained.load(Ordering::Relaxed) >= self.settings.retained_messages_max;
         if full && self.retained.get(topic_name).is_none() {
             self.counters.dropped_retained_full += 1;
-            return;
+            return Position::default();
         }
         let [properties, _] = incoming.properties.pieces();
         let (qos, payload) = (incoming.qos as u8, incoming.payload);
-        self.store.append(Record::Retained { topic_name, qos, properties, payload });
-        let expires = incoming.expires_at.is_some();
-        if self.retained.insert(topic_name, Retained { message: Message::new(incoming), writer, number }).is_none() {
-            self.totals.retained.fetch_add(1, Ordering::Relaxed);
+        let position = self.store.append(Record::Retained { topic_name, qos, properties, payload });
+        let retained = Retained { message: Message::new(incoming), writer, number };
+        self.retained_expiring += retained.expires();
+        match self.retained.insert(topic_name, retained) {
+            Some(old) => self.retained_expiring -= old.expires(),
+            None => drop(self.totals.retained.fetch_add(1, Ordering::Relaxed)),
         }
-        if expires && self.retained_sweep.is_none() {
+        if self.retained_expiring > 0 && self.retained_sweep.is_none() {
             self.retained_sweep = Some(Cursor::new());
             self.timers.schedule(now.after_seconds(SWEEP_SECONDS).0, Timer::RetainedSweep);
         }
+        position
     }
 
     /// Removes Retained Messages that have expired, a few at a time. One that has expired is never sent, swept or not.
     pub(crate) fn sweep_retained(&mut self, now: Instant) {
         let Some(mut cursor) = self.retained_sweep.take() else { return };
-        let (mut expired, mut expiring) = (Vec::new(), false);
+        let mut expired = Vec::new();
         let scan = self.retained.scan("#", &mut cursor, SCAN_BUDGET * 4, |topic_name, retained| {
-            let incoming = retained.message.incoming();
-            if incoming.is_expired(now) {
+            if retained.message.incoming().is_expired(now) {
                 expired.push(Box::<str>::from(topic_name));
             }
-            expiring |= incoming.expires_at.is_some();
             ControlFlow::Continue(())
         });
         for topic_name in expired {
             self.retained.remove(&topic_name);
+            self.retained_expiring -= 1;
             self.totals.retained.fetch_sub(1, Ordering::Relaxed);
             self.counters.dropped_expired += 1;
             self.store.append(Record::RetainedEnded { topic_name: &topic_name });
@@ -152,7 +182,7 @@ impl<S: Store> Core<S> {
                 now.after_seconds(SWEEP_SECONDS)
             }
         };
-        if !self.retained.is_empty() {
+        if self.retained_expiring > 0 {
             self.retained_sweep = Some(cursor);
             self.timers.schedule(next.0, Timer::RetainedSweep);
         }
@@ -164,6 +194,10 @@ impl<S: Store> Core<S> {
             return;
         }
         let session = &mut self.sessions[key as usize];
+        let mut replays = replays;
+        // It may have been unsubscribed while SUBACK waited for the store or for other workers.
+        let subscriptions = session.subscriptions.as_deref();
+        replays.retain(|new| subscriptions.is_some_and(|subscriptions| subscriptions.contains_key(&new.filter)));
         let waiting = session.replays.get_or_insert_default();
         // A subscription made anew starts anew.
         waiting.retain(|old| !replays.iter().any(|new| new.is_for(&old.filter)));
@@ -186,17 +220,20 @@ impl<S: Store> Core<S> {
     pub(crate) fn replay(&mut self, now: Instant, key: SessionKey) {
         let session = &mut self.sessions[key as usize];
         let Some(connection) = session.connection.and_then(|key| self.connections.get(key as usize)) else { return };
-        if connection.output.pending() >= REPLAY_OUTPUT_BYTES_MAX || session.queue_len() > 0 {
-            // Goes on when what waits has gone out, or has been acknowledged.
-            return;
-        }
+        let room = connection.output.pending() < REPLAY_OUTPUT_BYTES_MAX && session.queue_len() == 0;
         let generation = session.generation;
         let Some(replays) = &mut session.replays else { return };
         let Some(replay) = replays.front_mut() else {
             session.replays = None;
             return;
         };
-        if replay.asked.is_some() {
+        if matches!(replay.look, Look::Flushing(_) | Look::Asked(_)) {
+            return;
+        }
+        if !room {
+            // Goes on when what waits has gone out, or has been acknowledged. Until then nothing has to be noted.
+            replay.look = Look::NotBegun;
+            replay.live.clear();
             return;
         }
         if replay.worker == self.workers {
@@ -204,11 +241,22 @@ impl<S: Store> Core<S> {
             self.replaying.push_back((key, generation));
             return;
         }
+        if replay.look == Look::NotBegun && self.workers > 1 {
+            let others = u16::from(self.workers) - 1;
+            let token = self.expect(others, vec![Then::Flushed { session: key, generation }]);
+            if let Some(replay) = self.sessions[key as usize].replays.as_mut().and_then(|replays| replays.front_mut()) {
+                replay.look = Look::Flushing(token);
+            }
+            for to in (0..self.workers).filter(|to| *to != self.worker.0) {
+                self.outboxes[usize::from(to)].control(Frame::Flush { token });
+            }
+            return;
+        }
         if replay.worker != self.worker.0 {
             let to = usize::from(replay.worker);
             let token = self.next_token.wrapping_add(1);
             self.next_token = token;
-            replay.asked = Some(token);
+            replay.look = Look::Asked(token);
             let (filter, cursor) = (replay.filter.clone(), Box::new(replay.cursor.clone()));
             let cutoffs = replay.cutoffs.clone();
             let query = Query { session: key, generation };
@@ -220,7 +268,9 @@ impl<S: Store> Core<S> {
         let filter = replay.filter.clone();
         let cutoffs = replay.cutoffs.clone();
         let mut cursor = std::mem::take(&mut replay.cursor);
-        let (found, scan) = self.find_retained(now, &filter, &mut cursor, &cutoffs);
+        let live = std::mem::take(&mut replay.live);
+        let (mut found, scan) = self.find_retained(now, &filter, &mut cursor, &cutoffs);
+        found.retain(|message| !live.iter().any(|topic| **topic == *message.incoming().topic_name));
         for message in &found {
             self.deliver_retained(now, key, grant, message);
         }
@@ -255,7 +305,7 @@ impl<S: Store> Core<S> {
     fn replay_goes_on(&mut self, key: SessionKey, cursor: Option<Cursor>) {
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
         let Some(replay) = session.replays.as_mut().and_then(|replays| replays.front_mut()) else { return };
-        replay.asked = None;
+        replay.look = Look::NotBegun;
         replay.live.clear();
         match cursor {
             Some(cursor) => replay.cursor = cursor,
@@ -265,6 +315,20 @@ impl<S: Store> Core<S> {
             }
         }
         self.replaying.push_back((key, session.generation));
+    }
+
+    /// All other workers have passed on what they had when they were asked to with `token`.
+    pub(crate) fn flushed(&mut self, key: SessionKey, generation: u32, token: u32) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        if session.generation != generation {
+            return;
+        }
+        if let Some(replay) = session.replays.as_mut().and_then(|replays| replays.front_mut())
+            && replay.look == Look::Flushing(token)
+        {
+            replay.look = Look::Flushed;
+        }
+        self.replaying.push_back((key, generation));
     }
 
     // ---- between workers --------------------------------------------------------------------------------------
@@ -294,7 +358,7 @@ impl<S: Store> Core<S> {
     fn querying(&self, token: u32, query: Query) -> Option<&Replay> {
         let session = self.sessions.get(query.session as usize)?;
         let replay = session.replays.as_ref()?.front()?;
-        (session.generation == query.generation && replay.asked == Some(token)).then_some(replay)
+        (session.generation == query.generation && replay.look == Look::Asked(token)).then_some(replay)
     }
 
     /// A message that was asked for.
@@ -313,7 +377,10 @@ impl<S: Store> Core<S> {
         let Some(query) = self.queries.remove(&token) else { return };
         if self.querying(token, query).is_some() {
             self.replay_goes_on(query.session, cursor);
-            self.replay_some(now);
+        } else {
+            // The subscription is gone, but others may have waited behind it.
+            self.replaying.push_back((query.session, query.generation));
         }
+        self.replay_some(now);
     }
 }

@@ -95,7 +95,8 @@ impl<S: Store> Core<S> {
             let home = owner(incoming.topic_name, self.workers);
             let written = self.written();
             if home == self.worker {
-                self.retain(now, incoming, home, written);
+                let position = self.retain(now, incoming, home, written);
+                routed.position = routed.position.max(position);
             } else {
                 let batch = self.outboxes[usize::from(home.0)].retained();
                 let message = batch.pack(incoming);
@@ -139,6 +140,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Routes a message with nothing special about it. `packet` is the PUBLISH as it came, in the form of `version`.
+    /// Returns its only receiver, if it went there as it came.
     #[inline]
     pub(crate) fn route_plain(
         &mut self,
@@ -148,31 +150,19 @@ impl<S: Store> Core<S> {
         plain: &PlainPublish<'_>,
         packet: &[u8],
         _permit: Permit,
-    ) {
+    ) -> Option<SessionKey> {
         let filters = self.find_receivers(Some(publisher), plain.topic_name);
         if let ([found], [], 0) = (self.matches.as_slice(), self.group_matches.as_slice(), self.remote_matches)
             && found.identifier.is_none()
-            && let Some(session) = self.sessions.get(found.session as usize)
-            && let Some(key) = session.connection
-            && let Some(connection) = self.connections.get_mut(key as usize)
-            && connection.version.is_v5() == version.is_v5()
-            && !self.settings.upgrade_outgoing_qos
-            && !self.settings.queue_qos0_messages
-            && session.replays.is_none()
-            && connection.takes_plain(packet.len(), self.settings.outgoing_bytes_max)
         {
-            // One receiver, that takes packets of this form: the same bytes.
-            connection.output.append(&mut self.pool, usize::MAX, 0, |out| out.extend_from_slice(packet));
-            if !connection.dirty {
-                connection.dirty = true;
-                self.dirty.push(key);
+            let session = found.session;
+            if self.forward_plain(session, version, packet) {
+                self.matches.clear();
+                return Some(session);
             }
-            self.counters.publish_sent += 1;
-            self.matches.clear();
-            return;
         }
         if self.matches.is_empty() && self.group_matches.is_empty() && self.remote_matches == 0 {
-            return;
+            return None;
         }
         let incoming = Incoming {
             topic_name: plain.topic_name,
@@ -186,12 +176,40 @@ impl<S: Store> Core<S> {
         if self.remote_matches != 0 {
             self.route_to_workers(&incoming, &mut routed);
         }
+        None
+    }
+
+    /// Passes a PUBLISH with nothing special about it on as it is, if its only receiver takes packets of this form.
+    #[inline]
+    pub(crate) fn forward_plain(&mut self, session: SessionKey, version: ProtocolVersion, packet: &[u8]) -> bool {
+        let Self { sessions, connections, settings, pool, dirty, counters, .. } = self;
+        if let Some(session) = sessions.get(session as usize)
+            && let Some(key) = session.connection
+            && let Some(connection) = connections.get_mut(key as usize)
+            && connection.version.is_v5() == version.is_v5()
+            && !settings.upgrade_outgoing_qos
+            && !settings.queue_qos0_messages
+            && session.replays.is_none()
+            && connection.takes_plain(packet.len(), settings.outgoing_bytes_max)
+        {
+            connection.output.append(pool, usize::MAX, 0, |out| out.extend_from_slice(packet));
+            if !connection.dirty {
+                connection.dirty = true;
+                dirty.push(key);
+            }
+            counters.publish_sent += 1;
+            return true;
+        }
+        false
     }
 
     /// Finds Sessions, groups and workers that a message goes to. Returns how many filters matched.
     #[inline]
     fn find_receivers(&mut self, publisher: Option<SessionKey>, topic_name: &str) -> u32 {
         let Self { tree, matches, group_matches, .. } = self;
+        // Should the routing of an earlier message have panicked, what it had found is not for this one.
+        matches.clear();
+        group_matches.clear();
         let (mut filters, mut remote) = (0, 0_u64);
         tree.matches(topic_name, |entries| {
             filters += 1;
@@ -247,7 +265,8 @@ impl<S: Store> Core<S> {
         if !self.group_matches.is_empty() {
             let mut groups = std::mem::take(&mut self.group_matches);
             for number in groups.drain(..) {
-                self.dispatch_here(now, number, incoming);
+                let position = self.dispatch_here(now, number, incoming);
+                routed.position = routed.position.max(position);
                 routed.receivers += 1;
             }
             self.group_matches = groups;
@@ -260,6 +279,11 @@ impl<S: Store> Core<S> {
     /// (v5 MQTT-3.3.4-4).
     fn merge_matches(&mut self) {
         self.match_epoch = self.match_epoch.wrapping_add(1);
+        if self.match_epoch == 0 {
+            // Gone round: what Sessions remember of epochs of this number is of long ago.
+            self.sessions.iter_mut().for_each(|(_, session)| session.match_epoch = 0);
+            self.match_epoch = 1;
+        }
         let Self { matches, sessions, match_epoch, merged_identifiers, .. } = self;
         merged_identifiers.clear();
         let mut kept = 0;
@@ -320,16 +344,23 @@ impl<S: Store> Core<S> {
         if !full(session) {
             return false;
         }
+        if now < session.queue_expires_at {
+            return true;
+        }
         // What has expired makes room first.
-        let (mut expired, mut freed) = (0, 0);
+        let (mut expired, mut freed, mut next) = (0, 0, Instant(u64::MAX));
         if let Some(outbound) = &mut session.outbound {
             outbound.retain_queued(|_, queued| {
                 let keep = !queued.message.incoming().is_expired(now);
                 expired += u64::from(!keep);
                 freed += if keep { 0 } else { queued.message.bytes() as u64 };
+                if keep && let Some(at) = queued.message.incoming().expires_at {
+                    next = next.min(at);
+                }
                 keep
             });
         }
+        session.queue_expires_at = next;
         session.queued_bytes -= freed;
         self.counters.dropped_expired += expired;
         full(&self.sessions[key as usize])
@@ -364,6 +395,7 @@ impl<S: Store> Core<S> {
             }
             // v5 section 3.1.2.11.2 leaves it to the server whether QoS 0 messages wait for absent clients.
             if session.connection.is_none() && !self.settings.queue_qos0_messages {
+                self.counters.dropped_client_absent += 1;
                 return Position::default();
             }
         }
@@ -393,7 +425,10 @@ impl<S: Store> Core<S> {
         }
         let bytes = queued.message.bytes();
         if self.is_queue_full(now, key, bytes) {
-            if self.settings.queue_full != QueueFull::DropOldest {
+            // For one that is larger than the whole queue nothing makes way.
+            let bytes_max = self.settings.queued_bytes_max;
+            let too_large = bytes_max > 0 && bytes as u64 > bytes_max;
+            if too_large || self.settings.queue_full != QueueFull::DropOldest {
                 self.counters.dropped_queue_full_newest += 1;
                 return position;
             }
@@ -407,6 +442,9 @@ impl<S: Store> Core<S> {
         }
         let session = &mut self.sessions[key as usize];
         session.queued_bytes += bytes as u64;
+        if let Some(at) = queued.message.incoming().expires_at {
+            session.queue_expires_at = session.queue_expires_at.min(at);
+        }
         session.outbound.get_or_insert_default().enqueue(qos, queued);
         position
     }
@@ -575,19 +613,19 @@ impl<S: Store> Core<S> {
     // ---- Shared Subscriptions ---------------------------------------------------------------------------------
 
     /// Gives a message to the member of a group whose turn it is.
-    pub(crate) fn dispatch_here(&mut self, now: Instant, number: u32, incoming: &Incoming<'_>) {
+    pub(crate) fn dispatch_here(&mut self, now: Instant, number: u32, incoming: &Incoming<'_>) -> Position {
         let Some((member, grant)) = self.groups.choose(number) else {
             self.counters.dropped_no_member += 1;
-            return;
+            return Position::default();
         };
         let group = GroupId { home: self.worker, number };
         if member.worker == self.worker {
-            self.deliver_to_member(now, member, grant, group, incoming);
-        } else {
-            let batch = self.outboxes[usize::from(member.worker.0)].messages();
-            let message = batch.pack(incoming);
-            batch.frames.push(Frame::Deliver { member, grant, group, message });
+            return self.deliver_to_member(now, member, grant, group, incoming);
         }
+        let batch = self.outboxes[usize::from(member.worker.0)].messages();
+        let message = batch.pack(incoming);
+        batch.frames.push(Frame::Deliver { member, grant, group, message });
+        Position::default()
     }
 
     /// A message for a member of this worker; back to the group's home if its Session has ended meanwhile.
@@ -598,7 +636,7 @@ impl<S: Store> Core<S> {
         grant: Grant,
         group: GroupId,
         incoming: &Incoming<'_>,
-    ) {
+    ) -> Position {
         let session = self.sessions.get(member.session as usize);
         if session.is_none_or(|session| session.generation != member.generation) {
             return self.dispatch(now, group, incoming);
@@ -606,7 +644,7 @@ impl<S: Store> Core<S> {
         let retain = incoming.retain && grant.retain_as_published;
         let identifiers = grant.identifier.into();
         let mut copies = Copies::new(false);
-        self.deliver(now, member.session, grant.qos, retain, identifiers, Some(group), incoming, &mut copies);
+        self.deliver(now, member.session, grant.qos, retain, identifiers, Some(group), incoming, &mut copies)
     }
 
     /// Delivers a Retained Message because of a new subscription: RETAIN is 1 (v3.1.1 MQTT-3.3.1-8).

@@ -27,6 +27,8 @@ pub(crate) struct Session {
     pub(crate) connection: Option<ConnectionKey>,
     /// Seconds it outlives its connection; [`NEVER`] is for ever.
     pub(crate) expiry_interval: u32,
+    /// The store knows of it, so it has to learn of its end.
+    pub(crate) recorded: bool,
     /// When it ends, while the client is away.
     pub(crate) expires_at: Option<Instant>,
     /// For its end or its Will, while the client is away.
@@ -37,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) inflight_bytes: u64,
     /// Bytes of the messages in the queue of `outbound`.
     pub(crate) queued_bytes: u64,
+    /// No queued message expires before this: a full queue is not searched in vain for what has.
+    pub(crate) queue_expires_at: Instant,
     pub(crate) inbound: Inbound,
     pub(crate) subscriptions: Option<Box<HashMap<Box<str>, Subscription>>>,
     /// How many of the subscriptions are shared.
@@ -92,12 +96,14 @@ impl Session {
             generation,
             connection: None,
             expiry_interval: 0,
+            recorded: false,
             expires_at: None,
             timer: None,
             will: None,
             outbound: None,
             inflight_bytes: 0,
             queued_bytes: 0,
+            queue_expires_at: Instant(u64::MAX),
             inbound: Inbound::default(),
             subscriptions: None,
             shared_subscriptions: 0,

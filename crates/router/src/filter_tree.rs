@@ -41,6 +41,7 @@ pub struct FilterTree<K, V> {
 
     entries: usize,
     seed: Seed,
+    changes: u64,
     /// The nodes reached at the level at hand, and at the next. Scratch memory of a match.
     reached: Vec<u32>,
     reached_next: Vec<u32>,
@@ -127,6 +128,7 @@ impl<K: Copy + Eq + Hash, V: Copy> FilterTree<K, V> {
             wildcard_filters: 0,
             entries: 0,
             seed: Seed::new(seed),
+            changes: 0,
             reached: Vec::new(),
             reached_next: Vec::new(),
         }
@@ -136,6 +138,7 @@ impl<K: Copy + Eq + Hash, V: Copy> FilterTree<K, V> {
     ///
     /// The Topic Filter has to be valid and without `$share/{ShareName}/`.
     pub fn insert(&mut self, filter: &str, key: K, value: V) -> Inserted<V> {
+        self.changes += 1;
         let place = if has_wildcard(filter) { self.grow(filter) } else { self.grow_exact(filter) };
         let seed = &self.seed;
         let entries = entries_mut(&mut self.exact_filters, &mut self.nodes, place);
@@ -152,6 +155,7 @@ impl<K: Copy + Eq + Hash, V: Copy> FilterTree<K, V> {
 
     /// Changes the value of an entry and returns the one it had; `None`, and no change, if there is no such entry.
     pub fn replace(&mut self, filter: &str, key: K, value: V) -> Option<V> {
+        self.changes += 1;
         let place = self.find(filter)?;
         let entries = entries_mut(&mut self.exact_filters, &mut self.nodes, place);
         entries.value_mut(&self.seed, &key).map(|old| mem::replace(old, value))
@@ -164,6 +168,7 @@ impl<K: Copy + Eq + Hash, V: Copy> FilterTree<K, V> {
 
     /// Takes an entry out; `None` if there is no such entry.
     pub fn remove(&mut self, filter: &str, key: K) -> Option<Removed<V>> {
+        self.changes += 1;
         let place = self.find(filter)?;
         let entries = entries_mut(&mut self.exact_filters, &mut self.nodes, place);
         let value = entries.remove(&self.seed, &key)?;
@@ -189,6 +194,12 @@ impl<K: Copy + Eq + Hash, V: Copy> FilterTree<K, V> {
     /// The entries of a Topic Filter, in no particular order; empty if there are none.
     pub fn entries(&self, filter: &str) -> &[(K, V)] {
         self.find(filter).map_or(&[], |place| self.entries_at(place).as_slice())
+    }
+
+    /// Grows with each call that may change what a Topic Name matches. While it stays, a match gives what it gave before.
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The number of entries.

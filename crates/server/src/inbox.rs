@@ -23,6 +23,8 @@ pub(crate) enum Letter {
 /// A worker's letters. One queue for all senders, so that what was sent earlier is read earlier, whoever sent it.
 pub(crate) struct Inbox {
     letters: Mutex<Vec<Letter>>,
+    /// There are letters: so that looking costs no lock.
+    any: AtomicBool,
     /// The worker waits for events, or is about to: it has to be woken.
     sleeping: AtomicBool,
     waker: Waker,
@@ -30,12 +32,13 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new(waker: Waker) -> Arc<Self> {
-        Arc::new(Self { letters: Mutex::default(), sleeping: AtomicBool::new(false), waker })
+        Arc::new(Self { letters: Mutex::default(), any: AtomicBool::new(false), sleeping: AtomicBool::new(false), waker })
     }
 
     /// Sends a letter and wakes the receiver if it sleeps. A receiver that has ended does not mind.
     pub(crate) fn send(&self, letter: Letter) {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
+        self.any.store(true, Ordering::SeqCst);
         if self.sleeping.swap(false, Ordering::SeqCst) {
             // The pipe can only be full of wake-ups already.
             drop(self.waker.wake());
@@ -45,7 +48,7 @@ impl Inbox {
     /// The receiver is about to wait. False if it must not, as there are letters.
     pub(crate) fn go_to_sleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
-        if self.letters.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        if !self.any.load(Ordering::SeqCst) {
             return true;
         }
         self.awake();
@@ -54,11 +57,15 @@ impl Inbox {
 
     /// The receiver has waited.
     pub(crate) fn awake(&self) {
-        self.sleeping.store(false, Ordering::SeqCst);
+        self.sleeping.store(false, Ordering::Relaxed);
     }
 
     /// Takes all letters; `into` is empty and gives its memory to the letters to come.
     pub(crate) fn take(&self, into: &mut Vec<Letter>) {
-        std::mem::swap(into, &mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner));
+        if self.any.load(Ordering::Acquire) {
+            let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+            self.any.store(false, Ordering::SeqCst);
+            std::mem::swap(into, &mut *letters);
+        }
     }
 }

@@ -55,9 +55,11 @@ impl Clock {
         Self { start: std::time::Instant::now() }
     }
 
+    #[inline]
     fn now(self) -> Instant {
+        let elapsed = self.start.elapsed();
         // Not from 0, so that the first moment is later than "never yet".
-        Instant(1 + u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1))
+        Instant(1 + elapsed.as_secs() * 1_000 + u64::from(elapsed.subsec_millis()))
     }
 }
 
@@ -79,6 +81,8 @@ pub(crate) struct Worker {
     core: Core<MemoryStore>,
     poll: Poll,
     clock: Clock,
+    /// The time of this turn.
+    now: Instant,
     log: Log,
     listeners: Vec<(Listener, ListenerId)>,
     accept_again: Option<Instant>,
@@ -107,6 +111,7 @@ impl Worker {
             core,
             poll,
             clock,
+            now: clock.now(),
             log,
             listeners,
             accept_again: None,
@@ -133,13 +138,15 @@ impl Worker {
         let (mut letters, mut ready, mut dirty) = (Vec::new(), Vec::new(), Vec::new());
         let inbox = Arc::clone(&self.inboxes[usize::from(self.id.0)]);
         while !self.shutting_down {
-            let timeout = self.timeout(&inbox);
+            let deadline = self.core.next_deadline();
+            let timeout = self.timeout(deadline, &inbox);
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => events.clear(),
                 result => result?,
             }
             inbox.awake();
             let now = self.clock.now();
+            self.now = now;
             std::mem::swap(&mut ready, &mut self.ready);
             for key in ready.drain(..) {
                 if let Some(slot) = self.slot(key) {
@@ -156,40 +163,61 @@ impl Worker {
                     self.accept(now, index);
                 }
             }
-            self.pass_on();
-            inbox.take(&mut letters);
-            for letter in letters.drain(..) {
-                self.letter(now, letter);
+            // What others are to do, they do while this worker goes on.
+            let alone = self.inboxes.len() == 1;
+            if !alone {
+                self.pass_on();
             }
-            self.guarded(|core| core.tick(now));
-            self.pass_on();
-            self.actions(now);
+            inbox.take(&mut letters);
+            if !letters.is_empty() {
+                for letter in letters.drain(..) {
+                    self.letter(now, letter);
+                }
+            }
+            // A timer set in this turn is not due in it.
+            if deadline.is_some_and(|deadline| deadline <= now) || self.core.has_replays() {
+                self.guarded(|core| core.tick(now));
+            }
+            if !alone {
+                self.pass_on();
+            }
+            if self.core.has_actions() {
+                self.actions(now);
+            }
             self.core.take_dirty(&mut dirty);
             for &key in &dirty {
                 self.write(now, key);
             }
             // Writing may have made room, and room may have brought more.
-            self.actions(now);
-            self.events();
-            self.linger(now);
+            if self.core.has_actions() {
+                self.actions(now);
+            }
+            if self.core.has_events() {
+                self.events();
+            }
+            if !self.linger_deadlines.is_empty() {
+                self.linger(now);
+            }
         }
         Ok(())
     }
 
-    fn timeout(&self, inbox: &Inbox) -> Option<Duration> {
+    fn timeout(&self, core_deadline: Option<Instant>, inbox: &Inbox) -> Option<Duration> {
         if !self.ready.is_empty() || self.core.has_output() {
             return Some(Duration::ZERO);
         }
-        let deadlines = [
-            self.core.next_deadline(),
-            self.accept_again,
-            self.linger_deadlines.front().map(|(deadline, _)| *deadline),
-        ];
-        let next = deadlines.into_iter().flatten().min();
-        let wait = next.map(|at| Duration::from_millis(at.0.saturating_sub(self.clock.now().0)));
+        let mut wake_at = core_deadline;
+        if let Some(at) = self.accept_again {
+            wake_at = Some(wake_at.map_or(at, |wake_at| wake_at.min(at)));
+        }
+        if let Some((at, _)) = self.linger_deadlines.front() {
+            wake_at = Some(wake_at.map_or(*at, |wake_at| wake_at.min(*at)));
+        }
+        let wait = wake_at.map(|at| Duration::from_millis(at.0.saturating_sub(self.now.0)));
         if wait == Some(Duration::ZERO) || inbox.go_to_sleep() { wait } else { Some(Duration::ZERO) }
     }
 
+    #[inline]
     fn slot(&mut self, key: ConnectionKey) -> Option<&mut Slot> {
         self.slots.get_mut(key as usize)?.as_mut()
     }
@@ -332,8 +360,8 @@ impl Worker {
             }
             let result = match self.core.contiguous_output(key) {
                 Some([]) => break,
-                Some(bytes) => slot.socket.write(&[IoSlice::new(bytes)]),
-                None => write_slices(&self.core, &mut slot.socket, key),
+                Some(bytes) => slot.socket.write(bytes),
+                None => write_slices(&self.core, &slot.socket, key),
             };
             match result {
                 Ok(0) => return self.lost(now, key),
@@ -430,9 +458,6 @@ impl Worker {
 
     /// Passes on what the core has for other workers.
     fn pass_on(&mut self) {
-        if self.inboxes.len() == 1 {
-            return;
-        }
         for phase in BatchPhase::ALL {
             for (to, inbox) in self.inboxes.iter().enumerate() {
                 if let Some(batch) = self.core.take_batch(phase, WorkerId(to as u8)) {
@@ -531,8 +556,8 @@ impl Worker {
 
 /// Writes output that has shared payloads in it.
 #[inline(never)]
-fn write_slices(core: &Core<MemoryStore>, socket: &mut Socket, key: ConnectionKey) -> io::Result<usize> {
+fn write_slices(core: &Core<MemoryStore>, socket: &Socket, key: ConnectionKey) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); SLICES];
     let filled = core.slices(key, &mut slices);
-    socket.write(&slices[..filled])
+    socket.write_slices(&slices[..filled])
 }

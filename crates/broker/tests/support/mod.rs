@@ -136,6 +136,8 @@ struct Link {
     /// The client takes bytes again.
     unblocked: bool,
     reset: bool,
+    /// The broker reads what was sent before it learns of the reset.
+    reads_first: bool,
     closed: bool,
 }
 
@@ -201,6 +203,19 @@ impl World {
         self.0.borrow_mut().run();
     }
 
+    /// Lets a number of stages happen, so that something comes in the middle of something else.
+    pub fn some(&self, stages: usize) {
+        let mut inner = self.0.borrow_mut();
+        for _ in 0..stages {
+            inner.one();
+        }
+    }
+
+    /// When a worker has asked to be woken next.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        self.0.borrow().workers.iter().filter_map(|worker| worker.core.next_deadline()).min()
+    }
+
     /// Lets time pass, stopping wherever a worker has asked to be woken.
     pub fn advance(&self, by: Duration) {
         let mut inner = self.0.borrow_mut();
@@ -260,8 +275,9 @@ impl World {
     pub fn shut_down(&self) {
         let mut inner = self.0.borrow_mut();
         let now = inner.now;
-        for worker in &mut inner.workers {
-            worker.core.shut_down(now);
+        for worker in 0..inner.workers.len() {
+            inner.workers[worker].core.shut_down(now);
+            inner.actions(worker);
         }
         inner.run();
     }
@@ -294,6 +310,13 @@ impl World {
     pub fn panic_at_append(&self, nth: u64) {
         for worker in &mut self.0.borrow_mut().workers {
             worker.core.store_mut().panic_at(nth);
+        }
+    }
+
+    /// No store panics any more.
+    pub fn forget_panics(&self) {
+        for worker in &mut self.0.borrow_mut().workers {
+            worker.core.store_mut().forget_panic();
         }
     }
 
@@ -349,6 +372,7 @@ impl Inner {
             room: usize::MAX,
             unblocked: false,
             reset: false,
+            reads_first: false,
             closed: false,
         });
         self.place(worker, id);
@@ -365,20 +389,28 @@ impl Inner {
 
     fn run(&mut self) {
         for _ in 0..STAGES_MAX {
-            let busy: Vec<usize> = (0..self.workers.len()).filter(|worker| self.has_work(*worker)).collect();
-            if busy.is_empty() {
+            if !self.one() {
                 return;
-            }
-            if self.shuffled {
-                let worker = busy[self.chance.below(busy.len())];
-                self.step(worker);
-            } else {
-                for worker in busy {
-                    self.step(worker);
-                }
             }
         }
         panic!("the world does not come to rest");
+    }
+
+    /// One stage of one worker, or of each in the plain order. False if there is nothing to do.
+    fn one(&mut self) -> bool {
+        let busy: Vec<usize> = (0..self.workers.len()).filter(|worker| self.has_work(*worker)).collect();
+        if busy.is_empty() {
+            return false;
+        }
+        if self.shuffled {
+            let worker = busy[self.chance.below(busy.len())];
+            self.step(worker);
+        } else {
+            for worker in busy {
+                self.step(worker);
+            }
+        }
+        true
     }
 
     fn has_work(&self, worker: usize) -> bool {
@@ -434,7 +466,7 @@ impl Inner {
 
     fn read(&mut self, worker: usize, key: ConnectionKey, id: usize) {
         let link = &mut self.links[id];
-        if link.reset {
+        if link.reset && !(link.reads_first && !link.to_broker.is_empty()) {
             link.reset = false;
             return self.lost(worker, key, id);
         }
@@ -545,10 +577,10 @@ impl Inner {
             if link.room != usize::MAX {
                 link.room -= count;
             }
-            core.wrote(now, key, count);
             if count == 0 {
-                return;
+                return core.blocked(now, key);
             }
+            core.wrote(now, key, count);
         }
     }
 }

@@ -331,8 +331,19 @@ impl Peer {
 
     /// The network goes away.
     pub fn lose(&self) {
-        self.world.link(self.link, |link| link.reset = !link.closed);
+        self.reset();
         self.world.run();
+    }
+
+    /// The network goes away, and nothing has happened yet.
+    pub fn reset(&self) {
+        self.world.link(self.link, |link| link.reset = !link.closed);
+    }
+
+    /// As [`Peer::reset`], but what has been sent still arrives.
+    pub fn reset_after_reading(&self) {
+        self.world.link(self.link, |link| link.reads_first = true);
+        self.reset();
     }
 
     // ---- receiving --------------------------------------------------------------------------------------------
@@ -393,9 +404,6 @@ impl Peer {
         messages.collect()
     }
 
-    pub fn payloads(&self) -> Vec<String> {
-        self.messages().into_iter().map(|message| message.payload).collect()
-    }
 
     /// Takes messages and acknowledges them until none comes any more.
     pub fn take_everything(&self) -> Vec<Delivered> {

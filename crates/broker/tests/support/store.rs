@@ -27,6 +27,10 @@ impl TestStore {
     pub fn panic_at(&mut self, nth: u64) {
         self.panic_at = Some(self.appended + nth);
     }
+
+    pub fn forget_panic(&mut self) {
+        self.panic_at = None;
+    }
 }
 
 impl Store for TestStore {

@@ -232,6 +232,7 @@ pub fn scram_enter(case: &Case<'_>, mut connect: Connect) -> Outcome<Peer> {
 /// A connection for masses: nothing is decoded, packets are counted.
 pub struct Raw {
     stream: TcpStream,
+    input: Vec<u8>,
     patience: Duration,
 }
 
@@ -241,14 +242,19 @@ pub type Counts = [usize; 16];
 impl Raw {
     /// Opens a connection and sends these bytes.
     pub fn open(case: &Case<'_>, bytes: &[u8]) -> Outcome<Raw> {
-        let wrong = |error: std::io::Error| Stop::Fail(format!("cannot connect to {}: {error}", case.target()));
-        let mut stream = TcpStream::connect(case.target()).map_err(wrong)?;
+        Raw::dial(case.target(), case.patience(), bytes)
+    }
+
+    /// The same without a case, which belongs to one thread.
+    pub fn dial(target: &str, patience: Duration, bytes: &[u8]) -> Outcome<Raw> {
+        let wrong = |error: std::io::Error| Stop::Fail(format!("cannot connect to {target}: {error}"));
+        let mut stream = TcpStream::connect(target).map_err(wrong)?;
         stream.set_nodelay(true).map_err(wrong)?;
-        stream.set_read_timeout(Some(case.patience())).map_err(wrong)?;
-        stream.set_write_timeout(Some(case.patience())).map_err(wrong)?;
+        stream.set_read_timeout(Some(patience)).map_err(wrong)?;
+        stream.set_write_timeout(Some(patience)).map_err(wrong)?;
         // An error shows at the next read.
         drop(stream.write_all(bytes));
-        Ok(Raw { stream, patience: case.patience() })
+        Ok(Raw { stream, input: Vec::new(), patience })
     }
 
     /// Connects and waits for CONNACK.
@@ -267,19 +273,18 @@ impl Raw {
     /// Reads until `enough`, until the broker closes, or until nothing comes any more.
     pub fn count(&mut self, enough: impl Fn(&Counts) -> bool) -> Outcome<Counts> {
         let mut counts = [0; 16];
-        let mut input: Vec<u8> = Vec::new();
         let mut chunk = vec![0; 65_536];
         while !enough(&counts) {
             match self.stream.read(&mut chunk) {
                 Ok(0) | Err(_) => break,
-                Ok(count) => input.extend_from_slice(&chunk[..count]),
+                Ok(count) => self.input.extend_from_slice(&chunk[..count]),
             }
             let mut at = 0;
-            while let Some((first, _, size)) = wire::take_frame(&input[at..]).map_err(Stop::Fail)? {
+            while let Some((first, _, size)) = wire::take_frame(&self.input[at..]).map_err(Stop::Fail)? {
                 counts[usize::from(first >> 4)] += 1;
                 at += size;
             }
-            input.drain(..at);
+            self.input.drain(..at);
         }
         Ok(counts)
     }
