@@ -270,24 +270,9 @@ impl<S: Store> Core<S> {
         self.counters.bytes_received += input.len() as u64;
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         if !connection.input.is_empty() {
-            let mut stash = std::mem::take(&mut connection.input);
-            let mut needed = connection.needed;
-            loop {
-                let (more, rest) = input.split_at(needed.saturating_sub(stash.len()).min(input.len()));
-                stash.extend_from_slice(more);
-                input = rest;
-                match self.step(now, key, &stash) {
-                    Step::Consumed(_) => break,
-                    Step::Incomplete(again) => needed = again,
-                    Step::Stop => return,
-                    Step::HandOver(to) => {
-                        stash.extend_from_slice(input);
-                        return self.hand_over(key, to, stash);
-                    }
-                }
-                if input.is_empty() {
-                    return self.stash(key, stash, needed);
-                }
+            match self.receive_more(now, key, input) {
+                Some(rest) => input = rest,
+                None => return,
             }
         }
         while !input.is_empty() {
@@ -296,6 +281,34 @@ impl<S: Store> Core<S> {
                 Step::Incomplete(needed) => return self.stash(key, input.to_vec(), needed),
                 Step::Stop => return,
                 Step::HandOver(to) => return self.hand_over(key, to, input.to_vec()),
+            }
+        }
+    }
+
+    /// Bytes for a packet whose front came before. Returns what is left behind it; None if the packet needs more, or nothing
+    /// is to be done with the rest.
+    #[inline(never)]
+    fn receive_more<'i>(&mut self, now: Instant, key: ConnectionKey, mut input: &'i [u8]) -> Option<&'i [u8]> {
+        let connection = self.connections.get_mut(key as usize)?;
+        let mut stash = std::mem::take(&mut connection.input);
+        let mut needed = connection.needed;
+        loop {
+            let (more, rest) = input.split_at(needed.saturating_sub(stash.len()).min(input.len()));
+            stash.extend_from_slice(more);
+            input = rest;
+            match self.step(now, key, &stash) {
+                Step::Consumed(_) => return Some(input),
+                Step::Incomplete(again) => needed = again,
+                Step::Stop => return None,
+                Step::HandOver(to) => {
+                    stash.extend_from_slice(input);
+                    self.hand_over(key, to, stash);
+                    return None;
+                }
+            }
+            if input.is_empty() {
+                self.stash(key, stash, needed);
+                return None;
             }
         }
     }
@@ -524,7 +537,7 @@ impl<S: Store> Core<S> {
     // ---- packets ----------------------------------------------------------------------------------------------
 
     /// Takes one packet off the front of `bytes`, if a whole one is there.
-    #[inline]
+    #[inline(always)]
     fn step(&mut self, now: Instant, key: ConnectionKey, bytes: &[u8]) -> Step {
         let Some(connection) = self.connections.get_mut(key as usize) else { return Step::Stop };
         let first_byte = bytes[0];

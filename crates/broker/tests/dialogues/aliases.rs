@@ -11,7 +11,9 @@ fn a_clients_aliases_stand_for_what_they_were_set_to_last() {
         let subscriber = world.client("s").connect();
         subscriber.subscribe("#", 2);
         let a = world.client("a").persistent().connect();
-        for (topic, alias, payload) in [("x", 1, "1"), ("", 1, "2"), ("y", 1, "3"), ("", 1, "4"), ("x", 10, "5"), ("", 10, "6")] {
+        for (topic, alias, payload) in
+            [("x", 1, "1"), ("", 1, "2"), ("y", 1, "3"), ("", 1, "4"), ("x", 10, "5"), ("", 10, "6")]
+        {
             a.must_publish(&Pub::new(topic, payload).qos(1).alias(alias));
         }
         for (topic, payload) in [("x", "1"), ("x", "2"), ("y", "3"), ("y", "4"), ("x", "5"), ("x", "6")] {

@@ -9,11 +9,13 @@ use crate::support::{Outcome, Pub, Received, everywhere, settings};
 fn every_qos_arrives_once_in_order_at_the_lower_of_both() {
     everywhere(&settings(), |world| {
         let publisher = world.client("publisher").connect();
-        let subscribers: Vec<_> = (0..3).map(|qos| {
-            let peer = world.client(&format!("s{qos}")).connect();
-            peer.subscribe("t/+", qos);
-            (qos, peer)
-        }).collect();
+        let subscribers: Vec<_> = (0..3)
+            .map(|qos| {
+                let peer = world.client(&format!("s{qos}")).connect();
+                peer.subscribe("t/+", qos);
+                (qos, peer)
+            })
+            .collect();
         for qos in 0..3 {
             for number in 0..4 {
                 publisher.publish("t/x", qos, &format!("{qos} {number}"));
@@ -22,7 +24,8 @@ fn every_qos_arrives_once_in_order_at_the_lower_of_both() {
         for (granted, subscriber) in &subscribers {
             let got = subscriber.take_everything();
             for qos in 0..3_u8 {
-                let of_qos: Vec<_> = got.iter().filter(|message| message.payload.starts_with(&qos.to_string())).collect();
+                let of_qos: Vec<_> =
+                    got.iter().filter(|message| message.payload.starts_with(&qos.to_string())).collect();
                 assert_eq!(of_qos.len(), 4);
                 for (number, message) in of_qos.iter().enumerate() {
                     assert_eq!(message.payload, format!("{qos} {number}"));
@@ -104,7 +107,11 @@ fn unacknowledged_messages_stay_within_the_window() {
     let narrow = Settings { inflight_messages_max: 3, ..settings() };
     everywhere(&narrow, |world| {
         let publisher = world.client("p").connect();
-        let clients = [(world.client("a").receive_maximum(2), 2), (world.client("b").receive_maximum(50), 3), (world.client("c").v3(), 3)];
+        let clients = [
+            (world.client("a").receive_maximum(2), 2),
+            (world.client("b").receive_maximum(50), 3),
+            (world.client("c").v3(), 3),
+        ];
         for (client, window) in clients {
             let peer = client.connect();
             peer.subscribe("t", 2);

@@ -150,13 +150,17 @@ fn a_refusal_of_another_worker_reaches_the_publisher() {
         let absent = world.client(&world.name_on(0, "s")).persistent().connect();
         absent.subscribe("t", 1);
         absent.lose();
-        let (v5, v3) = (world.client(&world.name_on(1, "p")).connect(), world.client(&world.name_on(1, "q")).v3().connect());
+        let (v5, v3) =
+            (world.client(&world.name_on(1, "p")).connect(), world.client(&world.name_on(1, "q")).v3().connect());
         assert_eq!(v5.publish_with(&Pub::new("t", "fits").qos(1)), SUCCESS);
         let quota = Outcome::Acknowledged(ReasonCode::QuotaExceeded);
         assert_eq!(v5.publish_with(&Pub::new("t", "x").qos(1)), quota);
         assert_eq!(v5.publish_with(&Pub::new("t", "x").qos(2).id(5)), quota);
         // The Packet Identifier is free: this is a new message, not a repeat of the refused one.
-        assert_eq!(v5.publish_with(&Pub::new("elsewhere", "y").qos(2).id(5)), Outcome::Acknowledged(ReasonCode::NoMatchingSubscribers));
+        assert_eq!(
+            v5.publish_with(&Pub::new("elsewhere", "y").qos(2).id(5)),
+            Outcome::Acknowledged(ReasonCode::NoMatchingSubscribers)
+        );
         assert_eq!(v3.publish_with(&Pub::new("t", "x").qos(1)), Outcome::Withheld);
         assert_eq!(v3.publish_with(&Pub::new("t", "x").qos(2).id(6)), Outcome::Withheld);
         v3.send(&Packet::PingReq);

@@ -44,14 +44,12 @@ fn a_full_queue_drops_the_oldest() {
 fn a_full_queue_refuses_the_publisher() {
     everywhere(&full(QueueFull::Refuse), |world| {
         let (a, outcomes) = fill(world);
-        let codes: Vec<_> = outcomes.iter().map(|outcome| *outcome == Outcome::Acknowledged(ReasonCode::Success)).collect();
+        let codes: Vec<_> =
+            outcomes.iter().map(|outcome| *outcome == Outcome::Acknowledged(ReasonCode::Success)).collect();
         assert_eq!(codes, [true, true, true, false, false, false]);
         assert_eq!(outcomes[5], Outcome::Acknowledged(ReasonCode::QuotaExceeded));
         let refused = world.client("q").connect();
-        assert_eq!(
-            refused.publish_with(&Pub::new("t", "x").qos(2)),
-            Outcome::Acknowledged(ReasonCode::QuotaExceeded)
-        );
+        assert_eq!(refused.publish_with(&Pub::new("t", "x").qos(2)), Outcome::Acknowledged(ReasonCode::QuotaExceeded));
         // QoS 0 is nobody's promise.
         refused.publish("t", 0, "x");
         let v3 = world.client("v3").v3().connect();
@@ -86,8 +84,10 @@ fn a_queue_is_bounded_in_bytes_too() {
             }
             // Larger than the whole queue: nothing makes way for it.
             publisher.publish("t", 1, &"d".repeat(100));
-            let got: Vec<_> = a.resume().take_everything().into_iter().map(|message| message.payload[..1].to_owned()).collect();
-            let (expected, counters) = (if queue_full == QueueFull::DropNewest { ["a", "b"] } else { ["b", "c"] }, world.counters());
+            let got: Vec<_> =
+                a.resume().take_everything().into_iter().map(|message| message.payload[..1].to_owned()).collect();
+            let (expected, counters) =
+                (if queue_full == QueueFull::DropNewest { ["a", "b"] } else { ["b", "c"] }, world.counters());
             assert_eq!(got, expected);
             assert_eq!(counters.dropped_queue_full_newest + counters.dropped_queue_full_oldest, 2);
         });
@@ -138,7 +138,8 @@ fn a_slow_reader_has_bounded_output_and_loses_only_qos_0() {
         let got = slow.take_everything();
         let of = |qos| got.iter().filter(|message| message.qos == qos).count() as u64;
         assert_eq!((of(0) + dropped, of(1)), (100, 100));
-        let ones: Vec<_> = got.iter().filter(|message| message.qos == 1).map(|message| message.payload.clone()).collect();
+        let ones: Vec<_> =
+            got.iter().filter(|message| message.qos == 1).map(|message| message.payload.clone()).collect();
         assert!(ones.is_sorted());
     });
 }

@@ -39,7 +39,8 @@ fn overlapping_subscriptions_give_a_copy_each_if_that_is_allowed() {
         a.subscribe_with(&Sub::new("t/#", 0).identifier(1));
         a.subscribe_with(&Sub::new("t/x", 1).identifier(2));
         world.client("p").connect().publish("t/x", 1, "m");
-        let mut got: Vec<_> = a.take_everything().into_iter().map(|message| (message.qos, message.identifiers)).collect();
+        let mut got: Vec<_> =
+            a.take_everything().into_iter().map(|message| (message.qos, message.identifiers)).collect();
         got.sort_unstable();
         assert_eq!(got, [(0, vec![1]), (1, vec![2])]);
     });
@@ -96,8 +97,13 @@ fn each_filter_of_a_subscribe_has_its_answer_in_its_place() {
         let a = world.client("a").connect();
         let option = |qos| SubscriptionOptions { qos, ..SubscriptionOptions::default() };
         use pantala_proto::QoS as Q;
-        let filters =
-            [("a/#/b", Q::AtMostOnce), ("t", Q::AtLeastOnce), ("t", Q::ExactlyOnce), ("u", Q::AtMostOnce), ("v", Q::AtMostOnce)];
+        let filters = [
+            ("a/#/b", Q::AtMostOnce),
+            ("t", Q::AtLeastOnce),
+            ("t", Q::ExactlyOnce),
+            ("u", Q::AtMostOnce),
+            ("v", Q::AtMostOnce),
+        ];
         a.send(&Packet::Subscribe(Subscribe {
             packet_id: PacketId::new(5).unwrap(),
             subscription_identifier: NonZeroU32::new(7),

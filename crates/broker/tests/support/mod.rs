@@ -18,8 +18,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pantala_broker::{
-    Action, Batch, BatchPhase, ConnectionKey, Core, CoreOptions, Counters, ListenerSettings, Settings, Totals, WorkerId,
-    owner,
+    Action, Batch, BatchPhase, ConnectionKey, Core, CoreOptions, Counters, ListenerSettings, Settings, Totals,
+    WorkerId, owner,
 };
 use pantala_proto::ProtocolVersion;
 use pantala_session::Instant;

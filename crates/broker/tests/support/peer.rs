@@ -6,7 +6,8 @@ use std::num::{NonZeroU16, NonZeroU32};
 
 use pantala_proto::{
     Acknowledgement, AcknowledgementKind, Delivery, Disconnect, Packet, PacketId, Property, ProtocolVersion, Publish,
-    PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, UserProperties, frame,
+    PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, UserProperties,
+    frame,
 };
 
 use super::World;
@@ -403,7 +404,6 @@ impl Peer {
         });
         messages.collect()
     }
-
 
     /// Takes messages and acknowledges them until none comes any more.
     pub fn take_everything(&self) -> Vec<Delivered> {

@@ -1,0 +1,9 @@
+//! The program `pantala broker` from outside: started as a process, spoken to in raw bytes, stopped by signals.
+
+mod client;
+mod delivery;
+mod process;
+mod start;
+mod stop;
+#[cfg(target_os = "linux")]
+mod strain;
