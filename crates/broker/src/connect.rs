@@ -117,10 +117,16 @@ impl<S: Store> Core<S> {
         let listener = settings.listeners.get(listener_index);
         let full = |max: Option<NonZeroU32>, count: u32| max.is_some_and(|max| count >= max.get());
         let on_listener = self.totals.listeners.get(listener_index).map_or(0, |count| count.load(Ordering::Relaxed));
-        if full(settings.connections_max, self.totals.connections.load(Ordering::Relaxed))
-            || full(listener.and_then(|listener| listener.connections_max), on_listener)
-            || full(settings.sessions_max, self.totals.sessions.load(Ordering::Relaxed))
-                && self.find_session(connect.client_id).is_none()
+        let session = self.find_session(connect.client_id);
+        // A client that is here already takes the place of its own old connection.
+        let old =
+            session.and_then(|session| self.connections.get(self.sessions[session as usize].connection? as usize));
+        let own = u32::from(old.is_some());
+        let own_here = u32::from(old.is_some_and(|old| usize::from(old.listener) == listener_index));
+        let connections = self.totals.connections.load(Ordering::Relaxed);
+        if full(settings.connections_max, connections.saturating_sub(own))
+            || full(listener.and_then(|listener| listener.connections_max), on_listener.saturating_sub(own_here))
+            || full(settings.sessions_max, self.totals.sessions.load(Ordering::Relaxed)) && session.is_none()
         {
             return Err(ReasonCode::QuotaExceeded);
         }

@@ -99,7 +99,7 @@ pub(crate) struct Held {
     /// The store has to reach this.
     pub(crate) position: Position,
     /// Confirmations from other workers still to come.
-    pub(crate) waiting: u16,
+    pub(crate) waiting: u32,
     pub(crate) answer: Answer,
 }
 
@@ -167,7 +167,10 @@ impl Connection {
 
     /// The held answer with this number.
     pub(crate) fn held(&mut self, number: u32) -> Option<&mut Held> {
-        self.extras.as_mut()?.held.iter_mut().find(|held| held.number == number)
+        // They are numbered one by one and leave from the front.
+        let held = &mut self.extras.as_mut()?.held;
+        let place = number.wrapping_sub(held.front()?.number);
+        held.get_mut(place as usize)
     }
 
     /// Answers that are held.

@@ -118,8 +118,8 @@ pub(crate) struct Pending {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Then {
-    /// A held answer has one confirmation more.
-    Held { connection: ConnectionKey, generation: u32, number: u32 },
+    /// A held answer has one confirmation more; `replay` is the place, in a SUBACK, of the subscription confirmed.
+    Held { connection: ConnectionKey, generation: u32, number: u32, replay: Option<u32> },
     /// The others have passed on what they had: a look at Retained Messages may go on.
     Flushed { session: SessionKey, generation: u32 },
     /// A QoS 2 message that was refused does not keep its Packet Identifier (v5 MQTT-4.3.3-9), whether or not its
@@ -387,10 +387,11 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// A batch from another worker.
+    /// A batch from another worker, which is empty afterwards. Should this panic, over one frame of it, another call goes on
+    /// with the next.
     pub fn receive_batch(&mut self, now: Instant, batch: &mut Batch) {
         let from = batch.from;
-        for frame in std::mem::take(&mut batch.frames) {
+        while let Some(frame) = batch.frames.pop_front() {
             self.receive_frame(now, from, &batch.bytes, frame);
         }
         batch.bytes.clear();
@@ -545,10 +546,12 @@ impl<S: Store> Core<S> {
             Phase::Connected => self.settings.packet_bytes_max,
             Phase::Closing => return Step::Stop,
             Phase::AwaitConnect if first_byte != CONNECT_FIRST_BYTE => {
-                let end = if first_byte >> 4 == PacketType::Connect as u8 {
-                    End::Decode(pantala_proto::DecodeError::HeaderFlags)
-                } else {
-                    End::NotMqtt(Stranger::recognise(bytes))
+                // A TLS ClientHello begins like a CONNECT with wrong flags.
+                let end = match Stranger::recognise(bytes) {
+                    Stranger::OtherPacket if first_byte >> 4 == PacketType::Connect as u8 => {
+                        End::Decode(pantala_proto::DecodeError::HeaderFlags)
+                    }
+                    stranger => End::NotMqtt(stranger),
                 };
                 self.end(now, key, end, None);
                 return Step::Stop;
@@ -958,7 +961,7 @@ impl<S: Store> Core<S> {
         &mut self,
         key: ConnectionKey,
         position: Position,
-        waiting: u16,
+        waiting: u32,
         answer: Answer,
     ) -> Option<u32> {
         let connection = self.connections.get_mut(key as usize)?;
@@ -1037,13 +1040,14 @@ impl<S: Store> Core<S> {
         let Some(pending) = self.pending.get_mut(&token) else { return };
         // A subscription that waits for this worker's word is live from here on.
         for then in &pending.then {
-            if let Then::Held { connection, generation, number } = *then
+            if let Then::Held { connection, generation, number, replay: Some(replay) } = *then
                 && let Some(connection) = self.connections.get_mut(connection as usize)
                 && connection.generation == generation
                 && let Some(held) = connection.held(number)
                 && let Answer::Packet(_, replays) = &mut held.answer
+                && let Some(replay) = replays.get_mut(replay as usize)
             {
-                replays.iter_mut().for_each(|replay| replay.announced(token, usize::from(from.0), written));
+                replay.announced(token, usize::from(from.0), written);
             }
         }
         pending.refused |= refused;
@@ -1067,7 +1071,7 @@ impl<S: Store> Core<S> {
                         session.inbound.release(packet_id);
                     }
                 }
-                Then::Held { connection, generation, number } => {
+                Then::Held { connection, generation, number, .. } => {
                     self.held_confirmed(connection, generation, number, pending.refused);
                 }
             }
@@ -1080,8 +1084,7 @@ impl<S: Store> Core<S> {
             return;
         }
         let version = connection.version;
-        let Some(extras) = &mut connection.extras else { return };
-        let Some(held) = extras.held.iter_mut().find(|held| held.number == number) else { return };
+        let Some(held) = connection.held(number) else { return };
         held.waiting = held.waiting.saturating_sub(1);
         if refused && let Answer::Acknowledgement(_, _, code) = &mut held.answer {
             *code = ReasonCode::QuotaExceeded;
@@ -1229,7 +1232,7 @@ impl<S: Store> Core<S> {
         }
         let batch = self.outboxes[usize::from(group.home.0)].messages();
         let message = batch.pack(message);
-        batch.frames.push(Frame::Redispatch { group, message });
+        batch.frames.push_back(Frame::Redispatch { group, message });
         Position::default()
     }
 

@@ -1,6 +1,8 @@
 //! What workers tell each other: one batch for each pair of workers, turn and [`Phase`], with one arena for the bytes
 //! of its messages.
 
+use std::collections::VecDeque;
+
 use pantala_proto::{ForwardProperties, QoS};
 use pantala_router::Cursor;
 use pantala_session::Instant;
@@ -35,7 +37,7 @@ impl Phase {
 pub struct Batch {
     pub(crate) from: WorkerId,
     pub(crate) bytes: Vec<u8>,
-    pub(crate) frames: Vec<Frame>,
+    pub(crate) frames: VecDeque<Frame>,
 }
 
 /// A message whose bytes stand in the arena of its batch.
@@ -85,7 +87,7 @@ pub(crate) enum Frame {
 
 impl Batch {
     pub(crate) fn new(from: WorkerId) -> Self {
-        Self { from, bytes: Vec::new(), frames: Vec::new() }
+        Self { from, bytes: Vec::new(), frames: VecDeque::new() }
     }
 
     /// Whether there is nothing in it.
@@ -157,6 +159,6 @@ impl Outbox {
     }
 
     pub(crate) fn control(&mut self, frame: Frame) {
-        self.batches[Phase::Control as usize].frames.push(frame);
+        self.batches[Phase::Control as usize].frames.push_back(frame);
     }
 }

@@ -130,7 +130,8 @@ impl Output {
             let payload = splice.message.payload().len() - splice.written;
             if count < payload {
                 splice.written += count;
-                return;
+                count = 0;
+                break;
             }
             count -= payload;
             if let Some(splices) = &mut self.splices {
@@ -138,10 +139,13 @@ impl Output {
             }
         }
         self.start += count;
-        self.splices = None;
+        self.splices.take_if(|splices| splices.is_empty());
         // A reader that never catches up must not make the written part grow without end.
         if self.start > POOLED_BUFFER_BYTES && self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
+            for splice in self.splices.iter_mut().flat_map(|splices| splices.iter_mut()) {
+                splice.at -= self.start;
+            }
             self.start = 0;
         }
     }
@@ -203,6 +207,25 @@ mod tests {
         assert_eq!(output.append(&mut pool, 3, 0, |out| out.extend_from_slice(b"abc")), Some(3));
         assert_eq!(output.append(&mut pool, 3, 1, |out| out.extend_from_slice(b"def")), None);
         assert_eq!(gather(&output), b"abc");
+    }
+
+    /// The written part was never given back while a shared payload waited, as one always does for a reader that is
+    /// always behind.
+    #[test]
+    fn a_reader_that_is_always_behind_does_not_make_the_written_part_grow() {
+        let (mut output, mut pool) = (Output::default(), BufferPool::default());
+        let payload = message(&[7; 2_000]);
+        for round in 0..20_000 {
+            output.append(&mut pool, usize::MAX, 0, |out| out.extend_from_slice(&[round as u8; 30]));
+            output.append_shared(Arc::clone(&payload));
+            if round > 2 {
+                output.wrote(&mut pool, 2_030);
+            }
+        }
+        assert!(output.bytes.capacity() < 4 * POOLED_BUFFER_BYTES, "{}", output.bytes.capacity());
+        let expected: Vec<u8> =
+            (19_997..20_000).flat_map(|round| [[round as u8; 30].to_vec(), vec![7; 2_000]].concat()).collect();
+        assert_eq!(gather(&output), expected);
     }
 
     proptest! {

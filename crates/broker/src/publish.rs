@@ -245,7 +245,7 @@ impl<S: Store> Core<S> {
             position = self.record_exactly_once(session, packet_id).max(position);
         }
         let code = if routed.receivers > 0 { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
-        let waiting = u16::from(routed.confirmation.is_some());
+        let waiting = u32::from(routed.confirmation.is_some());
         let number = self.answer(key, position, waiting, Answer::Acknowledgement(kind, packet_id, code));
         if let (Some(token), Some(number)) = (routed.confirmation, number)
             && let Some(pending) = self.pending.get_mut(&token)
@@ -255,7 +255,7 @@ impl<S: Store> Core<S> {
                 let generation = self.sessions[session as usize].generation;
                 pending.then.push(Then::Release { session, generation, packet_id });
             }
-            pending.then.push(Then::Held { connection: key, generation, number });
+            pending.then.push(Then::Held { connection: key, generation, number, replay: None });
         }
         Flow::Continue
     }

@@ -12,6 +12,7 @@
 //! anybody: what came live before has arrived in every index then, and what comes live from there on is noted until the
 //! look is over, and its topics left out.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -106,8 +107,8 @@ impl Replay {
         }
     }
 
-    pub(crate) fn is_for(&self, filter: &str) -> bool {
-        *self.filter == *filter
+    pub(crate) fn filter(&self) -> &str {
+        &self.filter
     }
 }
 
@@ -123,13 +124,7 @@ impl<S: Store> Core<S> {
     /// Keeps or removes the Retained Message of a topic that is at home here (v5 MQTT-3.3.1-5, MQTT-3.3.1-6).
     ///
     /// `number` counts the writes of the worker `writer`.
-    pub(crate) fn retain(
-        &mut self,
-        now: Instant,
-        incoming: &Incoming<'_>,
-        writer: WorkerId,
-        number: u64,
-    ) -> Position {
+    pub(crate) fn retain(&mut self, now: Instant, incoming: &Incoming<'_>, writer: WorkerId, number: u64) -> Position {
         let topic_name = incoming.topic_name;
         if incoming.payload.is_empty() {
             let Some(old) = self.retained.remove(topic_name) else { return Position::default() };
@@ -200,7 +195,10 @@ impl<S: Store> Core<S> {
         replays.retain(|new| subscriptions.is_some_and(|subscriptions| subscriptions.contains_key(&new.filter)));
         let waiting = session.replays.get_or_insert_default();
         // A subscription made anew starts anew.
-        waiting.retain(|old| !replays.iter().any(|new| new.is_for(&old.filter)));
+        if !waiting.is_empty() {
+            let new: HashSet<&str> = replays.iter().map(Replay::filter).collect();
+            waiting.retain(|old| !new.contains(old.filter()));
+        }
         waiting.extend(replays);
         let generation = session.generation;
         self.replaying.push_back((key, generation));
@@ -286,13 +284,18 @@ impl<S: Store> Core<S> {
         cutoffs: &[u64],
     ) -> (Vec<Arc<Message>>, Scan) {
         let (mut found, mut bytes) = (Vec::new(), 0);
+        // No more than an empty queue has room for: what a replay finds is not dropped for coming all at once.
+        let found_max = match self.settings.queued_messages_max as usize {
+            0 => FOUND_MAX,
+            max => FOUND_MAX.min(max),
+        };
         let scan = self.retained.scan(filter, cursor, SCAN_BUDGET, |_, retained| {
             let live = cutoffs.get(usize::from(retained.writer.0)).is_some_and(|cutoff| retained.number > *cutoff);
             if !live && !retained.message.incoming().is_expired(now) {
                 bytes += retained.message.bytes();
                 found.push(Arc::clone(&retained.message));
             }
-            if found.len() >= FOUND_MAX || bytes >= REPLAY_OUTPUT_BYTES_MAX {
+            if found.len() >= found_max || bytes >= REPLAY_OUTPUT_BYTES_MAX {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -348,10 +351,10 @@ impl<S: Store> Core<S> {
         let batch: &mut Batch = self.outboxes[usize::from(from.0)].retained();
         for message in found {
             let message = batch.pack(&message.incoming());
-            batch.frames.push(Frame::Found { token, message });
+            batch.frames.push_back(Frame::Found { token, message });
         }
         let cursor = (scan == Scan::More).then(|| Box::new(cursor));
-        batch.frames.push(Frame::Answered { token, cursor });
+        batch.frames.push_back(Frame::Answered { token, cursor });
     }
 
     /// The replay that waits for an answer, if it still does.

@@ -100,7 +100,7 @@ impl<S: Store> Core<S> {
             } else {
                 let batch = self.outboxes[usize::from(home.0)].retained();
                 let message = batch.pack(incoming);
-                batch.frames.push(Frame::Retain { message, written });
+                batch.frames.push_back(Frame::Retain { message, written });
             }
         }
         if self.remote_matches != 0 {
@@ -120,7 +120,7 @@ impl<S: Store> Core<S> {
             workers &= workers - 1;
             let batch = self.outboxes[to].messages();
             let message = batch.pack(incoming);
-            batch.frames.push(Frame::Route { message, token, written });
+            batch.frames.push_back(Frame::Route { message, token, written });
             routed.receivers += 1;
         }
         routed.confirmation = token;
@@ -624,7 +624,7 @@ impl<S: Store> Core<S> {
         }
         let batch = self.outboxes[usize::from(member.worker.0)].messages();
         let message = batch.pack(incoming);
-        batch.frames.push(Frame::Deliver { member, grant, group, message });
+        batch.frames.push_back(Frame::Deliver { member, grant, group, message });
         Position::default()
     }
 

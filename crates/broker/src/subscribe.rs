@@ -1,5 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
+use std::collections::{HashMap, HashSet};
+
 use pantala_proto::{
     FilterError, PacketId, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, TopicFilter, UnsubAck,
     Unsubscribe, UserProperties, topic_levels,
@@ -50,7 +52,9 @@ impl<S: Store> Core<S> {
             reason_string: None,
             user_properties: UserProperties::none(),
         };
-        let (mut position, mut announcements, mut replays) = (Position::default(), Vec::new(), Vec::new());
+        let (mut position, mut announcements, mut replays) = (Position::default(), Vec::new(), Vec::<Replay>::new());
+        // A filter that is named again is made anew: its Retained Messages are sent once.
+        let mut places = HashMap::new();
         for (text, mut options) in subscribe.filters.iter() {
             options.no_local |= bridge;
             let subscribed = match self.check_filter(text, subscribe) {
@@ -65,17 +69,24 @@ impl<S: Store> Core<S> {
             };
             packet.reason_codes.push(subscribed.code);
             position = position.max(subscribed.position);
-            announcements.extend(subscribed.announcement);
-            replays.extend(subscribed.replay);
+            let place = subscribed.replay.map(|replay| {
+                let place = *places.entry(text).or_insert(replays.len());
+                match replays.get_mut(place) {
+                    Some(old) => *old = replay,
+                    None => replays.push(replay),
+                }
+                place as u32
+            });
+            announcements.extend(subscribed.announcement.map(|token| (token, place)));
         }
         let mut bytes = Vec::new();
         packet.encode_within(version, bytes_max, &mut bytes);
-        let waiting = u16::try_from(announcements.len()).unwrap_or(u16::MAX);
+        let waiting = announcements.len() as u32;
         let number = self.answer(key, position, waiting, Answer::Packet(bytes.into(), replays));
         let generation = self.connections[key as usize].generation;
-        for token in announcements {
+        for (token, replay) in announcements {
             if let (Some(number), Some(pending)) = (number, self.pending.get_mut(&token)) {
-                pending.then.push(Then::Held { connection: key, generation, number });
+                pending.then.push(Then::Held { connection: key, generation, number, replay });
             }
         }
         Flow::Continue
@@ -219,6 +230,10 @@ impl<S: Store> Core<S> {
         }
         let packet_id: PacketId = unsubscribe.packet_id;
         let (mut reason_codes, mut position) = (Vec::new(), Position::default());
+        if let Some(replays) = &mut self.sessions[session as usize].replays {
+            let ended: HashSet<&str> = unsubscribe.filters.iter().collect();
+            replays.retain(|replay| !ended.contains(replay.filter()));
+        }
         for text in unsubscribe.filters.iter() {
             let subscriptions = self.sessions[session as usize].subscriptions.as_mut();
             let removed = subscriptions.and_then(|subscriptions| subscriptions.remove(text));
@@ -238,7 +253,7 @@ impl<S: Store> Core<S> {
         Flow::Continue
     }
 
-    /// Takes a subscription, already out of its Session's list, out of the router.
+    /// Takes a subscription, already out of its Session's list and of its replays, out of the router.
     pub(crate) fn remove_subscription(
         &mut self,
         _now: Instant,
@@ -257,9 +272,6 @@ impl<S: Store> Core<S> {
                 self.outboxes[usize::from(home.0)].control(Frame::Leave { whole_filter: text.into(), member });
             }
         } else {
-            if let Some(replays) = &mut session.replays {
-                replays.retain(|replay| !replay.is_for(text));
-            }
             self.tree.remove(text, Target::Session(key));
             self.interest_removed(text);
         }

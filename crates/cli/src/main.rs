@@ -1,5 +1,6 @@
 //! The Pantala MQTT suite in one binary.
 
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,22 +61,27 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "there is no log yet, or none any more")]
 fn run_broker(broker: Broker) -> ExitCode {
     let overrides =
         Overrides { ports: broker.port, verbose: broker.verbose, workers: broker.workers, data_dir: broker.data_dir };
     let config = match Config::load(broker.config.as_deref(), &overrides) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("pantala: {error}");
+            complain(&error);
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
     match pantala_server::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pantala: {error}");
+            complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// For when there is no log yet, or none any more.
+fn complain(error: &dyn std::error::Error) {
+    // Nothing can be said about a terminal that is gone.
+    drop(writeln!(std::io::stderr(), "pantala: {error}"));
 }

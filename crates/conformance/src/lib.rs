@@ -16,6 +16,7 @@
 //! assert_eq!(report.failed(), 0, "{report}");
 //! ```
 
+pub mod attacks;
 pub mod case;
 pub mod peer;
 pub mod rules;

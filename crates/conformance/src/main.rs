@@ -2,10 +2,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use pantala_conformance::attacks::{self, AttackOptions};
 use pantala_conformance::wire::Version;
 use pantala_conformance::{Options, ScramTarget, Verdict, run, statements};
 
@@ -21,8 +23,35 @@ struct Arguments {
 enum Command {
     /// Test the broker at HOST:PORT and print a table; exit status 1 if a statement failed.
     Run(Box<RunArguments>),
+    /// Attack the broker at HOST:PORT by the catalogue's ids A1 to H11 and print a table; exit status 1 if a row failed.
+    Attack(AttackArguments),
     /// Print for each statement the tests that cover it, or the exception; exit status 1 if one is missing.
     Coverage,
+}
+
+#[derive(Args)]
+struct AttackArguments {
+    /// Where the broker listens; anonymous clients must be allowed.
+    #[arg(value_name = "HOST:PORT")]
+    target: String,
+    /// Only the attack of this id, or a whole section by its letter.
+    #[arg(long, value_name = "ID")]
+    only: Option<String>,
+    /// Process id of the broker; without it memory and descriptors are not watched.
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+    /// The `pantala` executable, for attacks on a broker with a configuration of its own.
+    #[arg(long, value_name = "PATH")]
+    broker: Option<PathBuf>,
+    /// How many milliseconds 99.9 % of the messages between bystanders may take.
+    #[arg(long, default_value_t = 250, value_name = "MILLISECONDS")]
+    canary_bound: u64,
+    /// Print every packet to standard error; best with --only.
+    #[arg(long)]
+    trace: bool,
+    /// After the table, the slowest attacks.
+    #[arg(long)]
+    times: bool,
 }
 
 #[derive(Args)]
@@ -88,6 +117,7 @@ fn main() -> ExitCode {
             println!("{coverage}");
             if coverage.missing() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
+        Command::Attack(arguments) => attack(arguments),
         Command::Run(arguments) => {
             let options = Options {
                 only: arguments.only,
@@ -122,4 +152,29 @@ fn main() -> ExitCode {
             if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
     }
+}
+
+fn attack(arguments: AttackArguments) -> ExitCode {
+    let options = AttackOptions {
+        only: arguments.only,
+        pid: arguments.pid,
+        broker: arguments.broker,
+        canary_bound: Duration::from_millis(arguments.canary_bound),
+        trace: arguments.trace,
+        ..AttackOptions::default()
+    };
+    let report = attacks::run(&arguments.target, &options);
+    println!("{report}");
+    if arguments.times {
+        let mut rows = report.rows.clone();
+        rows.sort_by_key(|(_, _, _, took)| std::cmp::Reverse(*took));
+        for (id, what, _, took) in rows.iter().take(20) {
+            println!("{:>6.2} s  {id:<4} {what}", took.as_secs_f64());
+        }
+    }
+    if report.rows.is_empty() {
+        eprintln!("no attack was chosen");
+        return ExitCode::FAILURE;
+    }
+    if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

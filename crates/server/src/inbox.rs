@@ -1,6 +1,6 @@
 //! What passes between threads: letters to a worker, in the order in which they were sent.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
@@ -20,9 +20,15 @@ pub(crate) enum Letter {
     Report,
 }
 
+/// With so many bytes of batches waiting for one worker, the others read no more from their clients until it has dealt
+/// with some. Each may add what one turn brings.
+const INBOX_BYTES_MAX: usize = 8 << 20;
+
 /// A worker's letters. One queue for all senders, so that what was sent earlier is read earlier, whoever sent it.
 pub(crate) struct Inbox {
     letters: Mutex<Vec<Letter>>,
+    /// Bytes of batches that have not been dealt with.
+    bytes: AtomicUsize,
     /// There are letters: so that looking costs no lock.
     any: AtomicBool,
     /// The worker waits for events, or is about to: it has to be woken.
@@ -32,17 +38,36 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new(waker: Waker) -> Arc<Self> {
-        Arc::new(Self { letters: Mutex::default(), any: AtomicBool::new(false), sleeping: AtomicBool::new(false), waker })
+        Arc::new(Self {
+            letters: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+            any: AtomicBool::new(false),
+            sleeping: AtomicBool::new(false),
+            waker,
+        })
     }
 
     /// Sends a letter and wakes the receiver if it sleeps. A receiver that has ended does not mind.
     pub(crate) fn send(&self, letter: Letter) {
+        if let Letter::Batch(batch) = &letter {
+            self.bytes.fetch_add(batch.bytes(), Ordering::Relaxed);
+        }
         self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
         self.any.store(true, Ordering::SeqCst);
         if self.sleeping.swap(false, Ordering::SeqCst) {
             // The pipe can only be full of wake-ups already.
             drop(self.waker.wake());
         }
+    }
+
+    /// The receiver has dealt with a batch of so many bytes.
+    pub(crate) fn dealt_with(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The receiver has as much to deal with as it may have.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) >= INBOX_BYTES_MAX
     }
 
     /// The receiver is about to wait. False if it must not, as there are letters.

@@ -40,8 +40,9 @@ pub(crate) fn bind(wanted: &Wanted) -> io::Result<Vec<Bound>> {
             for address in addresses {
                 match bind_tcp(address, every_interface) {
                     Ok(listener) => bound.push(Bound::Tcp(listener)),
-                    // A machine without IPv6 still has IPv4.
-                    Err(_) if every_interface => {
+                    // A machine without IPv6 still has IPv4. A port in use is another matter: someone else would get the
+                    // clients that come by IPv6.
+                    Err(error) if every_interface && error.kind() != io::ErrorKind::AddrInUse => {
                         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), *port);
                         bound.push(Bound::Tcp(bind_tcp(address, false)?));
                     }
@@ -93,10 +94,12 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
         if !found.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something else than a socket here"));
         }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens here"));
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens here")),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            // Who cannot ask cannot know that nobody is there.
+            Err(error) => return Err(error),
         }
-        std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
@@ -131,6 +134,18 @@ impl Bound {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
             Self::Unix(_) => None,
+        }
+    }
+}
+
+impl Drop for Bound {
+    /// A Unix socket does not stay behind in the file system.
+    fn drop(&mut self) {
+        if let Self::Unix(listener) = self
+            && let Some(path) = listener.local_addr().ok().as_ref().and_then(|address| address.as_pathname())
+        {
+            // What is gone already need not be removed.
+            drop(std::fs::remove_file(path));
         }
     }
 }

@@ -92,6 +92,18 @@ impl Log {
         self.write(&mut state, &text());
     }
 
+    /// Says how many lines have been held back and not been told of yet.
+    pub(crate) fn tell_held_back(&self) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told: Vec<_> =
+            state.causes.iter_mut().map(|(cause, it)| (*cause, std::mem::take(&mut it.suppressed))).collect();
+        told.retain(|(_, suppressed)| *suppressed > 0);
+        told.sort_unstable();
+        for (cause, suppressed) in told {
+            self.write(&mut state, &format!("({suppressed} lines more about: {cause})"));
+        }
+    }
+
     fn write(&self, state: &mut State, text: &str) {
         let mut line = String::with_capacity(text.len() + 32);
         self.shared.config.timestamp.write(SystemTime::now(), &mut line);

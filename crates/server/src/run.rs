@@ -109,7 +109,13 @@ pub fn run(config: Config) -> Result<(), RunError> {
         }
         let worker = Worker::new(id, core, poll, clock, log.clone(), listeners, Arc::clone(&inboxes));
         let worker = worker.map_err(RunError::System)?;
-        let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || worker.run());
+        let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
+            let last_word = LastWord(Arc::clone(&inboxes));
+            move || {
+                let _last_word = last_word;
+                worker.run()
+            }
+        });
         threads.push(thread.map_err(RunError::System)?);
     }
     announce(&config, &log, &bound, workers);
@@ -132,7 +138,10 @@ pub fn run(config: Config) -> Result<(), RunError> {
                 SIGHUP => {
                     watch_log.line(LogType::Warning, "SIGHUP: this version does not reload; nothing has changed.")
                 }
-                _ => watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report)),
+                _ => {
+                    watch_log.tell_held_back();
+                    watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report));
+                }
             }
         }
     });
@@ -141,30 +150,29 @@ pub fn run(config: Config) -> Result<(), RunError> {
     for thread in threads {
         match thread.join() {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
-                result = Err(RunError::System(error));
-            }
-            Err(_) => {
-                inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
-                result = Err(RunError::System(io::Error::other("a worker ended unexpectedly")));
-            }
+            Ok(Err(error)) => result = Err(RunError::System(error)),
+            Err(_) => result = Err(RunError::System(io::Error::other("a worker ended unexpectedly"))),
         }
     }
     handle.close();
     // The watcher cannot fail; should it panic, the broker has ended all the same.
     drop(watcher.join());
-    for (socket, ..) in &bound {
-        if let Bound::Unix(listener) = socket
-            && let Some(path) = listener.local_addr().ok().as_ref().and_then(|address| address.as_pathname())
-        {
-            drop(std::fs::remove_file(path));
-        }
-    }
+    // Sockets in the file system go with it.
+    drop(bound);
+    log.tell_held_back();
     if result.is_ok() {
         log.line(LogType::Notice, "Stopped.");
     }
     result
+}
+
+/// Ends all workers when one ends, for whatever reason: its Sessions are at home with no other.
+struct LastWord(Arc<[Arc<Inbox>]>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
+    }
 }
 
 fn worker_count(wanted: Option<NonZeroUsize>) -> usize {

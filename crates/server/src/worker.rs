@@ -34,6 +34,10 @@ const FIRST_LINGERING: usize = 1 << 48;
 
 /// Bytes read from one connection in one turn.
 const READ_BUFFER_BYTES: usize = 131_072;
+/// With so many bytes read in a turn, what follows from them is written before more is read.
+const TURN_BYTES_MAX: usize = 1 << 20;
+/// How long reading waits for other workers that have more to do than they may.
+const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 const EVENTS: usize = 1_024;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 256;
@@ -42,6 +46,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a closed socket is read on, so that our last words are not lost to a reset.
 const LINGER: Duration = Duration::from_millis(500);
 const LINGERING_MAX: usize = 1_024;
+/// How long the end waits for clients to close their side.
+const SHUT_DOWN_DURATION_MAX: Duration = Duration::from_secs(1);
 const SLICES: usize = 64;
 
 /// Monotonic time, the same for all workers.
@@ -70,6 +76,8 @@ struct Slot {
     listener: ListenerId,
     /// There may be more to read than was read.
     readable: bool,
+    /// The client has said its last: whatever is read, the end stands behind it, and the poller has told so already.
+    ended: bool,
     /// It is in the list of connections to read in the next turn.
     queued: bool,
     /// The socket takes no more for now.
@@ -92,7 +100,10 @@ pub(crate) struct Worker {
     lingering: Slab<Socket>,
     linger_deadlines: VecDeque<(Instant, usize)>,
     inboxes: Arc<[Arc<Inbox>]>,
-    shutting_down: bool,
+    /// Bytes that may still be read in this turn.
+    turn_bytes: usize,
+    /// The worker ends when all clients have closed their side, or at this time.
+    ending: Option<Instant>,
 }
 
 impl Worker {
@@ -120,7 +131,8 @@ impl Worker {
             lingering: Slab::new(),
             linger_deadlines: VecDeque::new(),
             inboxes,
-            shutting_down: false,
+            turn_bytes: 0,
+            ending: None,
         };
         for (index, (listener, _)) in worker.listeners.iter_mut().enumerate() {
             listener.register(worker.poll.registry(), Token(FIRST_LISTENER + index))?;
@@ -137,7 +149,7 @@ impl Worker {
         let mut buffer = vec![0; READ_BUFFER_BYTES].into_boxed_slice();
         let (mut letters, mut ready, mut dirty) = (Vec::new(), Vec::new(), Vec::new());
         let inbox = Arc::clone(&self.inboxes[usize::from(self.id.0)]);
-        while !self.shutting_down {
+        while !self.has_ended() {
             let deadline = self.core.next_deadline();
             let timeout = self.timeout(deadline, &inbox);
             match self.poll.poll(&mut events, timeout) {
@@ -147,6 +159,7 @@ impl Worker {
             inbox.awake();
             let now = self.clock.now();
             self.now = now;
+            self.turn_bytes = if self.is_crowded() { 0 } else { TURN_BYTES_MAX };
             std::mem::swap(&mut ready, &mut self.ready);
             for key in ready.drain(..) {
                 if let Some(slot) = self.slot(key) {
@@ -185,15 +198,17 @@ impl Worker {
                 self.actions(now);
             }
             self.core.take_dirty(&mut dirty);
-            for &key in &dirty {
-                self.write(now, key);
-            }
+            self.write_all(now, &dirty);
             // Writing may have made room, and room may have brought more.
             if self.core.has_actions() {
                 self.actions(now);
             }
             if self.core.has_events() {
                 self.events();
+            }
+            // A connection lost in writing leaves a Will, and room brings queries.
+            if !alone {
+                self.pass_on();
             }
             if !self.linger_deadlines.is_empty() {
                 self.linger(now);
@@ -203,8 +218,12 @@ impl Worker {
     }
 
     fn timeout(&self, core_deadline: Option<Instant>, inbox: &Inbox) -> Option<Duration> {
-        if !self.ready.is_empty() || self.core.has_output() {
+        if self.core.has_output() {
             return Some(Duration::ZERO);
+        }
+        if !self.ready.is_empty() {
+            let wait = self.is_crowded() && inbox.go_to_sleep();
+            return Some(if wait { CROWDED_PAUSE } else { Duration::ZERO });
         }
         let mut wake_at = core_deadline;
         if let Some(at) = self.accept_again {
@@ -215,6 +234,15 @@ impl Worker {
         }
         let wait = wake_at.map(|at| Duration::from_millis(at.0.saturating_sub(self.now.0)));
         if wait == Some(Duration::ZERO) || inbox.go_to_sleep() { wait } else { Some(Duration::ZERO) }
+    }
+
+    /// Other workers have all that they may have waiting: nothing is read until they have dealt with some of it.
+    fn is_crowded(&self) -> bool {
+        self.inboxes.len() > 1 && self.inboxes.iter().any(|inbox| inbox.is_full())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ending.is_some_and(|until| self.lingering.is_empty() || until <= self.now)
     }
 
     #[inline]
@@ -231,17 +259,14 @@ impl Worker {
             let Some(slot) = self.slot(key) else { return };
             if event.is_writable() && slot.blocked {
                 slot.blocked = false;
-                self.write(now, key);
+                self.write_all(now, &[key]);
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 if let Some(slot) = self.slot(key) {
                     slot.readable = true;
+                    slot.ended |= event.is_read_closed() || event.is_error();
                 }
                 self.read(now, key, buffer);
-                // A short read is all there was, unless the end of the stream stands behind it.
-                if event.is_read_closed() || event.is_error() {
-                    self.read_later(key);
-                }
             }
         } else if token >= FIRST_LISTENER {
             self.accept(now, token - FIRST_LISTENER);
@@ -283,7 +308,8 @@ impl Worker {
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
         }
-        self.slots[index] = Some(Slot { socket, listener, readable: false, queued: false, blocked: false });
+        self.slots[index] =
+            Some(Slot { socket, listener, readable: false, ended: false, queued: false, blocked: false });
         Some(key)
     }
 
@@ -303,11 +329,20 @@ impl Worker {
         if !self.core.wants_input(key) {
             return;
         }
-        let Some(slot) = self.slot(key) else { return };
+        if self.turn_bytes == 0 {
+            return self.read_later(key);
+        }
+        let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else { return };
         match slot.socket.read(buffer) {
-            Ok(0) => self.lost(now, key),
+            Ok(0) => {
+                // It may have closed one side only, and be reading its answers on the other.
+                self.write_all(now, &[key]);
+                self.lost(now, key);
+            }
             Ok(count) => {
-                slot.readable = count == buffer.len();
+                self.turn_bytes = self.turn_bytes.saturating_sub(count);
+                // A short read is all there was, unless the end of the stream stands behind it.
+                slot.readable = count == buffer.len() || slot.ended;
                 let more = slot.readable;
                 let core = &mut self.core;
                 let received = catch_unwind(AssertUnwindSafe(|| core.receive(now, key, &buffer[..count])));
@@ -317,7 +352,8 @@ impl Worker {
                     self.read_later(key);
                 }
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => slot.readable = false,
+            // The end that was told of was that of another connection, which had this place before.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (slot.readable, slot.ended) = (false, false),
             Err(error) if error.kind() == ErrorKind::Interrupted => self.read_later(key),
             Err(_) => self.lost(now, key),
         }
@@ -348,6 +384,23 @@ impl Worker {
         }
         if self.accept_again.is_some() {
             self.accept_again = Some(now);
+        }
+    }
+
+    /// Writes what waits for these connections.
+    fn write_all(&mut self, now: Instant, keys: &[ConnectionKey]) {
+        let mut begun = 0;
+        while begun < keys.len() {
+            // Room brings more from the core: a panic there ends the connection that it was for.
+            let written = catch_unwind(AssertUnwindSafe(|| {
+                while let Some(&key) = keys.get(begun) {
+                    begun += 1;
+                    self.write(now, key);
+                }
+            }));
+            if written.is_err() {
+                self.panicked(now, keys[begun - 1]);
+            }
         }
     }
 
@@ -411,7 +464,7 @@ impl Worker {
 
     /// Closes a connection whose last words are in its output.
     fn close(&mut self, now: Instant, key: ConnectionKey) {
-        self.write(now, key);
+        self.write_all(now, &[key]);
         self.events();
         let Some(mut slot) = self.slots.get_mut(key as usize).and_then(Option::take) else { return };
         self.core.closed(key);
@@ -419,14 +472,15 @@ impl Worker {
             self.accept_again = Some(now);
         }
         // Closing with unread input would reset the connection, and the reset overtake what was written.
-        if self.lingering.len() >= LINGERING_MAX || slot.socket.shut_down_write().is_err() {
+        let full = self.lingering.len() >= LINGERING_MAX && self.ending.is_none();
+        if full || slot.socket.shut_down_write().is_err() {
             return;
         }
         let entry = self.lingering.vacant_entry();
         let index = entry.key();
         if slot.socket.reregister(self.poll.registry(), Token(FIRST_LINGERING + index)).is_ok() {
             entry.insert(slot.socket);
-            self.linger_deadlines.push_back((now.after(LINGER), index));
+            self.linger_deadlines.push_back((self.ending.unwrap_or(now.after(LINGER)), index));
         }
     }
 
@@ -469,7 +523,13 @@ impl Worker {
 
     fn letter(&mut self, now: Instant, letter: Letter) {
         match letter {
-            Letter::Batch(mut batch) => self.guarded(|core| core.receive_batch(now, &mut batch)),
+            Letter::Batch(mut batch) => {
+                let bytes = batch.bytes();
+                self.guarded(|core| core.receive_batch(now, &mut batch));
+                self.inboxes[usize::from(self.id.0)].dealt_with(bytes);
+            }
+            // It has not been let in, and will not be.
+            Letter::Connection(..) if self.ending.is_some() => {}
             Letter::Connection(socket, listener, input) => {
                 let Some(key) = self.open(now, socket, listener) else { return };
                 let core = &mut self.core;
@@ -484,19 +544,14 @@ impl Worker {
     }
 
     fn shut_down(&mut self, now: Instant) {
-        self.shutting_down = true;
-        self.core.shut_down(now);
-        let mut dirty = Vec::new();
-        self.core.take_dirty(&mut dirty);
-        for key in dirty {
-            self.write(now, key);
+        if self.ending.is_some() {
+            return;
         }
-        for slot in self.slots.iter_mut().filter_map(Option::as_mut) {
-            drop(slot.socket.shut_down_write());
-            // What the client has sent is read, so that closing does not reset what it has not read yet.
-            let mut rest = [0; 4_096];
-            while slot.socket.read(&mut rest).is_ok_and(|count| count > 0) {}
-        }
+        self.ending = Some(now.after(SHUT_DOWN_DURATION_MAX));
+        self.listeners.clear();
+        self.accept_again = None;
+        // The connections are closed as any other: with their last words, and a moment to read them.
+        self.guarded(|core| core.shut_down(now));
         self.report();
     }
 

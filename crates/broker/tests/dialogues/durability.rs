@@ -244,3 +244,24 @@ fn a_panic_while_a_client_connects_leaves_no_session_that_points_at_another_clie
         world.expect_panics(1);
     });
 }
+
+#[test]
+fn a_panic_over_one_message_of_another_worker_costs_only_that_message() {
+    for seed in 0..10 {
+        let _note = crate::support::Note { workers: 2, seed };
+        let world = World::new(&settings(), 2, seed);
+        let kept = world.client(&world.name_on(0, "kept")).persistent().connect();
+        kept.subscribe("t/#", 1);
+        let publisher = world.client(&world.name_on(1, "p")).connect();
+        world.panic_at_append(2);
+        for number in 0..4 {
+            publisher.send_publish(&Pub::new("t/x", &number.to_string()).qos(1));
+        }
+        world.run();
+        assert!(!publisher.is_closed() && !kept.is_closed());
+        let got: Vec<_> = kept.take_everything().into_iter().map(|message| message.payload).collect();
+        assert_eq!(got, ["0", "2", "3"]);
+        world.expect_panics(1);
+        world.end();
+    }
+}

@@ -200,7 +200,10 @@ fn the_limit_of_connections_counts_clients_and_gives_back() {
         let code = ReasonCode::QuotaExceeded;
         let refused = Some(Received::ConnAck { session_present: false, code });
         assert_eq!(world.client("c").try_connect().1, refused);
-        a.disconnect();
+        // A client that takes its own place is not one more.
+        let second = world.client("a").connect();
+        a.expect_end(ReasonCode::SessionTakenOver);
+        second.disconnect();
         let _c = world.client("c").connect();
         assert_eq!(world.client("a").try_connect().1, refused);
         assert_eq!(world.counters().connects_refused, 2);

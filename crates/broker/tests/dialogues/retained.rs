@@ -28,7 +28,7 @@ fn live_messages_carry_retain_only_as_published_for_those_who_want_it() {
     everywhere(&settings(), |world| {
         let (plain, asked) = (world.client("plain").connect(), world.client("asked").connect());
         plain.subscribe("t", 0);
-        asked.subscribe_with(&Sub::new("t", 0).as_published());
+        asked.subscribe_with(&Sub::new("t", 0).published_retain());
         let publisher = world.client("p").connect();
         publisher.retain("t", 0, "kept");
         publisher.publish("t", 0, "not kept");
@@ -141,6 +141,21 @@ fn a_long_replay_waits_for_the_reader_and_goes_on() {
 }
 
 #[test]
+fn a_replay_does_not_overflow_a_short_queue() {
+    let short = Settings { inflight_messages_max: 2, queued_messages_max: 5, ..settings() };
+    everywhere(&short, |world| {
+        let publisher = world.client("p").connect();
+        for number in 0..60 {
+            publisher.retain(&format!("r/{number}"), 1, "kept");
+        }
+        let a = world.client("a").connect();
+        a.subscribe("r/#", 1);
+        assert_eq!(a.take_everything().len(), 60);
+        assert_eq!(world.counters().dropped_queue_full_newest, 0);
+    });
+}
+
+#[test]
 fn a_replay_ends_with_its_subscription_and_others_go_on() {
     everywhere(&settings(), |world| {
         let publisher = world.client("p").connect();
@@ -209,7 +224,7 @@ fn a_replay_never_goes_back_in_time_and_leaves_no_gap() {
             for (number, subscriber) in subscribers.iter().enumerate() {
                 world.some(chance.below(40));
                 let filter = if number % 2 == 0 { "#" } else { &topic };
-                subscriber.send_subscribe(&Sub::new(filter, (number % 3) as u8).as_published());
+                subscriber.send_subscribe(&Sub::new(filter, (number % 3) as u8).published_retain());
                 for _ in 0..chance.below(4) {
                     world.some(chance.below(20));
                     rewrite(&mut value);

@@ -466,7 +466,7 @@ impl Inner {
 
     fn read(&mut self, worker: usize, key: ConnectionKey, id: usize) {
         let link = &mut self.links[id];
-        if link.reset && !(link.reads_first && !link.to_broker.is_empty()) {
+        if link.reset && (!link.reads_first || link.to_broker.is_empty()) {
             link.reset = false;
             return self.lost(worker, key, id);
         }
@@ -503,7 +503,11 @@ impl Inner {
     fn letter(&mut self, worker: usize, letter: Letter) {
         let now = self.now;
         match letter {
-            Letter::Batch(mut batch) => self.guarded(worker, |core| core.receive_batch(now, &mut batch)),
+            Letter::Batch(mut batch) => {
+                while !batch.is_empty() {
+                    self.guarded(worker, |core| core.receive_batch(now, &mut batch));
+                }
+            }
             Letter::Connection(link, input) => {
                 let key = self.place(worker, link);
                 self.receive(worker, key, &input);

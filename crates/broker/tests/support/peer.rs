@@ -117,7 +117,7 @@ impl Sub {
         self
     }
 
-    pub fn as_published(mut self) -> Self {
+    pub fn published_retain(mut self) -> Self {
         self.options.retain_as_published = true;
         self
     }

@@ -77,14 +77,6 @@ impl Client {
         }
     }
 
-    /// For writing from another thread.
-    pub fn writer(&self) -> TcpStream {
-        match &self.stream {
-            Stream::Tcp(stream) => stream.try_clone().unwrap(),
-            Stream::Unix(_) => panic!("a TCP connection is needed"),
-        }
-    }
-
     /// No more will be sent.
     pub fn finish(&self) {
         match &self.stream {

@@ -155,6 +155,19 @@ impl Broker {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Stops it until `Signal::CONT`, and waits until all its threads stand still.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        wait_for("a broker that stands still", || {
+            let still = |task: fs::DirEntry| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap();
+                stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T')
+            };
+            fs::read_dir(&tasks).unwrap().all(|task| still(task.unwrap())).then_some(())
+        });
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         wait_for("the end of the broker", || self.child.try_wait().unwrap())

@@ -7,7 +7,7 @@ use super::arena::{Arena, M, Noise, Raw, Told, ends, first, in_parallel, live};
 use crate::case::Case;
 use crate::peer::{Event, Outcome, Peer};
 use crate::rules::label;
-use crate::wire::{self, Packet, Publish, Subscribe, Will, packet, prop, varint};
+use crate::wire::{self, Packet, Publish, Subscribe, Will, prop, varint};
 use crate::{ensure, fail, skip};
 
 /// The rows of this section.

@@ -54,8 +54,8 @@ use crate::{Options, Verdict, base36, ensure, fail, run_tag};
 /// The longest an attack may take, in one round.
 const ATTACK_DURATION_MAX: Duration = Duration::from_secs(40);
 
-/// How long memory and descriptors may take to settle.
-const SETTLE_DURATION_MAX: Duration = Duration::from_secs(5);
+/// How long memory and descriptors may take to settle, in the first round and in the second.
+const SETTLE_DURATIONS_MAX: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 /// Bytes of memory that an attack may take unless it says otherwise.
 const PEAK_BYTES: u64 = 64 << 20;
@@ -210,7 +210,7 @@ pub fn run(target: &str, options: &AttackOptions) -> AttackReport {
         Ok(canary) => canary,
         Err(why) => return everywhere(why),
     };
-    let arena = |i: usize, round: u32, ready: Option<mpsc::Sender<()>>| {
+    let arena = |i: usize, round: u8, ready: Option<mpsc::Sender<()>>| {
         let tag = format!("{run_tag}{}", base36((i * 2) as u64 + u64::from(round), 3));
         Arena::new(target, &peers, tag, process.as_ref(), options.broker.as_deref(), ready)
     };
@@ -234,9 +234,9 @@ pub fn run(target: &str, options: &AttackOptions) -> AttackReport {
         }
         for (i, attack) in chosen.iter().enumerate().filter(|(_, a)| a.place == Place::InTurn) {
             let begin = Instant::now();
-            let outcome = watch.round(attack, &arena(i, 0, None)).and_then(|settled| match settled {
+            let outcome = watch.round(0, attack, &arena(i, 0, None)).and_then(|settled| match settled {
                 Settled::Yes => Ok(()),
-                Settled::Not(_) => watch.round(attack, &arena(i, 1, None)).and_then(|settled| match settled {
+                Settled::Not(_) => watch.round(1, attack, &arena(i, 1, None)).and_then(|settled| match settled {
                     Settled::Yes => Ok(()),
                     Settled::Not(why) => fail!("{why}"),
                 }),
@@ -291,7 +291,7 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     /// One round of an attack under all oracles. Memory that has not settled is for the caller to judge.
-    fn round(&self, attack: &Attack, arena: &Arena<'_>) -> Outcome<Settled> {
+    fn round(&self, round: u8, attack: &Attack, arena: &Arena<'_>) -> Outcome<Settled> {
         let mark = self.canary.mark();
         let before = self.process.map(Process::figures).transpose().map_err(Stop::Fail)?;
         let sampler = self.process.map(Sampler::start);
@@ -315,7 +315,7 @@ impl Watch<'_> {
             peak.saturating_sub(before.resident_bytes) >> 10,
             attack.peak_bytes >> 10
         );
-        process.settle(&before, SETTLE_DURATION_MAX).map(|why| why.map_or(Settled::Yes, Settled::Not))
+        process.settle(&before, SETTLE_DURATIONS_MAX[usize::from(round)]).map(|why| why.map_or(Settled::Yes, Settled::Not))
     }
 }
 
