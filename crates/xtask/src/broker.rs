@@ -42,6 +42,11 @@ pub struct Start<'a> {
 }
 
 impl Broker {
+    /// Its process identifier.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Starts it on a free port of the loopback interface, and waits until it accepts a connection.
     pub fn start(workspace: &Workspace, start: &Start<'_>) -> Result<Broker, Failure> {
         let address = free_address()?;

@@ -1,4 +1,4 @@
-//! The step `conformance`: our suite against our broker, with one worker and with two.
+//! The step `conformance`: our suite against our broker, with one worker and with two: statements, then attacks.
 
 use std::process::{Command, Stdio};
 
@@ -9,6 +9,7 @@ use crate::process::Guarded;
 use crate::step::{Counts, Failure};
 use crate::workspace::Workspace;
 
+const STATEMENTS: &str = "statements hold";
 /// The user of the listener for enhanced authentication.
 const SCRAM_USER: (&str, &str) = ("conformance", "a password of no importance");
 
@@ -19,7 +20,7 @@ pub fn run(workspace: &Workspace, arguments: &ConformanceArguments) -> Result<Co
         println!("-- {address}");
         let mut suite = suite(workspace, "run");
         suite.arg(address.to_string()).args(&arguments.arguments);
-        return counts_of(suite);
+        return counts_of(suite, STATEMENTS);
     }
 
     cargo::build_release(workspace, &["pantala", "pantala-conformance"])?;
@@ -47,7 +48,19 @@ pub fn run(workspace: &Workspace, arguments: &ConformanceArguments) -> Result<Co
             .arg(format!("--no-retain-target={}", restricted.address))
             .arg(format!("--scram-target={},{},{}", restricted.address, SCRAM_USER.0, SCRAM_USER.1))
             .args(&arguments.arguments);
-        let counts = counts_of(suite)?;
+        let counts = counts_of(suite, STATEMENTS)?;
+        if counts.failed > 0 {
+            println!("{}", broker.last_words());
+        }
+        sum += counts;
+        println!("-- attacks on {} at {}", broker.title, broker.address);
+        let mut attacks = self::suite(workspace, "attack");
+        attacks
+            .arg(broker.address.to_string())
+            .arg(format!("--pid={}", broker.pid()))
+            .arg("--broker")
+            .arg(workspace.release_executable("pantala"));
+        let counts = counts_of(attacks, "attacks are met")?;
         if counts.failed > 0 {
             println!("{}", broker.last_words());
         }
@@ -81,7 +94,7 @@ fn suite(workspace: &Workspace, command: &str) -> Command {
 }
 
 /// Runs the suite; prints its table, but not its closing line, since ours is the one that counts.
-fn counts_of(mut suite: Command) -> Result<Counts, Failure> {
+fn counts_of(mut suite: Command, what: &str) -> Result<Counts, Failure> {
     let failed = |error: &std::io::Error| Failure::io("pantala-conformance", error);
     let child = suite.stdout(Stdio::piped()).spawn().map_err(|error| failed(&error))?;
     let mut child = Guarded::new(child);
@@ -98,12 +111,7 @@ fn counts_of(mut suite: Command) -> Result<Counts, Failure> {
         }
     }
     let counts = counts.ok_or_else(|| Failure(format!("pantala-conformance ended with {status} and no counts")))?;
-    println!(
-        "   {} of {} statements hold, {} not tested",
-        counts.passed,
-        counts.passed + counts.failed,
-        counts.skipped
-    );
+    println!("   {} of {} {what}, {} not tested", counts.passed, counts.passed + counts.failed, counts.skipped);
     if !status.success() && counts.failed == 0 {
         return Err(Failure(format!("pantala-conformance ended with {status} although nothing failed")));
     }

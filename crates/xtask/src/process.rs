@@ -51,6 +51,11 @@ impl Guarded {
         Guarded { child, pid }
     }
 
+    /// Its process identifier.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The child itself, for its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
