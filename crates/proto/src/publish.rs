@@ -352,7 +352,8 @@ impl Fields<'_> {
     #[inline]
     fn encode(&self, payload: usize, out: &mut Vec<u8>) {
         let body = self.body_bytes(payload);
-        out.reserve(5 + body);
+        // The payload may be sent from where it is: whoever copies it makes room for it.
+        out.reserve(5 + body - payload);
         let topic_name = self.topic_name.as_bytes();
         let [high, low] = (topic_name.len() as u16).to_be_bytes();
         if body < 0x80 {

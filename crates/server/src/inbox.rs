@@ -94,3 +94,45 @@ impl Inbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use mio::{Events, Poll, Token};
+
+    use super::*;
+
+    /// A receiver that sleeps whenever it may misses no letter of senders that pause at every moment.
+    #[test]
+    fn no_letter_is_slept_over() {
+        const SENDERS: usize = 3;
+        const LETTERS: usize = 20_000;
+        let mut poll = Poll::new().unwrap();
+        let inbox = Inbox::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        thread::scope(|scope| {
+            for sender in 0..SENDERS {
+                let inbox = &inbox;
+                scope.spawn(move || {
+                    for number in 0..LETTERS {
+                        inbox.send(Letter::Report);
+                        // Pauses of all lengths between the letters, so that each step of the receiver meets one.
+                        (0..(number * 7 + sender) % 300).for_each(|_| std::hint::spin_loop());
+                    }
+                });
+            }
+            let (mut received, mut events, mut letters) = (0, Events::with_capacity(4), Vec::new());
+            while received < SENDERS * LETTERS {
+                let may_sleep = inbox.go_to_sleep();
+                let timeout = if may_sleep { Duration::from_secs(10) } else { Duration::ZERO };
+                poll.poll(&mut events, Some(timeout)).unwrap();
+                assert!(!may_sleep || !events.is_empty(), "slept over {} letters", SENDERS * LETTERS - received);
+                inbox.awake();
+                inbox.take(&mut letters);
+                received += letters.drain(..).len();
+            }
+            assert_eq!(received, SENDERS * LETTERS);
+        });
+    }
+}

@@ -525,7 +525,10 @@ impl Worker {
         match letter {
             Letter::Batch(mut batch) => {
                 let bytes = batch.bytes();
-                self.guarded(|core| core.receive_batch(now, &mut batch));
+                // Once, unless a frame of it makes the core panic: the ones behind it are not to blame.
+                while !batch.is_empty() {
+                    self.guarded(|core| core.receive_batch(now, &mut batch));
+                }
                 self.inboxes[usize::from(self.id.0)].dealt_with(bytes);
             }
             // It has not been let in, and will not be.

@@ -144,6 +144,30 @@ fn unacknowledged_messages_stay_within_the_window() {
 }
 
 #[test]
+fn what_is_sent_again_stays_within_the_window_of_the_new_connection() {
+    everywhere(&settings(), |world| {
+        let a = world.client("a").persistent();
+        let peer = a.connect();
+        peer.subscribe("t", 2);
+        let publisher = world.client("p").connect();
+        for (qos, payload) in [(1, "one"), (2, "two"), (1, "three")] {
+            publisher.publish("t", qos, payload);
+        }
+        assert_eq!(peer.messages().len(), 3);
+        peer.lose();
+        publisher.publish("t", 1, "four");
+        let peer = a.clone().receive_maximum(1).resume();
+        for (payload, dup) in [("one", true), ("two", true), ("three", true), ("four", false)] {
+            let message = peer.expect_message("t", payload);
+            assert_eq!(message.dup, dup);
+            peer.expect_nothing();
+            peer.acknowledge(&message);
+        }
+        peer.expect_nothing();
+    });
+}
+
+#[test]
 fn unacknowledged_bytes_are_bounded_but_one_message_always_passes() {
     let narrow = Settings { inflight_bytes_max: 100, ..settings() };
     everywhere(&narrow, |world| {

@@ -62,6 +62,13 @@ fn absent_members_have_no_turn_while_others_are_there() {
         publisher.publish("t", 1, "21");
         publisher.publish("t", 1, "22");
         assert!(back.iter().all(|member| member.take_everything().len() == 1));
+        // Who is back takes part again, and alone while the others are not.
+        back.iter().for_each(Peer::lose);
+        let alone = world.client("m1").persistent().resume();
+        for number in 0..6 {
+            publisher.publish("t", 1, &number.to_string());
+        }
+        assert_eq!(alone.take_everything().len(), 6);
     });
 }
 

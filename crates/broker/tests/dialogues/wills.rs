@@ -87,6 +87,17 @@ fn a_client_back_in_time_has_no_will_published() {
 }
 
 #[test]
+fn a_will_that_goes_out_does_not_take_its_session_with_it() {
+    everywhere(&settings(), |world| {
+        let watcher = watcher(world);
+        world.client("a").expiry(6).will(delayed(5)).connect().lose();
+        world.millis(5_500);
+        watcher.take("will/a", "gone");
+        world.client("a").clean(false).expiry(6).resume();
+    });
+}
+
+#[test]
 fn the_end_of_the_session_publishes_a_will_that_still_waits() {
     everywhere(&settings(), |world| {
         let watcher = watcher(world);

@@ -126,20 +126,24 @@ fn the_end_of_a_stream_is_seen_behind_its_bytes() {
     let mut watcher = Client::connect(broker.address(), V311, "watcher");
     watcher.subscribe("will", 0);
     watcher.subscribe("count", 0);
-    for bytes in [0, 1_000, 131_000, 140_000] {
+    // An answer makes the poller tell of the end once more, when it is taken: without one it has to be known.
+    let cases = [0, 1_000, 131_000, 140_000].map(|bytes| [(bytes, false), (bytes, true)]);
+    for (bytes, answered) in cases.into_iter().flatten() {
         let mut client = Client::open_unix(&path);
         client.send(&connect_with(V311, "leaving", Some(("will", "gone"))));
         client.expect(&[0x20, 2, 0, 0]);
         let mut stream = publish(V311, "nobody", 0, 0, &vec![b'x'; bytes]);
         stream.extend(publish(V311, "count", 0, 0, b"1"));
-        stream.extend(PINGREQ);
+        stream.extend(PINGREQ.into_iter().filter(|_| answered));
         // The broker sees all of it at once.
         broker.pause();
         client.send(&stream);
         client.finish();
         broker.signal(Signal::CONT);
         // Closed on one side only: it still gets its answer.
-        client.expect(&PINGRESP);
+        if answered {
+            client.expect(&PINGRESP);
+        }
         client.expect_closed();
         watcher.expect(&publish(V311, "count", 0, 0, b"1"));
         watcher.expect(&publish(V311, "will", 0, 0, b"gone"));

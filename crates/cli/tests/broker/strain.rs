@@ -181,7 +181,7 @@ fn acknowledgements_that_nobody_reads_are_bounded() {
 #[test]
 fn what_waits_between_workers_is_bounded() {
     const SUBSCRIBERS: u32 = 400;
-    const MESSAGES: u64 = 200_000;
+    const MESSAGES: u64 = 400_000;
     let mut broker = Broker::start("[broker]\nworkers = 2\n[limits]\noutgoing_bytes_max = 8192\n");
     let address = broker.address();
     // For each message that the publisher's worker passes on, theirs has four hundred to deliver.

@@ -255,7 +255,10 @@ fn a14(t: &Arena<'_>) -> Outcome {
 /// What other protocols begin with, and the word for each that a log should have.
 const STRANGERS: &[(&str, &[u8])] = &[
     ("HTTP", b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"),
-    ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff"),
+    (
+        "TLS",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff",
+    ),
     ("SSH", b"SSH-2.0-OpenSSH_10.0\r\n"),
     ("PROXY", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"),
     ("PROXY", b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"),

@@ -236,7 +236,7 @@ pub struct Raw {
     patience: Duration,
 }
 
-/// Packets heard, by their type.
+/// Packets heard, by their type; in the place of type 0, which there is not, PUBLISH packets with RETAIN.
 pub type Counts = [usize; 16];
 
 impl Raw {
@@ -282,6 +282,7 @@ impl Raw {
             let mut at = 0;
             while let Some((first, _, size)) = wire::take_frame(&self.input[at..]).map_err(Stop::Fail)? {
                 counts[usize::from(first >> 4)] += 1;
+                counts[0] += usize::from(first & 0xf1 == 0x31);
                 at += size;
             }
             self.input.drain(..at);

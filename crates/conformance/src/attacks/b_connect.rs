@@ -218,12 +218,15 @@ fn b10(t: &Arena<'_>) -> Outcome {
     ];
     for (what, connect, codes) in reasons {
         first(case, what, connect.encode(), Told::Code(codes))?;
-        label(what, case.connect_with("a", &lasting()).and_then(|a| {
-            let present = a.connack.as_ref().is_some_and(|connack| connack.session_present);
-            ensure!(!present, "the refused CONNECT has made a Session");
-            a.disconnect()?;
-            case.connect_with("a", &lasting().session_expiry(0).clean(true)).and_then(crate::peer::Peer::disconnect)
-        }))?;
+        label(
+            what,
+            case.connect_with("a", &lasting()).and_then(|a| {
+                let present = a.connack.as_ref().is_some_and(|connack| connack.session_present);
+                ensure!(!present, "the refused CONNECT has made a Session");
+                a.disconnect()?;
+                case.connect_with("a", &lasting().session_expiry(0).clean(true)).and_then(crate::peer::Peer::disconnect)
+            }),
+        )?;
     }
     let connect = Connect { client_id: vec![b'x'; 2_000], ..lasting() };
     first(case, "0x85", connect.encode(), Told::Code(&[0x85]))

@@ -189,9 +189,7 @@ fn c12(t: &Arena<'_>) -> Outcome {
     s.disconnect()?;
     let mut p = case.connect("p")?;
     let (one, two) = (case.topic("x/one"), case.topic("x/two"));
-    let set = |topic: &str, payload: &str| {
-        Publish::new(topic, payload, 1).with(two_byte(prop::TOPIC_ALIAS, 1))
-    };
+    let set = |topic: &str, payload: &str| Publish::new(topic, payload, 1).with(two_byte(prop::TOPIC_ALIAS, 1));
     p.publish_with(set(&one, "1"))?;
     p.publish_with(set("", "2"))?;
     p.publish_with(set(&two, "3"))?;
@@ -271,9 +269,7 @@ fn c17(t: &Arena<'_>) -> Outcome {
     ensure!(seen.is_empty(), "stored for a client that was away: {:?}", payloads(&seen));
     // As a Retained Message it is gone too.
     let topic = case.retained_topic("retained");
-    p.publish_with(
-        Publish::new(&topic, "old", 1).retained().with(four_byte(prop::MESSAGE_EXPIRY_INTERVAL, 0)),
-    )?;
+    p.publish_with(Publish::new(&topic, "old", 1).retained().with(four_byte(prop::MESSAGE_EXPIRY_INTERVAL, 0)))?;
     here.subscribe(&topic, 1)?;
     let seen = here.collect(case, &mut p)?;
     ensure!(seen.is_empty(), "retained: {:?}", payloads(&seen));

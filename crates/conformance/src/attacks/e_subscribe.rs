@@ -1,12 +1,12 @@
 //! E: SUBSCRIBE and UNSUBSCRIBE.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::arena::{Arena, M, P, Raw, ends, in_parallel, live};
-use super::oracle::Sampler;
+use super::oracle::{Canary, Sampler};
 use super::{Attack, version_name};
 use crate::case::Case;
-use crate::peer::{Event, Outcome, Peer, payloads};
+use crate::peer::{Event, Outcome, Peer, Stop, payloads};
 use crate::rules::label;
 use crate::wire::{self, Packet, Publish, Subscribe, Value, Version, packet, prop, string};
 use crate::{ensure, fail};
@@ -69,8 +69,7 @@ fn e4(t: &Arena<'_>) -> Outcome {
         let refused = if case.version.is_v5() { 0x8F } else { 0x80 };
         let mut a = case.connect("a")?;
         for wrong in ["", "a#", "a/#/b", "+a", "a+/b", "##", "#/", "++", "a/b+"] {
-            let subscribe =
-                Subscribe::to(case.topic("before"), 1).and(wrong, 1).and(case.topic("after"), 2);
+            let subscribe = Subscribe::to(case.topic("before"), 1).and(wrong, 1).and(case.topic("after"), 2);
             let codes = a.subscribe_with(subscribe)?.codes;
             ensure!(codes == [1, refused, 2], "{wrong:?}: {codes:02X?}");
         }
@@ -133,9 +132,7 @@ fn e6(t: &Arena<'_>) -> Outcome {
 
 fn e7(t: &Arena<'_>) -> Outcome {
     let case = &t.v5;
-    let with = |section: &[u8]| {
-        packet(0x82, &[&[0, 1][..], section, &string(case.topic("x")), &[0]].concat())
-    };
+    let with = |section: &[u8]| packet(0x82, &[&[0, 1][..], section, &string(case.topic("x")), &[0]].concat());
     live(case, "0", with(&[2, 0x0b, 0]), P)?;
     live(case, "268 435 456", with(&[6, 0x0b, 0x80, 0x80, 0x80, 0x80, 0x01]), M)?;
     live(case, "twice", with(&[4, 0x0b, 1, 0x0b, 1]), P)
@@ -153,7 +150,9 @@ fn e9(t: &Arena<'_>) -> Outcome {
         let refused = if case.version.is_v5() { 0x8F } else { 0x80 };
         let mut a = case.connect("a")?;
         let root = case.root();
-        for filter in ["$share", "$share/", "$share/g", "$share//t", "$share/g/", "$share/g+/t", "$share/g#/t", "$share/g/a#"] {
+        for filter in
+            ["$share", "$share/", "$share/g", "$share//t", "$share/g/", "$share/g+/t", "$share/g#/t", "$share/g/a#"]
+        {
             let codes = a.subscribe_with(Subscribe::to(filter, 1))?.codes;
             ensure!(codes == [refused], "{filter}: {codes:02X?}");
         }
@@ -186,8 +185,7 @@ fn e10(t: &Arena<'_>) -> Outcome {
     let (mut granted, mut refused) = (0, 0);
     let root = case.root();
     for packet in 0..100 {
-        let filters =
-            (0..1_000).map(|number| (format!("$share/{packet}g{number}/{root}/t").into_bytes(), 0)).collect();
+        let filters = (0..1_000).map(|number| (format!("$share/{packet}g{number}/{root}/t").into_bytes(), 0)).collect();
         let codes = a.subscribe_with(Subscribe { filters, ..Subscribe::default() })?.codes;
         granted += codes.iter().filter(|code| **code == 0).count();
         refused += codes.iter().filter(|code| **code == 0x97).count();
@@ -248,6 +246,7 @@ fn e14(t: &Arena<'_>) -> Outcome {
     const CHUNK: usize = 1_000;
     /// A cursor, what waits to be written, and what the kernel does not take.
     const REPLAY_BYTES: u64 = 24 << 20;
+    const CANARY_BOUND: Duration = Duration::from_millis(250);
     let (mut server, case, _) = t.server("", "allow_anonymous = true")?;
     let process = server.process()?;
     let mut p = Raw::connect(&case, &case.hello("p"))?;
@@ -259,7 +258,7 @@ fn e14(t: &Arena<'_>) -> Outcome {
     }
     p.send(wire::PINGREQ);
     ensure!(p.count(|counts| counts[13] == 1)?[13] == 1, "the broker did not take {MESSAGES} Retained Messages");
-    let before = process.figures().map_err(crate::peer::Stop::Fail)?;
+    let before = process.figures().map_err(Stop::Fail)?;
     let sampler = Sampler::start(&process);
 
     let all = |name: &str| -> Outcome<Raw> {
@@ -272,26 +271,19 @@ fn e14(t: &Arena<'_>) -> Outcome {
     // Some do not read what they asked for; one does.
     let stuck: Vec<Raw> = (0..8).map(|number| all(&format!("stuck{number}"))).collect::<Outcome<_>>()?;
     let mut reader = all("reader")?;
-    let mut other = case.connect("other")?;
-    let reading = std::thread::scope(|scope| {
-        let reading = scope.spawn(|| reader.count(|counts| counts[3] == MESSAGES));
-        // Meanwhile others are served.
-        while !reading.is_finished() {
-            let begin = Instant::now();
-            other.publish_with(Publish::new(case.topic("other"), "m", 1).id(1))?;
-            ensure!(begin.elapsed() < Duration::from_millis(500), "another client waited for {:?}", begin.elapsed());
-        }
-        reading.join().unwrap_or_else(|_| fail!("the test itself panicked"))
-    });
+    // Meanwhile others are served.
+    let canary = Canary::start(&server.address, case.root()).map_err(Stop::Fail)?;
+    let counts = reader.count(|counts| counts[0] >= MESSAGES)?;
     let peak = sampler.stop();
-    let counts = reading?;
-    ensure!(counts[3] == MESSAGES, "{} of {MESSAGES} Retained Messages came", counts[3]);
+    canary.judge(0, CANARY_BOUND)?;
+    drop(canary);
+    ensure!(counts[0] == MESSAGES, "{} of {MESSAGES} Retained Messages came", counts[0]);
     ensure!(
         peak <= before.resident_bytes + REPLAY_BYTES,
         "resident memory grew by {} KiB",
         peak.saturating_sub(before.resident_bytes) >> 10
     );
-    drop((stuck, reader, other));
+    drop((stuck, reader));
     match process.settle(&before, Duration::from_secs(5))? {
         None => server.check(),
         // What the allocator keeps of nine replays does not grow with a tenth; what is asked here is the order of size.

@@ -278,9 +278,12 @@ fn f10(t: &Arena<'_>) -> Outcome {
     late.subscribe(&topic, 1)?;
     late.expect_nothing()?;
     live(&case, METHOD, wire::auth(0x18, &method_and(b"x")), P)?;
-    first(&case, "a CONNECT of another method", {
-        case.hello("a").with(text(prop::AUTHENTICATION_METHOD, "PLAIN")).encode()
-    }, Told::Code(&[0x8C]))?;
+    first(
+        &case,
+        "a CONNECT of another method",
+        { case.hello("a").with(text(prop::AUTHENTICATION_METHOD, "PLAIN")).encode() },
+        Told::Code(&[0x8C]),
+    )?;
     first(&case, "AUTH first", wire::auth(0x18, &method_and(b"x")), Told::NothingOr(M))?;
     server.check()
 }

@@ -53,15 +53,18 @@ fn g1(t: &Arena<'_>) -> Outcome {
 }
 
 fn g2(t: &Arena<'_>) -> Outcome {
-    never_forwarded(t, &[
-        b"\xed\xa0\x80",
-        b"\xed\xbf\xbf",
-        b"\xed\xa0\xbd\xed\xb8\x80",
-        b"\xc0\xaf",
-        b"\xc0\x80",
-        b"\xe0\x80\xaf",
-        b"\xf0\x80\x80\xaf",
-    ])
+    never_forwarded(
+        t,
+        &[
+            b"\xed\xa0\x80",
+            b"\xed\xbf\xbf",
+            b"\xed\xa0\xbd\xed\xb8\x80",
+            b"\xc0\xaf",
+            b"\xc0\x80",
+            b"\xe0\x80\xaf",
+            b"\xf0\x80\x80\xaf",
+        ],
+    )
 }
 
 fn g3(t: &Arena<'_>) -> Outcome {
@@ -78,12 +81,9 @@ fn g3(t: &Arena<'_>) -> Outcome {
         live(case, "UNSUBSCRIBE", wire::unsubscribe(case.version, 1, &["a\0"]), M)
     })?;
     let case = &t.v5;
-    for property in [
-        user("k\0", "v"),
-        user("k", "v\0"),
-        text(prop::CONTENT_TYPE, "a\0"),
-        text(prop::RESPONSE_TOPIC, "a\0"),
-    ] {
+    for property in
+        [user("k\0", "v"), user("k", "v\0"), text(prop::CONTENT_TYPE, "a\0"), text(prop::RESPONSE_TOPIC, "a\0")]
+    {
         let publish = Publish::new(case.topic("x"), "m", 0).with(property);
         live(case, &format!("{:?}", publish.properties), publish.encode(case.version), M)?;
     }
@@ -124,7 +124,8 @@ fn kept_apart(case: &Case<'_>, topics: &[&str]) -> Outcome {
     }
     for (topic, s) in topics.iter().zip(&mut subscribers) {
         let seen = s.collect(case, &mut p)?;
-        let right = matches!(&seen[..], [m] if m.topic == case.topic(topic).as_bytes() && m.payload == topic.as_bytes());
+        let right =
+            matches!(&seen[..], [m] if m.topic == case.topic(topic).as_bytes() && m.payload == topic.as_bytes());
         ensure!(right, "a subscriber of {topic:?} got {seen:?}");
     }
     Ok(())
@@ -318,7 +319,10 @@ fn g12(t: &Arena<'_>) -> Outcome {
         times.into_iter().min().ok_or_else(|| Stop::Fail("nothing was measured".into()))
     };
     let (usual, evil) = (best(&plain)?, best(&colliding)?);
-    ensure!(evil <= usual * 5 / 2 + Duration::from_millis(50), "{evil:?} for names made to collide, {usual:?} for others");
+    ensure!(
+        evil <= usual * 5 / 2 + Duration::from_millis(50),
+        "{evil:?} for names made to collide, {usual:?} for others"
+    );
     // The same for Client Identifiers, which nobody has looked at yet.
     for name in colliding.iter().step_by(32) {
         let connect = Connect { client_id: format!("{root}{name}").into_bytes(), ..case.hello("c") };

@@ -81,10 +81,13 @@ impl Place {
     /// Sends the packet where it belongs; it has to be refused with one of these codes.
     fn refused(self, case: &Case<'_>, what: &str, section: &[u8], codes: &'static [u8]) -> Outcome {
         let bytes = self.carry(case, section);
-        label(&format!("{self:?}"), match self {
-            Place::Connect | Place::Will => first(case, what, bytes, Told::Code(codes)),
-            _ => live(case, what, bytes, codes),
-        })
+        label(
+            &format!("{self:?}"),
+            match self {
+                Place::Connect | Place::Will => first(case, what, bytes, Told::Code(codes)),
+                _ => live(case, what, bytes, codes),
+            },
+        )
     }
 }
 

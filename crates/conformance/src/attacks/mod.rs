@@ -315,7 +315,9 @@ impl Watch<'_> {
             peak.saturating_sub(before.resident_bytes) >> 10,
             attack.peak_bytes >> 10
         );
-        process.settle(&before, SETTLE_DURATIONS_MAX[usize::from(round)]).map(|why| why.map_or(Settled::Yes, Settled::Not))
+        process
+            .settle(&before, SETTLE_DURATIONS_MAX[usize::from(round)])
+            .map(|why| why.map_or(Settled::Yes, Settled::Not))
     }
 }
 

@@ -459,7 +459,7 @@ fn what_is_wrong_with_a_toml_is_said_with_line_and_column() {
             "pantala.toml:2:18: \"auto_id_prefix\" cannot be \"a\\0\": it goes into MQTT packets, which should not \
              carry control characters or noncharacters",
         ),
-        ("[broker]\nworkers = 257", r#"pantala.toml:2:11: "workers" is 257, but has to be from 1 to 256 or "auto""#),
+        ("[broker]\nworkers = 257", r#"pantala.toml:2:11: "workers" is 257, but has to be from 1 to 64 or "auto""#),
         (
             "[log]\ntimestamp = \"%Y %Q\"",
             "pantala.toml:2:13: \"timestamp\" cannot be \"%Y %Q\": it has a conversion that is not known; known are \
@@ -976,7 +976,7 @@ fn variables_override_the_file_and_flags_override_variables() {
 
     let flags = Overrides { workers: NonZeroUsize::new(257), ..Overrides::default() };
     let message = load("f.toml", "", &flags, &[]).expect_err("too many");
-    assert_eq!(message, "--workers: \"workers\" is 257, but has to be from 1 to 256");
+    assert_eq!(message, "--workers: \"workers\" is 257, but has to be from 1 to 64");
 }
 
 #[test]
