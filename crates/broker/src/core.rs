@@ -489,7 +489,7 @@ impl<S: Store> Core<S> {
 
     /// Whether [`Core::take_dirty`] or [`Core::take_batch`] has something to give. Writing to a connection may bring both.
     pub fn has_output(&self) -> bool {
-        !self.dirty.is_empty() || self.outboxes.iter().any(|outbox| !outbox.is_empty())
+        !self.dirty.is_empty() || self.workers > 1 && self.outboxes.iter().any(|outbox| !outbox.is_empty())
     }
 
     /// A panic in work that no one connection was the cause of.

@@ -36,6 +36,9 @@ const FIRST_LINGERING: usize = 1 << 48;
 const READ_BUFFER_BYTES: usize = 131_072;
 /// With so many bytes read in a turn, what follows from them is written before more is read.
 const TURN_BYTES_MAX: usize = 1 << 20;
+/// With so many bytes written a turn leaves further connections to the next one: a large message to many is not written to
+/// all while everybody else waits.
+const TURN_OUTPUT_BYTES_MAX: usize = 4 << 20;
 /// How long reading waits for other workers that have more to do than they may.
 const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 const EVENTS: usize = 1_024;
@@ -82,6 +85,8 @@ struct Slot {
     queued: bool,
     /// The socket takes no more for now.
     blocked: bool,
+    /// It is in the list of connections to write in the next turn.
+    unwritten: bool,
 }
 
 pub(crate) struct Worker {
@@ -97,11 +102,15 @@ pub(crate) struct Worker {
     slots: Vec<Option<Slot>>,
     /// Connections that were ready and have not been read to the end.
     ready: Vec<ConnectionKey>,
+    /// Connections with output that the turn did not come to.
+    unwritten: Vec<ConnectionKey>,
     lingering: Slab<Socket>,
     linger_deadlines: VecDeque<(Instant, usize)>,
     inboxes: Arc<[Arc<Inbox>]>,
     /// Bytes that may still be read in this turn.
     turn_bytes: usize,
+    /// Bytes that may still be written in this turn.
+    turn_output_bytes: usize,
     /// The worker ends when all clients have closed their side, or at this time.
     ending: Option<Instant>,
 }
@@ -128,10 +137,12 @@ impl Worker {
             accept_again: None,
             slots: Vec::new(),
             ready: Vec::new(),
+            unwritten: Vec::new(),
             lingering: Slab::new(),
             linger_deadlines: VecDeque::new(),
             inboxes,
             turn_bytes: 0,
+            turn_output_bytes: 0,
             ending: None,
         };
         for (index, (listener, _)) in worker.listeners.iter_mut().enumerate() {
@@ -160,6 +171,7 @@ impl Worker {
             let now = self.clock.now();
             self.now = now;
             self.turn_bytes = if self.is_crowded() { 0 } else { TURN_BYTES_MAX };
+            self.turn_output_bytes = TURN_OUTPUT_BYTES_MAX;
             std::mem::swap(&mut ready, &mut self.ready);
             for key in ready.drain(..) {
                 if let Some(slot) = self.slot(key) {
@@ -198,7 +210,7 @@ impl Worker {
                 self.actions(now);
             }
             self.core.take_dirty(&mut dirty);
-            self.write_all(now, &dirty);
+            self.write_turn(now, &dirty);
             // Writing may have made room, and room may have brought more.
             if self.core.has_actions() {
                 self.actions(now);
@@ -218,7 +230,7 @@ impl Worker {
     }
 
     fn timeout(&self, core_deadline: Option<Instant>, inbox: &Inbox) -> Option<Duration> {
-        if self.core.has_output() {
+        if self.core.has_output() || !self.unwritten.is_empty() {
             return Some(Duration::ZERO);
         }
         if !self.ready.is_empty() {
@@ -259,7 +271,7 @@ impl Worker {
             let Some(slot) = self.slot(key) else { return };
             if event.is_writable() && slot.blocked {
                 slot.blocked = false;
-                self.write_all(now, &[key]);
+                self.write_later(key);
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 if let Some(slot) = self.slot(key) {
@@ -309,7 +321,7 @@ impl Worker {
             self.slots.resize_with(index + 1, || None);
         }
         self.slots[index] =
-            Some(Slot { socket, listener, readable: false, ended: false, queued: false, blocked: false });
+            Some(Slot { socket, listener, readable: false, ended: false, queued: false, blocked: false, unwritten: false });
         Some(key)
     }
 
@@ -387,13 +399,50 @@ impl Worker {
         }
     }
 
+    /// Writes what waits for these connections, and as much again for those that were left to this turn; leaves to the
+    /// next one what is too much for this one. Who has little to be written does not wait behind who has much.
+    fn write_turn(&mut self, now: Instant, keys: &[ConnectionKey]) {
+        let begun = self.write_while(now, keys, |worker| worker.turn_output_bytes > 0);
+        if !self.unwritten.is_empty() {
+            self.turn_output_bytes = TURN_OUTPUT_BYTES_MAX;
+            let mut left = std::mem::take(&mut self.unwritten);
+            let begun = self.write_while(now, &left, |worker| worker.turn_output_bytes > 0);
+            for key in left.drain(..begun) {
+                if let Some(slot) = self.slot(key) {
+                    slot.unwritten = false;
+                }
+            }
+            left.append(&mut self.unwritten);
+            self.unwritten = left;
+        }
+        for &key in &keys[begun..] {
+            self.write_later(key);
+        }
+    }
+
+    fn write_later(&mut self, key: ConnectionKey) {
+        if let Some(slot) = self.slot(key)
+            && !slot.unwritten
+        {
+            slot.unwritten = true;
+            self.unwritten.push(key);
+        }
+    }
+
     /// Writes what waits for these connections.
     fn write_all(&mut self, now: Instant, keys: &[ConnectionKey]) {
+        self.write_while(now, keys, |_| true);
+    }
+
+    /// The same while `go_on` says so; returns how many connections it came to.
+    fn write_while(&mut self, now: Instant, keys: &[ConnectionKey], go_on: impl Fn(&Self) -> bool) -> usize {
         let mut begun = 0;
-        while begun < keys.len() {
+        while begun < keys.len() && go_on(self) {
             // Room brings more from the core: a panic there ends the connection that it was for.
             let written = catch_unwind(AssertUnwindSafe(|| {
-                while let Some(&key) = keys.get(begun) {
+                while let Some(&key) = keys.get(begun)
+                    && go_on(self)
+                {
                     begun += 1;
                     self.write(now, key);
                 }
@@ -402,6 +451,7 @@ impl Worker {
                 self.panicked(now, keys[begun - 1]);
             }
         }
+        begun
     }
 
     /// Writes what waits, as far as the socket takes it.
@@ -419,6 +469,7 @@ impl Worker {
             match result {
                 Ok(0) => return self.lost(now, key),
                 Ok(count) => {
+                    self.turn_output_bytes = self.turn_output_bytes.saturating_sub(count);
                     if self.core.wrote(now, key, count) == 0 {
                         break;
                     }

@@ -281,7 +281,7 @@ fn f10(t: &Arena<'_>) -> Outcome {
     first(
         &case,
         "a CONNECT of another method",
-        { case.hello("a").with(text(prop::AUTHENTICATION_METHOD, "PLAIN")).encode() },
+        case.hello("a").with(text(prop::AUTHENTICATION_METHOD, "PLAIN")).encode(),
         Told::Code(&[0x8C]),
     )?;
     first(&case, "AUTH first", wire::auth(0x18, &method_and(b"x")), Told::NothingOr(M))?;
