@@ -5,8 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::IoSlice;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicU32;
 
 use hashbrown::HashTable;
 use pantala_proto::{Disconnect, Packet, PacketId, PacketType, PlainPublish, Publish, ReasonCode, frame};
@@ -16,15 +15,15 @@ use pantala_store::{Position, Record, Store};
 use slab::Slab;
 
 use crate::authentication::Method;
-use crate::connection::{Answer, Connection, Held, Phase};
-use crate::mailbox::{Batch, Frame, Outbox, Phase as BatchPhase};
+use crate::connection::{Answer, Connection, Phase};
+use crate::mailbox::{Batch, Outbox, Phase as BatchPhase};
 use crate::output::BufferPool;
 use crate::replay::{Query, Retained};
 use crate::route::Match;
-use crate::session::{Grant, Session, SessionKey, Subscription};
-use crate::shared::{GroupId, Groups, Member};
+use crate::session::{Grant, Session, SessionKey};
+use crate::shared::Groups;
 use crate::timers::Timers;
-use crate::{ConnectionKey, Counters, End, Event, ListenerId, Settings, Stranger, WorkerId, owner};
+use crate::{ConnectionKey, Counters, End, Event, ListenerId, Settings, Stranger, WorkerId};
 
 /// Fills a slice with random bytes that nobody can guess; in a simulation, with bytes from its seed.
 pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
@@ -166,8 +165,8 @@ pub struct Core<S> {
     pub(crate) connections: Slab<Connection>,
     pub(crate) sessions: Slab<Session>,
     /// Sessions by Client Identifier. The keys come before authentication, so they are hashed with std's SipHash.
-    client_ids: HashTable<SessionKey>,
-    client_id_hasher: RandomState,
+    pub(crate) client_ids: HashTable<SessionKey>,
+    pub(crate) client_id_hasher: RandomState,
     pub(crate) next_generation: u32,
     pub(crate) tree: FilterTree<Target, Grant>,
     pub(crate) retained: RetainedIndex<Retained>,
@@ -176,7 +175,7 @@ pub struct Core<S> {
     pub(crate) pending: HashMap<u32, Pending>,
     pub(crate) next_token: u32,
     /// Connections with answers that wait for the store, by the position they wait for.
-    waiting_for_store: VecDeque<(Position, ConnectionKey, u32)>,
+    pub(crate) waiting_for_store: VecDeque<(Position, ConnectionKey, u32)>,
     pub(crate) queries: HashMap<u32, Query>,
     /// For each worker, how many Retained Messages its clients have written, as far as is known here: see `replay.rs`.
     pub(crate) writes_seen: Box<[u64]>,
@@ -201,7 +200,7 @@ pub struct Core<S> {
     pub(crate) match_epoch: u32,
     /// A packet encoded once for many receivers.
     pub(crate) encoded: Vec<u8>,
-    shutting_down: bool,
+    pub(crate) shutting_down: bool,
 }
 
 impl<S: Store> Core<S> {
@@ -685,557 +684,6 @@ impl<S: Store> Core<S> {
         self.end(now, key, End::Client(disconnect.reason_code), None)
     }
 
-    // ---- the ends of connections and Sessions -----------------------------------------------------------------
-
-    /// Ends a connection over bytes that are wrong.
-    pub(crate) fn fail(&mut self, now: Instant, key: ConnectionKey, error: pantala_proto::DecodeError) -> Flow {
-        self.end(now, key, End::Decode(error), Some(error.reason_code()))
-    }
-
-    /// Ends a connection: says why if it can, lets its Session go, and asks the shell to close the socket.
-    pub(crate) fn end(&mut self, now: Instant, key: ConnectionKey, why: End, code: Option<ReasonCode>) -> Flow {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return Flow::Stop };
-        if connection.phase == Phase::Closing {
-            return Flow::Stop;
-        }
-        match why {
-            End::Decode(_) | PROTOCOL_ERROR | End::NotMqtt(_) => self.counters.protocol_errors += 1,
-            End::Reason(ReasonCode::KeepAliveTimeout) => self.counters.keep_alive_timeouts += 1,
-            End::Reason(ReasonCode::SessionTakenOver) => self.counters.sessions_taken_over += 1,
-            End::ConnectTimeout => self.counters.connect_timeouts += 1,
-            End::WriteStall => self.counters.write_stalls += 1,
-            _ => {}
-        }
-        let connected = connection.phase == Phase::Connected;
-        if let Some(reason_code) = code {
-            let (version, bytes_max) = (connection.version, connection.packet_bytes_max);
-            if connected && version.is_v5() {
-                let packet = Disconnect {
-                    server_reference: match (&self.settings.redirect, reason_code) {
-                        (Some(redirect), ReasonCode::ServerShuttingDown) => Some(redirect.server_reference.as_str()),
-                        _ => None,
-                    },
-                    ..Disconnect::new(reason_code)
-                };
-                let mut bytes = Vec::new();
-                packet.encode_within(version, bytes_max, &mut bytes);
-                self.send(key, |out| out.extend_from_slice(&bytes));
-            } else if !connected {
-                self.refuse_connect(key, why, reason_code);
-            }
-        }
-        let Some(connection) = self.connections.get_mut(key as usize) else { return Flow::Stop };
-        connection.phase = Phase::Closing;
-        connection.input = Vec::new();
-        let listener = usize::from(connection.listener);
-        let session = connection.session.take();
-        if let Some(extras) = &mut connection.extras {
-            extras.held.clear();
-        }
-        if let Some(timer) = connection.timer.take() {
-            self.timers.cancel(timer);
-        }
-        self.actions.push_back(Action::Close(key));
-        let client_id = session.map(|session| self.sessions[session as usize].client_id.clone());
-        self.events.push_back(Event::Ended { connection: key, client_id, why });
-        if let Some(session) = session {
-            self.totals.connections.fetch_sub(1, Ordering::Relaxed);
-            if let Some(count) = self.totals.listeners.get(listener) {
-                count.fetch_sub(1, Ordering::Relaxed);
-            }
-            self.detach(now, session);
-        }
-        Flow::Stop
-    }
-
-    /// A Session has lost its connection.
-    fn detach(&mut self, now: Instant, key: SessionKey) {
-        let shutting_down = self.shutting_down;
-        let session = &mut self.sessions[key as usize];
-        session.connection = None;
-        session.replays = None;
-        if let Some(outbound) = &mut session.outbound {
-            outbound.connection_lost();
-            if outbound.is_idle() && !session.is_persistent() {
-                session.outbound = None;
-            }
-        }
-        if shutting_down {
-            return;
-        }
-        session.expires_at = match session.expiry_interval {
-            crate::session::NEVER => None,
-            seconds => Some(now.after_seconds(seconds)),
-        };
-        if let Some(will) = &mut session.will {
-            // v5 MQTT-3.1.2-8: after its delay, or when the Session ends if that is sooner.
-            will.due = Some(now.after_seconds(will.delay_interval));
-        }
-        if session.will.as_ref().is_some_and(|will| will.delay_interval == 0) {
-            self.publish_will(now, key);
-        }
-        if !self.sessions[key as usize].is_persistent() {
-            return self.end_session(now, key);
-        }
-        self.announce_presence(key, false);
-        self.arm_session(key);
-    }
-
-    fn arm_session(&mut self, key: SessionKey) {
-        let session = &mut self.sessions[key as usize];
-        if let Some(timer) = session.timer.take() {
-            self.timers.cancel(timer);
-        }
-        let due = session.will.as_ref().and_then(|will| will.due);
-        let next = match (session.expires_at, due) {
-            (Some(expiry), Some(due)) => Some(expiry.min(due)),
-            (expiry, due) => expiry.or(due),
-        };
-        if let Some(deadline) = next {
-            session.timer = Some(self.timers.schedule(deadline.0, Timer::Session(key)));
-        }
-    }
-
-    fn session_timer(&mut self, now: Instant, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key as usize) else { return };
-        session.timer = None;
-        if session.connection.is_some() {
-            return;
-        }
-        if session.expires_at.is_some_and(|at| at <= now) {
-            return self.end_session(now, key);
-        }
-        if session.will.as_ref().and_then(|will| will.due).is_some_and(|due| due <= now) {
-            self.publish_will(now, key);
-        }
-        self.arm_session(key);
-    }
-
-    /// Publishes the Will of a Session, which forgets it (v5 MQTT-3.1.2-10).
-    fn publish_will(&mut self, now: Instant, key: SessionKey) {
-        let Some(will) = self.sessions[key as usize].will.take() else { return };
-        let mut incoming = will.message.incoming();
-        incoming.expires_at = will.message_expiry_interval.map(|seconds| now.after_seconds(seconds));
-        match crate::access::publish(incoming.topic_name) {
-            Ok(permit) => {
-                self.counters.wills_published += 1;
-                self.route(now, None, &incoming, permit);
-            }
-            Err(crate::access::Denied) => self.counters.dropped_not_authorized += 1,
-        }
-    }
-
-    /// Ends a Session with all it holds. Its Will, if it has not gone out, goes out now (v5 MQTT-3.1.2-8).
-    pub(crate) fn end_session(&mut self, now: Instant, key: SessionKey) {
-        self.publish_will(now, key);
-        let mut filters: Vec<(Box<str>, Subscription)> =
-            self.sessions[key as usize].subscriptions.take().map_or_else(Vec::new, |map| map.into_iter().collect());
-        // In an order that is the same in every run, so that a seed replays what follows.
-        filters.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        for (filter, subscription) in filters {
-            self.remove_subscription(now, key, &filter, subscription);
-        }
-        let session = self.sessions.remove(key as usize);
-        if let Some(timer) = session.timer {
-            self.timers.cancel(timer);
-        }
-        let hash = self.client_id_hasher.hash_one(&*session.client_id);
-        if let Ok(entry) = self.client_ids.find_entry(hash, |found| *found == key) {
-            entry.remove();
-        }
-        self.totals.sessions.fetch_sub(1, Ordering::Relaxed);
-        if session.recorded {
-            self.store.append(Record::SessionEnded { client_id: &session.client_id });
-        }
-        self.hand_on(now, session);
-    }
-
-    /// What an ended Session held: messages of Shared Subscriptions go to another member (v5 section 4.8.2), but for QoS 2
-    /// ones whose delivery has begun (v5 MQTT-4.8.2-5).
-    fn hand_on(&mut self, now: Instant, session: Session) {
-        let Some(outbound) = session.outbound else { return };
-        for (stage, _, queued) in outbound.into_undelivered() {
-            let begun = stage.is_some_and(|stage| stage != pantala_session::Stage::AwaitPubAck);
-            match queued.group {
-                Some(group) if !begun => drop(self.dispatch(now, group, &queued.message.incoming())),
-                _ => self.counters.dropped_session_ended += 1,
-            }
-        }
-    }
-
-    // ---- Sessions by name -------------------------------------------------------------------------------------
-
-    pub(crate) fn find_session(&self, client_id: &str) -> Option<SessionKey> {
-        let hash = self.client_id_hasher.hash_one(client_id);
-        self.client_ids.find(hash, |key| *self.sessions[*key as usize].client_id == *client_id).copied()
-    }
-
-    pub(crate) fn begin_session(&mut self, client_id: &str) -> SessionKey {
-        let generation = self.generation();
-        let key = self.sessions.insert(Session::new(client_id, generation)) as SessionKey;
-        let Self { sessions, client_ids, client_id_hasher, .. } = self;
-        let hash = |key: &SessionKey| client_id_hasher.hash_one(&*sessions[*key as usize].client_id);
-        client_ids.insert_unique(hash(&key), key, hash);
-        self.totals.sessions.fetch_add(1, Ordering::Relaxed);
-        key
-    }
-
-    fn generation(&mut self) -> u32 {
-        self.next_generation = self.next_generation.wrapping_add(1);
-        self.next_generation
-    }
-
-    // ---- timers of connections --------------------------------------------------------------------------------
-
-    /// When the connection is to be looked at.
-    fn connection_deadline(&self, connection: &Connection) -> Option<Instant> {
-        let stall = connection
-            .stalled_since
-            .filter(|_| self.settings.write_stall_seconds > 0)
-            .map(|since| since.after_seconds(self.settings.write_stall_seconds));
-        let alive = match connection.phase {
-            Phase::Connected => connection.keep_alive.deadline(),
-            Phase::Closing => None,
-            _ => Some(connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds)))),
-        };
-        match (stall, alive) {
-            (Some(stall), Some(alive)) => Some(stall.min(alive)),
-            (stall, alive) => stall.or(alive),
-        }
-    }
-
-    /// Sets the connection's timer for its next deadline.
-    pub(crate) fn arm(&mut self, _now: Instant, key: ConnectionKey) {
-        let Some(connection) = self.connections.get(key as usize) else { return };
-        let deadline = self.connection_deadline(connection);
-        let timer = match (connection.timer, deadline) {
-            (Some(timer), Some(deadline)) if self.timers.reschedule(timer, deadline.0) => Some(timer),
-            (_, Some(deadline)) => Some(self.timers.schedule(deadline.0, Timer::Connection(key))),
-            (Some(timer), None) => {
-                self.timers.cancel(timer);
-                None
-            }
-            (None, None) => None,
-        };
-        self.connections[key as usize].timer = timer;
-    }
-
-    fn connection_timer(&mut self, now: Instant, key: ConnectionKey) {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
-        connection.timer = None;
-        let (phase, stalled) = (connection.phase, connection.stalled_since);
-        let keep_alive = connection.keep_alive.deadline();
-        let stall = Duration::from_secs(u64::from(self.settings.write_stall_seconds));
-        if phase != Phase::Connected {
-            if now >= connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds))) {
-                self.end(now, key, End::ConnectTimeout, None);
-                return;
-            }
-        } else if keep_alive.is_some_and(|deadline| now >= deadline) {
-            let code = ReasonCode::KeepAliveTimeout;
-            self.end(now, key, End::Reason(code), Some(code));
-            return;
-        }
-        if !stall.is_zero() && stalled.is_some_and(|since| now >= since.after(stall)) {
-            self.end(now, key, End::WriteStall, None);
-            return;
-        }
-        self.arm(now, key);
-    }
-
-    // ---- answers ----------------------------------------------------------------------------------------------
-
-    /// Appends to a connection's output, whatever its length.
-    pub(crate) fn send(&mut self, key: ConnectionKey, write: impl FnOnce(&mut Vec<u8>)) {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
-        connection.output.append(&mut self.pool, usize::MAX, 0, write);
-        if !connection.dirty {
-            connection.dirty = true;
-            self.dirty.push(key);
-        }
-    }
-
-    /// Sends an answer once the store has reached `position` and `waiting` confirmations have come, and not before the
-    /// answers held already. Returns its number among those held, or None if it went out at once.
-    pub(crate) fn answer(
-        &mut self,
-        key: ConnectionKey,
-        position: Position,
-        waiting: u32,
-        answer: Answer,
-    ) -> Option<u32> {
-        let connection = self.connections.get_mut(key as usize)?;
-        let safe = position <= self.store.durable();
-        if waiting == 0 && safe && connection.held_len() == 0 {
-            self.send_answer(key, answer);
-            return None;
-        }
-        let generation = connection.generation;
-        let extras = connection.extras();
-        let number = extras.next_held;
-        extras.next_held = number.wrapping_add(1);
-        extras.held.push_back(Held { number, position, waiting, answer });
-        if !safe {
-            self.waiting_for_store.push_back((position, key, generation));
-        }
-        Some(number)
-    }
-
-    /// Sends what is held and may go.
-    fn release_held(&mut self, key: ConnectionKey) {
-        let durable = self.store.durable();
-        loop {
-            let Some(connection) = self.connections.get_mut(key as usize) else { return };
-            let Some(extras) = &mut connection.extras else { return };
-            match extras.held.front() {
-                Some(held) if held.waiting == 0 && held.position <= durable => {}
-                _ => return,
-            }
-            let Some(held) = extras.held.pop_front() else { return };
-            self.send_answer(key, held.answer);
-        }
-    }
-
-    fn send_answer(&mut self, key: ConnectionKey, answer: Answer) {
-        match answer {
-            Answer::Acknowledgement(kind, packet_id, code) => {
-                let version = self.connections[key as usize].version;
-                self.send(key, |out| {
-                    pantala_proto::Acknowledgement::new(kind, packet_id, code).encode(version, out);
-                });
-            }
-            Answer::Packet(bytes, replays) => {
-                self.send(key, |out| out.extend_from_slice(&bytes));
-                if let Some(session) = self.connections[key as usize].session {
-                    self.begin_replays(session, replays);
-                }
-            }
-            Answer::PingResp => {
-                self.send(key, |out| Packet::PingResp.encode(pantala_proto::ProtocolVersion::V311, out));
-            }
-            Answer::Nothing => {}
-        }
-    }
-
-    // ---- other workers ----------------------------------------------------------------------------------------
-
-    pub(crate) fn token(&mut self) -> u32 {
-        self.next_token = self.next_token.wrapping_add(1);
-        self.next_token
-    }
-
-    /// Expects `remaining` confirmations with the token, and then does `then`.
-    pub(crate) fn expect(&mut self, remaining: u16, then: Vec<Then>) -> u32 {
-        let token = self.token();
-        self.pending.insert(token, Pending { remaining, refused: false, then });
-        token
-    }
-
-    /// Retained Messages that clients of this worker have written.
-    pub(crate) fn written(&self) -> u64 {
-        self.writes_seen[usize::from(self.worker.0)]
-    }
-
-    fn confirmed(&mut self, from: WorkerId, token: u32, refused: bool, written: u64) {
-        let Some(pending) = self.pending.get_mut(&token) else { return };
-        // A subscription that waits for this worker's word is live from here on.
-        for then in &pending.then {
-            if let Then::Held { connection, generation, number, replay: Some(replay) } = *then
-                && let Some(connection) = self.connections.get_mut(connection as usize)
-                && connection.generation == generation
-                && let Some(held) = connection.held(number)
-                && let Answer::Packet(_, replays) = &mut held.answer
-                && let Some(replay) = replays.get_mut(replay as usize)
-            {
-                replay.announced(token, usize::from(from.0), written);
-            }
-        }
-        pending.refused |= refused;
-        pending.remaining = pending.remaining.saturating_sub(1);
-        if pending.remaining > 0 {
-            return;
-        }
-        let Some(pending) = self.pending.remove(&token) else { return };
-        for then in pending.then {
-            match then {
-                Then::Confirm { worker, token } => {
-                    let frame = Frame::Done { token, refused: pending.refused, written: self.written() };
-                    self.outboxes[usize::from(worker.0)].control(frame);
-                }
-                Then::Flushed { session, generation } => self.flushed(session, generation, token),
-                Then::Release { session, generation, packet_id } => {
-                    if pending.refused
-                        && let Some(session) = self.sessions.get_mut(session as usize)
-                        && session.generation == generation
-                    {
-                        session.inbound.release(packet_id);
-                    }
-                }
-                Then::Held { connection, generation, number, .. } => {
-                    self.held_confirmed(connection, generation, number, pending.refused);
-                }
-            }
-        }
-    }
-
-    fn held_confirmed(&mut self, key: ConnectionKey, generation: u32, number: u32, refused: bool) {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
-        if connection.generation != generation {
-            return;
-        }
-        let version = connection.version;
-        let Some(held) = connection.held(number) else { return };
-        held.waiting = held.waiting.saturating_sub(1);
-        if refused && let Answer::Acknowledgement(_, _, code) = &mut held.answer {
-            *code = ReasonCode::QuotaExceeded;
-            if !version.is_v5() {
-                held.answer = Answer::Nothing;
-            }
-        }
-        self.release_held(key);
-    }
-
-    /// Counts one more wish for messages of a filter. Returns the token of the announcement that has not been confirmed
-    /// by all other workers, if there is one.
-    pub(crate) fn interest_added(&mut self, filter: &str) -> Option<u32> {
-        if self.workers == 1 {
-            return None;
-        }
-        if let Some(interest) = self.interests.get_mut(filter) {
-            interest.count += 1;
-            return interest.announcement.filter(|token| self.pending.contains_key(token));
-        }
-        let token = self.expect(u16::from(self.workers) - 1, Vec::new());
-        self.interests.insert(filter.into(), Interest { count: 1, announcement: Some(token) });
-        self.announce_interest(filter, true, Some(token));
-        Some(token)
-    }
-
-    pub(crate) fn interest_removed(&mut self, filter: &str) {
-        if self.workers == 1 {
-            return;
-        }
-        let Some(interest) = self.interests.get_mut(filter) else { return };
-        interest.count -= 1;
-        if interest.count == 0 {
-            self.interests.remove(filter);
-            self.announce_interest(filter, false, None);
-        }
-    }
-
-    fn announce_interest(&mut self, filter: &str, wanted: bool, token: Option<u32>) {
-        for to in 0..self.workers {
-            if to != self.worker.0 {
-                self.outboxes[usize::from(to)].control(Frame::Interest { filter: filter.into(), wanted, token });
-            }
-        }
-    }
-
-    /// A Session's client has come or gone: the homes of its groups choose members by that.
-    pub(crate) fn announce_presence(&mut self, key: SessionKey, connected: bool) {
-        let session = &self.sessions[key as usize];
-        if session.shared_subscriptions == 0 {
-            return;
-        }
-        let member = Member { worker: self.worker, session: key, generation: session.generation };
-        let Some(subscriptions) = &session.subscriptions else { return };
-        for (filter, _) in subscriptions.iter().filter(|(_, subscription)| subscription.shared) {
-            let home = owner(filter, self.workers);
-            if home == self.worker {
-                self.groups.set_connected(filter, member, connected);
-            } else {
-                let frame = Frame::Presence { whole_filter: filter.clone(), member, connected };
-                self.outboxes[usize::from(home.0)].control(frame);
-            }
-        }
-    }
-
-    fn receive_frame(&mut self, now: Instant, from: WorkerId, bytes: &[u8], frame: Frame) {
-        match frame {
-            Frame::Route { message, token, written } => {
-                self.see(from, written);
-                let message = Batch::unpack(bytes, message);
-                let routed = self.route_locally(now, None, &message, crate::access::from_worker());
-                if let Some(token) = token {
-                    let frame = Frame::Done { token, refused: routed.refused, written: self.written() };
-                    self.outboxes[usize::from(from.0)].control(frame);
-                }
-            }
-            Frame::Retain { message, written } => {
-                self.retain(now, &Batch::unpack(bytes, message), from, written);
-            }
-            Frame::Deliver { member, grant, group, message } => {
-                let message = Batch::unpack(bytes, message);
-                self.deliver_to_member(now, member, grant, group, &message);
-            }
-            Frame::Redispatch { group, message } => {
-                self.dispatch(now, group, &Batch::unpack(bytes, message));
-            }
-            Frame::Interest { filter, wanted, token } => {
-                let grant = Grant::new(pantala_proto::SubscriptionOptions::default(), None);
-                if wanted {
-                    self.tree.insert(&filter, Target::Worker(from), grant);
-                } else {
-                    self.tree.remove(&filter, Target::Worker(from));
-                }
-                if let Some(token) = token {
-                    let frame = Frame::Done { token, refused: false, written: self.written() };
-                    self.outboxes[usize::from(from.0)].control(frame);
-                }
-            }
-            Frame::Join { whole_filter, member, grant, connected, token } => {
-                let announcement = self.join_here(&whole_filter, member, grant, connected);
-                let then = Then::Confirm { worker: from, token };
-                match announcement.and_then(|announcement| self.pending.get_mut(&announcement)) {
-                    Some(pending) => pending.then.push(then),
-                    None => {
-                        let frame = Frame::Done { token, refused: false, written: self.written() };
-                        self.outboxes[usize::from(from.0)].control(frame);
-                    }
-                }
-            }
-            Frame::Leave { whole_filter, member } => self.leave_here(&whole_filter, member),
-            Frame::Presence { whole_filter, member, connected } => {
-                self.groups.set_connected(&whole_filter, member, connected);
-            }
-            Frame::Flush { token } => {
-                let frame = Frame::Done { token, refused: false, written: self.written() };
-                self.outboxes[usize::from(from.0)].control(frame);
-            }
-            Frame::Query { token, filter, cursor, cutoffs } => {
-                self.answer_query(now, from, token, &filter, *cursor, &cutoffs);
-            }
-            Frame::Found { token, message } => self.found(now, token, &Batch::unpack(bytes, message)),
-            Frame::Answered { token, cursor } => self.answered(now, token, cursor.map(|cursor| *cursor)),
-            Frame::Done { token, refused, written } => {
-                self.confirmed(from, token, refused, written);
-                self.see(from, written);
-            }
-        }
-    }
-
-    /// All that another worker's clients had written until its write number `written` has been matched here, if it was for us.
-    fn see(&mut self, from: WorkerId, written: u64) {
-        let seen = &mut self.writes_seen[usize::from(from.0)];
-        *seen = written.max(*seen);
-    }
-
-    /// A member's message for a group: at its home another member is chosen, elsewhere its home is told.
-    pub(crate) fn dispatch(
-        &mut self,
-        now: Instant,
-        group: GroupId,
-        message: &crate::message::Incoming<'_>,
-    ) -> Position {
-        if group.home == self.worker {
-            return self.dispatch_here(now, group.number, message);
-        }
-        let batch = self.outboxes[usize::from(group.home.0)].messages();
-        let message = batch.pack(message);
-        batch.frames.push_back(Frame::Redispatch { group, message });
-        Position::default()
-    }
-
     fn stash(&mut self, key: ConnectionKey, input: Vec<u8>, needed: usize) {
         if let Some(connection) = self.connections.get_mut(key as usize) {
             connection.input = input;
@@ -1262,6 +710,6 @@ pub(crate) fn cap_expiry(settings: &Settings, seconds: u32) -> u32 {
 const CONNECT_FIRST_BYTE: u8 = 0x10;
 /// PUBLISH at QoS 0 without RETAIN.
 const PLAIN_PUBLISH: u8 = 0x30;
-const PROTOCOL_ERROR: End = End::Reason(ReasonCode::ProtocolError);
+pub(crate) const PROTOCOL_ERROR: End = End::Reason(ReasonCode::ProtocolError);
 /// Answers of one connection that may wait for the store or other workers; with so many, reading from it pauses.
 const HELD_MAX: usize = 10_000;

@@ -22,16 +22,19 @@
 //! assert_eq!(*slices[0], [0x20, 2, 0, 0]);
 //! ```
 //!
-//! Where to look: `connect.rs` for CONNECT and authentication, `publish.rs` for what comes from publishers, `route.rs` for
+//! Where to look: `core.rs` for inputs and outputs, `connect.rs` for CONNECT and authentication, `publish.rs` for what comes from publishers, `route.rs` for
 //! the way from a message to its receivers, `subscribe.rs`, `replay.rs` for Retained Messages, `shared.rs` for Shared
-//! Subscriptions, `mailbox.rs` for what workers tell each other, `access.rs` for permission.
+//! Subscriptions, `answer.rs` for acknowledgements that wait, `ending.rs` for the ends of connections and Sessions,
+//! `mailbox.rs` and `workers.rs` for what workers tell each other, `access.rs` for permission.
 
 mod access;
+mod answer;
 pub mod authentication;
 mod connect;
 mod connection;
 mod core;
 mod counters;
+mod ending;
 mod event;
 mod mailbox;
 mod message;
@@ -44,6 +47,7 @@ mod settings;
 mod shared;
 mod subscribe;
 mod timers;
+mod workers;
 
 pub use self::core::{Action, Core, CoreOptions, Random, Totals};
 pub use counters::Counters;

@@ -1,0 +1,272 @@
+//! The ends of connections and of Sessions, and Sessions by name.
+
+use std::hash::BuildHasher;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pantala_proto::{Disconnect, ReasonCode};
+use pantala_session::Instant;
+use pantala_store::{Record, Store};
+
+use crate::connection::{Connection, Phase};
+use crate::core::{Action, Core, Flow, PROTOCOL_ERROR, Timer};
+use crate::session::{Session, SessionKey, Subscription};
+use crate::{ConnectionKey, End, Event};
+
+impl<S: Store> Core<S> {
+    /// Ends a connection over bytes that are wrong.
+    pub(crate) fn fail(&mut self, now: Instant, key: ConnectionKey, error: pantala_proto::DecodeError) -> Flow {
+        self.end(now, key, End::Decode(error), Some(error.reason_code()))
+    }
+
+    /// Ends a connection: says why if it can, lets its Session go, and asks the shell to close the socket.
+    pub(crate) fn end(&mut self, now: Instant, key: ConnectionKey, why: End, code: Option<ReasonCode>) -> Flow {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return Flow::Stop };
+        if connection.phase == Phase::Closing {
+            return Flow::Stop;
+        }
+        match why {
+            End::Decode(_) | PROTOCOL_ERROR | End::NotMqtt(_) => self.counters.protocol_errors += 1,
+            End::Reason(ReasonCode::KeepAliveTimeout) => self.counters.keep_alive_timeouts += 1,
+            End::Reason(ReasonCode::SessionTakenOver) => self.counters.sessions_taken_over += 1,
+            End::ConnectTimeout => self.counters.connect_timeouts += 1,
+            End::WriteStall => self.counters.write_stalls += 1,
+            _ => {}
+        }
+        let connected = connection.phase == Phase::Connected;
+        if let Some(reason_code) = code {
+            let (version, bytes_max) = (connection.version, connection.packet_bytes_max);
+            if connected && version.is_v5() {
+                let packet = Disconnect {
+                    server_reference: match (&self.settings.redirect, reason_code) {
+                        (Some(redirect), ReasonCode::ServerShuttingDown) => Some(redirect.server_reference.as_str()),
+                        _ => None,
+                    },
+                    ..Disconnect::new(reason_code)
+                };
+                let mut bytes = Vec::new();
+                packet.encode_within(version, bytes_max, &mut bytes);
+                self.send(key, |out| out.extend_from_slice(&bytes));
+            } else if !connected {
+                self.refuse_connect(key, why, reason_code);
+            }
+        }
+        let Some(connection) = self.connections.get_mut(key as usize) else { return Flow::Stop };
+        connection.phase = Phase::Closing;
+        connection.input = Vec::new();
+        let listener = usize::from(connection.listener);
+        let session = connection.session.take();
+        if let Some(extras) = &mut connection.extras {
+            extras.held.clear();
+        }
+        if let Some(timer) = connection.timer.take() {
+            self.timers.cancel(timer);
+        }
+        self.actions.push_back(Action::Close(key));
+        let client_id = session.map(|session| self.sessions[session as usize].client_id.clone());
+        self.events.push_back(Event::Ended { connection: key, client_id, why });
+        if let Some(session) = session {
+            self.totals.connections.fetch_sub(1, Ordering::Relaxed);
+            if let Some(count) = self.totals.listeners.get(listener) {
+                count.fetch_sub(1, Ordering::Relaxed);
+            }
+            self.detach(now, session);
+        }
+        Flow::Stop
+    }
+
+    /// A Session has lost its connection.
+    pub(crate) fn detach(&mut self, now: Instant, key: SessionKey) {
+        let shutting_down = self.shutting_down;
+        let session = &mut self.sessions[key as usize];
+        session.connection = None;
+        session.replays = None;
+        if let Some(outbound) = &mut session.outbound {
+            outbound.connection_lost();
+            if outbound.is_idle() && !session.is_persistent() {
+                session.outbound = None;
+            }
+        }
+        if shutting_down {
+            return;
+        }
+        session.expires_at = match session.expiry_interval {
+            crate::session::NEVER => None,
+            seconds => Some(now.after_seconds(seconds)),
+        };
+        if let Some(will) = &mut session.will {
+            // v5 MQTT-3.1.2-8: after its delay, or when the Session ends if that is sooner.
+            will.due = Some(now.after_seconds(will.delay_interval));
+        }
+        if session.will.as_ref().is_some_and(|will| will.delay_interval == 0) {
+            self.publish_will(now, key);
+        }
+        if !self.sessions[key as usize].is_persistent() {
+            return self.end_session(now, key);
+        }
+        self.announce_presence(key, false);
+        self.arm_session(key);
+    }
+
+    pub(crate) fn arm_session(&mut self, key: SessionKey) {
+        let session = &mut self.sessions[key as usize];
+        if let Some(timer) = session.timer.take() {
+            self.timers.cancel(timer);
+        }
+        let due = session.will.as_ref().and_then(|will| will.due);
+        let next = match (session.expires_at, due) {
+            (Some(expiry), Some(due)) => Some(expiry.min(due)),
+            (expiry, due) => expiry.or(due),
+        };
+        if let Some(deadline) = next {
+            session.timer = Some(self.timers.schedule(deadline.0, Timer::Session(key)));
+        }
+    }
+
+    pub(crate) fn session_timer(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        session.timer = None;
+        if session.connection.is_some() {
+            return;
+        }
+        if session.expires_at.is_some_and(|at| at <= now) {
+            return self.end_session(now, key);
+        }
+        if session.will.as_ref().and_then(|will| will.due).is_some_and(|due| due <= now) {
+            self.publish_will(now, key);
+        }
+        self.arm_session(key);
+    }
+
+    /// Publishes the Will of a Session, which forgets it (v5 MQTT-3.1.2-10).
+    pub(crate) fn publish_will(&mut self, now: Instant, key: SessionKey) {
+        let Some(will) = self.sessions[key as usize].will.take() else { return };
+        let mut incoming = will.message.incoming();
+        incoming.expires_at = will.message_expiry_interval.map(|seconds| now.after_seconds(seconds));
+        match crate::access::publish(incoming.topic_name) {
+            Ok(permit) => {
+                self.counters.wills_published += 1;
+                self.route(now, None, &incoming, permit);
+            }
+            Err(crate::access::Denied) => self.counters.dropped_not_authorized += 1,
+        }
+    }
+
+    /// Ends a Session with all it holds. Its Will, if it has not gone out, goes out now (v5 MQTT-3.1.2-8).
+    pub(crate) fn end_session(&mut self, now: Instant, key: SessionKey) {
+        self.publish_will(now, key);
+        let mut filters: Vec<(Box<str>, Subscription)> =
+            self.sessions[key as usize].subscriptions.take().map_or_else(Vec::new, |map| map.into_iter().collect());
+        // In an order that is the same in every run, so that a seed replays what follows.
+        filters.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        for (filter, subscription) in filters {
+            self.remove_subscription(now, key, &filter, subscription);
+        }
+        let session = self.sessions.remove(key as usize);
+        if let Some(timer) = session.timer {
+            self.timers.cancel(timer);
+        }
+        let hash = self.client_id_hasher.hash_one(&*session.client_id);
+        if let Ok(entry) = self.client_ids.find_entry(hash, |found| *found == key) {
+            entry.remove();
+        }
+        self.totals.sessions.fetch_sub(1, Ordering::Relaxed);
+        if session.recorded {
+            self.store.append(Record::SessionEnded { client_id: &session.client_id });
+        }
+        self.hand_on(now, session);
+    }
+
+    /// What an ended Session held: messages of Shared Subscriptions go to another member (v5 section 4.8.2), but for QoS 2
+    /// ones whose delivery has begun (v5 MQTT-4.8.2-5).
+    pub(crate) fn hand_on(&mut self, now: Instant, session: Session) {
+        let Some(outbound) = session.outbound else { return };
+        for (stage, _, queued) in outbound.into_undelivered() {
+            let begun = stage.is_some_and(|stage| stage != pantala_session::Stage::AwaitPubAck);
+            match queued.group {
+                Some(group) if !begun => drop(self.dispatch(now, group, &queued.message.incoming())),
+                _ => self.counters.dropped_session_ended += 1,
+            }
+        }
+    }
+
+    // ---- Sessions by name -------------------------------------------------------------------------------------
+
+    pub(crate) fn find_session(&self, client_id: &str) -> Option<SessionKey> {
+        let hash = self.client_id_hasher.hash_one(client_id);
+        self.client_ids.find(hash, |key| *self.sessions[*key as usize].client_id == *client_id).copied()
+    }
+
+    pub(crate) fn begin_session(&mut self, client_id: &str) -> SessionKey {
+        let generation = self.generation();
+        let key = self.sessions.insert(Session::new(client_id, generation)) as SessionKey;
+        let Self { sessions, client_ids, client_id_hasher, .. } = self;
+        let hash = |key: &SessionKey| client_id_hasher.hash_one(&*sessions[*key as usize].client_id);
+        client_ids.insert_unique(hash(&key), key, hash);
+        self.totals.sessions.fetch_add(1, Ordering::Relaxed);
+        key
+    }
+
+    pub(crate) fn generation(&mut self) -> u32 {
+        self.next_generation = self.next_generation.wrapping_add(1);
+        self.next_generation
+    }
+
+    // ---- timers of connections --------------------------------------------------------------------------------
+
+    /// When the connection is to be looked at.
+    pub(crate) fn connection_deadline(&self, connection: &Connection) -> Option<Instant> {
+        let stall = connection
+            .stalled_since
+            .filter(|_| self.settings.write_stall_seconds > 0)
+            .map(|since| since.after_seconds(self.settings.write_stall_seconds));
+        let alive = match connection.phase {
+            Phase::Connected => connection.keep_alive.deadline(),
+            Phase::Closing => None,
+            _ => Some(connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds)))),
+        };
+        match (stall, alive) {
+            (Some(stall), Some(alive)) => Some(stall.min(alive)),
+            (stall, alive) => stall.or(alive),
+        }
+    }
+
+    /// Sets the connection's timer for its next deadline.
+    pub(crate) fn arm(&mut self, _now: Instant, key: ConnectionKey) {
+        let Some(connection) = self.connections.get(key as usize) else { return };
+        let deadline = self.connection_deadline(connection);
+        let timer = match (connection.timer, deadline) {
+            (Some(timer), Some(deadline)) if self.timers.reschedule(timer, deadline.0) => Some(timer),
+            (_, Some(deadline)) => Some(self.timers.schedule(deadline.0, Timer::Connection(key))),
+            (Some(timer), None) => {
+                self.timers.cancel(timer);
+                None
+            }
+            (None, None) => None,
+        };
+        self.connections[key as usize].timer = timer;
+    }
+
+    pub(crate) fn connection_timer(&mut self, now: Instant, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        connection.timer = None;
+        let (phase, stalled) = (connection.phase, connection.stalled_since);
+        let keep_alive = connection.keep_alive.deadline();
+        let stall = Duration::from_secs(u64::from(self.settings.write_stall_seconds));
+        if phase != Phase::Connected {
+            if now >= connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds))) {
+                self.end(now, key, End::ConnectTimeout, None);
+                return;
+            }
+        } else if keep_alive.is_some_and(|deadline| now >= deadline) {
+            let code = ReasonCode::KeepAliveTimeout;
+            self.end(now, key, End::Reason(code), Some(code));
+            return;
+        }
+        if !stall.is_zero() && stalled.is_some_and(|since| now >= since.after(stall)) {
+            self.end(now, key, End::WriteStall, None);
+            return;
+        }
+        self.arm(now, key);
+    }
+}

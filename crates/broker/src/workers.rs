@@ -1,0 +1,231 @@
+//! What workers ask of each other, and what they do when they are asked.
+
+use pantala_proto::ReasonCode;
+use pantala_session::Instant;
+use pantala_store::{Position, Store};
+
+use crate::connection::Answer;
+use crate::core::{Core, Interest, Pending, Target, Then};
+use crate::mailbox::{Batch, Frame};
+use crate::session::{Grant, SessionKey};
+use crate::shared::{GroupId, Member};
+use crate::{ConnectionKey, WorkerId, owner};
+
+impl<S: Store> Core<S> {
+    pub(crate) fn token(&mut self) -> u32 {
+        self.next_token = self.next_token.wrapping_add(1);
+        self.next_token
+    }
+
+    /// Expects `remaining` confirmations with the token, and then does `then`.
+    pub(crate) fn expect(&mut self, remaining: u16, then: Vec<Then>) -> u32 {
+        let token = self.token();
+        self.pending.insert(token, Pending { remaining, refused: false, then });
+        token
+    }
+
+    /// Retained Messages that clients of this worker have written.
+    pub(crate) fn written(&self) -> u64 {
+        self.writes_seen[usize::from(self.worker.0)]
+    }
+
+    pub(crate) fn confirmed(&mut self, from: WorkerId, token: u32, refused: bool, written: u64) {
+        let Some(pending) = self.pending.get_mut(&token) else { return };
+        // A subscription that waits for this worker's word is live from here on.
+        for then in &pending.then {
+            if let Then::Held { connection, generation, number, replay: Some(replay) } = *then
+                && let Some(connection) = self.connections.get_mut(connection as usize)
+                && connection.generation == generation
+                && let Some(held) = connection.held(number)
+                && let Answer::Packet(_, replays) = &mut held.answer
+                && let Some(replay) = replays.get_mut(replay as usize)
+            {
+                replay.announced(token, usize::from(from.0), written);
+            }
+        }
+        pending.refused |= refused;
+        pending.remaining = pending.remaining.saturating_sub(1);
+        if pending.remaining > 0 {
+            return;
+        }
+        let Some(pending) = self.pending.remove(&token) else { return };
+        for then in pending.then {
+            match then {
+                Then::Confirm { worker, token } => {
+                    let frame = Frame::Done { token, refused: pending.refused, written: self.written() };
+                    self.outboxes[usize::from(worker.0)].control(frame);
+                }
+                Then::Flushed { session, generation } => self.flushed(session, generation, token),
+                Then::Release { session, generation, packet_id } => {
+                    if pending.refused
+                        && let Some(session) = self.sessions.get_mut(session as usize)
+                        && session.generation == generation
+                    {
+                        session.inbound.release(packet_id);
+                    }
+                }
+                Then::Held { connection, generation, number, .. } => {
+                    self.held_confirmed(connection, generation, number, pending.refused);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn held_confirmed(&mut self, key: ConnectionKey, generation: u32, number: u32, refused: bool) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        if connection.generation != generation {
+            return;
+        }
+        let version = connection.version;
+        let Some(held) = connection.held(number) else { return };
+        held.waiting = held.waiting.saturating_sub(1);
+        if refused && let Answer::Acknowledgement(_, _, code) = &mut held.answer {
+            *code = ReasonCode::QuotaExceeded;
+            if !version.is_v5() {
+                held.answer = Answer::Nothing;
+            }
+        }
+        self.release_held(key);
+    }
+
+    /// Counts one more wish for messages of a filter. Returns the token of the announcement that has not been confirmed
+    /// by all other workers, if there is one.
+    pub(crate) fn interest_added(&mut self, filter: &str) -> Option<u32> {
+        if self.workers == 1 {
+            return None;
+        }
+        if let Some(interest) = self.interests.get_mut(filter) {
+            interest.count += 1;
+            return interest.announcement.filter(|token| self.pending.contains_key(token));
+        }
+        let token = self.expect(u16::from(self.workers) - 1, Vec::new());
+        self.interests.insert(filter.into(), Interest { count: 1, announcement: Some(token) });
+        self.announce_interest(filter, true, Some(token));
+        Some(token)
+    }
+
+    pub(crate) fn interest_removed(&mut self, filter: &str) {
+        if self.workers == 1 {
+            return;
+        }
+        let Some(interest) = self.interests.get_mut(filter) else { return };
+        interest.count -= 1;
+        if interest.count == 0 {
+            self.interests.remove(filter);
+            self.announce_interest(filter, false, None);
+        }
+    }
+
+    pub(crate) fn announce_interest(&mut self, filter: &str, wanted: bool, token: Option<u32>) {
+        for to in 0..self.workers {
+            if to != self.worker.0 {
+                self.outboxes[usize::from(to)].control(Frame::Interest { filter: filter.into(), wanted, token });
+            }
+        }
+    }
+
+    /// A Session's client has come or gone: the homes of its groups choose members by that.
+    pub(crate) fn announce_presence(&mut self, key: SessionKey, connected: bool) {
+        let session = &self.sessions[key as usize];
+        if session.shared_subscriptions == 0 {
+            return;
+        }
+        let member = Member { worker: self.worker, session: key, generation: session.generation };
+        let Some(subscriptions) = &session.subscriptions else { return };
+        for (filter, _) in subscriptions.iter().filter(|(_, subscription)| subscription.shared) {
+            let home = owner(filter, self.workers);
+            if home == self.worker {
+                self.groups.set_connected(filter, member, connected);
+            } else {
+                let frame = Frame::Presence { whole_filter: filter.clone(), member, connected };
+                self.outboxes[usize::from(home.0)].control(frame);
+            }
+        }
+    }
+
+    pub(crate) fn receive_frame(&mut self, now: Instant, from: WorkerId, bytes: &[u8], frame: Frame) {
+        match frame {
+            Frame::Route { message, token, written } => {
+                self.see(from, written);
+                let message = Batch::unpack(bytes, message);
+                let routed = self.route_locally(now, None, &message, crate::access::from_worker());
+                if let Some(token) = token {
+                    let frame = Frame::Done { token, refused: routed.refused, written: self.written() };
+                    self.outboxes[usize::from(from.0)].control(frame);
+                }
+            }
+            Frame::Retain { message, written } => {
+                self.retain(now, &Batch::unpack(bytes, message), from, written);
+            }
+            Frame::Deliver { member, grant, group, message } => {
+                let message = Batch::unpack(bytes, message);
+                self.deliver_to_member(now, member, grant, group, &message);
+            }
+            Frame::Redispatch { group, message } => {
+                self.dispatch(now, group, &Batch::unpack(bytes, message));
+            }
+            Frame::Interest { filter, wanted, token } => {
+                let grant = Grant::new(pantala_proto::SubscriptionOptions::default(), None);
+                if wanted {
+                    self.tree.insert(&filter, Target::Worker(from), grant);
+                } else {
+                    self.tree.remove(&filter, Target::Worker(from));
+                }
+                if let Some(token) = token {
+                    let frame = Frame::Done { token, refused: false, written: self.written() };
+                    self.outboxes[usize::from(from.0)].control(frame);
+                }
+            }
+            Frame::Join { whole_filter, member, grant, connected, token } => {
+                let announcement = self.join_here(&whole_filter, member, grant, connected);
+                let then = Then::Confirm { worker: from, token };
+                match announcement.and_then(|announcement| self.pending.get_mut(&announcement)) {
+                    Some(pending) => pending.then.push(then),
+                    None => {
+                        let frame = Frame::Done { token, refused: false, written: self.written() };
+                        self.outboxes[usize::from(from.0)].control(frame);
+                    }
+                }
+            }
+            Frame::Leave { whole_filter, member } => self.leave_here(&whole_filter, member),
+            Frame::Presence { whole_filter, member, connected } => {
+                self.groups.set_connected(&whole_filter, member, connected);
+            }
+            Frame::Flush { token } => {
+                let frame = Frame::Done { token, refused: false, written: self.written() };
+                self.outboxes[usize::from(from.0)].control(frame);
+            }
+            Frame::Query { token, filter, cursor, cutoffs } => {
+                self.answer_query(now, from, token, &filter, *cursor, &cutoffs);
+            }
+            Frame::Found { token, message } => self.found(now, token, &Batch::unpack(bytes, message)),
+            Frame::Answered { token, cursor } => self.answered(now, token, cursor.map(|cursor| *cursor)),
+            Frame::Done { token, refused, written } => {
+                self.confirmed(from, token, refused, written);
+                self.see(from, written);
+            }
+        }
+    }
+
+    /// All that another worker's clients had written until its write number `written` has been matched here, if it was for us.
+    pub(crate) fn see(&mut self, from: WorkerId, written: u64) {
+        let seen = &mut self.writes_seen[usize::from(from.0)];
+        *seen = written.max(*seen);
+    }
+
+    /// A member's message for a group: at its home another member is chosen, elsewhere its home is told.
+    pub(crate) fn dispatch(
+        &mut self,
+        now: Instant,
+        group: GroupId,
+        message: &crate::message::Incoming<'_>,
+    ) -> Position {
+        if group.home == self.worker {
+            return self.dispatch_here(now, group.number, message);
+        }
+        let batch = self.outboxes[usize::from(group.home.0)].messages();
+        let message = batch.pack(message);
+        batch.frames.push_back(Frame::Redispatch { group, message });
+        Position::default()
+    }
+}
