@@ -1,7 +1,7 @@
 //! The core's state, its inputs and its outputs. What happens to a packet is in the files named after it.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::io::IoSlice;
 use std::num::NonZeroU32;
 use std::sync::Arc;
