@@ -146,7 +146,8 @@ impl<S: Store> Core<S> {
         match crate::access::publish(incoming.topic_name) {
             Ok(permit) => {
                 self.counters.wills_published += 1;
-                self.route(now, None, &incoming, permit);
+                // No Local keeps it from its own client as it does any message of the client's.
+                self.route(now, Some(key), &incoming, permit);
             }
             Err(crate::access::Denied) => self.counters.dropped_not_authorized += 1,
         }

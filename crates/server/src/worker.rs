@@ -320,8 +320,15 @@ impl Worker {
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
         }
-        self.slots[index] =
-            Some(Slot { socket, listener, readable: false, ended: false, queued: false, blocked: false, unwritten: false });
+        self.slots[index] = Some(Slot {
+            socket,
+            listener,
+            readable: false,
+            ended: false,
+            queued: false,
+            blocked: false,
+            unwritten: false,
+        });
         Some(key)
     }
 

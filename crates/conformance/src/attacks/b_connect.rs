@@ -122,7 +122,8 @@ fn b6(t: &Arena<'_>) -> Outcome {
     let bits: f64 = (0..length)
         .map(|at| (ids.iter().filter_map(|id| id.get(at)).collect::<BTreeSet<_>>().len().max(1) as f64).log2())
         .sum();
-    ensure!(bits >= 96.0, "{CLIENTS} assigned identifiers vary in {bits:.0} bits only");
+    let bits = bits.floor() as u64;
+    ensure!(bits >= 96, "{CLIENTS} assigned identifiers vary in {bits} bits only");
     Ok(())
 }
 

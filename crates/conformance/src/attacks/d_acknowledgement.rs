@@ -120,18 +120,16 @@ fn d6(t: &Arena<'_>) -> Outcome {
     let id = s.expect_publish(&topic, "1")?.packet_id.unwrap_or(0);
     s.send(wire::ack(wire::PUBCOMP, id));
     s.send(wire::PINGREQ);
-    loop {
-        match s.event()? {
-            Event::Packet(Packet::Disconnect(answer)) => {
-                ensure!(answer.code() == 0x82, "DISCONNECT 0x{:02X}", answer.code());
-                return ends(&mut s, &[]);
-            }
-            Event::Packet(Packet::PingResp) => return Ok(()),
-            Event::Packet(Packet::Publish(publish)) => {
-                fail!("a slot was freed: {}", Packet::Publish(publish));
-            }
-            event => fail!("{event:?} after PUBCOMP"),
+    match s.event()? {
+        Event::Packet(Packet::Disconnect(answer)) => {
+            ensure!(answer.code() == 0x82, "DISCONNECT 0x{:02X}", answer.code());
+            ends(&mut s, &[])
         }
+        Event::Packet(Packet::PingResp) => Ok(()),
+        Event::Packet(Packet::Publish(publish)) => {
+            fail!("a slot was freed: {}", Packet::Publish(publish));
+        }
+        event => fail!("{event:?} after PUBCOMP"),
     }
 }
 

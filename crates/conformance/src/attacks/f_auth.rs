@@ -196,7 +196,8 @@ fn f9(t: &Arena<'_>) -> Outcome {
         first(&case, &what, scram_connect(&case, "a", message.as_bytes()).encode(), Told::Code(CODES))?;
     }
     // Wrong in the last one.
-    let tampers: [(&str, fn(&str) -> String); 8] = [
+    type Tamper = fn(&str) -> String;
+    let tampers: [(&str, Tamper); 8] = [
         ("another channel binding", |last| last.replacen("c=biws", "c=eSws", 1)),
         ("no channel binding", |last| last.replacen("c=biws,", "", 1)),
         ("the client's nonce alone", |last| last.replacen(",r=", ",r=x", 1)),

@@ -234,13 +234,17 @@ pub fn run(target: &str, options: &AttackOptions) -> AttackReport {
         }
         for (i, attack) in chosen.iter().enumerate().filter(|(_, a)| a.place == Place::InTurn) {
             let begin = Instant::now();
-            let outcome = watch.round(0, attack, &arena(i, 0, None)).and_then(|settled| match settled {
-                Settled::Yes => Ok(()),
-                Settled::Not(_) => watch.round(1, attack, &arena(i, 1, None)).and_then(|settled| match settled {
-                    Settled::Yes => Ok(()),
-                    Settled::Not(why) => fail!("{why}"),
-                }),
-            });
+            let mut outcome = Ok(());
+            for round in 0..ROUNDS {
+                outcome = match watch.round(round, attack, &arena(i, round, None)) {
+                    Ok(Settled::Yes) => Ok(()),
+                    Ok(Settled::Not(why)) => Err(Stop::Fail(format!("{why}, {ROUNDS} times in a row"))),
+                    Err(stop) => Err(stop),
+                };
+                if !matches!(outcome, Err(Stop::Fail(_))) || !unsettled(&outcome) {
+                    break;
+                }
+            }
             verdicts[i] = Some((verdict_of(outcome), begin.elapsed()));
         }
         for (i, thread) in beside {
