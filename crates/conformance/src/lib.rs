@@ -9,6 +9,9 @@
 //! versions demand under two numbers is written once, in [`rules`]; what only one demands is in [`v5`] and [`v311`],
 //! by chapter of the standard. Where a statement leaves a choice every conforming behaviour passes.
 //!
+//! [`attacks`] is the other half: what hostile peers send, by the ids of a catalogue, and what a broker has to do then.
+//! `pantala-conformance attack HOST:PORT --pid PID --broker PATH` makes them; its page says what watches over them.
+//!
 //! ```no_run
 //! use pantala_conformance::{Options, run};
 //!

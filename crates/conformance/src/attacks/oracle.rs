@@ -90,7 +90,7 @@ impl Process {
             }
             if closed && begin.elapsed() >= limit {
                 return Ok(Some(format!(
-                    "{} KiB of resident memory before, {} KiB after, twice in a row",
+                    "{} KiB of resident memory before, {} KiB after",
                     before.resident_bytes >> 10,
                     now.resident_bytes >> 10
                 )));
