@@ -91,7 +91,7 @@ fn e5(t: &Arena<'_>) -> Outcome {
             subscribe.filters.push((format!("{root}/{number}").into_bytes(), 1));
         }
         let mut a = case.connect("a")?;
-        let codes = a.subscribe_with(subscribe)?.codes;
+        let codes = a.subscribe_with(subscribe.clone())?.codes;
         ensure!(codes.len() == FILTERS, "{} codes for {FILTERS} filters", codes.len());
         let granted = codes.iter().take_while(|code| **code == 1).count();
         ensure!(
@@ -106,6 +106,20 @@ fn e5(t: &Arena<'_>) -> Outcome {
         a.subscribe(case.topic("new"), 0)?;
         let codes = a.subscribe_with(Subscribe::to(case.topic("one more"), 0))?.codes;
         ensure!(codes == [quota], "one more than the quota: {codes:02X?}");
+        // All of it once more and back again, while the Retained Messages of the first time may still be looked for.
+        let mut b = case.connect("b")?;
+        let filters: Vec<Vec<u8>> = subscribe.filters.iter().map(|(filter, _)| filter.clone()).collect();
+        for id in [1, 2] {
+            b.send(Subscribe { packet_id: Some(id), ..subscribe.clone() }.encode(case.version));
+        }
+        b.send(wire::unsubscribe(case.version, 3, &filters));
+        for id in [1, 2] {
+            let codes = b.expect_suback(id)?.codes;
+            ensure!(codes.iter().filter(|code| **code == 1).count() == granted, "not as many granted as before");
+        }
+        let codes = b.expect_unsuback(3)?.codes;
+        let removed = codes.iter().filter(|code| **code == 0).count();
+        ensure!(!case.version.is_v5() || removed == granted, "{removed} of {granted} subscriptions were removed");
         Ok(())
     })
 }
