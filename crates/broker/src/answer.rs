@@ -76,7 +76,6 @@ impl<S: Store> Core<S> {
             Answer::PingResp => {
                 self.send(key, |out| Packet::PingResp.encode(pantala_proto::ProtocolVersion::V311, out));
             }
-            Answer::Nothing => {}
         }
     }
 }

@@ -12,7 +12,7 @@ use pantala_store::{Record, Store};
 use crate::authentication::Step;
 use crate::connection::{Authentication, Phase};
 use crate::core::{Core, Flow, cap_expiry};
-use crate::message::{Incoming, Message};
+use crate::message::{Incoming, Message, Room};
 use crate::session::{NEVER, Will};
 use crate::{ConnectionKey, End, Event, access, owner};
 
@@ -415,6 +415,7 @@ fn keep_will(will: &pantala_proto::Will<'_>) -> Will {
         qos: will.qos,
         retain: will.retain,
         expires_at: None,
+        room: Room::Unasked,
     });
     Will {
         message,

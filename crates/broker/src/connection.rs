@@ -7,6 +7,7 @@ use pantala_session::{Instant, KeepAlive, ReceivedAliases, SentAliases};
 use pantala_store::Position;
 
 use crate::ListenerId;
+use crate::asking::Asking;
 use crate::authentication::Exchange;
 use crate::output::Output;
 use crate::replay::Replay;
@@ -83,6 +84,8 @@ pub(crate) struct Extras {
     pub(crate) sent_aliases: Option<SentAliases>,
     pub(crate) held: VecDeque<Held>,
     pub(crate) next_held: u32,
+    /// The PUBLISH at the front of `input` waits for other workers; nothing more is read.
+    pub(crate) asking: Option<Box<Asking>>,
     pub(crate) authentication: Option<Authentication>,
     /// The Authentication Method of CONNECT, which later AUTH packets repeat.
     pub(crate) authentication_method: Option<Box<str>>,
@@ -109,8 +112,6 @@ pub(crate) enum Answer {
     /// SUBACK or UNSUBACK, encoded, and the Retained Messages that follow it.
     Packet(Box<[u8]>, Vec<Replay>),
     PingResp,
-    /// None: the publisher was refused and speaks a version that has no way to say so.
-    Nothing,
 }
 
 /// An exchange of AUTH packets that has not ended.
@@ -171,6 +172,11 @@ impl Connection {
         let held = &mut self.extras.as_mut()?.held;
         let place = number.wrapping_sub(held.front()?.number);
         held.get_mut(place as usize)
+    }
+
+    /// Whether a PUBLISH of it waits for other workers.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.asking.is_some())
     }
 
     /// Answers that are held.

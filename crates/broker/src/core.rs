@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use hashbrown::HashTable;
-use pantala_proto::{Disconnect, Packet, PacketId, PacketType, PlainPublish, Publish, ReasonCode, frame};
+use pantala_proto::{Disconnect, Packet, PacketType, PlainPublish, Publish, ReasonCode, frame};
 use pantala_router::{FilterTree, RetainedIndex};
 use pantala_session::Instant;
 use pantala_store::{Position, Record, Store};
 use slab::Slab;
 
+use crate::asking::Verdict;
 use crate::authentication::Method;
 use crate::connection::{Answer, Connection, Phase};
 use crate::mailbox::{Batch, Outbox, Phase as BatchPhase};
@@ -111,7 +112,6 @@ pub(crate) enum Target {
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) remaining: u16,
-    pub(crate) refused: bool,
     pub(crate) then: Vec<Then>,
 }
 
@@ -121,9 +121,6 @@ pub(crate) enum Then {
     Held { connection: ConnectionKey, generation: u32, number: u32, replay: Option<u32> },
     /// The others have passed on what they had: a look at Retained Messages may go on.
     Flushed { session: SessionKey, generation: u32 },
-    /// A QoS 2 message that was refused does not keep its Packet Identifier (v5 MQTT-4.3.3-9), whether or not its
-    /// connection is still there.
-    Release { session: SessionKey, generation: u32, packet_id: PacketId },
     /// Confirm to the worker that asked.
     Confirm { worker: WorkerId, token: u32 },
 }
@@ -144,10 +141,14 @@ pub(crate) enum Flow {
     Stop,
     /// The connection belongs to another worker.
     HandOver(WorkerId),
+    /// Other workers have to be heard before the packet can be dealt with.
+    Wait,
 }
 
 enum Step {
     Consumed(usize),
+    /// It is to be taken up again, and with it what follows.
+    Wait,
     Incomplete(usize),
     Stop,
     HandOver(WorkerId),
@@ -181,6 +182,12 @@ pub struct Core<S> {
     pub(crate) writes_seen: Box<[u64]>,
     /// Sessions with Retained Messages to send and room to send them.
     pub(crate) replaying: VecDeque<(SessionKey, u32)>,
+    /// Connections to go on with, and the tokens they have waited for.
+    pub(crate) decided: VecDeque<(ConnectionKey, u32)>,
+    /// The one that is being gone on with, and its generation; left behind by a panic.
+    pub(crate) going_on: Option<(ConnectionKey, u32)>,
+    /// What was decided about the PUBLISH that comes next.
+    pub(crate) verdict: Option<Verdict>,
     pub(crate) timers: Timers<Timer>,
     pub(crate) retained_sweep: Option<pantala_router::Cursor>,
     /// Retained Messages here that expire some day: without any nothing has to be looked through.
@@ -234,6 +241,9 @@ impl<S: Store> Core<S> {
             queries: HashMap::new(),
             writes_seen: vec![0; usize::from(workers)].into(),
             replaying: VecDeque::new(),
+            decided: VecDeque::new(),
+            going_on: None,
+            verdict: None,
             timers: Timers::new(),
             retained_sweep: None,
             retained_expiring: 0,
@@ -280,6 +290,7 @@ impl<S: Store> Core<S> {
                 Step::Incomplete(needed) => return self.stash(key, input.to_vec(), needed),
                 Step::Stop => return,
                 Step::HandOver(to) => return self.hand_over(key, to, input.to_vec()),
+                Step::Wait => return self.stash(key, input.to_vec(), 0),
             }
         }
     }
@@ -289,6 +300,10 @@ impl<S: Store> Core<S> {
     #[inline(never)]
     fn receive_more<'i>(&mut self, now: Instant, key: ConnectionKey, mut input: &'i [u8]) -> Option<&'i [u8]> {
         let connection = self.connections.get_mut(key as usize)?;
+        if connection.is_asking() {
+            connection.input.extend_from_slice(input);
+            return None;
+        }
         let mut stash = std::mem::take(&mut connection.input);
         let mut needed = connection.needed;
         loop {
@@ -302,6 +317,11 @@ impl<S: Store> Core<S> {
                 Step::HandOver(to) => {
                     stash.extend_from_slice(input);
                     self.hand_over(key, to, stash);
+                    return None;
+                }
+                Step::Wait => {
+                    stash.extend_from_slice(input);
+                    self.stash(key, stash, 0);
                     return None;
                 }
             }
@@ -408,6 +428,7 @@ impl<S: Store> Core<S> {
             }
         }
         self.replay_some(now);
+        self.go_on(now);
     }
 
     /// Ends all connections: MQTT 5 clients are told Server shutting down (0x8B). Sessions are kept; Wills do not go out.
@@ -449,13 +470,17 @@ impl<S: Store> Core<S> {
         self.connections.get(key as usize).map_or(0, |connection| connection.output.pending())
     }
 
-    /// Whether to read from a connection: not while it is closing, nor while its client does not read our answers.
+    /// Whether to read from a connection: not while it is closing, nor while its client does not read our answers, nor while
+    /// a packet of it waits for other workers.
     #[inline]
     pub fn wants_input(&self, key: ConnectionKey) -> bool {
         self.connections.get(key as usize).is_some_and(|connection| {
             connection.phase != Phase::Closing
                 && connection.output.pending() < self.settings.outgoing_bytes_max as usize
-                && connection.held_len() < HELD_MAX
+                && connection
+                    .extras
+                    .as_ref()
+                    .is_none_or(|extras| extras.held.len() < HELD_MAX && extras.asking.is_none())
         })
     }
 
@@ -480,7 +505,7 @@ impl<S: Store> Core<S> {
 
     /// When [`Core::tick`] has something to do; it may be called earlier.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if !self.replaying.is_empty() {
+        if self.has_work() {
             return Some(Instant(0));
         }
         self.timers.next_deadline().map(|deadline| Instant(deadline.saturating_add(1)))
@@ -494,6 +519,7 @@ impl<S: Store> Core<S> {
     /// A panic in work that no one connection was the cause of.
     pub fn count_panic(&mut self) {
         self.counters.panics += 1;
+        self.stop_going_on();
     }
 
     /// Whether [`Core::next_action`] has something to give.
@@ -508,10 +534,11 @@ impl<S: Store> Core<S> {
         !self.events.is_empty()
     }
 
-    /// Whether [`Core::tick`] has Retained Messages to send.
+    /// Whether [`Core::tick`] has something to do now, whatever the time: Retained Messages to send, or connections to go on
+    /// with that have waited for other workers.
     #[inline]
-    pub fn has_replays(&self) -> bool {
-        !self.replaying.is_empty()
+    pub fn has_work(&self) -> bool {
+        !self.replaying.is_empty() || !self.decided.is_empty() || self.going_on.is_some()
     }
 
     /// Counters since the start.
@@ -605,6 +632,11 @@ impl<S: Store> Core<S> {
             Flow::Continue => Step::Consumed(frame.packet_bytes),
             Flow::Stop => Step::Stop,
             Flow::HandOver(to) => Step::HandOver(to),
+            Flow::Wait => {
+                // It is counted when it is taken up again.
+                self.counters.publish_received -= 1;
+                Step::Wait
+            }
         }
     }
 

@@ -58,6 +58,7 @@ impl<S: Store> Core<S> {
         let session = connection.session.take();
         if let Some(extras) = &mut connection.extras {
             extras.held.clear();
+            extras.asking = None;
         }
         if let Some(timer) = connection.timer.take() {
             self.timers.cancel(timer);

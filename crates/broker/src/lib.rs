@@ -24,11 +24,12 @@
 //!
 //! Where to look: `core.rs` for inputs and outputs, `connect.rs` for CONNECT and authentication, `publish.rs` for what comes from publishers, `route.rs` for
 //! the way from a message to its receivers, `subscribe.rs`, `replay.rs` for Retained Messages, `shared.rs` for Shared
-//! Subscriptions, `answer.rs` for acknowledgements that wait, `ending.rs` for the ends of connections and Sessions,
+//! Subscriptions, `answer.rs` for acknowledgements that wait, `asking.rs` for `queue_full = refuse`, `ending.rs` for the ends of connections and Sessions,
 //! `mailbox.rs` and `workers.rs` for what workers tell each other, `access.rs` for permission.
 
 mod access;
 mod answer;
+mod asking;
 pub mod authentication;
 mod connect;
 mod connection;

@@ -7,10 +7,11 @@ use pantala_proto::{ForwardProperties, QoS};
 use pantala_router::Cursor;
 use pantala_session::Instant;
 
-use crate::WorkerId;
-use crate::message::Incoming;
+use crate::asking::{Chosen, Question, Reply};
+use crate::message::{Incoming, Room};
 use crate::session::Grant;
 use crate::shared::{GroupId, Member};
+use crate::{ConnectionKey, WorkerId};
 
 /// The order in which a worker hands its batches over at the end of a turn: those of one phase to all workers, then
 /// those of the next.
@@ -51,13 +52,14 @@ pub(crate) struct Packed {
     qos: QoS,
     retain: bool,
     expires_at: Option<Instant>,
+    room: Room,
 }
 
 /// `written` is how many Retained Messages the sender's clients had written until then: see `replay.rs`.
 #[derive(Debug)]
 pub(crate) enum Frame {
-    /// Deliver to the receiver's own Sessions and groups; confirm with `token`.
-    Route { message: Packed, token: Option<u32>, written: u64 },
+    /// Deliver to the receiver's own Sessions and groups.
+    Route { message: Packed, written: u64 },
     /// Keep as Retained Message.
     Retain { message: Packed, written: u64 },
     /// Deliver to the member that a group's home has chosen.
@@ -82,7 +84,15 @@ pub(crate) enum Frame {
     /// As many as go into one answer; `cursor` goes on, None is the end.
     Answered { token: u32, cursor: Option<Box<Cursor>> },
     /// What was asked for with `token` is done.
-    Done { token: u32, refused: bool, written: u64 },
+    Done { token: u32, written: u64 },
+    /// Have the receiver's own Sessions and groups room for a message on this topic? See `asking.rs`.
+    Ask { question: Question, topic_name: Box<str> },
+    /// Has this member, or else another one of up to `tries`?
+    AskMember { question: Question, chosen: Chosen, tries: u32 },
+    /// The member that was asked has not; has one of up to `tries` others of the group?
+    AskGroup { question: Question, number: u32, tries: u32 },
+    /// The answer to [`Frame::Ask`], or what a group has come to.
+    Reply { connection: ConnectionKey, token: u32, reply: Reply },
 }
 
 impl Batch {
@@ -116,6 +126,7 @@ impl Batch {
             qos: message.qos,
             retain: message.retain,
             expires_at: message.expires_at,
+            room: message.room,
         }
     }
 
@@ -131,6 +142,7 @@ impl Batch {
             qos: packed.qos,
             retain: packed.retain,
             expires_at: packed.expires_at,
+            room: packed.room,
         }
     }
 }

@@ -18,6 +18,16 @@ pub(crate) struct Incoming<'a> {
     pub(crate) retain: bool,
     /// When its Message Expiry Interval is over.
     pub(crate) expires_at: Option<Instant>,
+    pub(crate) room: Room,
+}
+
+/// Whether there is room for a message in the queues that it goes to: see `asking.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Nobody has been asked.
+    Unasked,
+    /// Everybody has been asked, and takes it. The members of Shared Subscriptions have been chosen, and have it.
+    Promised,
 }
 
 impl Incoming<'_> {
@@ -80,6 +90,7 @@ impl Message {
             qos: self.qos,
             retain: self.retain,
             expires_at: self.expires_at,
+            room: Room::Unasked,
         }
     }
 

@@ -182,7 +182,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::Incoming;
+    use crate::message::{Incoming, Room};
 
     fn message(payload: &[u8]) -> Arc<Message> {
         Message::new(&Incoming {
@@ -192,6 +192,7 @@ mod tests {
             qos: QoS::AtMostOnce,
             retain: false,
             expires_at: None,
+            room: Room::Unasked,
         })
     }
 

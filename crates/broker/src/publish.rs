@@ -9,11 +9,12 @@ use pantala_proto::{
 use pantala_session::{AckError, Acknowledged, ExactlyOnce, Instant};
 use pantala_store::{Position, Record, Store};
 
+use crate::asking::Unrouted;
 use crate::connection::{Answer, Route};
-use crate::core::{Core, Flow, Then};
-use crate::message::{Incoming, Queued};
+use crate::core::{Core, Flow};
+use crate::message::{Incoming, Queued, Room};
 use crate::session::SessionKey;
-use crate::{ConnectionKey, End, access};
+use crate::{ConnectionKey, End, QueueFull, access};
 
 impl<S: Store> Core<S> {
     /// A PUBLISH from a client that is let in.
@@ -113,6 +114,7 @@ impl<S: Store> Core<S> {
             qos: publish.delivery.qos(),
             retain: publish.retain,
             expires_at: expiry.map(|seconds| now.after_seconds(seconds)),
+            room: Room::Unasked,
         };
         match publish.delivery {
             Delivery::AtMostOnce => {
@@ -229,15 +231,22 @@ impl<S: Store> Core<S> {
                 return Flow::Continue;
             }
         };
-        let routed = self.route(now, Some(session), incoming, permit);
-        if routed.refused {
-            // Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection.
-            if v5 {
-                let answer = Answer::Acknowledgement(kind, packet_id, ReasonCode::QuotaExceeded);
-                self.answer(key, Position::default(), 0, answer);
+        let routed = if self.settings.queue_full == QueueFull::Refuse {
+            match self.route_if_room(now, key, session, incoming, permit) {
+                Ok(routed) => routed,
+                Err(Unrouted::Waits) => return Flow::Wait,
+                Err(Unrouted::Refused) => {
+                    // Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection.
+                    if v5 {
+                        let answer = Answer::Acknowledgement(kind, packet_id, ReasonCode::QuotaExceeded);
+                        self.answer(key, Position::default(), 0, answer);
+                    }
+                    return Flow::Continue;
+                }
             }
-            return Flow::Continue;
-        }
+        } else {
+            self.route(now, Some(session), incoming, permit)
+        };
         let mut position = routed.position;
         if exactly_once {
             let first = self.sessions[session as usize].inbound.publish(packet_id);
@@ -245,18 +254,7 @@ impl<S: Store> Core<S> {
             position = self.record_exactly_once(session, packet_id).max(position);
         }
         let code = if routed.receivers > 0 { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
-        let waiting = u32::from(routed.confirmation.is_some());
-        let number = self.answer(key, position, waiting, Answer::Acknowledgement(kind, packet_id, code));
-        if let (Some(token), Some(number)) = (routed.confirmation, number)
-            && let Some(pending) = self.pending.get_mut(&token)
-        {
-            let generation = self.connections[key as usize].generation;
-            if exactly_once {
-                let generation = self.sessions[session as usize].generation;
-                pending.then.push(Then::Release { session, generation, packet_id });
-            }
-            pending.then.push(Then::Held { connection: key, generation, number, replay: None });
-        }
+        self.answer(key, position, 0, Answer::Acknowledgement(kind, packet_id, code));
         Flow::Continue
     }
 

@@ -15,7 +15,7 @@ use crate::access::Permit;
 use crate::connection::Connection;
 use crate::core::{Core, Target};
 use crate::mailbox::Frame;
-use crate::message::{Identifiers, Incoming, Message, Queued};
+use crate::message::{Identifiers, Incoming, Message, Queued, Room};
 use crate::output::{BufferPool, SHARED_PAYLOAD_BYTES};
 use crate::session::{Grant, SessionKey};
 use crate::shared::{GroupId, Member};
@@ -47,10 +47,6 @@ pub(crate) struct Routed {
     pub(crate) receivers: u32,
     /// What the store has to reach before it may be acknowledged.
     pub(crate) position: Position,
-    /// A full queue refused it; nobody got it here.
-    pub(crate) refused: bool,
-    /// Other workers have to confirm it: the token they do it with.
-    pub(crate) confirmation: Option<u32>,
 }
 
 /// Forms of one message that several receivers share.
@@ -84,9 +80,6 @@ impl<S: Store> Core<S> {
         permit: Permit,
     ) -> Routed {
         let mut routed = self.route_locally(now, publisher, incoming, permit);
-        if routed.refused {
-            return routed;
-        }
         if incoming.retain {
             // Its number: what is subscribed from here on has not had it live.
             self.writes_seen[usize::from(self.worker.0)] += 1;
@@ -112,18 +105,15 @@ impl<S: Store> Core<S> {
     /// Passes a message once to each other worker that is interested.
     fn route_to_workers(&mut self, incoming: &Incoming<'_>, routed: &mut Routed) {
         let mut workers = std::mem::take(&mut self.remote_matches);
-        let confirm = incoming.qos != QoS::AtMostOnce && self.settings.queue_full == QueueFull::Refuse;
-        let token = confirm.then(|| self.expect(workers.count_ones() as u16, Vec::new()));
         let written = self.written();
         while workers != 0 {
             let to = workers.trailing_zeros() as usize;
             workers &= workers - 1;
             let batch = self.outboxes[to].messages();
             let message = batch.pack(incoming);
-            batch.frames.push_back(Frame::Route { message, token, written });
+            batch.frames.push_back(Frame::Route { message, written });
             routed.receivers += 1;
         }
-        routed.confirmation = token;
     }
 
     /// Delivers a message to the Sessions of this worker and to groups at home here. Leaves the other workers that are
@@ -171,6 +161,7 @@ impl<S: Store> Core<S> {
             qos: QoS::AtMostOnce,
             retain: false,
             expires_at: None,
+            room: Room::Unasked,
         };
         let mut routed = self.deliver_found(now, filters, &incoming);
         if self.remote_matches != 0 {
@@ -205,7 +196,7 @@ impl<S: Store> Core<S> {
 
     /// Finds Sessions, groups and workers that a message goes to. Returns how many filters matched.
     #[inline]
-    fn find_receivers(&mut self, publisher: Option<SessionKey>, topic_name: &str) -> u32 {
+    pub(crate) fn find_receivers(&mut self, publisher: Option<SessionKey>, topic_name: &str) -> u32 {
         let Self { tree, matches, group_matches, .. } = self;
         // Should the routing of an earlier message have panicked, what it had found is not for this one.
         matches.clear();
@@ -238,14 +229,6 @@ impl<S: Store> Core<S> {
         }
         let mut matches = std::mem::take(&mut self.matches);
         let mut routed = Routed::default();
-        if self.settings.queue_full == QueueFull::Refuse && self.would_overflow(now, &matches, incoming) {
-            matches.clear();
-            self.matches = matches;
-            self.group_matches.clear();
-            self.remote_matches = 0;
-            self.counters.dropped_queue_full_refused += 1;
-            return Routed { refused: true, ..routed };
-        }
         let mut copies = Copies::new(matches.len() > 1);
         for (at, found) in matches.iter().enumerate() {
             let retain = incoming.retain && found.retain_as_published;
@@ -262,7 +245,7 @@ impl<S: Store> Core<S> {
         matches.clear();
         self.matches = matches;
         self.encoded.clear();
-        if !self.group_matches.is_empty() {
+        if !self.group_matches.is_empty() && incoming.room == Room::Unasked {
             let mut groups = std::mem::take(&mut self.group_matches);
             for number in groups.drain(..) {
                 let position = self.dispatch_here(now, number, incoming);
@@ -312,18 +295,16 @@ impl<S: Store> Core<S> {
         matches.truncate(kept);
     }
 
-    /// Whether a queue that the message would go to is full.
-    fn would_overflow(&mut self, now: Instant, matches: &[Match], incoming: &Incoming<'_>) -> bool {
-        incoming.qos != QoS::AtMostOnce
-            && matches.iter().any(|found| {
-                found.qos != QoS::AtMostOnce
-                    && !self.can_start(found.session)
-                    && self.is_queue_full(now, found.session, incoming.bytes())
-            })
+    /// Whether a queue that a QoS 1 or 2 message would go to is full, of those that [`Core::find_receivers`] has found here.
+    pub(crate) fn would_overflow(&mut self, now: Instant, bytes: usize) -> bool {
+        (0..self.matches.len()).any(|at| {
+            let Match { session, qos, .. } = self.matches[at];
+            qos != QoS::AtMostOnce && !self.can_start(session) && self.is_queue_full(now, session, bytes)
+        })
     }
 
     /// Whether a QoS 1 or 2 message to a Session would go out at once.
-    fn can_start(&self, key: SessionKey) -> bool {
+    pub(crate) fn can_start(&self, key: SessionKey) -> bool {
         let session = &self.sessions[key as usize];
         let Some(connection) = session.connection.and_then(|key| self.connections.get(key as usize)) else {
             return false;
@@ -334,7 +315,7 @@ impl<S: Store> Core<S> {
             && session.outbound.as_ref().is_none_or(|outbound| outbound.can_start(connection.window))
     }
 
-    fn is_queue_full(&mut self, now: Instant, key: SessionKey, bytes: usize) -> bool {
+    pub(crate) fn is_queue_full(&mut self, now: Instant, key: SessionKey, bytes: usize) -> bool {
         let (messages_max, bytes_max) = (self.settings.queued_messages_max, self.settings.queued_bytes_max);
         let full = |session: &crate::session::Session| {
             messages_max > 0 && session.queue_len() >= messages_max as usize
@@ -401,11 +382,11 @@ impl<S: Store> Core<S> {
         }
         let message = Arc::clone(copies.message(incoming));
         let queued = Queued { message, retain, identifiers, group };
-        self.deliver_kept(now, key, qos, queued)
+        self.deliver_kept(now, key, qos, queued, incoming.room)
     }
 
     /// Delivers a message that has to be kept until it is acknowledged.
-    fn deliver_kept(&mut self, now: Instant, key: SessionKey, qos: QoS, queued: Queued) -> Position {
+    fn deliver_kept(&mut self, now: Instant, key: SessionKey, qos: QoS, queued: Queued, room: Room) -> Position {
         let position = self.record(key, qos, &queued);
         if qos != QoS::AtMostOnce && self.can_start(key) {
             let session = &mut self.sessions[key as usize];
@@ -424,7 +405,7 @@ impl<S: Store> Core<S> {
             return position;
         }
         let bytes = queued.message.bytes();
-        if self.is_queue_full(now, key, bytes) {
+        if room == Room::Unasked && self.is_queue_full(now, key, bytes) {
             // For one that is larger than the whole queue nothing makes way.
             let bytes_max = self.settings.queued_bytes_max;
             let too_large = bytes_max > 0 && bytes as u64 > bytes_max;
@@ -618,7 +599,18 @@ impl<S: Store> Core<S> {
             self.counters.dropped_no_member += 1;
             return Position::default();
         };
-        let group = GroupId { home: self.worker, number };
+        self.deliver_to(now, member, grant, GroupId { home: self.worker, number }, incoming)
+    }
+
+    /// Gives a message to a member that has been chosen, wherever it is.
+    pub(crate) fn deliver_to(
+        &mut self,
+        now: Instant,
+        member: Member,
+        grant: Grant,
+        group: GroupId,
+        incoming: &Incoming<'_>,
+    ) -> Position {
         if member.worker == self.worker {
             return self.deliver_to_member(now, member, grant, group, incoming);
         }

@@ -133,7 +133,8 @@ pub enum QueueFull {
     DropOldest,
     /// The new message is dropped; counted as `queue_full_newest`.
     DropNewest,
-    /// The publisher is refused: 0x97, or no acknowledgement in v3; counted as `queue_full_refused`.
+    /// The publisher is refused: 0x97, or no acknowledgement in v3; counted as `queue_full_refused`. Nobody gets the message
+    /// then, and it is not retained. Each message costs a question to the other workers that are interested in it.
     Refuse,
 }
 

@@ -72,6 +72,11 @@ impl Groups {
         }
     }
 
+    /// How many members a group has.
+    pub(crate) fn members(&self, number: u32) -> u32 {
+        self.groups.get(&number).map_or(0, |group| group.len() as u32)
+    }
+
     /// The member whose turn it is.
     pub(crate) fn choose(&mut self, number: u32) -> Option<(Member, Grant)> {
         self.groups.get_mut(&number)?.choose()

@@ -1,6 +1,5 @@
 //! What workers ask of each other, and what they do when they are asked.
 
-use pantala_proto::ReasonCode;
 use pantala_session::Instant;
 use pantala_store::{Position, Store};
 
@@ -20,7 +19,7 @@ impl<S: Store> Core<S> {
     /// Expects `remaining` confirmations with the token, and then does `then`.
     pub(crate) fn expect(&mut self, remaining: u16, then: Vec<Then>) -> u32 {
         let token = self.token();
-        self.pending.insert(token, Pending { remaining, refused: false, then });
+        self.pending.insert(token, Pending { remaining, then });
         token
     }
 
@@ -29,7 +28,7 @@ impl<S: Store> Core<S> {
         self.writes_seen[usize::from(self.worker.0)]
     }
 
-    pub(crate) fn confirmed(&mut self, from: WorkerId, token: u32, refused: bool, written: u64) {
+    pub(crate) fn confirmed(&mut self, from: WorkerId, token: u32, written: u64) {
         let Some(pending) = self.pending.get_mut(&token) else { return };
         // A subscription that waits for this worker's word is live from here on.
         for then in &pending.then {
@@ -43,7 +42,6 @@ impl<S: Store> Core<S> {
                 replay.announced(token, usize::from(from.0), written);
             }
         }
-        pending.refused |= refused;
         pending.remaining = pending.remaining.saturating_sub(1);
         if pending.remaining > 0 {
             return;
@@ -52,39 +50,24 @@ impl<S: Store> Core<S> {
         for then in pending.then {
             match then {
                 Then::Confirm { worker, token } => {
-                    let frame = Frame::Done { token, refused: pending.refused, written: self.written() };
+                    let frame = Frame::Done { token, written: self.written() };
                     self.outboxes[usize::from(worker.0)].control(frame);
                 }
                 Then::Flushed { session, generation } => self.flushed(session, generation, token),
-                Then::Release { session, generation, packet_id } => {
-                    if pending.refused
-                        && let Some(session) = self.sessions.get_mut(session as usize)
-                        && session.generation == generation
-                    {
-                        session.inbound.release(packet_id);
-                    }
-                }
                 Then::Held { connection, generation, number, .. } => {
-                    self.held_confirmed(connection, generation, number, pending.refused);
+                    self.held_confirmed(connection, generation, number);
                 }
             }
         }
     }
 
-    pub(crate) fn held_confirmed(&mut self, key: ConnectionKey, generation: u32, number: u32, refused: bool) {
+    pub(crate) fn held_confirmed(&mut self, key: ConnectionKey, generation: u32, number: u32) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         if connection.generation != generation {
             return;
         }
-        let version = connection.version;
         let Some(held) = connection.held(number) else { return };
         held.waiting = held.waiting.saturating_sub(1);
-        if refused && let Answer::Acknowledgement(_, _, code) = &mut held.answer {
-            *code = ReasonCode::QuotaExceeded;
-            if !version.is_v5() {
-                held.answer = Answer::Nothing;
-            }
-        }
         self.release_held(key);
     }
 
@@ -145,14 +128,10 @@ impl<S: Store> Core<S> {
 
     pub(crate) fn receive_frame(&mut self, now: Instant, from: WorkerId, bytes: &[u8], frame: Frame) {
         match frame {
-            Frame::Route { message, token, written } => {
+            Frame::Route { message, written } => {
                 self.see(from, written);
                 let message = Batch::unpack(bytes, message);
-                let routed = self.route_locally(now, None, &message, crate::access::from_worker());
-                if let Some(token) = token {
-                    let frame = Frame::Done { token, refused: routed.refused, written: self.written() };
-                    self.outboxes[usize::from(from.0)].control(frame);
-                }
+                self.route_locally(now, None, &message, crate::access::from_worker());
             }
             Frame::Retain { message, written } => {
                 self.retain(now, &Batch::unpack(bytes, message), from, written);
@@ -172,7 +151,7 @@ impl<S: Store> Core<S> {
                     self.tree.remove(&filter, Target::Worker(from));
                 }
                 if let Some(token) = token {
-                    let frame = Frame::Done { token, refused: false, written: self.written() };
+                    let frame = Frame::Done { token, written: self.written() };
                     self.outboxes[usize::from(from.0)].control(frame);
                 }
             }
@@ -182,7 +161,7 @@ impl<S: Store> Core<S> {
                 match announcement.and_then(|announcement| self.pending.get_mut(&announcement)) {
                     Some(pending) => pending.then.push(then),
                     None => {
-                        let frame = Frame::Done { token, refused: false, written: self.written() };
+                        let frame = Frame::Done { token, written: self.written() };
                         self.outboxes[usize::from(from.0)].control(frame);
                     }
                 }
@@ -192,7 +171,7 @@ impl<S: Store> Core<S> {
                 self.groups.set_connected(&whole_filter, member, connected);
             }
             Frame::Flush { token } => {
-                let frame = Frame::Done { token, refused: false, written: self.written() };
+                let frame = Frame::Done { token, written: self.written() };
                 self.outboxes[usize::from(from.0)].control(frame);
             }
             Frame::Query { token, filter, cursor, cutoffs } => {
@@ -200,10 +179,14 @@ impl<S: Store> Core<S> {
             }
             Frame::Found { token, message } => self.found(now, token, &Batch::unpack(bytes, message)),
             Frame::Answered { token, cursor } => self.answered(now, token, cursor.map(|cursor| *cursor)),
-            Frame::Done { token, refused, written } => {
-                self.confirmed(from, token, refused, written);
+            Frame::Done { token, written } => {
+                self.confirmed(from, token, written);
                 self.see(from, written);
             }
+            Frame::Ask { question, topic_name } => self.asked(now, question, &topic_name),
+            Frame::AskMember { question, chosen, tries } => self.member_asked(now, question, chosen, tries),
+            Frame::AskGroup { question, number, tries } => self.group_asked(now, question, number, tries),
+            Frame::Reply { connection, token, reply } => self.replied(connection, token, reply),
         }
     }
 

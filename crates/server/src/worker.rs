@@ -200,7 +200,7 @@ impl Worker {
                 }
             }
             // A timer set in this turn is not due in it.
-            if deadline.is_some_and(|deadline| deadline <= now) || self.core.has_replays() {
+            if deadline.is_some_and(|deadline| deadline <= now) || self.core.has_work() {
                 self.guarded(|core| core.tick(now));
             }
             if !alone {
