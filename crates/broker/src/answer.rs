@@ -1,6 +1,6 @@
 //! Answers: sent in the order of what they answer, each when what it vouches for is safe.
 
-use pantala_proto::Packet;
+use pantala_proto::{Acknowledgement, Packet};
 use pantala_store::{Position, Store};
 
 use crate::ConnectionKey;
@@ -64,8 +64,17 @@ impl<S: Store> Core<S> {
             Answer::Acknowledgement(kind, packet_id, code) => {
                 let version = self.connections[key as usize].version;
                 self.send(key, |out| {
-                    pantala_proto::Acknowledgement::new(kind, packet_id, code).encode(version, out);
+                    Acknowledgement::new(kind, packet_id, code).encode(version, out);
                 });
+            }
+            Answer::Refusal(kind, packet_id, code, cause) => {
+                let connection = &self.connections[key as usize];
+                let (version, bytes_max) = (connection.version, connection.packet_bytes_max);
+                // v5 MQTT-3.1.2-29: who does not ask for them is not sent any, but in CONNACK and DISCONNECT.
+                let reason = (version.is_v5() && connection.problem_information).then(|| cause.to_string());
+                let packet =
+                    Acknowledgement { reason_string: reason.as_deref(), ..Acknowledgement::new(kind, packet_id, code) };
+                self.send(key, |out| packet.encode_within(version, bytes_max, out));
             }
             Answer::Packet(bytes, replays) => {
                 self.send(key, |out| out.extend_from_slice(&bytes));

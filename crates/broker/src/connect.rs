@@ -14,7 +14,7 @@ use crate::connection::{Authentication, Phase};
 use crate::core::{Core, Flow, cap_expiry};
 use crate::message::{Incoming, Message, Room};
 use crate::session::{NEVER, Will};
-use crate::{ConnectionKey, End, Event, access, owner};
+use crate::{Cause, ConnectionKey, End, Event, access, owner};
 
 /// AUTH packets that one authentication may take from the client.
 const AUTHENTICATION_ROUNDS_MAX: u8 = 8;
@@ -49,8 +49,8 @@ impl<S: Store> Core<S> {
         let Some(connection) = self.connections.get_mut(key as usize) else { return Flow::Stop };
         connection.version = connect.version;
         connection.packet_bytes_max = connect.properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get);
-        if let Err(code) = self.check_client_id(&connect) {
-            return self.refuse(now, key, code);
+        if let Err(cause) = self.check_client_id(&connect) {
+            return self.break_off(now, key, ReasonCode::ClientIdentifierNotValid, cause);
         }
         if !connect.client_id.is_empty() {
             let owner = owner(connect.client_id, self.workers);
@@ -58,25 +58,25 @@ impl<S: Store> Core<S> {
                 return Flow::HandOver(owner);
             }
         }
-        if let Err(code) = self.check_connect(key, &connect) {
-            return self.refuse(now, key, code);
+        if let Some(redirect) = &self.settings.redirect {
+            let code = if redirect.permanent { ReasonCode::ServerMoved } else { ReasonCode::UseAnotherServer };
+            return self.end(now, key, End::Reason(code), Some(code));
+        }
+        if let Err((code, cause)) = self.check_connect(key, &connect) {
+            return self.break_off(now, key, code, cause);
         }
         if connect.properties.authentication_method.is_some() {
             return self.begin_authentication(now, key, &connect, body);
         }
         let listener = usize::from(self.connections[key as usize].listener);
         if !self.settings.listeners.get(listener).is_some_and(|listener| listener.allow_anonymous) {
-            return self.refuse(now, key, ReasonCode::NotAuthorized);
+            return self.break_off(now, key, ReasonCode::NotAuthorized, Cause::Anonymous);
         }
         self.accept(now, key, &connect, None)
     }
 
-    fn refuse(&mut self, now: Instant, key: ConnectionKey, code: ReasonCode) -> Flow {
-        self.end(now, key, End::Reason(code), Some(code))
-    }
-
     /// Answers a CONNECT that has failed, if it has one; for [`Core::end`].
-    pub(crate) fn refuse_connect(&mut self, key: ConnectionKey, why: End, code: ReasonCode) {
+    pub(crate) fn refuse_connect(&mut self, key: ConnectionKey, why: End, code: ReasonCode, reason: Option<&str>) {
         self.counters.connects_refused += 1;
         let Some(connection) = self.connections.get(key as usize) else { return };
         let (version, bytes_max) = (connection.version, connection.packet_bytes_max);
@@ -90,32 +90,36 @@ impl<S: Store> Core<S> {
             return;
         }
         let redirect = self.settings.redirect.clone();
-        let mut packet = ConnAck::new(false, code);
+        let mut packet = ConnAck { reason_string: reason, ..ConnAck::new(false, code) };
         if matches!(code, ReasonCode::UseAnotherServer | ReasonCode::ServerMoved) {
             packet.server_reference = redirect.as_ref().map(|redirect| redirect.server_reference.as_str());
         }
         self.send(key, |out| packet.encode_within(version, bytes_max, out));
     }
 
-    fn check_client_id(&self, connect: &Connect<'_>) -> Result<(), ReasonCode> {
+    fn check_client_id(&self, connect: &Connect<'_>) -> Result<(), Cause> {
         let v3_keeps_nothing = connect.clean_start || connect.version.is_v5();
-        let valid = if connect.client_id.is_empty() {
+        if connect.client_id.is_empty() {
             // v3.1.1 MQTT-3.1.3-7, MQTT-3.1.3-8; MQTT 3.1 has no assigned identifiers.
-            self.settings.allow_zero_length_client_id && v3_keeps_nothing && connect.version != ProtocolVersion::V31
-        } else {
-            connect.client_id.len() <= usize::from(self.settings.client_id_bytes_max)
-        };
-        if valid { Ok(()) } else { Err(ReasonCode::ClientIdentifierNotValid) }
+            let assigned = self.settings.allow_zero_length_client_id && v3_keeps_nothing;
+            return if assigned && connect.version != ProtocolVersion::V31 {
+                Ok(())
+            } else {
+                Err(Cause::ClientIdMissing)
+            };
+        }
+        let bytes_max = self.settings.client_id_bytes_max;
+        if connect.client_id.len() > usize::from(bytes_max) {
+            return Err(Cause::setting("client_id_bytes_max", bytes_max));
+        }
+        Ok(())
     }
 
-    fn check_connect(&self, key: ConnectionKey, connect: &Connect<'_>) -> Result<(), ReasonCode> {
+    fn check_connect(&self, key: ConnectionKey, connect: &Connect<'_>) -> Result<(), (ReasonCode, Cause)> {
         let settings = &*self.settings;
-        if let Some(redirect) = &settings.redirect {
-            return Err(if redirect.permanent { ReasonCode::ServerMoved } else { ReasonCode::UseAnotherServer });
-        }
         let listener_index = usize::from(self.connections[key as usize].listener);
         let listener = settings.listeners.get(listener_index);
-        let full = |max: Option<NonZeroU32>, count: u32| max.is_some_and(|max| count >= max.get());
+        let reached = |max: Option<NonZeroU32>, count: u32| max.map(NonZeroU32::get).filter(|max| count >= *max);
         let on_listener = self.totals.listeners.get(listener_index).map_or(0, |count| count.load(Ordering::Relaxed));
         let session = self.find_session(connect.client_id);
         // A client that is here already takes the place of its own old connection.
@@ -124,40 +128,54 @@ impl<S: Store> Core<S> {
         let own = u32::from(old.is_some());
         let own_here = u32::from(old.is_some_and(|old| usize::from(old.listener) == listener_index));
         let connections = self.totals.connections.load(Ordering::Relaxed);
-        if full(settings.connections_max, connections.saturating_sub(own))
-            || full(listener.and_then(|listener| listener.connections_max), on_listener.saturating_sub(own_here))
-            || full(settings.sessions_max, self.totals.sessions.load(Ordering::Relaxed)) && session.is_none()
-        {
-            return Err(ReasonCode::QuotaExceeded);
+        let exceeded = |cause| Err((ReasonCode::QuotaExceeded, cause));
+        if let Some(max) = reached(settings.connections_max, connections.saturating_sub(own)) {
+            return exceeded(Cause::setting("connections_max", max));
         }
+        let on_listener_max = listener.and_then(|listener| listener.connections_max);
+        if let Some(max) = reached(on_listener_max, on_listener.saturating_sub(own_here)) {
+            return exceeded(Cause::ListenerSetting { key: "connections_max", value: max.into() });
+        }
+        let sessions = self.totals.sessions.load(Ordering::Relaxed);
+        if let (Some(max), None) = (reached(settings.sessions_max, sessions), session) {
+            return exceeded(Cause::setting("sessions_max", max));
+        }
+        let user_properties_max = settings.user_properties_per_packet_max;
+        let too_many_user_properties = Cause::setting("user_properties_per_packet_max", user_properties_max);
         let properties = &connect.properties;
         let user_properties = properties.user_properties.iter().count();
-        if user_properties > usize::from(settings.user_properties_per_packet_max) {
-            return Err(ReasonCode::QuotaExceeded);
+        if user_properties > usize::from(user_properties_max) {
+            return exceeded(too_many_user_properties);
         }
         let too_slow = connect.keep_alive == 0 || connect.keep_alive > settings.keep_alive_max;
         if settings.keep_alive_max > 0 && too_slow && !connect.version.is_v5() {
-            return Err(ReasonCode::ServerUnavailable);
+            return Err((ReasonCode::ServerUnavailable, Cause::setting("keep_alive_max", settings.keep_alive_max)));
         }
         if let Some(will) = &connect.will {
             if will.qos > self.maximum_qos(key) {
-                return Err(ReasonCode::QoSNotSupported);
+                let cause = Cause::setting("maximum_qos", self.maximum_qos(key) as u8);
+                return Err((ReasonCode::QoSNotSupported, cause));
             }
             if will.retain && !settings.retain_available {
-                return Err(ReasonCode::RetainNotSupported);
+                return Err((ReasonCode::RetainNotSupported, Cause::setting("retain_available", false)));
             }
-            if will.properties.user_property_count() > usize::from(settings.user_properties_per_packet_max) {
-                return Err(ReasonCode::QuotaExceeded);
+            if will.properties.user_property_count() > usize::from(user_properties_max) {
+                return exceeded(too_many_user_properties);
             }
             if settings.payload_bytes_max > 0 && will.payload.len() > settings.payload_bytes_max as usize {
-                return Err(ReasonCode::PacketTooLarge);
+                let cause = Cause::setting("payload_bytes_max", settings.payload_bytes_max);
+                return Err((ReasonCode::PacketTooLarge, cause));
             }
-            if will.topic_name.len() > usize::from(settings.topic_bytes_max)
-                || topic_levels(will.topic_name) > usize::from(settings.topic_levels_max)
-            {
-                return Err(ReasonCode::TopicNameInvalid);
+            if will.topic_name.len() > usize::from(settings.topic_bytes_max) {
+                let cause = Cause::setting("topic_bytes_max", settings.topic_bytes_max);
+                return Err((ReasonCode::TopicNameInvalid, cause));
             }
-            access::publish(will.topic_name).map_err(|access::Denied| ReasonCode::NotAuthorized)?;
+            if topic_levels(will.topic_name) > usize::from(settings.topic_levels_max) {
+                let cause = Cause::setting("topic_levels_max", settings.topic_levels_max);
+                return Err((ReasonCode::TopicNameInvalid, cause));
+            }
+            let denied = |access::Denied| (ReasonCode::NotAuthorized, Cause::TopicName);
+            access::publish(will.topic_name).map_err(denied)?;
         }
         Ok(())
     }
@@ -176,7 +194,7 @@ impl<S: Store> Core<S> {
         let mut nonce = [0; 18];
         (self.random)(&mut nonce);
         let Some(method) = self.methods.iter().find(|method| method.name() == name) else {
-            return self.refuse(now, key, ReasonCode::BadAuthenticationMethod);
+            return self.break_off(now, key, ReasonCode::BadAuthenticationMethod, Cause::AuthenticationMethod);
         };
         let exchange = method.begin(nonce);
         let connection = &mut self.connections[key as usize];
@@ -193,12 +211,14 @@ impl<S: Store> Core<S> {
         let connection = &mut self.connections[key as usize];
         let phase = connection.phase;
         let protocol_error = ReasonCode::ProtocolError;
-        let Some(extras) = connection.extras.as_deref_mut() else { return self.refuse(now, key, protocol_error) };
+        let Some(extras) = connection.extras.as_deref_mut() else {
+            return self.break_off(now, key, protocol_error, Cause::AuthenticationOrder);
+        };
         // v5 MQTT-4.12.0-5, MQTT-4.12.0-7, MQTT-4.12.1-1: the method of CONNECT, in every AUTH.
         if extras.authentication_method.is_none()
             || auth.authentication_method != extras.authentication_method.as_deref()
         {
-            return self.refuse(now, key, protocol_error);
+            return self.break_off(now, key, protocol_error, Cause::AuthenticationMethod);
         }
         match (auth.reason_code, &extras.authentication) {
             (ReasonCode::ContinueAuthentication, Some(_)) => {}
@@ -207,12 +227,12 @@ impl<S: Store> Core<S> {
                 (self.random)(&mut nonce);
                 let name = extras.authentication_method.clone().unwrap_or_default();
                 let Some(method) = self.methods.iter().find(|method| *method.name() == *name) else {
-                    return self.refuse(now, key, ReasonCode::BadAuthenticationMethod);
+                    return self.break_off(now, key, ReasonCode::BadAuthenticationMethod, Cause::AuthenticationMethod);
                 };
                 extras.authentication =
                     Some(Authentication { exchange: method.begin(nonce), connect: None, rounds: 0 });
             }
-            _ => return self.refuse(now, key, protocol_error),
+            _ => return self.break_off(now, key, protocol_error, Cause::AuthenticationOrder),
         }
         self.authentication_step(now, key, auth.authentication_data.unwrap_or_default())
     }
@@ -223,7 +243,7 @@ impl<S: Store> Core<S> {
         };
         authentication.rounds += 1;
         if authentication.rounds > AUTHENTICATION_ROUNDS_MAX {
-            return self.refuse(now, key, ReasonCode::NotAuthorized);
+            return self.break_off(now, key, ReasonCode::NotAuthorized, Cause::AuthenticationOrder);
         }
         match authentication.exchange.step(data) {
             Step::Continue(data) => {
@@ -248,7 +268,7 @@ impl<S: Store> Core<S> {
                     let extras = self.connections[key as usize].extras();
                     // A client cannot become somebody else on the way.
                     if extras.user_name.as_deref() != Some(&*user_name) {
-                        return self.refuse(now, key, ReasonCode::ProtocolError);
+                        return self.break_off(now, key, ReasonCode::ProtocolError, Cause::UserChanged);
                     }
                     let method = extras.authentication_method.clone();
                     let packet = Auth {
@@ -273,7 +293,7 @@ impl<S: Store> Core<S> {
         if let Some(old) = self.find_session(client_id).and_then(|old| self.sessions[old as usize].connection) {
             let code = ReasonCode::SessionTakenOver;
             // Its Will is cancelled by the new connection if it goes on with the Session, below.
-            self.end(now, old, End::Reason(code), Some(code));
+            self.break_off(now, old, code, Cause::ClientIdTaken);
         }
         let mut found = self.find_session(client_id);
         if let (true, Some(old)) = (connect.clean_start, found) {

@@ -6,13 +6,13 @@ use pantala_proto::{AcknowledgementKind, PacketId, ProtocolVersion, ReasonCode};
 use pantala_session::{Instant, KeepAlive, ReceivedAliases, SentAliases};
 use pantala_store::Position;
 
-use crate::ListenerId;
 use crate::asking::Asking;
 use crate::authentication::Exchange;
 use crate::output::Output;
 use crate::replay::Replay;
 use crate::session::SessionKey;
 use crate::timers::TimerId;
+use crate::{Cause, ListenerId};
 
 /// How far a connection has come.
 ///
@@ -109,6 +109,8 @@ pub(crate) struct Held {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Acknowledgement(AcknowledgementKind, PacketId, ReasonCode),
+    /// The same for a message that was not taken.
+    Refusal(AcknowledgementKind, PacketId, ReasonCode, Cause),
     /// SUBACK or UNSUBACK, encoded, and the Retained Messages that follow it.
     Packet(Box<[u8]>, Vec<Replay>),
     PingResp,

@@ -24,7 +24,7 @@ use crate::route::Match;
 use crate::session::{Grant, Session, SessionKey};
 use crate::shared::Groups;
 use crate::timers::Timers;
-use crate::{ConnectionKey, Counters, End, Event, ListenerId, Settings, Stranger, WorkerId};
+use crate::{Cause, ConnectionKey, Counters, End, Event, ListenerId, Settings, Stranger, WorkerId};
 
 /// Fills a slice with random bytes that nobody can guess; in a simulation, with bytes from its seed.
 pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
@@ -654,7 +654,7 @@ impl<S: Store> Core<S> {
         match packet {
             Packet::Auth(auth) => self.auth(now, key, &auth),
             Packet::Disconnect(disconnect) => self.disconnect(now, key, &disconnect),
-            _ if phase != Phase::Connected => self.end(now, key, PROTOCOL_ERROR, Some(ReasonCode::ProtocolError)),
+            _ if phase != Phase::Connected => self.break_off(now, key, ReasonCode::ProtocolError, Cause::PacketType),
             Packet::Acknowledgement(acknowledgement) => self.acknowledgement(now, key, &acknowledgement),
             Packet::Subscribe(subscribe) => self.subscribe(now, key, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(now, key, &unsubscribe),
@@ -665,7 +665,7 @@ impl<S: Store> Core<S> {
             }
             Packet::Publish(publish) => self.publish(now, key, &publish),
             Packet::Connect(_) | Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
-                self.end(now, key, PROTOCOL_ERROR, Some(ReasonCode::ProtocolError))
+                self.break_off(now, key, ReasonCode::ProtocolError, Cause::PacketType)
             }
         }
     }
@@ -697,7 +697,7 @@ impl<S: Store> Core<S> {
             if let Some(seconds) = disconnect.session_expiry_interval {
                 // v5 section 3.14.2.2.2: a Session that was to end cannot be made to stay.
                 if session.expiry_interval == 0 && seconds > 0 {
-                    return self.end(now, key, PROTOCOL_ERROR, Some(R::ProtocolError));
+                    return self.break_off(now, key, R::ProtocolError, Cause::SessionExpiry);
                 }
                 session.expiry_interval = cap_expiry(&self.settings, seconds);
                 if session.recorded {
@@ -706,7 +706,7 @@ impl<S: Store> Core<S> {
                 }
             }
             if server_only || disconnect.server_reference.is_some() {
-                return self.end(now, key, PROTOCOL_ERROR, Some(R::ProtocolError));
+                return self.break_off(now, key, R::ProtocolError, Cause::ServerOnly);
             }
             if disconnect.reason_code == R::Success {
                 // v5 MQTT-3.14.4-3, v3.1.1 MQTT-3.14.4-3.
@@ -742,6 +742,5 @@ pub(crate) fn cap_expiry(settings: &Settings, seconds: u32) -> u32 {
 const CONNECT_FIRST_BYTE: u8 = 0x10;
 /// PUBLISH at QoS 0 without RETAIN.
 const PLAIN_PUBLISH: u8 = 0x30;
-pub(crate) const PROTOCOL_ERROR: End = End::Reason(ReasonCode::ProtocolError);
 /// Answers of one connection that may wait for the store or other workers; with so many, reading from it pauses.
 const HELD_MAX: usize = 10_000;

@@ -4,18 +4,18 @@ use std::hash::BuildHasher;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pantala_proto::{Disconnect, ReasonCode};
+use pantala_proto::{DecodeError, Disconnect, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::{Record, Store};
 
 use crate::connection::{Connection, Phase};
-use crate::core::{Action, Core, Flow, PROTOCOL_ERROR, Timer};
+use crate::core::{Action, Core, Flow, Timer};
 use crate::session::{Session, SessionKey, Subscription};
-use crate::{ConnectionKey, End, Event};
+use crate::{Cause, ConnectionKey, End, Event};
 
 impl<S: Store> Core<S> {
     /// Ends a connection over bytes that are wrong.
-    pub(crate) fn fail(&mut self, now: Instant, key: ConnectionKey, error: pantala_proto::DecodeError) -> Flow {
+    pub(crate) fn fail(&mut self, now: Instant, key: ConnectionKey, error: DecodeError) -> Flow {
         self.end(now, key, End::Decode(error), Some(error.reason_code()))
     }
 
@@ -26,9 +26,12 @@ impl<S: Store> Core<S> {
             return Flow::Stop;
         }
         match why {
-            End::Decode(_) | PROTOCOL_ERROR | End::NotMqtt(_) => self.counters.protocol_errors += 1,
+            End::Decode(_) | End::NotMqtt(_) => self.counters.protocol_errors += 1,
+            End::Because(ReasonCode::SessionTakenOver, _) => self.counters.sessions_taken_over += 1,
+            // A client that is not let in is counted among those.
+            End::Because(..) if connection.phase == Phase::Connected => self.counters.protocol_errors += 1,
+            End::Because(ReasonCode::ProtocolError, _) => self.counters.protocol_errors += 1,
             End::Reason(ReasonCode::KeepAliveTimeout) => self.counters.keep_alive_timeouts += 1,
-            End::Reason(ReasonCode::SessionTakenOver) => self.counters.sessions_taken_over += 1,
             End::ConnectTimeout => self.counters.connect_timeouts += 1,
             End::WriteStall => self.counters.write_stalls += 1,
             _ => {}
@@ -36,8 +39,10 @@ impl<S: Store> Core<S> {
         let connected = connection.phase == Phase::Connected;
         if let Some(reason_code) = code {
             let (version, bytes_max) = (connection.version, connection.packet_bytes_max);
+            let reason = version.is_v5().then(|| self.reason_string(why, connected)).flatten();
             if connected && version.is_v5() {
                 let packet = Disconnect {
+                    reason_string: reason.as_deref(),
                     server_reference: match (&self.settings.redirect, reason_code) {
                         (Some(redirect), ReasonCode::ServerShuttingDown) => Some(redirect.server_reference.as_str()),
                         _ => None,
@@ -48,7 +53,7 @@ impl<S: Store> Core<S> {
                 packet.encode_within(version, bytes_max, &mut bytes);
                 self.send(key, |out| out.extend_from_slice(&bytes));
             } else if !connected {
-                self.refuse_connect(key, why, reason_code);
+                self.refuse_connect(key, why, reason_code, reason.as_deref());
             }
         }
         let Some(connection) = self.connections.get_mut(key as usize) else { return Flow::Stop };
@@ -74,6 +79,30 @@ impl<S: Store> Core<S> {
             self.detach(now, session);
         }
         Flow::Stop
+    }
+
+    /// Ends a connection for a reason of ours, and says so.
+    pub(crate) fn break_off(&mut self, now: Instant, key: ConnectionKey, code: ReasonCode, cause: Cause) -> Flow {
+        self.end(now, key, End::Because(code, cause), Some(code))
+    }
+
+    /// What a client is told beyond the Reason Code. Of a failed authentication it learns no more.
+    fn reason_string(&self, why: End, connected: bool) -> Option<String> {
+        let settings = &*self.settings;
+        match why {
+            End::Decode(DecodeError::PacketTooLarge) => {
+                let (key, value) = match connected {
+                    false if settings.connect_packet_bytes_max < settings.packet_bytes_max => {
+                        ("connect_packet_bytes_max", settings.connect_packet_bytes_max)
+                    }
+                    _ => ("packet_bytes_max", settings.packet_bytes_max),
+                };
+                Some(Cause::setting(key, value).to_string())
+            }
+            End::Decode(error) => Some(error.to_string()),
+            End::Because(_, cause) => Some(cause.to_string()),
+            _ => None,
+        }
     }
 
     /// A Session has lost its connection.

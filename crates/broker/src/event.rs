@@ -2,8 +2,8 @@
 
 use pantala_proto::{DecodeError, ProtocolVersion, ReasonCode};
 
-use crate::ConnectionKey;
 use crate::authentication::Failure;
+use crate::{Cause, ConnectionKey};
 
 /// Something that happened to a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub enum End {
     Authentication(Failure),
     /// We refused or ended it, with this code.
     Reason(ReasonCode),
+    /// The same, and what was behind it.
+    Because(ReasonCode, Cause),
     /// No complete CONNECT came in time.
     ConnectTimeout,
     /// The client took no byte for too long.
@@ -98,6 +100,7 @@ impl std::fmt::Display for End {
             Self::NotMqtt(Stranger::OtherPacket) => f.write_str("the first packet is not CONNECT"),
             Self::Authentication(failure) => write!(f, "authentication failed: {failure}"),
             Self::Reason(code) => write!(f, "{code:?}"),
+            Self::Because(code, cause) => write!(f, "{code:?}: {cause}"),
             Self::ConnectTimeout => f.write_str("no complete CONNECT in time"),
             Self::WriteStall => f.write_str("the client does not read"),
             Self::Panic => f.write_str("internal error"),

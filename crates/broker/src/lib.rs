@@ -25,12 +25,14 @@
 //! Where to look: `core.rs` for inputs and outputs, `connect.rs` for CONNECT and authentication, `publish.rs` for what comes from publishers, `route.rs` for
 //! the way from a message to its receivers, `subscribe.rs`, `replay.rs` for Retained Messages, `shared.rs` for Shared
 //! Subscriptions, `answer.rs` for acknowledgements that wait, `asking.rs` for `queue_full = refuse`, `ending.rs` for the ends of connections and Sessions,
+//! `cause.rs` for what is behind a Reason Code,
 //! `mailbox.rs` and `workers.rs` for what workers tell each other, `access.rs` for permission.
 
 mod access;
 mod answer;
 mod asking;
 pub mod authentication;
+mod cause;
 mod connect;
 mod connection;
 mod core;
@@ -51,6 +53,7 @@ mod timers;
 mod workers;
 
 pub use self::core::{Action, Core, CoreOptions, Random, Totals};
+pub use cause::Cause;
 pub use counters::Counters;
 pub use event::{End, Event, Stranger};
 pub use mailbox::{Batch, Phase as BatchPhase};

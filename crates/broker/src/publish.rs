@@ -3,8 +3,8 @@
 use std::num::NonZeroU16;
 
 use pantala_proto::{
-    Acknowledgement, AcknowledgementKind, DecodeError, Delivery, PacketId, PlainPublish, ProtocolVersion, Publish,
-    ReasonCode, topic_levels,
+    Acknowledgement, AcknowledgementKind, Delivery, PacketId, PlainPublish, ProtocolVersion, Publish, ReasonCode,
+    topic_levels,
 };
 use pantala_session::{AckError, Acknowledged, ExactlyOnce, Instant};
 use pantala_store::{Position, Record, Store};
@@ -14,7 +14,7 @@ use crate::connection::{Answer, Route};
 use crate::core::{Core, Flow};
 use crate::message::{Incoming, Queued, Room};
 use crate::session::SessionKey;
-use crate::{ConnectionKey, End, QueueFull, access};
+use crate::{Cause, ConnectionKey, QueueFull, access};
 
 impl<S: Store> Core<S> {
     /// A PUBLISH from a client that is let in.
@@ -70,22 +70,23 @@ impl<S: Store> Core<S> {
 
     fn publish_by_alias(&mut self, now: Instant, key: ConnectionKey, publish: &Publish<'_>, alias: NonZeroU16) -> Flow {
         let maximum = self.topic_alias_max(key);
+        let too_high = Cause::setting("topic_alias_max", maximum);
         let connection = &mut self.connections[key as usize];
         let extras = connection.extras();
         if !publish.topic_name.is_empty() {
             if !extras.received_aliases.set(alias, maximum, publish.topic_name) {
-                return self.break_off(now, key, ReasonCode::TopicAliasInvalid);
+                return self.break_off(now, key, ReasonCode::TopicAliasInvalid, too_high);
             }
             return self.publish_to(now, key, publish, publish.topic_name);
         }
         if alias.get() > maximum {
-            return self.break_off(now, key, ReasonCode::TopicAliasInvalid);
+            return self.break_off(now, key, ReasonCode::TopicAliasInvalid, too_high);
         }
         // Lent out while the message is routed, which may need the connection.
         let aliases = std::mem::take(&mut extras.received_aliases);
         let flow = match aliases.resolve(alias) {
             Some(topic_name) => self.publish_to(now, key, publish, topic_name),
-            None => self.break_off(now, key, ReasonCode::ProtocolError),
+            None => self.break_off(now, key, ReasonCode::ProtocolError, Cause::TopicAliasUnknown),
         };
         if let Some(connection) = self.connections.get_mut(key as usize) {
             connection.extras().received_aliases = aliases;
@@ -93,17 +94,10 @@ impl<S: Store> Core<S> {
         flow
     }
 
-    fn break_off(&mut self, now: Instant, key: ConnectionKey, code: ReasonCode) -> Flow {
-        self.end(now, key, End::Reason(code), Some(code))
-    }
-
     #[inline]
     fn publish_to(&mut self, now: Instant, key: ConnectionKey, publish: &Publish<'_>, topic_name: &str) -> Flow {
-        if let Err(code) = self.check_publish(key, publish, topic_name) {
-            return match code {
-                ReasonCode::MalformedPacket => self.fail(now, key, DecodeError::TopicName),
-                code => self.break_off(now, key, code),
-            };
+        if let Err((code, cause)) = self.check_publish(key, publish, topic_name) {
+            return self.break_off(now, key, code, cause);
         }
         let Some(session) = self.connections[key as usize].session else { return Flow::Stop };
         let expiry = publish.properties.message_expiry_interval;
@@ -148,44 +142,51 @@ impl<S: Store> Core<S> {
 
     /// What ends the connection.
     #[inline]
-    fn check_publish(&self, key: ConnectionKey, publish: &Publish<'_>, topic_name: &str) -> Result<(), ReasonCode> {
+    fn check_publish(
+        &self,
+        key: ConnectionKey,
+        publish: &Publish<'_>,
+        topic_name: &str,
+    ) -> Result<(), (ReasonCode, Cause)> {
         let settings = &*self.settings;
         // A name has no more levels than bytes and one: most need no counting.
         if topic_name.len() >= usize::from(settings.topic_levels_max)
             && topic_levels(topic_name) > usize::from(settings.topic_levels_max)
         {
-            return Err(ReasonCode::MalformedPacket);
+            return Err((ReasonCode::MalformedPacket, Cause::setting("topic_levels_max", settings.topic_levels_max)));
         }
         if topic_name.len() > usize::from(settings.topic_bytes_max) {
-            return Err(ReasonCode::TopicNameInvalid);
+            return Err((ReasonCode::TopicNameInvalid, Cause::setting("topic_bytes_max", settings.topic_bytes_max)));
         }
         if publish.properties.has_subscription_identifier {
-            return Err(ReasonCode::ProtocolError);
+            return Err((ReasonCode::ProtocolError, Cause::SubscriptionIdentifier));
         }
         if publish.properties.user_property_count() > usize::from(settings.user_properties_per_packet_max) {
-            return Err(ReasonCode::QuotaExceeded);
+            let cause = Cause::setting("user_properties_per_packet_max", settings.user_properties_per_packet_max);
+            return Err((ReasonCode::QuotaExceeded, cause));
         }
         if publish.retain && !settings.retain_available {
-            return Err(ReasonCode::RetainNotSupported);
+            return Err((ReasonCode::RetainNotSupported, Cause::setting("retain_available", false)));
         }
         if publish.delivery != Delivery::AtMostOnce && publish.delivery.qos() > self.maximum_qos(key) {
-            return Err(ReasonCode::QoSNotSupported);
+            return Err((ReasonCode::QoSNotSupported, Cause::setting("maximum_qos", self.maximum_qos(key) as u8)));
         }
         Ok(())
     }
 
     /// What ends the message only: permission, and its size.
     #[inline]
-    fn check_message(&mut self, incoming: &Incoming<'_>) -> Result<access::Permit, ReasonCode> {
+    fn check_message(&mut self, incoming: &Incoming<'_>) -> Result<access::Permit, (ReasonCode, Cause)> {
         let bytes_max = self.settings.payload_bytes_max as usize;
         if bytes_max > 0 && incoming.payload.len() > bytes_max {
             self.counters.dropped_payload_too_large += 1;
             // PUBACK and PUBREC have no code for "too large"; this is the nearest that they have.
-            return Err(ReasonCode::QuotaExceeded);
+            let cause = Cause::setting("payload_bytes_max", self.settings.payload_bytes_max);
+            return Err((ReasonCode::QuotaExceeded, cause));
         }
         access::publish(incoming.topic_name).map_err(|access::Denied| {
             self.counters.dropped_not_authorized += 1;
-            ReasonCode::NotAuthorized
+            (ReasonCode::NotAuthorized, Cause::TopicName)
         })
     }
 
@@ -197,13 +198,18 @@ impl<S: Store> Core<S> {
         }
         let held = connection.extras.as_ref().map_or(0, |extras| {
             let at_least_once = |held: &&crate::connection::Held| {
-                matches!(held.answer, Answer::Acknowledgement(AcknowledgementKind::PubAck, ..))
+                matches!(
+                    held.answer,
+                    Answer::Acknowledgement(AcknowledgementKind::PubAck, ..)
+                        | Answer::Refusal(AcknowledgementKind::PubAck, ..)
+                )
             };
             extras.held.iter().filter(at_least_once).count()
         });
         let open = self.sessions[session as usize].inbound.len() + held;
         if open >= usize::from(self.settings.receive_maximum) {
-            return Err(self.break_off(now, key, ReasonCode::ReceiveMaximumExceeded));
+            let cause = Cause::setting("receive_maximum", self.settings.receive_maximum);
+            return Err(self.break_off(now, key, ReasonCode::ReceiveMaximumExceeded, cause));
         }
         Ok(())
     }
@@ -222,12 +228,12 @@ impl<S: Store> Core<S> {
         let v5 = self.connections[key as usize].version.is_v5();
         let permit = match self.check_message(incoming) {
             Ok(permit) => permit,
-            Err(code) => {
+            Err((code, cause)) => {
                 // v3.1.1 MQTT-3.3.5-2: the older versions are acknowledged as if it had been routed.
                 if exactly_once && !v5 {
                     self.sessions[session as usize].inbound.publish(packet_id);
                 }
-                self.answer(key, Position::default(), 0, Answer::Acknowledgement(kind, packet_id, code));
+                self.answer(key, Position::default(), 0, Answer::Refusal(kind, packet_id, code, cause));
                 return Flow::Continue;
             }
         };
@@ -238,7 +244,7 @@ impl<S: Store> Core<S> {
                 Err(Unrouted::Refused) => {
                     // Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection.
                     if v5 {
-                        let answer = Answer::Acknowledgement(kind, packet_id, ReasonCode::QuotaExceeded);
+                        let answer = Answer::Refusal(kind, packet_id, ReasonCode::QuotaExceeded, Cause::QueueFull);
                         self.answer(key, Position::default(), 0, answer);
                     }
                     return Flow::Continue;
@@ -321,7 +327,9 @@ impl<S: Store> Core<S> {
                     self.send_pub_rel(key, packet_id, code);
                 }
             }
-            Err(AckError::Unexpected(_)) => return self.break_off(now, key, ReasonCode::ProtocolError),
+            Err(AckError::Unexpected(_)) => {
+                return self.break_off(now, key, ReasonCode::ProtocolError, Cause::Acknowledgement);
+            }
         }
         Flow::Continue
     }

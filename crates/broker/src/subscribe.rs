@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use pantala_proto::{
-    FilterError, PacketId, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, TopicFilter, UnsubAck,
-    Unsubscribe, UserProperties, topic_levels,
+    PacketId, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, TopicFilter, UnsubAck, Unsubscribe,
+    UserProperties, topic_levels,
 };
 use pantala_session::Instant;
 use pantala_store::{Position, Record, Store};
@@ -15,7 +15,7 @@ use crate::mailbox::Frame;
 use crate::replay::Replay;
 use crate::session::{Grant, SessionKey, Subscription};
 use crate::shared::Member;
-use crate::{ConnectionKey, End, access, owner};
+use crate::{Cause, ConnectionKey, access, owner};
 
 /// What came of one filter of a SUBSCRIBE.
 struct Subscribed {
@@ -24,6 +24,8 @@ struct Subscribed {
     /// A token that other workers have to confirm before the subscription is complete.
     announcement: Option<u32>,
     replay: Option<Replay>,
+    /// Why not.
+    cause: Option<Cause>,
 }
 
 impl<S: Store> Core<S> {
@@ -34,18 +36,21 @@ impl<S: Store> Core<S> {
         let bridge = connection.extras.as_ref().is_some_and(|extras| extras.bridge);
         let Some(session) = connection.session else { return Flow::Stop };
         if subscribe.user_properties.iter().count() > usize::from(self.settings.user_properties_per_packet_max) {
-            return self.end(now, key, End::Reason(ReasonCode::QuotaExceeded), Some(ReasonCode::QuotaExceeded));
+            let cause = Cause::setting("user_properties_per_packet_max", self.settings.user_properties_per_packet_max);
+            return self.break_off(now, key, ReasonCode::QuotaExceeded, cause);
         }
         // What ends the connection is found before anything is done.
         for (text, options) in subscribe.filters.iter() {
             if topic_levels(text) > usize::from(self.settings.topic_levels_max) {
-                return self.fail(now, key, pantala_proto::DecodeError::TopicName);
+                let cause = Cause::setting("topic_levels_max", self.settings.topic_levels_max);
+                return self.break_off(now, key, ReasonCode::MalformedPacket, cause);
             }
             // v5 MQTT-3.8.3-4.
             if options.no_local && text.starts_with("$share/") {
-                return self.end(now, key, End::Reason(ReasonCode::ProtocolError), Some(ReasonCode::ProtocolError));
+                return self.break_off(now, key, ReasonCode::ProtocolError, Cause::NoLocal);
             }
         }
+        let mut cause = None;
         let mut packet = SubAck {
             packet_id: subscribe.packet_id,
             reason_codes: Vec::new(),
@@ -62,12 +67,10 @@ impl<S: Store> Core<S> {
                     let grant = Grant::new(options, subscribe.subscription_identifier);
                     self.subscribe_one(session, text, filter, options, grant)
                 }
-                Err((code, reason)) => {
-                    packet.reason_string = reason.filter(|_| problem_information).or(packet.reason_string);
-                    Subscribed { code, position, announcement: None, replay: None }
-                }
+                Err((code, why)) => Subscribed { code, position, announcement: None, replay: None, cause: Some(why) },
             };
             packet.reason_codes.push(subscribed.code);
+            cause = subscribed.cause.or(cause);
             position = position.max(subscribed.position);
             let place = subscribed.replay.map(|replay| {
                 let place = *places.entry(text).or_insert(replays.len());
@@ -79,6 +82,8 @@ impl<S: Store> Core<S> {
             });
             announcements.extend(subscribed.announcement.map(|token| (token, place)));
         }
+        let reason = cause.filter(|_| problem_information && version.is_v5()).map(|cause| cause.to_string());
+        packet.reason_string = reason.as_deref();
         let mut bytes = Vec::new();
         packet.encode_within(version, bytes_max, &mut bytes);
         let waiting = announcements.len() as u32;
@@ -96,35 +101,38 @@ impl<S: Store> Core<S> {
         &self,
         text: &'t str,
         subscribe: &Subscribe<'_>,
-    ) -> Result<TopicFilter<'t>, (ReasonCode, Option<&'static str>)> {
+    ) -> Result<TopicFilter<'t>, (ReasonCode, Cause)> {
         let settings = &*self.settings;
-        let filter = TopicFilter::parse(text).map_err(|error| {
-            let reason = match error {
-                FilterError::Empty => "the Topic Filter is empty",
-                FilterError::Wildcard => "a wildcard must have its level for itself, and # must be the last",
-                FilterError::Share => "a Shared Subscription is written $share/NAME/FILTER",
-            };
-            (ReasonCode::TopicFilterInvalid, Some(reason))
-        })?;
+        let filter =
+            TopicFilter::parse(text).map_err(|error| (ReasonCode::TopicFilterInvalid, Cause::Filter(error)))?;
         if text.len() > usize::from(settings.topic_bytes_max) {
-            return Err((ReasonCode::TopicFilterInvalid, Some("the Topic Filter is too long")));
+            return Err((ReasonCode::TopicFilterInvalid, Cause::setting("topic_bytes_max", settings.topic_bytes_max)));
         }
         let share = match filter {
             TopicFilter::Shared(share) => Some(share),
             TopicFilter::Plain(_) => None,
         };
         if share.is_some() && !settings.shared_subscription_available {
-            return Err((ReasonCode::SharedSubscriptionsNotSupported, None));
+            return Err((
+                ReasonCode::SharedSubscriptionsNotSupported,
+                Cause::setting("shared_subscription_available", false),
+            ));
         }
         if filter.has_wildcard() && !settings.wildcard_subscription_available {
-            return Err((ReasonCode::WildcardSubscriptionsNotSupported, None));
+            return Err((
+                ReasonCode::WildcardSubscriptionsNotSupported,
+                Cause::setting("wildcard_subscription_available", false),
+            ));
         }
         if subscribe.subscription_identifier.is_some() && !settings.subscription_identifiers_available {
-            return Err((ReasonCode::SubscriptionIdentifiersNotSupported, None));
+            return Err((
+                ReasonCode::SubscriptionIdentifiersNotSupported,
+                Cause::setting("subscription_identifiers_available", false),
+            ));
         }
         match access::subscribe(filter.filter(), share) {
             Ok(_permit) => Ok(filter),
-            Err(access::Denied) => Err((ReasonCode::NotAuthorized, None)),
+            Err(access::Denied) => Err((ReasonCode::NotAuthorized, Cause::TopicFilter)),
         }
     }
 
@@ -144,7 +152,9 @@ impl<S: Store> Core<S> {
         if new {
             if subscriptions.len() >= subscriptions_max {
                 let code = ReasonCode::QuotaExceeded;
-                return Subscribed { code, position: Position::default(), announcement: None, replay: None };
+                let cause =
+                    Some(Cause::setting("subscriptions_per_session_max", self.settings.subscriptions_per_session_max));
+                return Subscribed { code, position: Position::default(), announcement: None, replay: None, cause };
             }
             subscriptions.insert(text.into(), Subscription { shared });
             session.shared_subscriptions += u32::from(shared);
@@ -178,7 +188,7 @@ impl<S: Store> Core<S> {
             pantala_proto::QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
             pantala_proto::QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
         };
-        Subscribed { code, position, announcement, replay }
+        Subscribed { code, position, announcement, replay, cause: None }
     }
 
     fn announcement_of(&self, filter: &str) -> Option<u32> {
@@ -226,7 +236,8 @@ impl<S: Store> Core<S> {
         let version = connection.version;
         let Some(session) = connection.session else { return Flow::Stop };
         if unsubscribe.user_properties.iter().count() > usize::from(self.settings.user_properties_per_packet_max) {
-            return self.end(now, key, End::Reason(ReasonCode::QuotaExceeded), Some(ReasonCode::QuotaExceeded));
+            let cause = Cause::setting("user_properties_per_packet_max", self.settings.user_properties_per_packet_max);
+            return self.break_off(now, key, ReasonCode::QuotaExceeded, cause);
         }
         let packet_id: PacketId = unsubscribe.packet_id;
         let (mut reason_codes, mut position) = (Vec::new(), Position::default());

@@ -10,6 +10,7 @@ mod delivery;
 mod durability;
 mod limits;
 mod model;
+mod reasons;
 mod refusal;
 mod retained;
 mod sessions;

@@ -17,6 +17,7 @@ pub struct Client {
     expiry: Option<u32>,
     receive_maximum: Option<u16>,
     packet_bytes_max: Option<u32>,
+    problem_information: bool,
     alias_max: Option<u16>,
     will: Option<Will>,
 }
@@ -50,6 +51,7 @@ impl Client {
             expiry: None,
             receive_maximum: None,
             packet_bytes_max: None,
+            problem_information: true,
             alias_max: None,
             will: None,
         }
@@ -87,6 +89,12 @@ impl Client {
 
     pub fn packet_bytes_max(mut self, bytes: u32) -> Self {
         self.packet_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Request Problem Information is 0.
+    pub fn without_problem_information(mut self) -> Self {
+        self.problem_information = false;
         self
     }
 
@@ -155,6 +163,7 @@ impl Client {
                 receive_maximum: self.receive_maximum.and_then(NonZeroU16::new),
                 maximum_packet_size: self.packet_bytes_max.and_then(NonZeroU32::new),
                 topic_alias_maximum: self.alias_max,
+                request_problem_information: self.problem_information,
                 ..ConnectProperties::default()
             },
             client_id: &self.client_id,

@@ -369,6 +369,23 @@ impl Peer {
         self.world.link(self.link, |link| link.to_broker.len())
     }
 
+    /// The Reason String of the last packet that has come, which stays.
+    pub fn reason(&self) -> Option<String> {
+        let (version, bytes) = self.world.link(self.link, |link| (link.version, link.from_broker.clone()));
+        let (mut at, mut reason) = (0, None);
+        while let frame::Split::Frame(frame) = frame::split(&bytes[at..], u32::MAX).unwrap() {
+            reason = match Packet::decode(version, frame.first_byte, frame.body).unwrap() {
+                Packet::ConnAck(packet) => packet.reason_string.map(str::to_owned),
+                Packet::Acknowledgement(packet) => packet.reason_string.map(str::to_owned),
+                Packet::SubAck(packet) => packet.reason_string.map(str::to_owned),
+                Packet::Disconnect(packet) => packet.reason_string.map(str::to_owned),
+                _ => None,
+            };
+            at += frame.packet_bytes;
+        }
+        reason
+    }
+
     /// The next packet that has come.
     pub fn next(&self) -> Option<Received> {
         self.take_first(|_| true)
