@@ -42,6 +42,8 @@ impl<S: Store> Core<S> {
                         }
                         (None, _) => ProtocolVersion::V311,
                     };
+                    // Where it cannot be told, the answer is as short as can be.
+                    connection.packet_bytes_max = Connect::maximum_packet_size_of(body).unwrap_or(0);
                 }
                 return self.fail(now, key, error);
             }

@@ -126,6 +126,26 @@ impl<'a> Connect<'a> {
         version(name, reader.byte().ok()?).ok().map(|(version, _)| version)
     }
 
+    /// The Maximum Packet Size of the body of a CONNECT, as far as it can be told: for answering one that is wrong.
+    /// `u32::MAX` where there is none, None where there may be one.
+    pub fn maximum_packet_size_of(body: &[u8]) -> Option<u32> {
+        let mut reader = Reader::new(body);
+        let name = reader.binary().ok()?;
+        let (version, _) = version(name, reader.byte().ok()?).ok()?;
+        if !version.is_v5() {
+            return Some(u32::MAX);
+        }
+        reader.byte().ok()?;
+        reader.two_bytes().ok()?;
+        let mut found = None;
+        let decoded = decode_section(reader.properties().ok()?, PROPERTIES, NONE_REPEATABLE, |property, _| {
+            if let Property::MaximumPacketSize(bytes) = property {
+                found = Some(bytes.get());
+            }
+        });
+        found.or(decoded.is_ok().then_some(u32::MAX))
+    }
+
     /// Decodes what follows the fixed header.
     ///
     /// # Errors

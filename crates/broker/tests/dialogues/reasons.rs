@@ -180,6 +180,20 @@ fn connack_says_why_not() {
             world.client("malformed").begin_with(&[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 5, 3, 0, 60, 0, 0, 0]);
         world.run();
         assert_eq!(peer.reason().as_deref(), Some("reserved or contradictory Connect Flags"));
+        // The same with a Maximum Packet Size, and with one that stands behind what is wrong.
+        for (properties, expected) in [
+            (&[0x27, 0, 0, 0, 100, 0x21, 0, 0][..], Some("property 0x21 has a forbidden value")),
+            (&[0x27, 0, 0, 0, 20, 0x21, 0, 0], None),
+            (&[0x21, 0, 0, 0x27, 0, 0, 0, 100], None),
+        ] {
+            let mut bytes = vec![0x10, 21, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 60, 8];
+            bytes.extend_from_slice(properties);
+            bytes.extend_from_slice(&[0, 0]);
+            let peer = world.client("malformed").begin_with(&bytes);
+            world.run();
+            assert_eq!(peer.reason().as_deref(), expected, "{properties:02x?}");
+            assert!(matches!(peer.next(), Some(Received::ConnAck { .. })));
+        }
         // A success needs no words, and one that does not fit is left out.
         assert_eq!(reason_of(world.client("fine")), None);
         assert_eq!(reason_of(will("t", &"x".repeat(101)).packet_bytes_max(20)), None);
