@@ -243,6 +243,7 @@ impl<S: Store> Core<S> {
         }
         if asking.is_decided() {
             self.decided.push_back((key, token));
+            self.work = true;
         }
     }
 

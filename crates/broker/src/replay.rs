@@ -201,7 +201,13 @@ impl<S: Store> Core<S> {
         }
         waiting.extend(replays);
         let generation = session.generation;
+        self.replay_later(key, generation);
+    }
+
+    /// A Session has its turn in the next tick.
+    fn replay_later(&mut self, key: SessionKey, generation: u32) {
         self.replaying.push_back((key, generation));
+        self.work = true;
     }
 
     /// Gives Sessions with room their turn.
@@ -236,7 +242,7 @@ impl<S: Store> Core<S> {
         }
         if replay.worker == self.workers {
             replays.pop_front();
-            self.replaying.push_back((key, generation));
+            self.replay_later(key, generation);
             return;
         }
         if replay.look == Look::NotBegun && self.workers > 1 {
@@ -317,7 +323,8 @@ impl<S: Store> Core<S> {
                 replay.worker += 1;
             }
         }
-        self.replaying.push_back((key, session.generation));
+        let generation = session.generation;
+        self.replay_later(key, generation);
     }
 
     /// All other workers have passed on what they had when they were asked to with `token`.
@@ -331,7 +338,7 @@ impl<S: Store> Core<S> {
         {
             replay.look = Look::Flushed;
         }
-        self.replaying.push_back((key, generation));
+        self.replay_later(key, generation);
     }
 
     // ---- between workers --------------------------------------------------------------------------------------
@@ -382,7 +389,7 @@ impl<S: Store> Core<S> {
             self.replay_goes_on(query.session, cursor);
         } else {
             // The subscription is gone, but others may have waited behind it.
-            self.replaying.push_back((query.session, query.generation));
+            self.replay_later(query.session, query.generation);
         }
         self.replay_some(now);
     }

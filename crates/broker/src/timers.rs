@@ -43,6 +43,8 @@ pub struct Timers<T> {
     /// The number of `schedule`s so far: the next timer's generation.
     generation: u32,
     len: usize,
+    /// What [`next_deadline`](Self::next_deadline) gives: it is asked for in every turn, and changes in few.
+    next_deadline: Option<u64>,
 }
 
 /// Names a timer until it has fired or been cancelled; afterwards it names none, not even one in the same place.
@@ -80,6 +82,7 @@ impl<T: Copy> Timers<T> {
             present: 0,
             generation: 0,
             len: 0,
+            next_deadline: None,
         }
     }
 
@@ -94,6 +97,7 @@ impl<T: Copy> Timers<T> {
         (timer.payload, timer.deadline, timer.generation) = (payload, deadline_ms, generation);
         self.link(index);
         self.len += 1;
+        self.look_ahead();
         TimerId { index, generation }
     }
 
@@ -102,7 +106,9 @@ impl<T: Copy> Timers<T> {
         if !self.is_scheduled(id) {
             return None;
         }
-        Some(self.take(id.index))
+        let payload = self.take(id.index);
+        self.look_ahead();
+        Some(payload)
     }
 
     /// Moves a timer to another deadline. Returns `false` if it has fired or been cancelled.
@@ -119,6 +125,7 @@ impl<T: Copy> Timers<T> {
         if sooner {
             self.unlink(id.index);
             self.link(id.index);
+            self.look_ahead();
         }
         true
     }
@@ -134,6 +141,13 @@ impl<T: Copy> Timers<T> {
     /// A timer never fires before its deadline, and fires at the first poll from then on. A time before that of an earlier
     /// call counts as that one, but lets nothing fire that is not due by itself.
     pub fn poll(&mut self, now_ms: u64) -> Option<T> {
+        let due = self.turn(now_ms);
+        self.look_ahead();
+        due
+    }
+
+    /// Turns the wheel until a timer is due, or up to the present.
+    fn turn(&mut self, now_ms: u64) -> Option<T> {
         loop {
             let (time, list) = match self.next_list() {
                 Some((time, list)) if time <= now_ms => (time, list),
@@ -169,8 +183,14 @@ impl<T: Copy> Timers<T> {
     ///
     /// Never later than the earliest deadline, or than now if that is past. It may be earlier, when timers have to move
     /// down or were put off; a call at that time returns `None` and this then gives a later time.
+    #[inline]
     pub fn next_deadline(&self) -> Option<u64> {
-        self.next_list().map(|(time, _)| time)
+        self.next_deadline
+    }
+
+    /// After each change of the lists or the time.
+    fn look_ahead(&mut self) {
+        self.next_deadline = self.next_list().map(|(time, _)| time);
     }
 
     /// The number of timers.

@@ -57,18 +57,27 @@ const SLICES: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: std::time::Instant,
+    /// Milliseconds from the start to the present one, which ends at `until`: many turns have the same, and comparing
+    /// costs less than subtracting.
+    elapsed_ms: u64,
+    until: std::time::Instant,
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self { start: std::time::Instant::now() }
+        let start = std::time::Instant::now();
+        Self { start, elapsed_ms: 0, until: start }
     }
 
     #[inline]
-    fn now(self) -> Instant {
-        let elapsed = self.start.elapsed();
+    fn now(&mut self) -> Instant {
+        let now = std::time::Instant::now();
+        if now >= self.until {
+            self.elapsed_ms = now.duration_since(self.start).as_millis() as u64;
+            self.until = self.start + Duration::from_millis(self.elapsed_ms + 1);
+        }
         // Not from 0, so that the first moment is later than "never yet".
-        Instant(1 + elapsed.as_secs() * 1_000 + u64::from(elapsed.subsec_millis()))
+        Instant(1 + self.elapsed_ms)
     }
 }
 
@@ -121,7 +130,7 @@ impl Worker {
         id: WorkerId,
         core: Core<MemoryStore>,
         poll: Poll,
-        clock: Clock,
+        mut clock: Clock,
         log: Log,
         listeners: Vec<(Listener, ListenerId)>,
         inboxes: Arc<[Arc<Inbox>]>,
@@ -269,15 +278,15 @@ impl Worker {
         } else if token >= FIRST_CONNECTION {
             let key = (token - FIRST_CONNECTION) as ConnectionKey;
             let Some(slot) = self.slot(key) else { return };
-            if event.is_writable() && slot.blocked {
+            let ended = event.is_read_closed() || event.is_error();
+            let readable = event.is_readable() || ended;
+            slot.readable |= readable;
+            slot.ended |= ended;
+            if slot.blocked && event.is_writable() {
                 slot.blocked = false;
                 self.write_later(key);
             }
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
-                if let Some(slot) = self.slot(key) {
-                    slot.readable = true;
-                    slot.ended |= event.is_read_closed() || event.is_error();
-                }
+            if readable {
                 self.read(now, key, buffer);
             }
         } else if token >= FIRST_LISTENER {
@@ -463,11 +472,11 @@ impl Worker {
 
     /// Writes what waits, as far as the socket takes it.
     fn write(&mut self, now: Instant, key: ConnectionKey) {
+        let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else { return };
+        if slot.blocked {
+            return;
+        }
         loop {
-            let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else { return };
-            if slot.blocked {
-                return;
-            }
             let result = match self.core.contiguous_output(key) {
                 Some([]) => break,
                 Some(bytes) => slot.socket.write(bytes),
@@ -491,7 +500,7 @@ impl Worker {
             }
         }
         // Reading from it may have paused until its output was taken.
-        if self.slot(key).is_some_and(|slot| slot.readable && !slot.queued) {
+        if slot.readable && !slot.queued {
             self.read_later(key);
         }
     }
