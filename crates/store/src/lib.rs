@@ -6,6 +6,9 @@
 //!
 //! It knows no network and no MQTT exchange: a record says what is to be remembered, not what is to be sent.
 
+pub mod disk;
+pub mod log;
+
 use std::num::NonZeroU32;
 
 /// A place in the log: how many records have been appended up to it.

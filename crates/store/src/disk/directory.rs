@@ -1,0 +1,200 @@
+//! A folder of the file system, held by one process.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{Disk, DiskFile};
+
+const LOCK: &str = "lock";
+const ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+
+/// A folder of the file system. While it is open, no other process can open it.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    /// The folder itself, open to sync its entries.
+    folder: File,
+    /// Holds the lock until it is closed.
+    _lock: File,
+}
+
+/// Why a folder cannot be used.
+#[derive(Debug)]
+pub enum DirectoryError {
+    /// Another process has it open.
+    InUse(PathBuf),
+    /// The operating system says no.
+    Io(io::Error),
+}
+
+impl std::fmt::Display for DirectoryError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DirectoryError::InUse(path) => write!(f, "{} is in use by another process", path.display()),
+            DirectoryError::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for DirectoryError {}
+
+impl From<io::Error> for DirectoryError {
+    fn from(error: io::Error) -> Self {
+        DirectoryError::Io(error)
+    }
+}
+
+impl Directory {
+    /// Opens a folder, which is made with mode 0700 if it does not exist, and locks it.
+    pub fn open(path: impl AsRef<Path>) -> Result<Directory, DirectoryError> {
+        let path = path.as_ref();
+        if !path.is_dir() {
+            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+            // The folder's own name has to outlive a power cut too.
+            if let Some(parent) = fs::canonicalize(path)?.parent() {
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        let path = fs::canonicalize(path)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DirectoryError::InUse(path)),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let folder = File::open(&path)?;
+        Ok(Directory { path, folder, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Disk for Directory {
+    type File = File;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<File> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(&path)?;
+        let filled = fill(&file, bytes).and_then(|()| file.sync_all()).and_then(|()| self.folder.sync_all());
+        match filled {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                // Half a file is of no use, and keeps others from the little room there is.
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(self.path.join(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))?;
+        self.folder.sync_all()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))?;
+        self.folder.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let figures = rustix::fs::fstatvfs(&self.folder)?;
+        Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
+    }
+}
+
+impl DiskFile for File {
+    #[inline]
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    #[inline]
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut read = 0;
+        while read < bytes.len() {
+            match FileExt::read_at(self, &mut bytes[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.metadata().map(|metadata| metadata.len())
+    }
+}
+
+/// Zeros are written rather than reserved: a reserved block still has to be marked as written with the first sync of
+/// what is in it, and that sync then waits for the file system's own log.
+fn fill(file: &File, bytes: u64) -> io::Result<()> {
+    let mut offset = 0;
+    while offset < bytes {
+        let step = (bytes - offset).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..step as usize], offset)?;
+        offset += step;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_is_private_and_has_one_owner() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        let directory = Directory::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(matches!(Directory::open(&path), Err(DirectoryError::InUse(_))));
+        drop(directory);
+        assert!(Directory::open(&path).is_ok());
+    }
+
+    #[test]
+    fn files_are_made_of_zeros_and_renamed() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = Directory::open(parent.path()).unwrap();
+        let file = directory.create("x", 300_000).unwrap();
+        assert_eq!(DiskFile::len(&file).unwrap(), 300_000);
+        DiskFile::write_at(&file, 299_998, b"ab").unwrap();
+        directory.rename("x", "y").unwrap();
+        let mut bytes = [1; 4];
+        assert_eq!(DiskFile::read_at(&directory.open("y").unwrap(), 299_997, &mut bytes).unwrap(), 3);
+        assert_eq!(bytes, [0, b'a', b'b', 1]);
+        directory.remove("y").unwrap();
+        assert_eq!(directory.list().unwrap(), [LOCK]);
+        assert!(directory.free_bytes().unwrap() > 0);
+    }
+}
