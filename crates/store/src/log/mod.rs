@@ -54,6 +54,8 @@ const PAGE: usize = 4096;
 const SPARES: usize = 2;
 /// How far sequences jump when frames may lie about that are not to be read: further than a segment has frames.
 const SEQUENCE_JUMP: u64 = 1 << 32;
+/// Entries that are looked up in the index together.
+const LOOKED_UP: usize = 1024;
 /// The name of a file that is being made.
 const PREPARING: &str = "preparing";
 
@@ -290,7 +292,7 @@ impl<D: Disk> Log<D> {
             used.map(|segment| (segment.number, segment.file.clone(), segment.runs.clone())).collect()
         };
         let mut bytes = Vec::new();
-        let mut live = Vec::new();
+        let mut found = Vec::with_capacity(LOOKED_UP);
         let mut entries = 0;
         for (number, file, runs) in segments {
             for (begin, end) in runs {
@@ -301,39 +303,52 @@ impl<D: Disk> Log<D> {
                 let mut at = 0;
                 while at < bytes.len() {
                     let frame = format::frame_header(&bytes, at, self.mark).ok_or(io::ErrorKind::InvalidData)?;
-                    at = frame.end;
-                    live.clear();
-                    self.find_live(&bytes[..frame.end], frame.begin, number, begin, &mut live)?;
-                    for entry in &live {
-                        if let Some(format::Entry { kind, key, value: Some(value), .. }) =
-                            format::entry_at(&bytes, *entry)
-                        {
-                            entries += 1;
-                            each(kind, key, value);
+                    at = frame.begin;
+                    while at < frame.end {
+                        let entry = format::entry_at(&bytes[..frame.end], at).ok_or(io::ErrorKind::InvalidData)?;
+                        at = entry.end;
+                        if entry.value.is_some() {
+                            let (key, hash) = self.shared.hashing.key(entry.kind, entry.key);
+                            let bytes = (entry.end - entry.begin) as u32;
+                            found.push(Change { key, hash, offset: begin + entry.begin as u32, bytes });
+                        }
+                        if found.len() == LOOKED_UP {
+                            entries += self.call_live(&mut found, number, begin, &bytes, &mut each);
                         }
                     }
                 }
+                entries += self.call_live(&mut found, number, begin, &bytes, &mut each);
             }
         }
         if entries == self.shared.read().live_entries { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 
-    /// Notes where the entries of a body begin to which the index points.
-    fn find_live(&self, bytes: &[u8], mut at: usize, segment: u32, base: u32, live: &mut Vec<usize>) -> io::Result<()> {
+    /// Calls with those of some puts to which the index points, and tells how many.
+    fn call_live(
+        &self,
+        found: &mut Vec<Change>,
+        segment: u32,
+        base: u32,
+        bytes: &[u8],
+        each: &mut impl FnMut(u8, &[u8], &[u8]),
+    ) -> u64 {
+        // Looked up one right after the other, so that the processor waits for many places of the index at once.
         let index = self.shared.read();
-        while at < bytes.len() {
-            let entry = format::entry_at(bytes, at).ok_or(io::ErrorKind::InvalidData)?;
-            at = entry.end;
-            if entry.value.is_some() {
-                let (key, hash) = self.shared.hashing.key(entry.kind, entry.key);
-                let place =
-                    Place { segment, offset: base + entry.begin as u32, bytes: (entry.end - entry.begin) as u32 };
-                if index.get(&key, hash) == Some(place) {
-                    live.push(entry.begin);
-                }
+        found.retain(|put| {
+            let place = Place { segment, offset: put.offset, bytes: put.bytes };
+            index.get(&put.key, put.hash) == Some(place)
+        });
+        drop(index);
+        for put in found.iter() {
+            if let Some(format::Entry { kind, key, value: Some(value), .. }) =
+                format::entry_at(bytes, (put.offset - base) as usize)
+            {
+                each(kind, key, value);
             }
         }
-        Ok(())
+        let live = found.len() as u64;
+        found.clear();
+        live
     }
 
     /// Figures.
