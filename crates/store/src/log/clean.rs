@@ -84,7 +84,7 @@ impl<D: Disk> Log<D> {
         let file_bytes: u64 = index.segments.iter().map(|segment| u64::from(segment.bytes)).sum();
         // Each opening of the log leaves a segment with little in it, so files count too. Large entries leave up to half of
         // each file empty; a stricter rule would copy them for ever.
-        index.segments.len() > self.options.segments_min
+        file_bytes > self.options.segments_min as u64 * u64::from(self.options.segment_bytes)
             && (index.live_bytes < log_bytes / 2 || index.live_bytes < file_bytes / 3)
     }
 

@@ -7,7 +7,7 @@ pub const MAGIC: [u8; 8] = *b"PANTALOG";
 /// The only version there is.
 pub const VERSION: u32 = 1;
 /// Where the first frame begins.
-pub const SEGMENT_HEADER: usize = 80;
+pub const SEGMENT_HEADER: usize = 88;
 /// What precedes the entries of a frame.
 pub const FRAME_HEADER: usize = 32;
 /// The entries of one frame are at most so many bytes, and a segment is at most one such frame.
@@ -38,6 +38,8 @@ pub struct SegmentHeader {
     pub previous: u64,
     /// Where the frames of that segment end. All before this is on stable storage.
     pub previous_end: u32,
+    /// The sequence of the first frame of that segment.
+    pub previous_first: u64,
     /// The oldest segment that was needed when this one was begun.
     pub oldest: u64,
     /// How many entries were live then: no more than a hint.
@@ -69,15 +71,16 @@ impl SegmentHeader {
         bytes[48..52].copy_from_slice(&self.previous_end.to_le_bytes());
         bytes[56..64].copy_from_slice(&self.oldest.to_le_bytes());
         bytes[64..72].copy_from_slice(&self.live_entries.to_le_bytes());
-        let crc = crc32fast::hash(&bytes[..76]);
-        bytes[76..80].copy_from_slice(&crc.to_le_bytes());
+        bytes[72..80].copy_from_slice(&self.previous_first.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..84]);
+        bytes[84..88].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
     /// Reads the beginning of a file.
     pub fn decode(bytes: &[u8]) -> HeaderBytes {
         let Some(bytes) = bytes.first_chunk::<SEGMENT_HEADER>() else { return HeaderBytes::Invalid };
-        if bytes[..8] != MAGIC || crc32fast::hash(&bytes[..76]) != u32_at(bytes, 76) {
+        if bytes[..8] != MAGIC || crc32fast::hash(&bytes[..84]) != u32_at(bytes, 84) {
             return HeaderBytes::Invalid;
         }
         match u32_at(bytes, 8) {
@@ -90,6 +93,7 @@ impl SegmentHeader {
                 previous_end: u32_at(bytes, 48),
                 oldest: u64_at(bytes, 56),
                 live_entries: u64_at(bytes, 64),
+                previous_first: u64_at(bytes, 72),
             }),
             version => HeaderBytes::Version(version),
         }
@@ -276,12 +280,13 @@ mod tests {
             first_sequence: 1 << 40,
             previous: 6,
             previous_end: 4000,
+            previous_first: 77,
             oldest: 2,
             live_entries: 99,
         };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), HeaderBytes::Valid(header));
-        assert_eq!(SegmentHeader::decode(&bytes[..79]), HeaderBytes::Invalid);
+        assert_eq!(SegmentHeader::decode(&bytes[..87]), HeaderBytes::Invalid);
         bytes[50] ^= 1;
         assert_eq!(SegmentHeader::decode(&bytes), HeaderBytes::Invalid);
     }
@@ -291,8 +296,8 @@ mod tests {
         let mut bytes = [0; SEGMENT_HEADER];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8] = 2;
-        let crc = crc32fast::hash(&bytes[..76]);
-        bytes[76..].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..84]);
+        bytes[84..].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(SegmentHeader::decode(&bytes), HeaderBytes::Version(2));
     }
 

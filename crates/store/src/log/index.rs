@@ -101,6 +101,8 @@ pub struct Segment<F> {
     pub file: Arc<F>,
     /// The length of the file.
     pub bytes: u32,
+    /// The sequence of its first frame.
+    pub first_sequence: u64,
     /// The parts that hold valid frames one after the other: one, unless the file is damaged.
     pub runs: Vec<(u32, u32)>,
     /// The puts in it that the index points to.
@@ -111,8 +113,8 @@ pub struct Segment<F> {
 
 impl<F> Segment<F> {
     /// A segment without frames.
-    pub fn new(number: u32, file: Arc<F>, bytes: u32) -> Segment<F> {
-        Segment { number, file, bytes, runs: Vec::new(), live_entries: 0, live_bytes: 0 }
+    pub fn new(number: u32, file: Arc<F>, bytes: u32, first_sequence: u64) -> Segment<F> {
+        Segment { number, file, bytes, first_sequence, runs: Vec::new(), live_entries: 0, live_bytes: 0 }
     }
 
     /// Where its last frame ends.
@@ -296,7 +298,7 @@ mod tests {
     fn segments_are_found_across_gaps() {
         let mut index = Index::new();
         for number in [3, 4, 9, 1000] {
-            index.segments.push_back(Segment::new(number, Arc::new(()), 0));
+            index.segments.push_back(Segment::new(number, Arc::new(()), 0, 1));
         }
         for number in [3, 4, 9, 1000] {
             assert_eq!(index.segment(number).unwrap().number, number);
@@ -310,7 +312,7 @@ mod tests {
     fn counts_follow_puts_and_deletes() {
         let hashing = Hashing::new();
         let mut index = Index::new();
-        index.segments.push_back(Segment::new(1, Arc::new(()), 0));
+        index.segments.push_back(Segment::new(1, Arc::new(()), 0, 1));
         let change = |key: &[u8], offset, bytes| {
             let (key, hash) = hashing.key(0, key);
             Change { key, hash, offset, bytes }

@@ -64,7 +64,7 @@ const PREPARING: &str = "preparing";
 pub struct LogOptions {
     /// The length of a segment's file: 4 KiB to 1 GiB, 16 MiB unless told. A larger batch gets a segment of its own.
     pub segment_bytes: u32,
-    /// Cleaning copies nothing while there are no more segments than this: 4 unless told.
+    /// Cleaning copies nothing while files take no more room than so many segments: 4 unless told.
     pub segments_min: usize,
 }
 
@@ -477,7 +477,8 @@ impl<D: Disk> Log<D> {
             Ok(number) => {
                 let file = Arc::new(file);
                 let begin = SEGMENT_HEADER as u32;
-                self.shared.write().segments.push_back(Segment::new(number, file.clone(), bytes));
+                let segment = Segment::new(number, file.clone(), bytes, self.next_sequence);
+                self.shared.write().segments.push_back(segment);
                 self.head = Some(Head { file, number, end: begin, bytes });
                 Ok(())
             }
@@ -493,12 +494,9 @@ impl<D: Disk> Log<D> {
     }
 
     fn begin_segment(&self, name: &str, file: &D::File, bytes: u32) -> io::Result<u32> {
-        let (previous, previous_end, oldest, live_entries) = {
-            let index = self.shared.read();
-            let last = index.segments.back().map_or((0, 0), |last| (last.number, last.end()));
-            let oldest = index.segments.front().map_or(last.0 + 1, |oldest| oldest.number);
-            (last.0, last.1, oldest, index.live_entries)
-        };
+        let index = self.shared.read();
+        let (previous, previous_end, previous_first) =
+            index.segments.back().map_or((0, 0, 0), |last| (last.number, last.end(), last.first_sequence));
         let number = previous.checked_add(1).ok_or_else(|| io::Error::other("the numbers of segments are used up"))?;
         let header = SegmentHeader {
             bytes,
@@ -507,9 +505,11 @@ impl<D: Disk> Log<D> {
             first_sequence: self.next_sequence,
             previous: u64::from(previous),
             previous_end,
-            oldest: u64::from(oldest),
-            live_entries,
+            previous_first,
+            oldest: index.segments.front().map_or(number, |oldest| oldest.number).into(),
+            live_entries: index.live_entries,
         };
+        drop(index);
         file.write_at(0, &header.encode())?;
         file.sync_data()?;
         self.disk.rename(name, &format::segment_name(u64::from(number)))?;

@@ -139,11 +139,11 @@ impl<D: Disk> Log<D> {
         index.reserve(&hashing, hint.min(file_bytes / 16) as usize);
         for file in &files {
             let bytes = file.bytes.min(SEGMENT_BYTES_MAX) as u32;
-            index.segments.push_back(Segment::new(file.number, file.file.clone(), bytes));
+            index.segments.push_back(Segment::new(file.number, file.file.clone(), bytes, 0));
         }
         let scanned = read(&files, mark, &hashing, &mut index);
 
-        for (file, scan) in files.iter().zip(&scanned) {
+        for (position, (file, scan)) in files.iter().zip(&scanned).enumerate() {
             let damage = |offset, kind| Damage { segment: segment_name(u64::from(file.number)), offset, kind };
             let before = report.damages.len();
             if file.header.is_none() {
@@ -152,8 +152,10 @@ impl<D: Disk> Log<D> {
             report.damages.extend(scan.damages.iter().map(|at| damage(*at as u64, DamageKind::Frames)));
             report.frames += scan.frames;
             report.torn_bytes += scan.torn_bytes;
-            if report.damages.len() > before {
-                copy_aside(&disk, &names, file);
+            let is_kept = report.damages.len() > before && copy_aside(&disk, &names, file);
+            if is_kept && file.header.is_none() && file.bytes >= SEGMENT_HEADER as u64 {
+                let previous = position.checked_sub(1).map(|previous| (&files[previous], &scanned[previous]));
+                repair_header(file, scan, previous, mark.unwrap_or_default())?;
             }
         }
         if let (Some(last), Some(scan)) = (files.last(), scanned.last()) {
@@ -282,17 +284,39 @@ fn damaged_name(names: &BTreeSet<String>, name: &str) -> String {
 }
 
 /// Keeps a damaged file as it was found, once. It is done for whoever wants to look into it: if it cannot be done, the log
-/// is not the worse for it.
-fn copy_aside<D: Disk>(disk: &D, names: &BTreeSet<String>, file: &SegmentFile<D::File>) {
+/// is not the worse for it. Returns whether it is.
+fn copy_aside<D: Disk>(disk: &D, names: &BTreeSet<String>, file: &SegmentFile<D::File>) -> bool {
     let name = format!("{}.damaged", segment_name(u64::from(file.number)));
     if names.contains(&name) {
-        return;
+        return true;
     }
     let mut bytes = Vec::new();
     read_all(&*file.file, file.bytes.min(SEGMENT_BYTES_MAX) as usize, &mut bytes);
-    if let Ok(copy) = disk.create(&name, bytes.len() as u64) {
-        let _ = copy.write_at(0, &bytes).and_then(|()| copy.sync_data());
-    }
+    let copied = disk.create(&name, bytes.len() as u64);
+    copied.and_then(|copy| copy.write_at(0, &bytes).and_then(|()| copy.sync_data())).is_ok()
+}
+
+/// Writes a header in place of a damaged one. The segments around it, which now tell what can be in this one, will be
+/// gone one day, and then frames of an earlier use of the file could pass for its own.
+fn repair_header<F: DiskFile>(
+    file: &SegmentFile<F>,
+    scan: &Scan,
+    previous: Option<(&SegmentFile<F>, &Scan)>,
+    mark: u64,
+) -> io::Result<()> {
+    let header = SegmentHeader {
+        bytes: file.bytes.min(SEGMENT_BYTES_MAX) as u32,
+        number: file.number.into(),
+        mark,
+        first_sequence: scan.first_sequence,
+        previous: previous.map_or(0, |(file, _)| file.number.into()),
+        previous_end: previous.map_or(0, |(_, scan)| scan.end as u32),
+        previous_first: previous.map_or(0, |(_, scan)| scan.first_sequence),
+        oldest: 0,
+        live_entries: 0,
+    };
+    file.file.write_at(0, &header.encode())?;
+    file.file.sync_data()
 }
 
 /// Brings down what was written to the last segment and perhaps never synced. It is written again first: if a sync has
@@ -354,6 +378,7 @@ fn read<F: DiskFile>(
     let scanned = scanned.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     for (segment, scan) in index.segments.iter_mut().zip(&scanned) {
         segment.runs.clone_from(&scan.runs);
+        segment.first_sequence = scan.first_sequence;
     }
     scanned
 }
@@ -380,7 +405,7 @@ fn read_segments<F: DiskFile>(
             &bytes,
             &Expected {
                 mark,
-                first: file.header.map(|header| header.first_sequence),
+                first: file.header.map(|header| header.first_sequence).or(next.map(|next| next.previous_first)),
                 below: ahead.map_or(u64::MAX, |header| header.first_sequence),
                 limit,
             },
@@ -424,6 +449,8 @@ struct Scan {
     /// Where frames lie, as in [`Segment`].
     runs: Vec<(u32, u32)>,
     frames: u64,
+    /// The sequence of the first frame, or what it would at least have been.
+    first_sequence: u64,
     /// Where the last frame ends.
     end: usize,
     /// Everything before this has been synced, by what the frames say.
@@ -446,6 +473,7 @@ impl Scan {
         // Where the header is damaged, any later sequence may be the first.
         let mut least = self.last_sequence.saturating_add(1).max(expected.first.unwrap_or(0));
         let mut is_exact = expected.first.is_some();
+        self.first_sequence = expected.first.unwrap_or(least);
         let mark = expected.mark.to_le_bytes();
         let marks = memmem::Finder::new(&mark);
         // Where the last frame is that says that everything before it had been synced; looked for once.
@@ -465,6 +493,9 @@ impl Scan {
                     _ => self.runs.push((at as u32, frame.end as u32)),
                 }
                 each(frame.begin, frame.end);
+                if self.frames == 0 && expected.first.is_none() {
+                    self.first_sequence = frame.sequence;
+                }
                 self.frames += 1;
                 self.last_sequence = frame.sequence;
                 least = frame.sequence.saturating_add(1);
