@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{Disk, DiskFile};
 
 const LOCK: &str = "lock";
-const ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// A folder of the file system. While it is open, no other process can open it.
 #[derive(Debug)]

@@ -44,7 +44,7 @@ impl<F: DiskFile> Reader<F> {
         // All at one moment: later frames go behind these ends, and older segments are not changed.
         let segments: Vec<_> = {
             let index = self.shared().read();
-            index.segments.iter().map(|segment| (segment.number, segment.file.clone(), segment.end())).collect()
+            index.segments().iter().map(|segment| (segment.number, segment.file.clone(), segment.end())).collect()
         };
         DirBuilder::new().mode(0o700).create(to)?;
         let mut buffer = vec![0; STEP];

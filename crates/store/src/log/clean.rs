@@ -46,7 +46,7 @@ impl<D: Disk> Log<D> {
         let oldest = self
             .shared
             .read()
-            .segments
+            .segments()
             .front()
             .map(|oldest| (oldest.number, oldest.file.clone(), oldest.runs.clone(), oldest.live_entries));
         let Some((number, file, runs, live_entries)) = oldest else { return Ok(false) };
@@ -72,20 +72,18 @@ impl<D: Disk> Log<D> {
     pub fn needs_cleaning(&self) -> bool {
         let index = self.shared.read();
         let head = self.head.as_ref().map(|head| head.number);
-        let Some(oldest) = index.segments.front() else { return false };
+        let Some(oldest) = index.segments().front() else { return false };
         // The last one is never given up: the next header has to say where it ended.
-        if Some(oldest.number) == head || index.segments.len() < 2 {
+        if Some(oldest.number) == head || index.segments().len() < 2 {
             return false;
         }
         if oldest.live_entries == 0 {
             return true;
         }
-        let log_bytes: u64 = index.segments.iter().map(|segment| u64::from(segment.end())).sum();
-        let file_bytes: u64 = index.segments.iter().map(|segment| u64::from(segment.bytes)).sum();
         // Each opening of the log leaves a segment with little in it, so files count too. Large entries leave up to half of
         // each file empty; a stricter rule would copy them for ever.
-        file_bytes > self.options.segments_min as u64 * u64::from(self.options.segment_bytes)
-            && (index.live_bytes < log_bytes / 2 || index.live_bytes < file_bytes / 3)
+        index.file_bytes > self.options.segments_min as u64 * u64::from(self.options.segment_bytes)
+            && (index.live_bytes < index.log_bytes / 2 || index.live_bytes < index.file_bytes / 3)
     }
 
     fn restart_cleaning(&mut self, segment: u32) {
@@ -200,9 +198,9 @@ impl<D: Disk> Log<D> {
         let name = format::segment_name(u64::from(number));
         let (oldest, damaged_entries) = {
             let mut index = self.shared.write();
-            let lost = index.segments.front().is_some_and(|oldest| oldest.live_entries > 0);
+            let lost = index.segments().front().is_some_and(|oldest| oldest.live_entries > 0);
             let damaged_entries = if lost { index.drop_segment(number) } else { 0 };
-            let Some(oldest) = index.segments.pop_front() else { return Ok(()) };
+            let Some(oldest) = index.pop_segment() else { return Ok(()) };
             (oldest, damaged_entries)
         };
         self.restart_cleaning(0);

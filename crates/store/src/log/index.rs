@@ -122,8 +122,7 @@ impl<F> Segment<F> {
         self.runs.last().map_or(SEGMENT_HEADER as u32, |run| run.1)
     }
 
-    /// Notes a frame. Frames come in the order of the file.
-    pub fn add_frame(&mut self, begin: u32, end: u32) {
+    fn add_frame(&mut self, begin: u32, end: u32) {
         match self.runs.last_mut() {
             Some(run) if run.1 == begin => run.1 = end,
             _ => self.runs.push((begin, end)),
@@ -149,11 +148,15 @@ pub struct Change {
 pub struct Index<F> {
     tables: Box<[HashTable<Slot>]>,
     /// Oldest first, by number.
-    pub segments: VecDeque<Segment<F>>,
+    segments: VecDeque<Segment<F>>,
     /// How many entries are live.
     pub live_entries: u64,
     /// Their bytes.
     pub live_bytes: u64,
+    /// Bytes of segments up to where their frames end.
+    pub log_bytes: u64,
+    /// Bytes of the segments' files.
+    pub file_bytes: u64,
 }
 
 impl<F> Index<F> {
@@ -164,6 +167,38 @@ impl<F> Index<F> {
             segments: VecDeque::new(),
             live_entries: 0,
             live_bytes: 0,
+            log_bytes: 0,
+            file_bytes: 0,
+        }
+    }
+
+    /// The segments, oldest first.
+    pub fn segments(&self) -> &VecDeque<Segment<F>> {
+        &self.segments
+    }
+
+    /// Adds a segment behind the others.
+    pub fn push_segment(&mut self, segment: Segment<F>) {
+        self.log_bytes += u64::from(segment.end());
+        self.file_bytes += u64::from(segment.bytes);
+        self.segments.push_back(segment);
+    }
+
+    /// Takes the oldest segment away.
+    pub fn pop_segment(&mut self) -> Option<Segment<F>> {
+        let segment = self.segments.pop_front()?;
+        self.log_bytes -= u64::from(segment.end());
+        self.file_bytes -= u64::from(segment.bytes);
+        Some(segment)
+    }
+
+    /// Notes a frame of a segment, or several without a gap. They come in the order of the file.
+    pub fn add_frame(&mut self, segment: u32, begin: u32, end: u32) {
+        if let Some(segment) = self.segment_mut(segment) {
+            let before = segment.end();
+            segment.add_frame(begin, end);
+            let more = u64::from(segment.end() - before);
+            self.log_bytes += more;
         }
     }
 
@@ -298,7 +333,7 @@ mod tests {
     fn segments_are_found_across_gaps() {
         let mut index = Index::new();
         for number in [3, 4, 9, 1000] {
-            index.segments.push_back(Segment::new(number, Arc::new(()), 0, 1));
+            index.push_segment(Segment::new(number, Arc::new(()), 0, 1));
         }
         for number in [3, 4, 9, 1000] {
             assert_eq!(index.segment(number).unwrap().number, number);
@@ -312,7 +347,7 @@ mod tests {
     fn counts_follow_puts_and_deletes() {
         let hashing = Hashing::new();
         let mut index = Index::new();
-        index.segments.push_back(Segment::new(1, Arc::new(()), 0, 1));
+        index.push_segment(Segment::new(1, Arc::new(()), 0, 1));
         let change = |key: &[u8], offset, bytes| {
             let (key, hash) = hashing.key(0, key);
             Change { key, hash, offset, bytes }

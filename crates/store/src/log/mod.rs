@@ -77,7 +77,8 @@ impl Default for LogOptions {
 /// Why a batch is not committed.
 #[derive(Debug)]
 pub enum CommitError {
-    /// The disk is full, or no file can be opened. Nothing has changed; the same batch may be tried again later.
+    /// The disk is full, or no file can be opened. Nothing has changed; the same batch may be tried again later, before any
+    /// other.
     NoSpace,
     /// The batch is beyond 1 GiB. Nothing has changed, and it will never go.
     TooLarge,
@@ -242,7 +243,7 @@ impl<D: Disk> Log<D> {
             return Ok(());
         }
         // Frames that are not synced are all in the last segment: a new one is begun after a sync of the one before.
-        let file = self.shared.read().segments.back().map(|segment| segment.file.clone());
+        let file = self.shared.read().segments().back().map(|segment| segment.file.clone());
         if let Some(file) = file {
             file.sync_data().map_err(|error| self.fail(error))?;
             self.totals.syncs += 1;
@@ -288,7 +289,7 @@ impl<D: Disk> Log<D> {
         // Nobody changes the index while the log is borrowed.
         let segments: Vec<_> = {
             let index = self.shared.read();
-            let used = index.segments.iter().filter(|segment| segment.live_entries > 0);
+            let used = index.segments().iter().filter(|segment| segment.live_entries > 0);
             used.map(|segment| (segment.number, segment.file.clone(), segment.runs.clone())).collect()
         };
         let mut bytes = Vec::new();
@@ -358,9 +359,9 @@ impl<D: Disk> Log<D> {
         Statistics {
             live_entries: index.live_entries,
             live_bytes: index.live_bytes,
-            log_bytes: index.segments.iter().map(|segment| u64::from(segment.end())).sum(),
-            file_bytes: index.segments.iter().map(|segment| u64::from(segment.bytes)).sum::<u64>() + spare_bytes,
-            segments: index.segments.len() as u64,
+            log_bytes: index.log_bytes,
+            file_bytes: index.file_bytes + spare_bytes,
+            segments: index.segments().len() as u64,
             spares: self.spares.len() as u64,
             index_bytes: index.memory_bytes() as u64,
             ..self.totals
@@ -447,9 +448,7 @@ impl<D: Disk> Log<D> {
             self.sync()?;
         }
         let mut index = self.shared.write();
-        if let Some(segment) = index.segment_mut(number) {
-            segment.add_frame(begin, end);
-        }
+        index.add_frame(number, begin, end);
         index.apply(&self.shared.hashing, number, &self.changes);
         Ok(())
     }
@@ -478,7 +477,7 @@ impl<D: Disk> Log<D> {
                 let file = Arc::new(file);
                 let begin = SEGMENT_HEADER as u32;
                 let segment = Segment::new(number, file.clone(), bytes, self.next_sequence);
-                self.shared.write().segments.push_back(segment);
+                self.shared.write().push_segment(segment);
                 self.head = Some(Head { file, number, end: begin, bytes });
                 Ok(())
             }
@@ -496,7 +495,7 @@ impl<D: Disk> Log<D> {
     fn begin_segment(&self, name: &str, file: &D::File, bytes: u32) -> io::Result<u32> {
         let index = self.shared.read();
         let (previous, previous_end, previous_first) =
-            index.segments.back().map_or((0, 0, 0), |last| (last.number, last.end(), last.first_sequence));
+            index.segments().back().map_or((0, 0, 0), |last| (last.number, last.end(), last.first_sequence));
         let number = previous.checked_add(1).ok_or_else(|| io::Error::other("the numbers of segments are used up"))?;
         let header = SegmentHeader {
             bytes,
@@ -506,7 +505,7 @@ impl<D: Disk> Log<D> {
             previous: u64::from(previous),
             previous_end,
             previous_first,
-            oldest: index.segments.front().map_or(number, |oldest| oldest.number).into(),
+            oldest: index.segments().front().map_or(number, |oldest| oldest.number).into(),
             live_entries: index.live_entries,
         };
         drop(index);
@@ -557,6 +556,3 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         || matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
-
-#[cfg(test)]
-mod tests;

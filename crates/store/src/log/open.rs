@@ -139,7 +139,7 @@ impl<D: Disk> Log<D> {
         index.reserve(&hashing, hint.min(file_bytes / 16) as usize);
         for file in &files {
             let bytes = file.bytes.min(SEGMENT_BYTES_MAX) as u32;
-            index.segments.push_back(Segment::new(file.number, file.file.clone(), bytes, 0));
+            index.push_segment(Segment::new(file.number, file.file.clone(), bytes, 0));
         }
         let scanned = read(&files, mark, &hashing, &mut index);
 
@@ -165,7 +165,7 @@ impl<D: Disk> Log<D> {
         report.segments = files.len() as u64;
         report.live_entries = index.live_entries;
         report.live_bytes = index.live_bytes;
-        report.log_bytes = index.segments.iter().map(|segment| u64::from(segment.end())).sum();
+        report.log_bytes = index.log_bytes;
         let log = Log {
             disk,
             options,
@@ -376,9 +376,13 @@ fn read<F: DiskFile>(
     });
     // A panic there is ours here.
     let scanned = scanned.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    for (segment, scan) in index.segments.iter_mut().zip(&scanned) {
-        segment.runs.clone_from(&scan.runs);
-        segment.first_sequence = scan.first_sequence;
+    for (file, scan) in files.iter().zip(&scanned) {
+        if let Some(segment) = index.segment_mut(file.number) {
+            segment.first_sequence = scan.first_sequence;
+        }
+        for (begin, end) in &scan.runs {
+            index.add_frame(file.number, *begin, *end);
+        }
     }
     scanned
 }
