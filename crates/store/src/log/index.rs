@@ -14,6 +14,10 @@ use super::format::SEGMENT_HEADER;
 /// Tables the entries are spread over. Each grows by itself: one table of millions of entries would keep everybody waiting
 /// while it is copied to twice its size.
 const TABLES: usize = 256;
+/// Which table parts of the hash choose. The last table has nearly twice as many as the first and the others lie between,
+/// so that tables double one after the other and not all at once, and memory grows as evenly as entries do.
+static TABLE_OF: [u8; PARTS] = table_of_parts();
+const PARTS: usize = 4096;
 /// Keys up to this length are in the index as they are.
 const EXACT_BYTES: usize = 14;
 /// Stands where the length of an exact key would.
@@ -204,10 +208,9 @@ impl<F> Index<F> {
 
     /// Makes room for so many entries.
     pub fn reserve(&mut self, hashing: &Hashing, entries: usize) {
-        // A little more than the even share, since no share is quite even.
-        let share = entries / TABLES + entries / TABLES / 16;
-        for table in &mut self.tables {
-            table.reserve(share, |slot| hashing.hash(&slot.key));
+        for (number, table) in self.tables.iter_mut().enumerate() {
+            let parts = TABLE_OF.iter().filter(|table| usize::from(**table) == number).count();
+            table.reserve((entries as u128 * parts as u128 / PARTS as u128) as usize, |slot| hashing.hash(&slot.key));
         }
     }
 
@@ -299,7 +302,25 @@ impl<F> Index<F> {
 /// The tables themselves use the lowest and the highest bits.
 #[inline]
 fn table_of(hash: u64) -> usize {
-    (hash >> 40) as usize % TABLES
+    usize::from(TABLE_OF[(hash >> 40) as usize % PARTS])
+}
+
+const fn table_of_parts() -> [u8; PARTS] {
+    // The 256th root of 2: each table has so many times the share of the one before.
+    const GROWTH: f64 = 1.002_711_275_050_202_5;
+    let mut parts = [0; PARTS];
+    let mut part = 0;
+    let mut table = 0;
+    let mut end = GROWTH - 1.0;
+    while part < PARTS {
+        while table < TABLES - 1 && part as f64 / PARTS as f64 >= end {
+            table += 1;
+            end = (end + 1.0) * GROWTH - 1.0;
+        }
+        parts[part] = table as u8;
+        part += 1;
+    }
+    parts
 }
 
 #[cfg(test)]
@@ -327,6 +348,13 @@ mod tests {
             assert_eq!(keys.iter().position(|other| other == key), Some(position));
         }
         assert_eq!(hashing.key(0, &[1; 15]), hashing.key(0, &[1; 15]));
+    }
+
+    #[test]
+    fn every_table_has_its_share() {
+        let share = |number: u8| TABLE_OF.iter().filter(|table| **table == number).count();
+        assert!((0..=255).all(|number| (11..=23).contains(&share(number))));
+        assert!(share(255) > share(0) * 3 / 2);
     }
 
     #[test]

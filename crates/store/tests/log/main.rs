@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test has nobody to tell of errors")]
 
+mod allocations;
 mod crash;
 mod damage;
 mod errors;
