@@ -51,6 +51,8 @@ pub struct OpenReport {
 }
 
 /// A part of the log that cannot be read. The file as it was found is kept beside it, under its name with `.damaged`.
+///
+/// Damaged frames are found, and reported, at each opening until cleaning has come past them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// The name of the segment.
@@ -477,7 +479,7 @@ impl Scan {
         // Where the header is damaged, any later sequence may be the first.
         let mut least = self.last_sequence.saturating_add(1).max(expected.first.unwrap_or(0));
         let mut is_exact = expected.first.is_some();
-        self.first_sequence = expected.first.unwrap_or(least);
+        self.first_sequence = least;
         let mark = expected.mark.to_le_bytes();
         let marks = memmem::Finder::new(&mark);
         // Where the last frame is that says that everything before it had been synced; looked for once.
