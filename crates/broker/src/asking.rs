@@ -14,6 +14,8 @@
 //!
 //! A Will has no publisher that could be refused: it goes to all who have room for it.
 
+use std::sync::Arc;
+
 use pantala_proto::{QoS, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::Store;
@@ -22,10 +24,11 @@ use crate::access::Permit;
 use crate::core::Core;
 use crate::mailbox::Frame;
 use crate::message::{Incoming, Room};
+use crate::persist::Origin;
 use crate::route::Routed;
 use crate::session::{Grant, SessionKey};
-use crate::shared::{GroupId, Member};
-use crate::{ConnectionKey, End, WorkerId};
+use crate::shared::Member;
+use crate::{ConnectionKey, End, WorkerId, owner};
 
 /// Members of one Shared Subscription that are asked about one message. Nobody else is asked then: it is refused.
 const MEMBERS_ASKED_MAX: u32 = 256;
@@ -41,9 +44,9 @@ pub(crate) struct Question {
 }
 
 /// A member of a Shared Subscription that has room.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Chosen {
-    group: GroupId,
+    group: Arc<str>,
     member: Member,
     grant: Grant,
 }
@@ -94,6 +97,7 @@ impl<S: Store> Core<S> {
         key: ConnectionKey,
         publisher: SessionKey,
         incoming: &Incoming<'_>,
+        origin: Origin,
         permit: Permit,
     ) -> Result<Routed, Unrouted> {
         let verdict = match self.verdict.take() {
@@ -107,12 +111,10 @@ impl<S: Store> Core<S> {
         let incoming = Incoming { room: Room::Promised, ..*incoming };
         let mut to_members = Routed::default();
         for Chosen { group, member, grant } in members {
-            let position = self.deliver_to(now, member, grant, group, &incoming);
-            to_members.position = to_members.position.max(position);
+            self.deliver_to(now, member, grant, &group, &incoming);
             to_members.receivers += 1;
         }
-        let mut routed = self.route(now, Some(publisher), &incoming, permit);
-        routed.position = routed.position.max(to_members.position);
+        let mut routed = self.route(now, Some(publisher), &incoming, origin, permit);
         routed.receivers += to_members.receivers;
         Ok(routed)
     }
@@ -167,7 +169,7 @@ impl<S: Store> Core<S> {
     fn ask_group(&mut self, now: Instant, question: Question, number: u32, tries: u32) -> Option<Reply> {
         for left in (0..tries.min(self.groups.members(number))).rev() {
             let Some((member, grant)) = self.groups.choose(number) else { break };
-            let chosen = Chosen { group: GroupId { home: self.worker, number }, member, grant };
+            let chosen = Chosen { group: self.groups.filter(number)?, member, grant };
             if grant.qos != QoS::AtMostOnce && member.worker != self.worker {
                 let frame = Frame::AskMember { question, chosen, tries: left };
                 self.outboxes[usize::from(member.worker.0)].control(frame);
@@ -202,13 +204,17 @@ impl<S: Store> Core<S> {
         if self.has_room(now, chosen.member, question.bytes as usize) {
             return self.reply(question, Reply::Member(chosen));
         }
-        let GroupId { home, number } = chosen.group;
-        self.outboxes[usize::from(home.0)].control(Frame::AskGroup { question, number, tries });
+        let (group, home) = (Arc::clone(&chosen.group), owner(&chosen.group, self.workers));
+        self.outboxes[usize::from(home.0)].control(Frame::AskGroup { question, group, tries });
     }
 
     /// The member that a group at home here chose last has no room.
-    pub(crate) fn group_asked(&mut self, now: Instant, question: Question, number: u32, tries: u32) {
-        if let Some(reply) = self.ask_group(now, question, number, tries) {
+    pub(crate) fn group_asked(&mut self, now: Instant, question: Question, group: &str, tries: u32) {
+        let reply = match self.groups.find(group) {
+            Some(number) => self.ask_group(now, question, number, tries),
+            None => Some(Reply::Nobody),
+        };
+        if let Some(reply) = reply {
             self.reply(question, reply);
         }
     }

@@ -37,6 +37,8 @@ pub enum Cause {
     TopicFilter,
     /// Somebody who is to get the message has a full queue.
     QueueFull,
+    /// What would have to be kept cannot be: the disk is full, or has failed.
+    Store,
     /// A Topic Alias without Topic Name that was not set before.
     TopicAliasUnknown,
     /// A client's PUBLISH has a Subscription Identifier (v5 MQTT-3.3.4-6).
@@ -80,6 +82,7 @@ impl fmt::Display for Cause {
             Self::TopicName => "not authorized for this Topic Name",
             Self::TopicFilter => "not authorized for this Topic Filter",
             Self::QueueFull => "the queue of a receiver is full",
+            Self::Store => "the disk is full or has failed, and this would have to be kept",
             Self::TopicAliasUnknown => "this Topic Alias has not been set",
             Self::SubscriptionIdentifier => "Subscription Identifier in a PUBLISH from a client",
             Self::Acknowledgement => "an acknowledgement that does not fit the QoS of the message",

@@ -288,6 +288,7 @@ impl<S: Store> Core<S> {
     // ---- letting in -------------------------------------------------------------------------------------------
 
     fn accept(&mut self, now: Instant, key: ConnectionKey, connect: &Connect<'_>, proof: Option<Proof>) -> Flow {
+        let appended = self.store.appended();
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
 
@@ -310,19 +311,39 @@ impl<S: Store> Core<S> {
             (false, false) => NEVER,
         };
         let expiry_interval = cap_expiry(&self.settings, wanted_expiry);
-        let recorded = expiry_interval > 0 || found.is_some_and(|old| self.sessions[old as usize].recorded);
-        if recorded {
+        // Whether the store knows of a Session is decided when it begins: one that was to end with its connection has ended.
+        let number = match found {
+            Some(old) => self.sessions[old as usize].number,
+            None if expiry_interval > 0 => self.store.next_session(),
+            None => None,
+        };
+        if let Some(number) = number {
             // Before anything is changed: should the store panic, no Session is left pointing at this connection.
-            self.store.append(Record::Session { client_id, expiry_interval });
+            let session = pantala_store::Session { number, client_id, expiry_interval, detached_at: None };
+            self.store.append(&Record::Session(session));
         }
         let session_key = found.unwrap_or_else(|| self.begin_session(client_id));
         let session = &mut self.sessions[session_key as usize];
-        session.recorded = recorded;
+        session.number = number;
         session.connection = Some(key);
         session.expiry_interval = expiry_interval;
         session.expires_at = None;
         // v5 MQTT-3.1.3-9: a client that is back in time has no Will published.
+        let old_will = session.will.take();
         session.will = connect.will.as_ref().map(|will| Box::new(keep_will(will)));
+        if let Some(session_number) = number {
+            match &session.will {
+                Some(will) => {
+                    let will = will.to_store();
+                    self.store.append(&Record::Will { session: session_number, will });
+                }
+                None if old_will.is_some() => {
+                    self.store.append(&Record::WillEnded { session: session_number });
+                }
+                None => {}
+            }
+        }
+        let session = &mut self.sessions[session_key as usize];
         if let Some(timer) = session.timer.take() {
             self.timers.cancel(timer);
         }
@@ -386,6 +407,10 @@ impl<S: Store> Core<S> {
         }
         let bytes_max = self.connections[key as usize].packet_bytes_max;
         self.send(key, |out| packet.encode_within(connect.version, bytes_max, out));
+        if number.is_some() || self.store.appended() > appended {
+            // The Session that CONNACK speaks of, or the end of the old one, has to be what would come back.
+            self.gate(key);
+        }
         self.events.push_back(Event::Connected {
             connection: key,
             client_id: client_id.into(),
@@ -437,6 +462,7 @@ fn keep_will(will: &pantala_proto::Will<'_>) -> Will {
         qos: will.qos,
         retain: will.retain,
         expires_at: None,
+        id: None,
         room: Room::Unasked,
     });
     Will {

@@ -40,8 +40,10 @@ pub(crate) struct Connection {
     pub(crate) listener: ListenerId,
     pub(crate) phase: Phase,
     pub(crate) version: ProtocolVersion,
-    /// It is in the list of connections with output.
+    /// It is in the list of connections with output, or `gated`.
     pub(crate) dirty: bool,
+    /// Its output waits for the store.
+    pub(crate) gated: bool,
     /// Reason Strings and User Properties are welcome (v5 MQTT-3.1.2-29).
     pub(crate) problem_information: bool,
     /// The client's Session, while `phase` is `Connected`.
@@ -138,6 +140,7 @@ impl Connection {
             phase: Phase::AwaitConnect,
             version: ProtocolVersion::V311,
             dirty: false,
+            gated: false,
             problem_information: true,
             session: None,
             input: Vec::new(),

@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use pantala_proto::{Disconnect, Packet, PacketType, PlainPublish, Publish, ReasonCode, frame};
 use pantala_router::{FilterTree, RetainedIndex};
 use pantala_session::Instant;
-use pantala_store::{Position, Record, Store};
+use pantala_store::{MessageId, Position, Record, Store};
 use slab::Slab;
 
 use crate::asking::Verdict;
@@ -19,6 +19,7 @@ use crate::authentication::Method;
 use crate::connection::{Answer, Connection, Phase};
 use crate::mailbox::{Batch, Outbox, Phase as BatchPhase};
 use crate::output::BufferPool;
+use crate::persist::Naming;
 use crate::replay::{Query, Retained};
 use crate::route::Match;
 use crate::session::{Grant, Session, SessionKey};
@@ -129,6 +130,8 @@ pub(crate) enum Then {
 #[derive(Debug, Default)]
 pub(crate) struct Interest {
     pub(crate) count: u32,
+    /// How many of them are those of Sessions that outlive the process.
+    pub(crate) kept: u32,
     /// The announcement that the others have not all confirmed.
     pub(crate) announcement: Option<u32>,
 }
@@ -177,6 +180,16 @@ pub struct Core<S> {
     pub(crate) next_token: u32,
     /// Connections with answers that wait for the store, by the position they wait for.
     pub(crate) waiting_for_store: VecDeque<(Position, ConnectionKey, u32)>,
+    /// The same for connections whose whole output waits.
+    pub(crate) waiting_gates: VecDeque<(Position, ConnectionKey, u32)>,
+    /// The same for Sessions with a message that must not go out before.
+    pub(crate) waiting_sessions: VecDeque<(Position, SessionKey, u32)>,
+    /// What the message that is being routed needs of the store.
+    pub(crate) naming: Naming,
+    /// The message of another worker that the store waits for us to name the receivers of, while it is being routed.
+    pub(crate) naming_for: Option<MessageId>,
+    /// Bytes of queued messages that are in memory.
+    pub(crate) queued_memory: u64,
     pub(crate) queries: HashMap<u32, Query>,
     /// For each worker, how many Retained Messages its clients have written, as far as is known here: see `replay.rs`.
     pub(crate) writes_seen: Box<[u64]>,
@@ -194,6 +207,8 @@ pub struct Core<S> {
     pub(crate) retained_sweep: Option<pantala_router::Cursor>,
     /// Retained Messages here that expire some day: without any nothing has to be looked through.
     pub(crate) retained_expiring: usize,
+    /// Those that were not kept, of which the store has to learn.
+    pub(crate) retained_ended: Vec<(Box<str>, MessageId)>,
     pub(crate) outboxes: Vec<Outbox>,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) events: VecDeque<Event>,
@@ -204,6 +219,8 @@ pub struct Core<S> {
     pub(crate) group_matches: Vec<u32>,
     /// Other workers that the message just matched is for, as bits.
     pub(crate) remote_matches: u64,
+    /// Those of them with Sessions that outlive the process.
+    pub(crate) remote_keeps: u64,
     /// Subscription Identifiers beyond the first, with the index of their match.
     pub(crate) merged_identifiers: Vec<(u32, NonZeroU32)>,
     pub(crate) match_epoch: u32,
@@ -240,6 +257,11 @@ impl<S: Store> Core<S> {
             pending: HashMap::new(),
             next_token: 0,
             waiting_for_store: VecDeque::new(),
+            waiting_gates: VecDeque::new(),
+            waiting_sessions: VecDeque::new(),
+            naming: Naming::default(),
+            naming_for: None,
+            queued_memory: 0,
             queries: HashMap::new(),
             writes_seen: vec![0; usize::from(workers)].into(),
             replaying: VecDeque::new(),
@@ -250,6 +272,7 @@ impl<S: Store> Core<S> {
             timers: Timers::new(),
             retained_sweep: None,
             retained_expiring: 0,
+            retained_ended: Vec::new(),
             outboxes: (0..workers).map(|_| Outbox::new(options.worker)).collect(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -259,6 +282,7 @@ impl<S: Store> Core<S> {
             matches: Vec::new(),
             group_matches: Vec::new(),
             remote_matches: 0,
+            remote_keeps: 0,
             merged_identifiers: Vec::new(),
             match_epoch: 0,
             encoded: Vec::new(),
@@ -395,9 +419,10 @@ impl<S: Store> Core<S> {
         self.end(now, key, End::Panic, Some(ReasonCode::UnspecifiedError));
     }
 
-    /// The store has made more records safe: answers that waited for them go out.
-    pub fn store_completed(&mut self) {
+    /// The store has made more records safe: what waited for them goes out.
+    pub fn store_completed(&mut self, now: Instant) {
         let durable = self.store.durable();
+        self.open_gates(now, durable);
         while let Some(&(position, key, generation)) = self.waiting_for_store.front() {
             if position > durable {
                 break;
@@ -413,6 +438,7 @@ impl<S: Store> Core<S> {
     /// with the next.
     pub fn receive_batch(&mut self, now: Instant, batch: &mut Batch) {
         let from = batch.from;
+        self.name_nobody();
         while let Some(frame) = batch.frames.pop_front() {
             self.receive_frame(now, from, &batch.bytes, frame);
         }
@@ -461,13 +487,15 @@ impl<S: Store> Core<S> {
     /// What to write next to a connection; returns how many of the slices are filled.
     #[inline]
     pub fn slices<'a>(&'a self, key: ConnectionKey, slices: &mut [IoSlice<'a>]) -> usize {
-        self.connections.get(key as usize).map_or(0, |connection| connection.output.slices(slices))
+        let connection = self.connections.get(key as usize).filter(|connection| !connection.gated);
+        connection.map_or(0, |connection| connection.output.slices(slices))
     }
 
     /// What to write next to a connection, if it is in one piece; empty if nothing waits. None: see [`Core::slices`].
     #[inline]
     pub fn contiguous_output(&self, key: ConnectionKey) -> Option<&[u8]> {
-        self.connections.get(key as usize).map_or(Some(&[]), |connection| connection.output.contiguous())
+        let connection = self.connections.get(key as usize).filter(|connection| !connection.gated);
+        connection.map_or(Some(&[]), |connection| connection.output.contiguous())
     }
 
     /// Bytes that wait to be written to a connection.
@@ -559,6 +587,17 @@ impl<S: Store> Core<S> {
     /// Sessions, their clients connected or not.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// Hands over to the store what has been appended: at the end of each turn, and before anything is written.
+    #[inline]
+    pub fn submit(&mut self) {
+        self.store.submit();
+    }
+
+    /// The store.
+    pub fn store(&self) -> &S {
+        &self.store
     }
 
     /// Access to the store, for those who drive it.
@@ -704,18 +743,17 @@ impl<S: Store> Core<S> {
                 if session.expiry_interval == 0 && seconds > 0 {
                     return self.break_off(now, key, R::ProtocolError, Cause::SessionExpiry);
                 }
+                // Recorded with the end of the connection, which follows.
                 session.expiry_interval = cap_expiry(&self.settings, seconds);
-                if session.recorded {
-                    let (client_id, expiry_interval) = (&*session.client_id, session.expiry_interval);
-                    self.store.append(Record::Session { client_id, expiry_interval });
-                }
             }
             if server_only || disconnect.server_reference.is_some() {
                 return self.break_off(now, key, R::ProtocolError, Cause::ServerOnly);
             }
             if disconnect.reason_code == R::Success {
                 // v5 MQTT-3.14.4-3, v3.1.1 MQTT-3.14.4-3.
-                session.will = None;
+                if let (Some(_), Some(session)) = (session.will.take(), session.number) {
+                    self.store.append(&Record::WillEnded { session });
+                }
             }
         }
         self.end(now, key, End::Client(disconnect.reason_code), None)

@@ -55,6 +55,8 @@ counters! {
     dropped_queue_full_oldest,
     /// Messages refused to their publisher: a queue was full.
     dropped_queue_full_refused,
+    /// Messages refused to their publisher: they would have to be kept, and the disk is full or has failed.
+    dropped_store_refused,
     /// QoS 0 messages dropped: the connection did not take its bytes in time.
     dropped_outgoing_full,
     /// Messages dropped: expired before they were delivered.
@@ -73,6 +75,8 @@ counters! {
     dropped_not_authorized,
     /// Retained Messages not stored: there were too many.
     dropped_retained_full,
+    /// Messages that the store could not read; they are tried again on the client's next connection.
+    store_read_errors,
     /// Acknowledgements for unknown Packet Identifiers.
     acknowledgements_unknown,
     /// Will Messages published.

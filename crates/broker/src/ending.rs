@@ -10,6 +10,8 @@ use pantala_store::{Record, Store};
 
 use crate::connection::{Connection, Phase};
 use crate::core::{Action, Core, Flow, Timer};
+use crate::message::Body;
+use crate::persist::Origin;
 use crate::session::{Session, SessionKey, Subscription};
 use crate::{Cause, ConnectionKey, End, Event};
 
@@ -118,6 +120,9 @@ impl<S: Store> Core<S> {
             }
         }
         if shutting_down {
+            if session.is_persistent() {
+                self.record_session(key, Some(now.0));
+            }
             return;
         }
         session.expires_at = match session.expiry_interval {
@@ -134,6 +139,7 @@ impl<S: Store> Core<S> {
         if !self.sessions[key as usize].is_persistent() {
             return self.end_session(now, key);
         }
+        self.record_session(key, Some(now.0));
         self.announce_presence(key, false);
         self.arm_session(key);
     }
@@ -170,16 +176,23 @@ impl<S: Store> Core<S> {
 
     /// Publishes the Will of a Session, which forgets it (v5 MQTT-3.1.2-10).
     pub(crate) fn publish_will(&mut self, now: Instant, key: SessionKey) {
-        let Some(will) = self.sessions[key as usize].will.take() else { return };
+        let session = &mut self.sessions[key as usize];
+        let Some(will) = session.will.take() else { return };
+        let number = session.number;
         let mut incoming = will.message.incoming();
         incoming.expires_at = will.message_expiry_interval.map(|seconds| now.after_seconds(seconds));
         match crate::access::publish(incoming.topic_name) {
             Ok(permit) => {
                 self.counters.wills_published += 1;
+                self.begin_routing(&mut incoming);
                 // No Local keeps it from its own client as it does any message of the client's.
-                self.route(now, Some(key), &incoming, permit);
+                let origin = Origin { opens: None, will_of: number.filter(|_| incoming.id.is_some()) };
+                self.route(now, Some(key), &incoming, origin, permit);
             }
             Err(crate::access::Denied) => self.counters.dropped_not_authorized += 1,
+        }
+        if let (Some(session), None) = (number, incoming.id) {
+            self.store.append(&Record::WillEnded { session });
         }
     }
 
@@ -202,21 +215,44 @@ impl<S: Store> Core<S> {
             entry.remove();
         }
         self.totals.sessions.fetch_sub(1, Ordering::Relaxed);
-        if session.recorded {
-            self.store.append(Record::SessionEnded { client_id: &session.client_id });
-        }
+        let number = session.number;
+        // What is handed on is not owed to this Session any more before it ends.
         self.hand_on(now, session);
+        if let Some(session) = number {
+            self.store.append(&Record::SessionEnded { session });
+        }
     }
 
     /// What an ended Session held: messages of Shared Subscriptions go to another member (v5 section 4.8.2), but for QoS 2
     /// ones whose delivery has begun (v5 MQTT-4.8.2-5).
     pub(crate) fn hand_on(&mut self, now: Instant, session: Session) {
-        let Some(outbound) = session.outbound else { return };
-        for (stage, _, queued) in outbound.into_undelivered() {
-            let begun = stage.is_some_and(|stage| stage != pantala_session::Stage::AwaitPubAck);
-            match queued.group {
-                Some(group) if !begun => drop(self.dispatch(now, group, &queued.message.incoming())),
-                _ => self.counters.dropped_session_ended += 1,
+        let Session { number, inbound, outbound, .. } = session;
+        if let Some(session) = number {
+            for packet_id in inbound.iter() {
+                self.store.append(&Record::ExactlyOnceReleased { session, packet_id: packet_id.number() });
+            }
+        }
+        let Some(outbound) = outbound else { return };
+        for (exchange, queued) in outbound.into_rest() {
+            let begun = exchange.is_some_and(|(_, stage)| stage != pantala_session::Stage::AwaitPubAck);
+            let packet_id = exchange.map(|(packet_id, _)| packet_id);
+            let Some(queued) = queued else {
+                self.record_settled(number, None, packet_id);
+                continue;
+            };
+            if exchange.is_none() && matches!(queued.body, Body::Here(_)) {
+                self.queued_memory = self.queued_memory.saturating_sub(queued.bytes() as u64);
+            }
+            let handed_on = queued.group.clone().filter(|_| !begun);
+            match handed_on.and_then(|group| Some((group, self.body(&queued)?))) {
+                Some((group, message)) => {
+                    self.record_settled(number, None, packet_id);
+                    self.dispatch(now, &group, &message.incoming(), number.filter(|_| queued.id().is_some()));
+                }
+                None => {
+                    self.record_settled(number, queued.id(), packet_id);
+                    self.counters.dropped_session_ended += 1;
+                }
             }
         }
     }

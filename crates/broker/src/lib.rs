@@ -13,7 +13,7 @@
 //!
 //! let settings = Settings { listeners: vec![ListenerSettings::default()], ..Settings::default() };
 //! let options = CoreOptions::alone(Arc::new(settings), Box::new(|bytes| bytes.fill(7)));
-//! let mut core = Core::new(options, MemoryStore::default());
+//! let mut core = Core::new(options, MemoryStore);
 //! let now = Instant(0);
 //! let client = core.open(now, 0);
 //! core.receive(now, client, &[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 1, b'a']);
@@ -26,7 +26,8 @@
 //! the way from a message to its receivers, `subscribe.rs`, `replay.rs` for Retained Messages, `shared.rs` for Shared
 //! Subscriptions, `answer.rs` for acknowledgements that wait, `asking.rs` for `queue_full = refuse`, `ending.rs` for the ends of connections and Sessions,
 //! `cause.rs` for what is behind a Reason Code,
-//! `mailbox.rs` and `workers.rs` for what workers tell each other, `access.rs` for permission.
+//! `mailbox.rs` and `workers.rs` for what workers tell each other, `persist.rs` for what the store is told and `restore.rs` for
+//! what it told at the start, `access.rs` for permission.
 
 mod access;
 mod answer;
@@ -42,8 +43,10 @@ mod event;
 mod mailbox;
 mod message;
 mod output;
+mod persist;
 mod publish;
 mod replay;
+mod restore;
 mod route;
 mod session;
 mod settings;
@@ -57,6 +60,7 @@ pub use cause::Cause;
 pub use counters::Counters;
 pub use event::{End, Event, Stranger};
 pub use mailbox::{Batch, Phase as BatchPhase};
+pub use restore::{Share, shares};
 pub use settings::{ListenerSettings, QueueFull, Redirect, ScramUser, Settings};
 
 /// Index of a listener in [`Settings::listeners`].

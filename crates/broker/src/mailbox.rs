@@ -2,15 +2,17 @@
 //! of its messages.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use pantala_proto::{ForwardProperties, QoS};
 use pantala_router::Cursor;
 use pantala_session::Instant;
+use pantala_store::{MessageId, SessionNumber};
 
 use crate::asking::{Chosen, Question, Reply};
 use crate::message::{Incoming, Room};
 use crate::session::Grant;
-use crate::shared::{GroupId, Member};
+use crate::shared::Member;
 use crate::{ConnectionKey, WorkerId};
 
 /// The order in which a worker hands its batches over at the end of a turn: those of one phase to all workers, then
@@ -53,21 +55,23 @@ pub(crate) struct Packed {
     retain: bool,
     expires_at: Option<Instant>,
     room: Room,
+    id: Option<MessageId>,
 }
 
 /// `written` is how many Retained Messages the sender's clients had written until then: see `replay.rs`.
 #[derive(Debug)]
 pub(crate) enum Frame {
-    /// Deliver to the receiver's own Sessions and groups.
-    Route { message: Packed, written: u64 },
+    /// Deliver to the receiver's own Sessions and groups. With `name_receivers` the store waits for the receiver to name
+    /// those that the message is owed to.
+    Route { message: Packed, written: u64, name_receivers: bool },
     /// Keep as Retained Message.
     Retain { message: Packed, written: u64 },
-    /// Deliver to the member that a group's home has chosen.
-    Deliver { member: Member, grant: Grant, group: GroupId, message: Packed },
-    /// The member chosen is gone: choose another.
-    Redispatch { group: GroupId, message: Packed },
-    /// The sender wants, or no longer wants, messages that match the filter.
-    Interest { filter: Box<str>, wanted: bool, token: Option<u32> },
+    /// Deliver to the member that a group's home has chosen. The home has named it to the store, if there is a need to.
+    Deliver { member: Member, grant: Grant, group: Arc<str>, message: Packed },
+    /// The member chosen is gone, `from` for the store: choose another.
+    Redispatch { group: Arc<str>, message: Packed, from: Option<SessionNumber> },
+    /// The sender wants, or no longer wants, messages that match the filter; if `kept`, some of them outlive the process.
+    Interest { filter: Box<str>, wanted: bool, kept: bool, token: Option<u32> },
     /// A Session joins a group that is at home with the receiver, or has other options now.
     Join { whole_filter: Box<str>, member: Member, grant: Grant, connected: bool, token: u32 },
     /// A Session leaves a group.
@@ -90,7 +94,7 @@ pub(crate) enum Frame {
     /// Has this member, or else another one of up to `tries`?
     AskMember { question: Question, chosen: Chosen, tries: u32 },
     /// The member that was asked has not; has one of up to `tries` others of the group?
-    AskGroup { question: Question, number: u32, tries: u32 },
+    AskGroup { question: Question, group: Arc<str>, tries: u32 },
     /// The answer to [`Frame::Ask`], or what a group has come to.
     Reply { connection: ConnectionKey, token: u32, reply: Reply },
 }
@@ -127,6 +131,7 @@ impl Batch {
             retain: message.retain,
             expires_at: message.expires_at,
             room: message.room,
+            id: message.id,
         }
     }
 
@@ -143,6 +148,7 @@ impl Batch {
             retain: packed.retain,
             expires_at: packed.expires_at,
             room: packed.room,
+            id: packed.id,
         }
     }
 }

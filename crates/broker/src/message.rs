@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use pantala_proto::{ForwardProperties, QoS};
 use pantala_session::Instant;
+use pantala_store::{MessageId, Position, StoredMessage};
 
-use crate::shared::GroupId;
 
 /// A message on its way through the router, wherever its bytes stand: a read buffer, a mailbox, a Will.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +18,8 @@ pub(crate) struct Incoming<'a> {
     pub(crate) retain: bool,
     /// When its Message Expiry Interval is over.
     pub(crate) expires_at: Option<Instant>,
+    /// The store's name for it, if it may have to be kept.
+    pub(crate) id: Option<MessageId>,
     pub(crate) room: Room,
 }
 
@@ -30,7 +32,7 @@ pub(crate) enum Room {
     Promised,
 }
 
-impl Incoming<'_> {
+impl<'a> Incoming<'a> {
     /// What it is charged with in queues: topic, properties and payload.
     pub(crate) fn bytes(&self) -> usize {
         self.topic_name.len() + self.properties.len() + self.payload.len()
@@ -46,6 +48,43 @@ impl Incoming<'_> {
     pub(crate) fn is_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
+
+    /// As the store has it.
+    pub(crate) fn to_store(self) -> pantala_store::Message<'a> {
+        pantala_store::Message {
+            topic_name: self.topic_name,
+            properties: self.properties.pieces(),
+            message_expiry_at: self.properties.message_expiry_at().map(|at| at as u32),
+            payload: self.payload,
+            qos: self.qos as u8,
+            retain: self.retain,
+            expires_at: self.expires_at.map(|at| at.0),
+        }
+    }
+
+    /// As the store had it.
+    pub(crate) fn from_store(message: pantala_store::Message<'a>, id: Option<MessageId>) -> Self {
+        let [properties, _] = message.properties;
+        Self {
+            topic_name: message.topic_name,
+            properties: ForwardProperties::from_parts(properties, message.message_expiry_at.map(|at| at as usize)),
+            payload: message.payload,
+            qos: qos_from(message.qos),
+            retain: message.retain,
+            expires_at: message.expires_at.map(Instant),
+            id,
+            room: Room::Unasked,
+        }
+    }
+}
+
+/// The QoS with this number; what is none counts as the highest.
+pub(crate) fn qos_from(number: u8) -> QoS {
+    match number {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
+    }
 }
 
 /// A message that is kept. Stored once, however many Sessions wait for it.
@@ -59,6 +98,7 @@ pub(crate) struct Message {
     qos: QoS,
     retain: bool,
     expires_at: Option<Instant>,
+    id: Option<MessageId>,
 }
 
 impl Message {
@@ -77,7 +117,18 @@ impl Message {
             qos: incoming.qos,
             retain: incoming.retain,
             expires_at: incoming.expires_at,
+            id: incoming.id,
         })
+    }
+
+    /// One that the store has kept.
+    pub(crate) fn from_stored(stored: &StoredMessage) -> Arc<Self> {
+        Self::new(&Incoming::from_store(stored.message(), stored.id))
+    }
+
+    /// The store's name for it.
+    pub(crate) fn id(&self) -> Option<MessageId> {
+        self.id
     }
 
     pub(crate) fn incoming(&self) -> Incoming<'_> {
@@ -91,6 +142,7 @@ impl Message {
             retain: self.retain,
             expires_at: self.expires_at,
             room: Room::Unasked,
+            id: self.id,
         }
     }
 
@@ -107,12 +159,59 @@ impl Message {
 /// A message that waits for, or is on its way to, one Session.
 #[derive(Debug, Clone)]
 pub(crate) struct Queued {
-    pub(crate) message: Arc<Message>,
+    pub(crate) body: Body,
     /// RETAIN of the PUBLISH.
     pub(crate) retain: bool,
     pub(crate) identifiers: Identifiers,
-    /// The Shared Subscription it came by, which gets it back should the Session end.
-    pub(crate) group: Option<GroupId>,
+    /// The whole filter of the Shared Subscription it came by, which gets it back should the Session end.
+    pub(crate) group: Option<Arc<str>>,
+    /// It must not go out before the store has reached this.
+    pub(crate) ready_at: Position,
+}
+
+/// Where a queued message is.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    /// In memory.
+    Here(Arc<Message>),
+    /// In the store only.
+    Stored(Stored),
+}
+
+/// What has to be known of a message that is in the store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stored {
+    pub(crate) id: MessageId,
+    pub(crate) bytes: u32,
+    pub(crate) expires_at: Option<Instant>,
+}
+
+impl Queued {
+    /// What it is charged with.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.body {
+            Body::Here(message) => message.bytes(),
+            Body::Stored(stored) => stored.bytes as usize,
+        }
+    }
+
+    pub(crate) fn expires_at(&self) -> Option<Instant> {
+        match &self.body {
+            Body::Here(message) => message.expires_at,
+            Body::Stored(stored) => stored.expires_at,
+        }
+    }
+
+    pub(crate) fn is_expired(&self, now: Instant) -> bool {
+        self.expires_at().is_some_and(|at| at <= now)
+    }
+
+    pub(crate) fn id(&self) -> Option<MessageId> {
+        match &self.body {
+            Body::Here(message) => message.id,
+            Body::Stored(stored) => Some(stored.id),
+        }
+    }
 }
 
 /// Subscription Identifiers of the subscriptions that a message matched: hardly ever more than one.

@@ -192,6 +192,7 @@ mod tests {
             qos: QoS::AtMostOnce,
             retain: false,
             expires_at: None,
+            id: None,
             room: Room::Unasked,
         })
     }

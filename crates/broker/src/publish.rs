@@ -13,6 +13,7 @@ use crate::asking::Unrouted;
 use crate::connection::{Answer, Route};
 use crate::core::{Core, Flow};
 use crate::message::{Incoming, Queued, Room};
+use crate::persist::Origin;
 use crate::session::SessionKey;
 use crate::{Cause, ConnectionKey, QueueFull, access};
 
@@ -101,33 +102,32 @@ impl<S: Store> Core<S> {
         }
         let Some(session) = self.connections[key as usize].session else { return Flow::Stop };
         let expiry = publish.properties.message_expiry_interval;
-        let incoming = Incoming {
+        let mut incoming = Incoming {
             topic_name,
             properties: publish.properties.forward(),
             payload: publish.payload,
             qos: publish.delivery.qos(),
             retain: publish.retain,
             expires_at: expiry.map(|seconds| now.after_seconds(seconds)),
+            id: None,
             room: Room::Unasked,
         };
         match publish.delivery {
             Delivery::AtMostOnce => {
                 if let Ok(permit) = self.check_message(&incoming) {
-                    self.route(now, Some(session), &incoming, permit);
+                    self.begin_routing(&mut incoming);
+                    self.route(now, Some(session), &incoming, Origin::default(), permit);
                 }
                 Flow::Continue
             }
             Delivery::AtLeastOnce { packet_id, .. } => {
-                if let Err(flow) = self.check_receive_maximum(now, key, session) {
-                    return flow;
-                }
-                self.publish_acknowledged(now, key, session, packet_id, AcknowledgementKind::PubAck, &incoming)
+                self.publish_acknowledged(now, key, session, packet_id, AcknowledgementKind::PubAck, incoming)
             }
             Delivery::ExactlyOnce { packet_id, .. } => {
                 if self.sessions[session as usize].inbound.is_open(packet_id) {
                     // A repeat: acknowledged once more, not routed once more (v5 MQTT-4.3.3-10), and not before what was
-                    // recorded for the first one is safe, hence the record once more.
-                    let position = self.record_exactly_once(session, packet_id);
+                    // recorded for the first one is safe.
+                    let position = self.store.appended();
                     let answer = Answer::Acknowledgement(AcknowledgementKind::PubRec, packet_id, ReasonCode::Success);
                     self.answer(key, position, 0, answer);
                     return Flow::Continue;
@@ -135,7 +135,7 @@ impl<S: Store> Core<S> {
                 if let Err(flow) = self.check_receive_maximum(now, key, session) {
                     return flow;
                 }
-                self.publish_acknowledged(now, key, session, packet_id, AcknowledgementKind::PubRec, &incoming)
+                self.publish_acknowledged(now, key, session, packet_id, AcknowledgementKind::PubRec, incoming)
             }
         }
     }
@@ -190,23 +190,17 @@ impl<S: Store> Core<S> {
         })
     }
 
-    /// MQTT 5 clients that send more than our Receive Maximum at once are cut off (v5 section 4.9).
+    /// MQTT 5 clients that have more QoS 2 messages open than our Receive Maximum are cut off (v5 section 4.9).
+    ///
+    /// At QoS 1 what is open is what we have not answered yet, which may be because of our own disk. Several client libraries
+    /// do not count these; they would be cut off for our slowness. They are not: with `HELD_MAX` answers held, reading
+    /// from such a client pauses.
     fn check_receive_maximum(&mut self, now: Instant, key: ConnectionKey, session: SessionKey) -> Result<(), Flow> {
         let connection = &self.connections[key as usize];
         if !connection.version.is_v5() {
             return Ok(());
         }
-        let held = connection.extras.as_ref().map_or(0, |extras| {
-            let at_least_once = |held: &&crate::connection::Held| {
-                matches!(
-                    held.answer,
-                    Answer::Acknowledgement(AcknowledgementKind::PubAck, ..)
-                        | Answer::Refusal(AcknowledgementKind::PubAck, ..)
-                )
-            };
-            extras.held.iter().filter(at_least_once).count()
-        });
-        let open = self.sessions[session as usize].inbound.len() + held;
+        let open = self.sessions[session as usize].inbound.len();
         if open >= usize::from(self.settings.receive_maximum) {
             let cause = Cause::setting("receive_maximum", self.settings.receive_maximum);
             return Err(self.break_off(now, key, ReasonCode::ReceiveMaximumExceeded, cause));
@@ -222,11 +216,11 @@ impl<S: Store> Core<S> {
         session: SessionKey,
         packet_id: PacketId,
         kind: AcknowledgementKind,
-        incoming: &Incoming<'_>,
+        mut incoming: Incoming<'_>,
     ) -> Flow {
         let exactly_once = kind == AcknowledgementKind::PubRec;
         let v5 = self.connections[key as usize].version.is_v5();
-        let permit = match self.check_message(incoming) {
+        let permit = match self.check_message(&incoming) {
             Ok(permit) => permit,
             Err((code, cause)) => {
                 // v3.1.1 MQTT-3.3.5-2: the older versions are acknowledged as if it had been routed.
@@ -237,41 +231,40 @@ impl<S: Store> Core<S> {
                 return Flow::Continue;
             }
         };
+        let number = self.sessions[session as usize].number;
+        let opens = if exactly_once { number.map(|number| (number, packet_id)) } else { None };
+        let origin = Origin { opens, will_of: None };
+        if !self.store.accepts() && (opens.is_some() || self.has_to_be_kept(session, &incoming)) {
+            self.counters.dropped_store_refused += 1;
+            return self.refuse_publish(key, kind, packet_id, Cause::Store);
+        }
+        self.begin_routing(&mut incoming);
         let routed = if self.settings.queue_full == QueueFull::Refuse {
-            match self.route_if_room(now, key, session, incoming, permit) {
+            match self.route_if_room(now, key, session, &incoming, origin, permit) {
                 Ok(routed) => routed,
                 Err(Unrouted::Waits) => return Flow::Wait,
-                Err(Unrouted::Refused) => {
-                    // Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection.
-                    if v5 {
-                        let answer = Answer::Refusal(kind, packet_id, ReasonCode::QuotaExceeded, Cause::QueueFull);
-                        self.answer(key, Position::default(), 0, answer);
-                    }
-                    return Flow::Continue;
-                }
+                Err(Unrouted::Refused) => return self.refuse_publish(key, kind, packet_id, Cause::QueueFull),
             }
         } else {
-            self.route(now, Some(session), incoming, permit)
+            self.route(now, Some(session), &incoming, origin, permit)
         };
-        let mut position = routed.position;
+        let position = routed.position;
         if exactly_once {
             let first = self.sessions[session as usize].inbound.publish(packet_id);
             debug_assert_eq!(first, ExactlyOnce::First);
-            position = self.record_exactly_once(session, packet_id).max(position);
         }
         let code = if routed.receivers > 0 { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
         self.answer(key, position, 0, Answer::Acknowledgement(kind, packet_id, code));
         Flow::Continue
     }
 
-    /// Tells the store of an open Packet Identifier of a persistent Session.
-    fn record_exactly_once(&mut self, session: SessionKey, packet_id: PacketId) -> Position {
-        let session = &self.sessions[session as usize];
-        if !session.is_persistent() {
-            return Position::default();
+    /// Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection.
+    fn refuse_publish(&mut self, key: ConnectionKey, kind: AcknowledgementKind, packet_id: PacketId, cause: Cause) -> Flow {
+        if self.connections[key as usize].version.is_v5() {
+            let answer = Answer::Refusal(kind, packet_id, ReasonCode::QuotaExceeded, cause);
+            self.answer(key, Position::default(), 0, answer);
         }
-        let client_id = &session.client_id;
-        self.store.append(Record::ExactlyOnceOpen { client_id, packet_id: packet_id.number() })
+        Flow::Continue
     }
 
     /// PUBACK, PUBREC, PUBREL or PUBCOMP.
@@ -284,11 +277,13 @@ impl<S: Store> Core<S> {
         if packet.kind == AcknowledgementKind::PubRel {
             let mut position = Position::default();
             let known = session.inbound.release(packet_id);
-            // Once more if it is a repeat: the record of the first one may not be safe yet.
-            if session.is_persistent() {
-                let client_id = &session.client_id;
-                let record = Record::ExactlyOnceReleased { client_id, packet_id: packet_id.number() };
-                position = self.store.append(record);
+            if let Some(session) = session.number {
+                // If it is a repeat, the record of the first one may not be safe yet.
+                position = if known {
+                    self.store.append(&Record::ExactlyOnceReleased { session, packet_id: packet_id.number() })
+                } else {
+                    self.store.appended()
+                };
             }
             let code = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
             self.counters.acknowledgements_unknown += u64::from(!known);
@@ -296,6 +291,10 @@ impl<S: Store> Core<S> {
             self.answer(key, position, 0, answer);
             return Flow::Continue;
         }
+        let order = match (&session.outbound, packet.kind) {
+            (Some(outbound), AcknowledgementKind::PubRec) => outbound.order(packet_id).unwrap_or_default(),
+            _ => 0,
+        };
         let result: Result<Acknowledged<Queued>, AckError> = match &mut session.outbound {
             None => Err(AckError::Unknown),
             Some(outbound) => match packet.kind {
@@ -305,21 +304,36 @@ impl<S: Store> Core<S> {
             },
         };
         if let Ok(Acknowledged::Settled(Some(queued)) | Acknowledged::Release(Some(queued))) = &result {
-            session.inflight_bytes -= queued.message.bytes() as u64;
+            session.inflight_bytes -= queued.bytes() as u64;
         }
+        let number = session.number;
         match result {
-            Ok(Acknowledged::Settled(_)) => {
+            Ok(Acknowledged::Settled(queued)) => {
                 // With a slot free now there is something to do only if something waits.
                 let waiting = session.queue_len() > 0 || session.has_waiting(window);
-                if session.is_persistent() {
-                    let client_id = &session.client_id;
-                    self.store.append(Record::Settled { client_id, packet_id: packet_id.number() });
+                if number.is_some() && self.store.keeps() {
+                    self.record_settled(number, queued.and_then(|queued| queued.id()), Some(packet_id));
                 }
                 if waiting {
                     self.pump(now, session_key);
                 }
             }
-            Ok(Acknowledged::Release(_)) => self.send_pub_rel(key, packet_id, ReasonCode::Success),
+            Ok(Acknowledged::Release(queued)) => {
+                let Some(session) = number else {
+                    self.send_pub_rel(key, packet_id, ReasonCode::Success);
+                    return Flow::Continue;
+                };
+                // Not before it is safe that PUBREC has come: after a crash the message must not be sent again.
+                let position = match queued {
+                    Some(queued) => {
+                        let (message, packet_id) = (queued.id(), packet_id.number());
+                        self.store.append(&Record::Released { session, message, packet_id, order })
+                    }
+                    None => self.store.appended(),
+                };
+                let answer = Answer::Acknowledgement(AcknowledgementKind::PubRel, packet_id, ReasonCode::Success);
+                self.answer(key, position, 0, answer);
+            }
             Err(AckError::Unknown) => {
                 self.counters.acknowledgements_unknown += 1;
                 if packet.kind == AcknowledgementKind::PubRec && !packet.reason_code.is_error() {

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 
 use pantala_router::{Cursor, Scan, topic_matches};
 use pantala_session::Instant;
-use pantala_store::{Position, Record, Store};
+use pantala_store::{Record, Store};
 
 use crate::WorkerId;
 use crate::core::{Core, Then, Timer};
@@ -36,7 +36,7 @@ const REPLAY_OUTPUT_BYTES_MAX: usize = 65_536;
 /// Sessions that get their turn at replay in one turn of the worker.
 const REPLAYS_PER_TURN: usize = 64;
 /// Between two looks for Retained Messages that have expired.
-const SWEEP_SECONDS: u32 = 10;
+pub(crate) const SWEEP_SECONDS: u32 = 10;
 
 /// A Retained Message in the index.
 #[derive(Debug)]
@@ -48,8 +48,13 @@ pub(crate) struct Retained {
 }
 
 impl Retained {
+    /// One of an earlier process: older than all that are written now.
+    pub(crate) fn restored(message: Arc<Message>) -> Self {
+        Self { message, writer: WorkerId(0), number: 0 }
+    }
+
     /// 1 if it expires some day, else 0: for counting those that do.
-    fn expires(&self) -> usize {
+    pub(crate) fn expires(&self) -> usize {
         usize::from(self.message.incoming().expires_at.is_some())
     }
 }
@@ -124,22 +129,28 @@ impl<S: Store> Core<S> {
     /// Keeps or removes the Retained Message of a topic that is at home here (v5 MQTT-3.3.1-5, MQTT-3.3.1-6).
     ///
     /// `number` counts the writes of the worker `writer`.
-    pub(crate) fn retain(&mut self, now: Instant, incoming: &Incoming<'_>, writer: WorkerId, number: u64) -> Position {
+    ///
+    /// The record of the message has told the store; of two messages from different workers both keep the one that was named
+    /// later.
+    pub(crate) fn retain(&mut self, now: Instant, incoming: &Incoming<'_>, writer: WorkerId, number: u64) {
         let topic_name = incoming.topic_name;
+        if incoming.id.is_some() && self.retained.get(topic_name).is_some_and(|old| old.message.id() > incoming.id) {
+            return;
+        }
         if incoming.payload.is_empty() {
-            let Some(old) = self.retained.remove(topic_name) else { return Position::default() };
+            let Some(old) = self.retained.remove(topic_name) else { return };
             self.totals.retained.fetch_sub(1, Ordering::Relaxed);
             self.retained_expiring -= old.expires();
-            return self.store.append(Record::RetainedEnded { topic_name });
+            return;
         }
         let full = self.totals.retained.load(Ordering::Relaxed) >= self.settings.retained_messages_max;
         if full && self.retained.get(topic_name).is_none() {
             self.counters.dropped_retained_full += 1;
-            return Position::default();
+            if let Some(message) = incoming.id {
+                self.retained_ended.push((topic_name.into(), message));
+            }
+            return;
         }
-        let [properties, _] = incoming.properties.pieces();
-        let (qos, payload) = (incoming.qos as u8, incoming.payload);
-        let position = self.store.append(Record::Retained { topic_name, qos, properties, payload });
         let retained = Retained { message: Message::new(incoming), writer, number };
         self.retained_expiring += retained.expires();
         match self.retained.insert(topic_name, retained) {
@@ -150,7 +161,13 @@ impl<S: Store> Core<S> {
             self.retained_sweep = Some(Cursor::new());
             self.timers.schedule(now.after_seconds(SWEEP_SECONDS).0, Timer::RetainedSweep);
         }
-        position
+    }
+
+    /// Tells the store of Retained Messages that were not kept after all: behind the record of their message.
+    pub(crate) fn record_retained_ended(&mut self) {
+        for (topic_name, message) in std::mem::take(&mut self.retained_ended) {
+            self.store.append(&Record::RetainedEnded { topic_name: &topic_name, message });
+        }
     }
 
     /// Removes Retained Messages that have expired, a few at a time. One that has expired is never sent, swept or not.
@@ -164,11 +181,13 @@ impl<S: Store> Core<S> {
             ControlFlow::Continue(())
         });
         for topic_name in expired {
-            self.retained.remove(&topic_name);
+            let old = self.retained.remove(&topic_name);
             self.retained_expiring -= 1;
             self.totals.retained.fetch_sub(1, Ordering::Relaxed);
             self.counters.dropped_expired += 1;
-            self.store.append(Record::RetainedEnded { topic_name: &topic_name });
+            if let Some(message) = old.and_then(|old| old.message.id()) {
+                self.store.append(&Record::RetainedEnded { topic_name: &topic_name, message });
+            }
         }
         let next = match scan {
             Scan::More => Instant(now.0 + 1),

@@ -9,16 +9,18 @@ use std::sync::Arc;
 
 use pantala_proto::{Delivery, ForwardProperties, Outgoing, PacketId, PlainPublish, ProtocolVersion, QoS};
 use pantala_session::{Instant, Send, SentAlias};
-use pantala_store::{Position, Record, Store};
+use pantala_store::{MessageId, Position, Record, Store};
+use slab::Slab;
 
 use crate::access::Permit;
 use crate::connection::Connection;
 use crate::core::{Core, Target};
 use crate::mailbox::Frame;
-use crate::message::{Identifiers, Incoming, Message, Queued, Room};
+use crate::message::{Body, Identifiers, Incoming, Message, Queued, Room};
 use crate::output::{BufferPool, SHARED_PAYLOAD_BYTES};
-use crate::session::{Grant, SessionKey};
-use crate::shared::{GroupId, Member};
+use crate::persist::Origin;
+use crate::session::{Grant, Session, SessionKey};
+use crate::shared::Member;
 use crate::{ConnectionKey, QueueFull, WorkerId, owner};
 
 /// A Session that a message goes to, with all that its subscriptions grant together.
@@ -37,6 +39,12 @@ impl Match {
     fn new(session: SessionKey, grant: &Grant) -> Self {
         let Grant { qos, retain_as_published, identifier, .. } = *grant;
         Self { session, qos, retain_as_published, identifier, merged: false }
+    }
+
+    /// Whether a QoS 1 or 2 message would have to be kept for it.
+    pub(crate) fn is_kept(&self, sessions: &Slab<Session>) -> bool {
+        self.qos != QoS::AtMostOnce
+            && sessions.get(self.session as usize).is_some_and(|session| session.number.is_some())
     }
 }
 
@@ -70,13 +78,14 @@ impl Copies {
 
 impl<S: Store> Core<S> {
     /// Routes a message from a client of this worker, or from the broker itself, to all who are to have it, and keeps it
-    /// if it is to be retained.
+    /// if it is to be retained. It has been through [`Core::begin_routing`].
     #[inline]
     pub(crate) fn route(
         &mut self,
         now: Instant,
         publisher: Option<SessionKey>,
         incoming: &Incoming<'_>,
+        origin: Origin,
         permit: Permit,
     ) -> Routed {
         let mut routed = self.route_locally(now, publisher, incoming, permit);
@@ -88,32 +97,42 @@ impl<S: Store> Core<S> {
             let home = owner(incoming.topic_name, self.workers);
             let written = self.written();
             if home == self.worker {
-                let position = self.retain(now, incoming, home, written);
-                routed.position = routed.position.max(position);
+                self.retain(now, incoming, home, written);
             } else {
                 let batch = self.outboxes[usize::from(home.0)].retained();
                 let message = batch.pack(incoming);
                 batch.frames.push_back(Frame::Retain { message, written });
             }
         }
+        let mut others = 0;
         if self.remote_matches != 0 {
-            self.route_to_workers(incoming, &mut routed);
+            others = self.route_to_workers(incoming, &mut routed);
+        }
+        if incoming.id.is_some() {
+            routed.position = self.record_publish(incoming, others, origin);
+            if !self.retained_ended.is_empty() {
+                self.record_retained_ended();
+            }
         }
         routed
     }
 
-    /// Passes a message once to each other worker that is interested.
-    fn route_to_workers(&mut self, incoming: &Incoming<'_>, routed: &mut Routed) {
+    /// Passes a message once to each other worker that is interested. Returns how many of them the store waits for.
+    fn route_to_workers(&mut self, incoming: &Incoming<'_>, routed: &mut Routed) -> u32 {
         let mut workers = std::mem::take(&mut self.remote_matches);
+        let keep = if incoming.id.is_some() && incoming.qos != QoS::AtMostOnce { self.remote_keeps } else { 0 };
+        let others = (workers & keep).count_ones();
         let written = self.written();
         while workers != 0 {
             let to = workers.trailing_zeros() as usize;
             workers &= workers - 1;
+            let name_receivers = keep & 1 << to != 0;
             let batch = self.outboxes[to].messages();
             let message = batch.pack(incoming);
-            batch.frames.push_back(Frame::Route { message, written });
+            batch.frames.push_back(Frame::Route { message, written, name_receivers });
             routed.receivers += 1;
         }
+        others
     }
 
     /// Delivers a message to the Sessions of this worker and to groups at home here. Leaves the other workers that are
@@ -161,6 +180,7 @@ impl<S: Store> Core<S> {
             qos: QoS::AtMostOnce,
             retain: false,
             expires_at: None,
+            id: None,
             room: Room::Unasked,
         };
         let mut routed = self.deliver_found(now, filters, &incoming);
@@ -201,7 +221,7 @@ impl<S: Store> Core<S> {
         // Should the routing of an earlier message have panicked, what it had found is not for this one.
         matches.clear();
         group_matches.clear();
-        let (mut filters, mut remote) = (0, 0_u64);
+        let (mut filters, mut remote, mut keeps) = (0, 0_u64, 0_u64);
         tree.matches(topic_name, |entries| {
             filters += 1;
             for (target, grant) in entries {
@@ -210,11 +230,15 @@ impl<S: Store> Core<S> {
                     Target::Session(key) if grant.no_local && publisher == Some(key) => {}
                     Target::Session(key) => matches.push(Match::new(key, grant)),
                     Target::Group(number) => group_matches.push(number),
-                    Target::Worker(WorkerId(worker)) => remote |= 1 << worker,
+                    Target::Worker(WorkerId(worker)) => {
+                        remote |= 1 << worker;
+                        keeps |= u64::from(grant.qos != QoS::AtMostOnce) << worker;
+                    }
                 }
             }
         });
         self.remote_matches = remote;
+        self.remote_keeps = keeps;
         filters
     }
 
@@ -237,9 +261,8 @@ impl<S: Store> Core<S> {
                 let more = self.merged_identifiers.iter().filter(|(of, _)| *of as usize == at);
                 more.for_each(|(_, identifier)| identifiers.add(*identifier));
             }
-            let delivered =
-                self.deliver(now, found.session, found.qos, retain, identifiers, None, incoming, &mut copies);
-            routed.position = routed.position.max(delivered);
+            let path = Path::default();
+            self.deliver(now, found.session, found.qos, retain, identifiers, path, incoming, &mut copies);
             routed.receivers += 1;
         }
         matches.clear();
@@ -248,8 +271,7 @@ impl<S: Store> Core<S> {
         if !self.group_matches.is_empty() && incoming.room == Room::Unasked {
             let mut groups = std::mem::take(&mut self.group_matches);
             for number in groups.drain(..) {
-                let position = self.dispatch_here(now, number, incoming);
-                routed.position = routed.position.max(position);
+                self.dispatch_here(now, number, incoming);
                 routed.receivers += 1;
             }
             self.group_matches = groups;
@@ -329,20 +351,33 @@ impl<S: Store> Core<S> {
             return true;
         }
         // What has expired makes room first.
-        let (mut expired, mut freed, mut next) = (0, 0, Instant(u64::MAX));
+        let (mut expired, mut freed, mut memory, mut next) = (0, 0, 0, Instant(u64::MAX));
+        let mut gone: Vec<MessageId> = Vec::new();
         if let Some(outbound) = &mut session.outbound {
             outbound.retain_queued(|_, queued| {
-                let keep = !queued.message.incoming().is_expired(now);
-                expired += u64::from(!keep);
-                freed += if keep { 0 } else { queued.message.bytes() as u64 };
-                if keep && let Some(at) = queued.message.incoming().expires_at {
+                let keep = !queued.is_expired(now);
+                if keep && let Some(at) = queued.expires_at() {
                     next = next.min(at);
+                }
+                if !keep {
+                    expired += 1;
+                    freed += queued.bytes() as u64;
+                    if matches!(queued.body, Body::Here(_)) {
+                        memory += queued.bytes() as u64;
+                    }
+                    gone.extend(queued.id());
                 }
                 keep
             });
         }
         session.queue_expires_at = next;
         session.queued_bytes -= freed;
+        session.evicted = 0;
+        let number = session.number;
+        self.queued_memory = self.queued_memory.saturating_sub(memory);
+        for id in gone {
+            self.record_settled(number, Some(id), None);
+        }
         self.counters.dropped_expired += expired;
         full(&self.sessions[key as usize])
     }
@@ -357,11 +392,11 @@ impl<S: Store> Core<S> {
         granted: QoS,
         retain: bool,
         identifiers: Identifiers,
-        group: Option<GroupId>,
+        path: Path,
         incoming: &Incoming<'_>,
         copies: &mut Copies,
-    ) -> Position {
-        let qos = if self.settings.upgrade_outgoing_qos { granted } else { granted.min(incoming.qos) };
+    ) {
+        let qos = self.granted(granted, incoming.qos);
         let session = &mut self.sessions[key as usize];
         if incoming.retain && session.replays.is_some() {
             crate::replay::note_live(session, incoming.topic_name);
@@ -372,79 +407,99 @@ impl<S: Store> Core<S> {
                 && (!self.settings.queue_qos0_messages || session.queue_len() == 0)
             {
                 self.send_at_most_once(now, connection, retain, &identifiers, incoming, copies);
-                return Position::default();
+                return;
             }
             // v5 section 3.1.2.11.2 leaves it to the server whether QoS 0 messages wait for absent clients.
             if session.connection.is_none() && !self.settings.queue_qos0_messages {
                 self.counters.dropped_client_absent += 1;
-                return Position::default();
+                return;
             }
         }
-        let message = Arc::clone(copies.message(incoming));
-        let queued = Queued { message, retain, identifiers, group };
-        self.deliver_kept(now, key, qos, queued, incoming.room)
+        let body = Body::Here(Arc::clone(copies.message(incoming)));
+        let queued = Queued { body, retain, identifiers, group: path.group.clone(), ready_at: Position::default() };
+        self.deliver_kept(now, key, qos, queued, path, incoming.room);
     }
 
     /// Delivers a message that has to be kept until it is acknowledged.
-    fn deliver_kept(&mut self, now: Instant, key: SessionKey, qos: QoS, queued: Queued, room: Room) -> Position {
-        let position = self.record(key, qos, &queued);
+    fn deliver_kept(&mut self, now: Instant, key: SessionKey, qos: QoS, queued: Queued, path: Path, room: Room) {
+        let number = self.sessions[key as usize].number;
+        let id = if qos == QoS::AtMostOnce || number.is_none() { None } else { queued.id() };
+        // What somebody else has named as a receiver has to be told when it is none after all.
+        let not_delivered = if path.named { id } else { None };
         if qos != QoS::AtMostOnce && self.can_start(key) {
-            let session = &mut self.sessions[key as usize];
-            let outbound = session.outbound.get_or_insert_default();
-            let delivery = outbound.start(qos, queued.clone());
-            session.inflight_bytes += queued.message.bytes() as u64;
-            if let (Some(connection), Some(packet_id)) = (session.connection, delivery.packet_id())
-                && !self.send_publish(now, connection, delivery, &queued)
-            {
-                self.abandon(key, packet_id, &queued);
-            }
-            return position;
+            return self.start(now, key, qos, queued, path, id);
         }
-        if queued.message.incoming().is_expired(now) {
+        if queued.is_expired(now) {
             self.counters.dropped_expired += 1;
-            return position;
+            return self.record_settled(number, not_delivered, None);
         }
-        let bytes = queued.message.bytes();
+        let bytes = queued.bytes();
         if room == Room::Unasked && self.is_queue_full(now, key, bytes) {
             // For one that is larger than the whole queue nothing makes way.
             let bytes_max = self.settings.queued_bytes_max;
             let too_large = bytes_max > 0 && bytes as u64 > bytes_max;
             if too_large || self.settings.queue_full != QueueFull::DropOldest {
                 self.counters.dropped_queue_full_newest += 1;
-                return position;
+                return self.record_settled(number, not_delivered, None);
             }
             while self.is_queue_full(now, key, bytes) {
                 let session = &mut self.sessions[key as usize];
                 let oldest = session.outbound.as_mut().and_then(|outbound| outbound.drop_oldest_queued());
                 let Some((_, oldest)) = oldest else { break };
-                session.queued_bytes -= oldest.message.bytes() as u64;
+                session.queued_bytes -= oldest.bytes() as u64;
+                self.left_queue(key, &oldest);
+                self.record_settled(number, oldest.id(), None);
                 self.counters.dropped_queue_full_oldest += 1;
             }
         }
+        if let (Some(number), Some(_), false) = (number, id, path.named) {
+            self.name_receiver(number, qos, queued.retain, &queued.identifiers, path.group);
+        }
         let session = &mut self.sessions[key as usize];
         session.queued_bytes += bytes as u64;
-        if let Some(at) = queued.message.incoming().expires_at {
+        self.queued_memory += bytes as u64;
+        if let Some(at) = queued.expires_at() {
             session.queue_expires_at = session.queue_expires_at.min(at);
         }
         session.outbound.get_or_insert_default().enqueue(qos, queued);
-        position
+        self.evict(key);
     }
 
-    /// Hands a message for a persistent Session to the store.
-    fn record(&mut self, key: SessionKey, qos: QoS, queued: &Queued) -> Position {
-        let session = &self.sessions[key as usize];
-        if !session.is_persistent() || qos == QoS::AtMostOnce {
-            return Position::default();
+    /// Begins the exchange of a message with a client that has room for it.
+    fn start(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        qos: QoS,
+        mut queued: Queued,
+        path: Path,
+        id: Option<MessageId>,
+    ) {
+        let session = &mut self.sessions[key as usize];
+        let (number, connection, bytes) = (session.number, session.connection, queued.bytes() as u64);
+        let outbound = session.outbound.get_or_insert_default();
+        let waits = qos == QoS::ExactlyOnce && id.is_some();
+        let delivery = if waits {
+            queued.ready_at = Position::NEVER;
+            outbound.admit(qos, queued.clone())
+        } else {
+            outbound.start(qos, queued.clone())
+        };
+        session.inflight_bytes += bytes;
+        let (Some(connection), Some(packet_id)) = (connection, delivery.packet_id()) else { return };
+        if !waits
+            && let Body::Here(message) = &queued.body
+            && !self.send_publish(now, connection, delivery, &queued, message)
+        {
+            self.abandon(key, packet_id, bytes);
+            return self.record_settled(number, if path.named { id } else { None }, None);
         }
-        let incoming = queued.message.incoming();
-        let [properties, _] = incoming.properties.pieces();
-        self.store.append(Record::Queued {
-            client_id: &session.client_id,
-            qos: qos as u8,
-            topic_name: incoming.topic_name,
-            properties,
-            payload: incoming.payload,
-        })
+        if let (Some(number), Some(id)) = (number, id) {
+            if !path.named {
+                self.name_receiver(number, qos, queued.retain, &queued.identifiers, path.group);
+            }
+            self.note_begun(key, id, packet_id, waits);
+        }
     }
 
     // ---- onto the wire ----------------------------------------------------------------------------------------
@@ -512,10 +567,17 @@ impl<S: Store> Core<S> {
     }
 
     /// Appends a PUBLISH of a kept message to a connection's output. False if it is too large for the client.
-    fn send_publish(&mut self, now: Instant, key: ConnectionKey, delivery: Delivery, queued: &Queued) -> bool {
+    fn send_publish(
+        &mut self,
+        now: Instant,
+        key: ConnectionKey,
+        delivery: Delivery,
+        queued: &Queued,
+        message: &Arc<Message>,
+    ) -> bool {
         let Self { connections, pool, dirty, counters, .. } = self;
         let Some(connection) = connections.get_mut(key as usize) else { return true };
-        let incoming = queued.message.incoming();
+        let incoming = message.incoming();
         let outgoing = Outgoing {
             delivery,
             retain: queued.retain,
@@ -525,7 +587,7 @@ impl<S: Store> Core<S> {
             topic_alias: None,
             subscription_identifiers: queued.identifiers.as_slice(),
         };
-        let shared = (incoming.payload.len() >= SHARED_PAYLOAD_BYTES).then_some(&queued.message);
+        let shared = (incoming.payload.len() >= SHARED_PAYLOAD_BYTES).then_some(message);
         if !append_publish(connection, pool, outgoing, incoming.payload, shared) {
             counters.dropped_too_large_for_client += 1;
             return false;
@@ -540,6 +602,7 @@ impl<S: Store> Core<S> {
 
     /// Sends what waits for a Session, as far as its client takes it: resends, the queue, then Retained Messages.
     pub(crate) fn pump(&mut self, now: Instant, key: SessionKey) {
+        let durable = self.store.durable();
         loop {
             let Some(session) = self.sessions.get_mut(key as usize) else { return };
             let Some(connection_key) = session.connection else { return };
@@ -547,33 +610,34 @@ impl<S: Store> Core<S> {
             if connection.output.pending() >= self.settings.outgoing_bytes_max as usize {
                 return;
             }
+            let window = connection.window;
             let Some(outbound) = &mut session.outbound else { break };
             let inflight_bytes_max = self.settings.inflight_bytes_max;
             if inflight_bytes_max > 0 && session.inflight_bytes >= inflight_bytes_max && !outbound.has_resends() {
                 return;
             }
+            if session.number.is_some() && !outbound.has_resends() && self.store.keeps() {
+                self.admit_queued(key, window);
+            }
+            let Some(session) = self.sessions.get_mut(key as usize) else { return };
+            let Some(outbound) = &mut session.outbound else { break };
             let waiting = outbound.queue_len();
-            let Some(send) = outbound.next(connection.window) else { break };
+            let Some(send) = outbound.next(window, |queued| queued.ready_at <= durable) else { break };
             match send {
                 Send::PubRel(packet_id) => {
                     self.send_pub_rel(connection_key, packet_id, pantala_proto::ReasonCode::Success);
                 }
                 Send::Publish(delivery, queued) => {
                     let from_queue = outbound.queue_len() < waiting;
+                    let bytes = queued.bytes() as u64;
                     if from_queue {
-                        session.queued_bytes -= queued.message.bytes() as u64;
+                        session.queued_bytes -= bytes;
                         if delivery != Delivery::AtMostOnce {
-                            session.inflight_bytes += queued.message.bytes() as u64;
+                            session.inflight_bytes += bytes;
                         }
+                        self.left_queue(key, &queued);
                     }
-                    // v5 MQTT-3.3.2-5; what has been sent once goes on whatever its age (v5 MQTT-4.3.3-7).
-                    let expired = from_queue && queued.message.incoming().is_expired(now);
-                    self.counters.dropped_expired += u64::from(expired);
-                    if (expired || !self.send_publish(now, connection_key, delivery, &queued))
-                        && let Some(packet_id) = delivery.packet_id()
-                    {
-                        self.abandon(key, packet_id, &queued);
-                    }
+                    self.send_queued(now, key, connection_key, delivery, &queued, from_queue);
                 }
             }
         }
@@ -582,10 +646,40 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// Sends a message that has waited, if there is still a need to.
+    fn send_queued(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        connection: ConnectionKey,
+        delivery: Delivery,
+        queued: &Queued,
+        from_queue: bool,
+    ) {
+        let number = self.sessions[key as usize].number;
+        // v5 MQTT-3.3.2-5; what has been sent once goes on whatever its age (v5 MQTT-4.3.3-7).
+        let expired = from_queue && queued.is_expired(now);
+        self.counters.dropped_expired += u64::from(expired);
+        let sent = !expired && {
+            // What cannot be read stays where it is, and is tried again on the next connection.
+            let Some(message) = self.body(queued) else { return };
+            self.send_publish(now, connection, delivery, queued, &message)
+        };
+        let Some(packet_id) = delivery.packet_id() else { return };
+        if !sent {
+            self.abandon(key, packet_id, queued.bytes() as u64);
+            self.record_settled(number, queued.id(), (!from_queue).then_some(packet_id));
+        } else if from_queue && let (Some(session), Some(message)) = (number, queued.id()) {
+            let outbound = self.sessions[key as usize].outbound.as_ref();
+            let order = outbound.and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
+            self.store.append(&Record::Sent { session, message, packet_id: packet_id.number(), order });
+        }
+    }
+
     /// A message just taken for sending was not sent after all: it counts as delivered (v5 MQTT-3.1.2-25).
-    fn abandon(&mut self, key: SessionKey, packet_id: PacketId, queued: &Queued) {
+    fn abandon(&mut self, key: SessionKey, packet_id: PacketId, bytes: u64) {
         let session = &mut self.sessions[key as usize];
-        session.inflight_bytes -= queued.message.bytes() as u64;
+        session.inflight_bytes -= bytes;
         if let Some(outbound) = &mut session.outbound {
             outbound.abandon(packet_id);
         }
@@ -594,58 +688,93 @@ impl<S: Store> Core<S> {
     // ---- Shared Subscriptions ---------------------------------------------------------------------------------
 
     /// Gives a message to the member of a group whose turn it is.
-    pub(crate) fn dispatch_here(&mut self, now: Instant, number: u32, incoming: &Incoming<'_>) -> Position {
+    pub(crate) fn dispatch_here(&mut self, now: Instant, number: u32, incoming: &Incoming<'_>) {
         let Some((member, grant)) = self.groups.choose(number) else {
             self.counters.dropped_no_member += 1;
-            return Position::default();
+            return;
         };
-        self.deliver_to(now, member, grant, GroupId { home: self.worker, number }, incoming)
+        let Some(group) = self.groups.filter(number) else { return };
+        self.deliver_to(now, member, grant, &group, incoming);
     }
 
-    /// Gives a message to a member that has been chosen, wherever it is.
+    /// Gives a message to a member that has been chosen, wherever it is, and names it to the store.
     pub(crate) fn deliver_to(
         &mut self,
         now: Instant,
         member: Member,
         grant: Grant,
-        group: GroupId,
+        group: &Arc<str>,
         incoming: &Incoming<'_>,
-    ) -> Position {
+    ) {
         if member.worker == self.worker {
-            return self.deliver_to_member(now, member, grant, group, incoming);
+            return self.deliver_to_member(now, member, grant, group, incoming, false);
+        }
+        if let Some(session) = member.owed(grant, incoming) {
+            let retain = incoming.retain && grant.retain_as_published;
+            let qos = self.granted(grant.qos, incoming.qos);
+            self.name_receiver(session, qos, retain, &grant.identifier.into(), Some(Arc::clone(group)));
         }
         let batch = self.outboxes[usize::from(member.worker.0)].messages();
-        let message = batch.pack(incoming);
+        let (message, group) = (batch.pack(incoming), Arc::clone(group));
         batch.frames.push_back(Frame::Deliver { member, grant, group, message });
-        Position::default()
     }
 
-    /// A message for a member of this worker; back to the group's home if its Session has ended meanwhile.
+    /// A message for a member of this worker; back to the group's home if its Session has ended meanwhile. With `named`
+    /// the store knows already that it is to have it.
     pub(crate) fn deliver_to_member(
         &mut self,
         now: Instant,
         member: Member,
         grant: Grant,
-        group: GroupId,
+        group: &Arc<str>,
         incoming: &Incoming<'_>,
-    ) -> Position {
+        named: bool,
+    ) {
         let session = self.sessions.get(member.session as usize);
         if session.is_none_or(|session| session.generation != member.generation) {
-            return self.dispatch(now, group, incoming);
+            let from = if named { member.owed(grant, incoming) } else { None };
+            return self.dispatch(now, group, incoming, from);
         }
         let retain = incoming.retain && grant.retain_as_published;
         let identifiers = grant.identifier.into();
         let mut copies = Copies::new(false);
-        self.deliver(now, member.session, grant.qos, retain, identifiers, Some(group), incoming, &mut copies)
+        let path = Path { group: Some(Arc::clone(group)), named };
+        self.deliver(now, member.session, grant.qos, retain, identifiers, path, incoming, &mut copies);
+    }
+
+    /// The QoS that a message of this QoS is delivered with.
+    #[inline]
+    fn granted(&self, granted: QoS, published: QoS) -> QoS {
+        if self.settings.upgrade_outgoing_qos { granted } else { granted.min(published) }
     }
 
     /// Delivers a Retained Message because of a new subscription: RETAIN is 1 (v3.1.1 MQTT-3.3.1-8).
     pub(crate) fn deliver_retained(&mut self, now: Instant, key: SessionKey, grant: Grant, message: &Arc<Message>) {
-        let incoming = message.incoming();
+        let mut incoming = message.incoming();
+        incoming.retain = false;
         let mut copies = Copies::new(false);
-        copies.message = Some(Arc::clone(message));
-        self.deliver(now, key, grant.qos, true, grant.identifier.into(), None, &incoming, &mut copies);
+        if self.sessions[key as usize].number.is_some() && incoming.qos != QoS::AtMostOnce {
+            // For the store this is one more message, to one receiver.
+            self.begin_routing(&mut incoming);
+        } else {
+            incoming.id = None;
+            copies.message = Some(Arc::clone(message));
+        }
+        let path = Path::default();
+        self.deliver(now, key, grant.qos, true, grant.identifier.into(), path, &incoming, &mut copies);
+        if incoming.id.is_some() {
+            self.record_publish(&incoming, 0, Origin::default());
+        }
     }
+}
+
+/// How a message has come to a Session.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Path {
+    /// The Shared Subscription that it came by.
+    group: Option<Arc<str>>,
+    /// The store knows already that this Session is to have it.
+    named: bool,
 }
 
 fn has_sent_aliases(connection: &Connection) -> bool {

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use pantala_proto::{QoS, SubscriptionOptions};
 use pantala_session::{Inbound, Instant, Outbound};
+use pantala_store::SessionNumber;
 
-use crate::ConnectionKey;
+use crate::shared::Member;
+use crate::{ConnectionKey, WorkerId};
 use crate::message::{Message, Queued};
 use crate::replay::Replay;
 use crate::timers::TimerId;
@@ -27,8 +29,8 @@ pub(crate) struct Session {
     pub(crate) connection: Option<ConnectionKey>,
     /// Seconds it outlives its connection; [`NEVER`] is for ever.
     pub(crate) expiry_interval: u32,
-    /// The store knows of it, so it has to learn of its end.
-    pub(crate) recorded: bool,
+    /// The store's name for it, if that knows of it: then it has to learn of all that the Session promises.
+    pub(crate) number: Option<SessionNumber>,
     /// When it ends, while the client is away.
     pub(crate) expires_at: Option<Instant>,
     /// For its end or its Will, while the client is away.
@@ -39,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) inflight_bytes: u64,
     /// Bytes of the messages in the queue of `outbound`.
     pub(crate) queued_bytes: u64,
+    /// Messages at the front of the queue whose bytes are in the store only.
+    pub(crate) evicted: u32,
     /// No queued message expires before this: a full queue is not searched in vain for what has.
     pub(crate) queue_expires_at: Instant,
     pub(crate) inbound: Inbound,
@@ -61,6 +65,17 @@ pub(crate) struct Will {
     pub(crate) delay_interval: u32,
     /// When it goes out, while the client is away.
     pub(crate) due: Option<Instant>,
+}
+
+impl Will {
+    /// As the store has it.
+    pub(crate) fn to_store(&self) -> pantala_store::Will<'_> {
+        pantala_store::Will {
+            message: self.message.incoming().to_store(),
+            message_expiry_interval: self.message_expiry_interval,
+            delay_interval: self.delay_interval,
+        }
+    }
 }
 
 /// What a subscription grants: what routing has to know, and nothing more.
@@ -96,13 +111,14 @@ impl Session {
             generation,
             connection: None,
             expiry_interval: 0,
-            recorded: false,
+            number: None,
             expires_at: None,
             timer: None,
             will: None,
             outbound: None,
             inflight_bytes: 0,
             queued_bytes: 0,
+            evicted: 0,
             queue_expires_at: Instant(u64::MAX),
             inbound: Inbound::default(),
             subscriptions: None,
@@ -117,6 +133,11 @@ impl Session {
     #[inline]
     pub(crate) fn is_persistent(&self) -> bool {
         self.expiry_interval > 0
+    }
+
+    /// This Session as a member of a Shared Subscription.
+    pub(crate) fn member(&self, worker: WorkerId, key: SessionKey) -> Member {
+        Member { worker, session: key, generation: self.generation, number: self.number }
     }
 
     /// Whether something waits that could not go out before: resends, queued messages, Retained Messages.

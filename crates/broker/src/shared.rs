@@ -2,18 +2,15 @@
 //! the member for each message, wherever the members are.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use pantala_proto::QoS;
 use pantala_router::SharedGroup;
+use pantala_store::SessionNumber;
 
 use crate::WorkerId;
+use crate::message::Incoming;
 use crate::session::{Grant, SessionKey};
-
-/// A group, by its home and a number that its home never gives out again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct GroupId {
-    pub(crate) home: WorkerId,
-    pub(crate) number: u32,
-}
 
 /// A Session that shares a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,15 +18,30 @@ pub(crate) struct Member {
     pub(crate) worker: WorkerId,
     pub(crate) session: SessionKey,
     pub(crate) generation: u32,
+    /// The store's name for the Session.
+    pub(crate) number: Option<SessionNumber>,
+}
+
+impl Member {
+    /// The Session, if the store has to know that it is to have this message.
+    pub(crate) fn owed(&self, grant: Grant, incoming: &Incoming<'_>) -> Option<SessionNumber> {
+        let kept = grant.qos != QoS::AtMostOnce && incoming.qos != QoS::AtMostOnce && incoming.id.is_some();
+        self.number.filter(|_| kept)
+    }
 }
 
 /// The groups that are at home in one worker.
 #[derive(Default)]
 pub(crate) struct Groups {
-    groups: HashMap<u32, SharedGroup<Member, Grant>>,
+    groups: HashMap<u32, Group>,
     /// By the whole filter, `$share/{share_name}/{filter}`.
-    numbers: HashMap<Box<str>, u32>,
+    numbers: HashMap<Arc<str>, u32>,
     next: u32,
+}
+
+struct Group {
+    filter: Arc<str>,
+    members: SharedGroup<Member, Grant>,
 }
 
 impl Groups {
@@ -40,13 +52,14 @@ impl Groups {
             None => {
                 let number = self.next;
                 self.next = self.next.wrapping_add(1);
-                self.numbers.insert(whole_filter.into(), number);
-                self.groups.insert(number, SharedGroup::new(u64::from(number)));
+                let filter: Arc<str> = whole_filter.into();
+                self.numbers.insert(Arc::clone(&filter), number);
+                self.groups.insert(number, Group { filter, members: SharedGroup::new(u64::from(number)) });
                 (number, true)
             }
         };
         if let Some(group) = self.groups.get_mut(&number) {
-            group.add(member, grant, connected);
+            group.members.add(member, grant, connected);
         }
         (number, new)
     }
@@ -55,8 +68,8 @@ impl Groups {
     pub(crate) fn leave(&mut self, whole_filter: &str, member: Member) -> Option<u32> {
         let &number = self.numbers.get(whole_filter)?;
         let group = self.groups.get_mut(&number)?;
-        group.remove(member);
-        if !group.is_empty() {
+        group.members.remove(member);
+        if !group.members.is_empty() {
             return None;
         }
         self.groups.remove(&number);
@@ -68,17 +81,27 @@ impl Groups {
     pub(crate) fn set_connected(&mut self, whole_filter: &str, member: Member, connected: bool) {
         let group = self.numbers.get(whole_filter).and_then(|number| self.groups.get_mut(number));
         if let Some(group) = group {
-            group.set_connected(member, connected);
+            group.members.set_connected(member, connected);
         }
     }
 
     /// How many members a group has.
     pub(crate) fn members(&self, number: u32) -> u32 {
-        self.groups.get(&number).map_or(0, |group| group.len() as u32)
+        self.groups.get(&number).map_or(0, |group| group.members.len() as u32)
     }
 
     /// The member whose turn it is.
     pub(crate) fn choose(&mut self, number: u32) -> Option<(Member, Grant)> {
-        self.groups.get_mut(&number)?.choose()
+        self.groups.get_mut(&number)?.members.choose()
+    }
+
+    /// The whole filter of a group.
+    pub(crate) fn filter(&self, number: u32) -> Option<Arc<str>> {
+        self.groups.get(&number).map(|group| Arc::clone(&group.filter))
+    }
+
+    /// The group with this whole filter.
+    pub(crate) fn find(&self, whole_filter: &str) -> Option<u32> {
+        self.numbers.get(whole_filter).copied()
     }
 }

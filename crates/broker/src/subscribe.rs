@@ -160,11 +160,11 @@ impl<S: Store> Core<S> {
             session.shared_subscriptions += u32::from(shared);
         }
         let mut position = Position::default();
-        if session.is_persistent() {
+        let number = session.number;
+        if let Some(session) = number {
             let options = grant.qos as u8 | u8::from(grant.no_local) << 2 | u8::from(grant.retain_as_published) << 3;
-            let client_id = &session.client_id;
-            let record = Record::Subscription { client_id, filter: text, options, identifier: grant.identifier };
-            position = self.store.append(record);
+            let record = Record::Subscription { session, filter: text, options, identifier: grant.identifier };
+            position = self.store.append(&record);
         }
         let mut replay = None;
         let announcement = if shared {
@@ -179,7 +179,7 @@ impl<S: Store> Core<S> {
             // Before the interest is announced: what was seen until now is all that will not come live.
             let seen = wanted.then(|| self.writes_seen.clone());
             let announcement =
-                if new { self.interest_added(filter.filter()) } else { self.announcement_of(filter.filter()) };
+                if new { self.interest_added(filter.filter(), number.is_some()) } else { self.announcement_of(filter.filter()) };
             replay = seen.map(|seen| Replay::new(filter.filter(), grant, &seen, announcement));
             announcement
         };
@@ -197,9 +197,9 @@ impl<S: Store> Core<S> {
     }
 
     /// A Session of this worker joins a group, wherever that is at home.
-    fn join(&mut self, key: SessionKey, whole_filter: &str, grant: Grant) -> Option<u32> {
+    pub(crate) fn join(&mut self, key: SessionKey, whole_filter: &str, grant: Grant) -> Option<u32> {
         let session = &self.sessions[key as usize];
-        let member = Member { worker: self.worker, session: key, generation: session.generation };
+        let member = session.member(self.worker, key);
         let connected = session.connection.is_some();
         let home = owner(whole_filter, self.workers);
         if home == self.worker {
@@ -219,7 +219,8 @@ impl<S: Store> Core<S> {
             return self.announcement_of(filter.filter());
         }
         self.tree.insert(filter.filter(), Target::Group(number), grant);
-        self.interest_added(filter.filter())
+        // Who the members are, and whether they outlive the process, changes: the store is always asked.
+        self.interest_added(filter.filter(), self.store.keeps())
     }
 
     /// A Session leaves a group that is at home here.
@@ -227,7 +228,7 @@ impl<S: Store> Core<S> {
         let Some(number) = self.groups.leave(whole_filter, member) else { return };
         if let Ok(filter) = TopicFilter::parse(whole_filter) {
             self.tree.remove(filter.filter(), Target::Group(number));
-            self.interest_removed(filter.filter());
+            self.interest_removed(filter.filter(), self.store.keeps());
         }
     }
 
@@ -275,7 +276,7 @@ impl<S: Store> Core<S> {
         let session = &mut self.sessions[key as usize];
         if subscription.shared {
             session.shared_subscriptions -= 1;
-            let member = Member { worker: self.worker, session: key, generation: session.generation };
+            let member = session.member(self.worker, key);
             let home = owner(text, self.workers);
             if home == self.worker {
                 self.leave_here(text, member);
@@ -284,13 +285,12 @@ impl<S: Store> Core<S> {
             }
         } else {
             self.tree.remove(text, Target::Session(key));
-            self.interest_removed(text);
+            let kept = session.number.is_some();
+            self.interest_removed(text, kept);
         }
-        let session = &self.sessions[key as usize];
-        if session.is_persistent() {
-            let record = Record::SubscriptionEnded { client_id: &session.client_id, filter: text };
-            return self.store.append(record);
+        match self.sessions[key as usize].number {
+            Some(session) => self.store.append(&Record::SubscriptionEnded { session, filter: text }),
+            None => Position::default(),
         }
-        Position::default()
     }
 }

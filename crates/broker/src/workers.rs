@@ -1,13 +1,15 @@
 //! What workers ask of each other, and what they do when they are asked.
 
+use std::sync::Arc;
+
+use pantala_proto::QoS;
 use pantala_session::Instant;
-use pantala_store::{Position, Store};
+use pantala_store::{Record, SessionNumber, Store};
 
 use crate::connection::Answer;
 use crate::core::{Core, Interest, Pending, Target, Then};
 use crate::mailbox::{Batch, Frame};
 use crate::session::{Grant, SessionKey};
-use crate::shared::{GroupId, Member};
 use crate::{ConnectionKey, WorkerId, owner};
 
 impl<S: Store> Core<S> {
@@ -73,36 +75,45 @@ impl<S: Store> Core<S> {
 
     /// Counts one more wish for messages of a filter. Returns the token of the announcement that has not been confirmed
     /// by all other workers, if there is one.
-    pub(crate) fn interest_added(&mut self, filter: &str) -> Option<u32> {
+    ///
+    /// The others have to know, too, whether messages may have to be `kept`: then the store waits for what we find.
+    pub(crate) fn interest_added(&mut self, filter: &str, kept: bool) -> Option<u32> {
         if self.workers == 1 {
             return None;
         }
         if let Some(interest) = self.interests.get_mut(filter) {
             interest.count += 1;
-            return interest.announcement.filter(|token| self.pending.contains_key(token));
+            interest.kept += u32::from(kept);
+            if !kept || interest.kept > 1 {
+                return interest.announcement.filter(|token| self.pending.contains_key(token));
+            }
         }
         let token = self.expect(u16::from(self.workers) - 1, Vec::new());
-        self.interests.insert(filter.into(), Interest { count: 1, announcement: Some(token) });
-        self.announce_interest(filter, true, Some(token));
+        let first = || Interest { count: 1, kept: u32::from(kept), announcement: None };
+        self.interests.entry(filter.into()).or_insert_with(first).announcement = Some(token);
+        self.announce_interest(filter, true, kept, Some(token));
         Some(token)
     }
 
-    pub(crate) fn interest_removed(&mut self, filter: &str) {
+    pub(crate) fn interest_removed(&mut self, filter: &str, kept: bool) {
         if self.workers == 1 {
             return;
         }
         let Some(interest) = self.interests.get_mut(filter) else { return };
         interest.count -= 1;
+        interest.kept -= u32::from(kept);
         if interest.count == 0 {
             self.interests.remove(filter);
-            self.announce_interest(filter, false, None);
+            self.announce_interest(filter, false, false, None);
+        } else if kept && interest.kept == 0 {
+            self.announce_interest(filter, true, false, None);
         }
     }
 
-    pub(crate) fn announce_interest(&mut self, filter: &str, wanted: bool, token: Option<u32>) {
+    pub(crate) fn announce_interest(&mut self, filter: &str, wanted: bool, kept: bool, token: Option<u32>) {
         for to in 0..self.workers {
             if to != self.worker.0 {
-                self.outboxes[usize::from(to)].control(Frame::Interest { filter: filter.into(), wanted, token });
+                self.outboxes[usize::from(to)].control(Frame::Interest { filter: filter.into(), wanted, kept, token });
             }
         }
     }
@@ -113,7 +124,7 @@ impl<S: Store> Core<S> {
         if session.shared_subscriptions == 0 {
             return;
         }
-        let member = Member { worker: self.worker, session: key, generation: session.generation };
+        let member = session.member(self.worker, key);
         let Some(subscriptions) = &session.subscriptions else { return };
         for (filter, _) in subscriptions.iter().filter(|(_, subscription)| subscription.shared) {
             let home = owner(filter, self.workers);
@@ -128,23 +139,31 @@ impl<S: Store> Core<S> {
 
     pub(crate) fn receive_frame(&mut self, now: Instant, from: WorkerId, bytes: &[u8], frame: Frame) {
         match frame {
-            Frame::Route { message, written } => {
+            Frame::Route { message, written, name_receivers } => {
                 self.see(from, written);
                 let message = Batch::unpack(bytes, message);
+                self.naming_for = message.id.filter(|_| name_receivers);
+                self.begin_naming();
                 self.route_locally(now, None, &message, crate::access::from_worker());
+                self.naming_for = None;
+                self.name_receivers_to_store(message.id, name_receivers);
             }
             Frame::Retain { message, written } => {
                 self.retain(now, &Batch::unpack(bytes, message), from, written);
+                self.record_retained_ended();
             }
             Frame::Deliver { member, grant, group, message } => {
                 let message = Batch::unpack(bytes, message);
-                self.deliver_to_member(now, member, grant, group, &message);
+                self.begin_naming();
+                self.deliver_to_member(now, member, grant, &group, &message, true);
+                self.record_begun();
             }
-            Frame::Redispatch { group, message } => {
-                self.dispatch(now, group, &Batch::unpack(bytes, message));
+            Frame::Redispatch { group, message, from } => {
+                self.dispatch(now, &group, &Batch::unpack(bytes, message), from);
             }
-            Frame::Interest { filter, wanted, token } => {
-                let grant = Grant::new(pantala_proto::SubscriptionOptions::default(), None);
+            Frame::Interest { filter, wanted, kept, token } => {
+                let qos = if kept { QoS::ExactlyOnce } else { QoS::AtMostOnce };
+                let grant = Grant { qos, no_local: false, retain_as_published: false, identifier: None };
                 if wanted {
                     self.tree.insert(&filter, Target::Worker(from), grant);
                 } else {
@@ -185,7 +204,7 @@ impl<S: Store> Core<S> {
             }
             Frame::Ask { question, topic_name } => self.asked(now, question, &topic_name),
             Frame::AskMember { question, chosen, tries } => self.member_asked(now, question, chosen, tries),
-            Frame::AskGroup { question, number, tries } => self.group_asked(now, question, number, tries),
+            Frame::AskGroup { question, group, tries } => self.group_asked(now, question, &group, tries),
             Frame::Reply { connection, token, reply } => self.replied(connection, token, reply),
         }
     }
@@ -196,19 +215,56 @@ impl<S: Store> Core<S> {
         *seen = written.max(*seen);
     }
 
-    /// A member's message for a group: at its home another member is chosen, elsewhere its home is told.
+    /// A member's message for a group: at its home another member is chosen, elsewhere its home is told. `from` is the Session
+    /// that the store has it for.
     pub(crate) fn dispatch(
         &mut self,
         now: Instant,
-        group: GroupId,
+        group: &Arc<str>,
         message: &crate::message::Incoming<'_>,
-    ) -> Position {
-        if group.home == self.worker {
-            return self.dispatch_here(now, group.number, message);
+        from: Option<SessionNumber>,
+    ) {
+        let home = owner(group, self.workers);
+        if home == self.worker {
+            return self.move_to_another(now, group, message, from);
         }
-        let batch = self.outboxes[usize::from(group.home.0)].messages();
-        let message = batch.pack(message);
-        batch.frames.push_back(Frame::Redispatch { group, message });
-        Position::default()
+        let batch = self.outboxes[usize::from(home.0)].messages();
+        let (message, group) = (batch.pack(message), Arc::clone(group));
+        batch.frames.push_back(Frame::Redispatch { group, message, from });
+    }
+
+    /// Chooses another member of a group at home here for a message.
+    pub(crate) fn move_to_another(
+        &mut self,
+        now: Instant,
+        group: &str,
+        message: &crate::message::Incoming<'_>,
+        from: Option<SessionNumber>,
+    ) {
+        let mut message = *message;
+        let Some(group) = self.groups.find(group) else {
+            self.counters.dropped_no_member += 1;
+            return self.record_settled(from, message.id, None);
+        };
+        match (from, message.id) {
+            (Some(from), Some(id)) => {
+                self.begin_naming();
+                self.dispatch_here(now, group, &message);
+                let to = std::mem::take(&mut self.naming.receivers);
+                self.store.append(&Record::Moved { message: id, from, to: &to });
+                self.record_begun();
+            }
+            _ => {
+                // Nobody has had it in the store so far: it is a new message to that.
+                let retain = std::mem::take(&mut message.retain);
+                self.begin_routing(&mut message);
+                message.retain = retain;
+                self.dispatch_here(now, group, &message);
+                message.retain = false;
+                if message.id.is_some() {
+                    self.record_publish(&message, 0, crate::persist::Origin::default());
+                }
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use pantala_server::Durability;
 use pantala_server::config::{Config, Overrides};
 
 /// What Mosquitto ends with when its arguments or its configuration are wrong.
@@ -44,6 +45,28 @@ struct Broker {
     /// Where data is kept. Default: $PANTALA_DATA_DIR, else $XDG_STATE_HOME/pantala, else ~/.local/state/pantala.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// What an acknowledgement vouches for: fsync (it survives a power cut), os (the end of the process), memory (neither).
+    /// Default: fsync; with a mosquitto.conf memory, unless it says `persistence true`.
+    #[arg(long, value_name = "LEVEL")]
+    durability: Option<DurabilityLevel>,
+}
+
+/// The levels of durability, by their names.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum DurabilityLevel {
+    Fsync,
+    Os,
+    Memory,
+}
+
+impl From<DurabilityLevel> for Durability {
+    fn from(level: DurabilityLevel) -> Self {
+        match level {
+            DurabilityLevel::Fsync => Self::Fsync,
+            DurabilityLevel::Os => Self::Os,
+            DurabilityLevel::Memory => Self::Memory,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -62,8 +85,13 @@ fn main() -> ExitCode {
 }
 
 fn run_broker(broker: Broker) -> ExitCode {
-    let overrides =
-        Overrides { ports: broker.port, verbose: broker.verbose, workers: broker.workers, data_dir: broker.data_dir };
+    let overrides = Overrides {
+        ports: broker.port,
+        verbose: broker.verbose,
+        workers: broker.workers,
+        data_dir: broker.data_dir,
+        durability: broker.durability.map(Durability::from),
+    };
     let config = match Config::load(broker.config.as_deref(), &overrides) {
         Ok(config) => config,
         Err(error) => {

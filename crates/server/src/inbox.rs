@@ -53,6 +53,11 @@ impl Inbox {
             self.bytes.fetch_add(batch.bytes(), Ordering::Relaxed);
         }
         self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
+        self.nudge();
+    }
+
+    /// Wakes the receiver if it sleeps: there is something for it elsewhere.
+    pub(crate) fn nudge(&self) {
         self.any.store(true, Ordering::SeqCst);
         if self.sleeping.swap(false, Ordering::SeqCst) {
             // The pipe can only be full of wake-ups already.

@@ -10,6 +10,8 @@ mod listen;
 mod log;
 mod run;
 mod socket;
+mod storage;
 mod worker;
 
+pub use pantala_store::Durability;
 pub use run::{RunError, run};

@@ -9,7 +9,6 @@ use std::thread;
 use mio::{Poll, Waker};
 use pantala_broker::authentication::{Method, ScramSha256};
 use pantala_broker::{Core, CoreOptions, ListenerId, Random, Totals, WORKERS_MAX, WorkerId};
-use pantala_store::MemoryStore;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -17,6 +16,7 @@ use crate::config::{Config, LogType};
 use crate::inbox::{Inbox, Letter};
 use crate::listen::{self, Bound};
 use crate::log::Log;
+use crate::storage::{self, Storage};
 use crate::worker::{Clock, WAKER, Worker};
 
 /// Why a broker cannot run.
@@ -29,6 +29,8 @@ pub enum RunError {
         /// Why.
         error: io::Error,
     },
+    /// The data directory cannot be used.
+    Storage(String),
     /// The log file cannot be opened.
     Log(io::Error),
     /// A user of the configuration cannot be one.
@@ -45,7 +47,7 @@ impl fmt::Display for RunError {
             }
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Log(error) => write!(f, "cannot open the log file: {error}"),
-            Self::User(text) => f.write_str(text),
+            Self::Storage(text) | Self::User(text) => f.write_str(text),
             Self::System(error) => write!(f, "the system does not let a broker run: {error}"),
         }
     }
@@ -77,7 +79,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     };
     let settings = Arc::new(config.settings.clone());
     let totals = Arc::new(Totals::new(settings.listeners.len()));
-    let clock = Clock::start();
+    let mut storage = Storage::open(&config, workers as u8, &log)?;
 
     let mut polls = Vec::new();
     let mut inboxes = Vec::new();
@@ -88,8 +90,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
         polls.push(poll);
     }
     let inboxes: Arc<[Arc<Inbox>]> = inboxes.into();
-    let mut threads = Vec::new();
-    for (index, poll) in polls.into_iter().enumerate() {
+    let mut cores = Vec::new();
+    for (index, store) in std::mem::take(&mut storage.stores).into_iter().enumerate() {
         let id = WorkerId(index as u8);
         // Read once per client at most, and never from a source that can fail after the first time.
         let random: Random =
@@ -102,7 +104,17 @@ pub fn run(config: Config) -> Result<(), RunError> {
             methods: Arc::clone(&methods),
             random,
         };
-        let core = Core::new(options, MemoryStore::default());
+        cores.push(Core::new(options, store));
+    }
+    storage.restore(&mut cores);
+    let clock = Clock::start(storage.now);
+    let running = storage.run(clock, log.clone(), {
+        let inboxes = Arc::clone(&inboxes);
+        move |worker| inboxes[worker].nudge()
+    })?;
+    let mut threads = Vec::new();
+    for (index, (poll, core)) in polls.into_iter().zip(cores).enumerate() {
+        let id = WorkerId(index as u8);
         let mut listeners = Vec::new();
         for (socket, listener, no_delay) in &bound {
             listeners.push((socket.for_worker(*no_delay).map_err(RunError::System)?, *listener));
@@ -153,6 +165,11 @@ pub fn run(config: Config) -> Result<(), RunError> {
             Ok(Err(error)) => result = Err(RunError::System(error)),
             Err(_) => result = Err(RunError::System(io::Error::other("a worker ended unexpectedly"))),
         }
+    }
+    // What the workers had to say last is down before the process ends.
+    let stopped = running.stop();
+    if result.is_ok() {
+        result = stopped;
     }
     handle.close();
     // The watcher cannot fail; should it panic, the broker has ended all the same.
@@ -217,7 +234,7 @@ fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], wor
         let who = if anonymous { "anonymous clients allowed" } else { "anonymous clients refused" };
         log.line(LogType::Notice, &format!("Listening on {} ({who}).", socket.local_address()));
     }
-    log.line(LogType::Notice, "Durability: memory. Sessions and Retained Messages end with this process.");
+    log.line(LogType::Notice, &storage::describe(config));
     if let Some(port) = bound.iter().find_map(|(socket, ..)| socket.port()) {
         let port = if port == 1883 { String::new() } else { format!("-p {port} ") };
         log.line(

@@ -14,7 +14,7 @@ use mio::event::Event as Readiness;
 use mio::{Events, Poll, Token};
 use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, WorkerId};
 use pantala_session::Instant;
-use pantala_store::MemoryStore;
+use pantala_store::{AnyStore, Position, Store};
 use slab::Slab;
 
 use crate::config::LogType;
@@ -57,6 +57,8 @@ const SLICES: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: std::time::Instant,
+    /// The broker's time then.
+    base: u64,
     /// Milliseconds from the start to the present one, which ends at `until`: many turns have the same, and comparing
     /// costs less than subtracting.
     elapsed_ms: u64,
@@ -64,20 +66,20 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn start() -> Self {
+    /// Begins at `base`, which is not 0, so that the first moment is later than "never yet".
+    pub(crate) fn start(base: Instant) -> Self {
         let start = std::time::Instant::now();
-        Self { start, elapsed_ms: 0, until: start }
+        Self { start, base: base.0, elapsed_ms: 0, until: start }
     }
 
     #[inline]
-    fn now(&mut self) -> Instant {
+    pub(crate) fn now(&mut self) -> Instant {
         let now = std::time::Instant::now();
         if now >= self.until {
             self.elapsed_ms = now.duration_since(self.start).as_millis() as u64;
             self.until = self.start + Duration::from_millis(self.elapsed_ms + 1);
         }
-        // Not from 0, so that the first moment is later than "never yet".
-        Instant(1 + self.elapsed_ms)
+        Instant(self.base + self.elapsed_ms)
     }
 }
 
@@ -100,7 +102,7 @@ struct Slot {
 
 pub(crate) struct Worker {
     id: WorkerId,
-    core: Core<MemoryStore>,
+    core: Core<AnyStore>,
     poll: Poll,
     clock: Clock,
     /// The time of this turn.
@@ -120,6 +122,8 @@ pub(crate) struct Worker {
     turn_bytes: usize,
     /// Bytes that may still be written in this turn.
     turn_output_bytes: usize,
+    /// How far the store was when the core was told last.
+    completed: Position,
     /// The worker ends when all clients have closed their side, or at this time.
     ending: Option<Instant>,
 }
@@ -128,7 +132,7 @@ impl Worker {
     /// A worker that listens. `poll` is the one that the inbox wakes.
     pub(crate) fn new(
         id: WorkerId,
-        core: Core<MemoryStore>,
+        core: Core<AnyStore>,
         poll: Poll,
         mut clock: Clock,
         log: Log,
@@ -152,6 +156,7 @@ impl Worker {
             inboxes,
             turn_bytes: 0,
             turn_output_bytes: 0,
+            completed: Position::default(),
             ending: None,
         };
         for (index, (listener, _)) in worker.listeners.iter_mut().enumerate() {
@@ -202,6 +207,11 @@ impl Worker {
             if !alone {
                 self.pass_on();
             }
+            let durable = self.core.store().durable();
+            if durable != self.completed {
+                self.completed = durable;
+                self.guarded(|core| core.store_completed(now));
+            }
             inbox.take(&mut letters);
             if !letters.is_empty() {
                 for letter in letters.drain(..) {
@@ -215,6 +225,8 @@ impl Worker {
             if !alone {
                 self.pass_on();
             }
+            // While this is made durable, what needs not wait is written.
+            self.core.submit();
             if self.core.has_actions() {
                 self.actions(now);
             }
@@ -231,6 +243,7 @@ impl Worker {
             if !alone {
                 self.pass_on();
             }
+            self.core.submit();
             if !self.linger_deadlines.is_empty() {
                 self.linger(now);
             }
@@ -257,9 +270,13 @@ impl Worker {
         if wait == Some(Duration::ZERO) || inbox.go_to_sleep() { wait } else { Some(Duration::ZERO) }
     }
 
-    /// Other workers have all that they may have waiting: nothing is read until they have dealt with some of it.
+    /// Other workers, or the store, have all that they may have waiting: nothing is read until they have dealt with some of it.
     fn is_crowded(&self) -> bool {
-        self.inboxes.len() > 1 && self.inboxes.iter().any(|inbox| inbox.is_full())
+        let store = match self.core.store() {
+            AnyStore::Memory(_) => false,
+            AnyStore::Durable(store) => store.is_crowded(),
+        };
+        store || self.inboxes.len() > 1 && self.inboxes.iter().any(|inbox| inbox.is_full())
     }
 
     fn has_ended(&self) -> bool {
@@ -395,7 +412,7 @@ impl Worker {
     }
 
     /// Runs work of the core that no one connection is the cause of. A panic there is logged, and the worker goes on.
-    fn guarded(&mut self, work: impl FnOnce(&mut Core<MemoryStore>)) {
+    fn guarded(&mut self, work: impl FnOnce(&mut Core<AnyStore>)) {
         let core = &mut self.core;
         if catch_unwind(AssertUnwindSafe(|| work(core))).is_err() {
             self.core.count_panic();
@@ -681,7 +698,7 @@ impl Worker {
 
 /// Writes output that has shared payloads in it.
 #[inline(never)]
-fn write_slices(core: &Core<MemoryStore>, socket: &Socket, key: ConnectionKey) -> io::Result<usize> {
+fn write_slices(core: &Core<AnyStore>, socket: &Socket, key: ConnectionKey) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); SLICES];
     let filled = core.slices(key, &mut slices);
     socket.write_slices(&slices[..filled])

@@ -54,6 +54,11 @@ impl Inbound {
         }
     }
 
+    /// Those that are open.
+    pub fn iter(&self) -> impl Iterator<Item = PacketId> + '_ {
+        self.open.iter().copied()
+    }
+
     /// How many are open: each counts against the Receive Maximum (v5 section 4.9).
     pub fn len(&self) -> usize {
         self.open.len()

@@ -31,6 +31,8 @@ struct Exchange<M> {
     stage: Stage,
     /// It has been sent on an earlier connection: DUP (v5 MQTT-3.3.1-1).
     dup: bool,
+    /// Its place among all exchanges of the Session.
+    order: u64,
     /// Gone once PUBREC has come.
     message: Option<M>,
 }
@@ -48,6 +50,7 @@ pub struct Outbound<M> {
     next_packet_id: PacketId,
     /// Packet Identifiers have gone round since `inflight` was last empty, so the next may be in use.
     wrapped: bool,
+    next_order: u64,
 }
 
 /// A packet to send now.
@@ -85,6 +88,7 @@ impl<M> Default for Outbound<M> {
             queue: VecDeque::new(),
             next_packet_id: PacketId::FIRST,
             wrapped: false,
+            next_order: 0,
         }
     }
 }
@@ -100,11 +104,66 @@ impl<M: Clone> Outbound<M> {
     #[inline]
     pub fn start(&mut self, qos: QoS, message: M) -> Delivery {
         debug_assert_eq!(self.sent, self.inflight.len());
+        let delivery = self.admit(qos, message);
+        self.sent += 1;
+        delivery
+    }
+
+    /// Begins the exchange of a message that goes out by [`Outbound::next`] later: what comes after it waits behind it.
+    #[inline]
+    pub fn admit(&mut self, qos: QoS, message: M) -> Delivery {
         let packet_id = self.take_packet_id();
         let stage = if qos == QoS::ExactlyOnce { Stage::AwaitPubRec } else { Stage::AwaitPubAck };
-        self.inflight.push_back(Exchange { packet_id, stage, dup: false, message: Some(message) });
-        self.sent += 1;
+        let order = self.next_order;
+        self.next_order += 1;
+        self.inflight.push_back(Exchange { packet_id, stage, dup: false, order, message: Some(message) });
         delivery(stage, packet_id, false)
+    }
+
+    /// Begins the exchanges of messages at the front of the queue that `wanted` wants, as many as `window` has room for;
+    /// they go out by [`Outbound::next`] later. `begun` gets each with its Packet Identifier and its place.
+    pub fn admit_queued(
+        &mut self,
+        window: u16,
+        wanted: impl Fn(QoS, &M) -> bool,
+        mut begun: impl FnMut(PacketId, u64, &mut M),
+    ) {
+        while self.inflight.len() < usize::from(window)
+            && self.queue.front().is_some_and(|(qos, message)| *qos != QoS::AtMostOnce && wanted(*qos, message))
+        {
+            let Some((qos, message)) = self.queue.pop_front() else { return };
+            self.admit(qos, message);
+            if let Some(Exchange { packet_id, order, message: Some(message), .. }) = self.inflight.back_mut() {
+                begun(*packet_id, *order, message);
+            }
+        }
+    }
+
+    /// Puts an exchange of an earlier process at the end of those that are open: it counts as sent on an earlier
+    /// connection. A message belongs to QoS 1 or to a QoS 2 one that no PUBREC has answered.
+    pub fn restore(&mut self, qos: QoS, packet_id: PacketId, order: u64, message: Option<M>) {
+        let stage = match (&message, qos) {
+            (None, _) => Stage::AwaitPubComp,
+            (Some(_), QoS::ExactlyOnce) => Stage::AwaitPubRec,
+            (Some(_), _) => Stage::AwaitPubAck,
+        };
+        self.inflight.push_back(Exchange { packet_id, stage, dup: true, order, message });
+        self.next_order = self.next_order.max(order.saturating_add(1));
+        // Which identifiers are free is not known by counting any more.
+        self.next_packet_id = packet_id.following();
+        self.wrapped = true;
+    }
+
+    /// The place of the exchange with this Packet Identifier.
+    pub fn order(&self, packet_id: PacketId) -> Option<u64> {
+        let mut latest_first = self.inflight.iter().rev();
+        latest_first.find(|exchange| exchange.packet_id == packet_id).map(|exchange| exchange.order)
+    }
+
+    /// The message of the exchange with this Packet Identifier.
+    pub fn message_mut(&mut self, packet_id: PacketId) -> Option<&mut M> {
+        let mut latest_first = self.inflight.iter_mut().rev();
+        latest_first.find(|exchange| exchange.packet_id == packet_id)?.message.as_mut()
     }
 
     /// Puts a message at the end of the queue.
@@ -114,12 +173,17 @@ impl<M: Clone> Outbound<M> {
 
     /// The next packet that may go out with at most `window` exchanges unacknowledged on this connection: first what an
     /// earlier connection left open, in its order (v5 MQTT-4.4.0-1, MQTT-4.6.0-1), then the queue.
-    pub fn next(&mut self, window: u16) -> Option<Send<M>> {
+    ///
+    /// None, too, if `ready` says that the message which is next must not go out yet.
+    pub fn next(&mut self, window: u16, ready: impl FnOnce(&M) -> bool) -> Option<Send<M>> {
         if self.sent < self.inflight.len() {
             if self.sent >= usize::from(window) {
                 return None;
             }
             let exchange = &mut self.inflight[self.sent];
+            if exchange.message.as_ref().is_some_and(|message| !ready(message)) {
+                return None;
+            }
             self.sent += 1;
             let packet_id = exchange.packet_id;
             return Some(match &exchange.message {
@@ -197,6 +261,11 @@ impl<M: Clone> Outbound<M> {
         self.sent = 0;
     }
 
+    /// The message that [`Outbound::next`] would send, if it is one of an open exchange.
+    pub fn next_unsent(&self) -> Option<&M> {
+        self.inflight.get(self.sent)?.message.as_ref()
+    }
+
     /// Takes the oldest message of the queue out, to make room.
     pub fn drop_oldest_queued(&mut self) -> Option<(QoS, M)> {
         self.queue.pop_front()
@@ -227,17 +296,17 @@ impl<M: Clone> Outbound<M> {
         self.inflight.is_empty() && self.queue.is_empty()
     }
 
-    /// All messages that the peer may not have: those of exchanges that no PUBREC has answered, with their stage, and
-    /// those of the queue, with None. For handing them on when the Session ends.
-    pub fn into_undelivered(self) -> impl Iterator<Item = (Option<Stage>, QoS, M)> {
-        let inflight = self.inflight.into_iter().filter_map(|exchange| {
-            let qos = match exchange.stage {
-                Stage::AwaitPubAck => QoS::AtLeastOnce,
-                Stage::AwaitPubRec | Stage::AwaitPubComp => QoS::ExactlyOnce,
-            };
-            Some((Some(exchange.stage), qos, exchange.message?))
-        });
-        inflight.chain(self.queue.into_iter().map(|(qos, message)| (None, qos, message)))
+    /// The messages of the queue, to be changed in place.
+    pub fn queued_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut M> + ExactSizeIterator {
+        self.queue.iter_mut().map(|(_, message)| message)
+    }
+
+    /// All that is left when the Session ends: open exchanges with their stage, whose message is gone if PUBREC has come,
+    /// and the queue.
+    pub fn into_rest(self) -> impl Iterator<Item = (Option<(PacketId, Stage)>, Option<M>)> {
+        let inflight =
+            self.inflight.into_iter().map(|exchange| (Some((exchange.packet_id, exchange.stage)), exchange.message));
+        inflight.chain(self.queue.into_iter().map(|(_, message)| (None, Some(message))))
     }
 
     #[inline]
@@ -323,7 +392,7 @@ mod tests {
                     "PUBCOMP" => format!("{:?}", outbound.pub_comp(id(1))),
                     _ => {
                         outbound.connection_lost();
-                        format!("{:?}", outbound.next(10))
+                        format!("{:?}", outbound.next(10, |_| true))
                     }
                 };
                 let left = outbound.inflight_len();
@@ -339,14 +408,14 @@ mod tests {
         for message in 0..4 {
             outbound.enqueue(QoS::AtLeastOnce, message);
         }
-        assert_eq!(outbound.next(2), publish(1, 1, false, 0));
-        assert_eq!(outbound.next(2), publish(1, 2, false, 1));
-        assert_eq!(outbound.next(2), None);
+        assert_eq!(outbound.next(2, |_| true), publish(1, 1, false, 0));
+        assert_eq!(outbound.next(2, |_| true), publish(1, 2, false, 1));
+        assert_eq!(outbound.next(2, |_| true), None);
         // The same acknowledgement twice frees one slot.
         assert_eq!(outbound.pub_ack(id(2)), Ok(Acknowledged::Settled(Some(1))));
         assert_eq!(outbound.pub_ack(id(2)), Err(AckError::Unknown));
-        assert_eq!(outbound.next(2), publish(1, 3, false, 2));
-        assert_eq!(outbound.next(2), None);
+        assert_eq!(outbound.next(2, |_| true), publish(1, 3, false, 2));
+        assert_eq!(outbound.next(2, |_| true), None);
     }
 
     #[test]
@@ -358,12 +427,12 @@ mod tests {
         outbound.pub_rec(id(2), false).unwrap();
         outbound.enqueue(QoS::AtMostOnce, 3);
         outbound.connection_lost();
-        assert_eq!(outbound.next(2), publish(1, 1, true, 0));
-        assert_eq!(outbound.next(2), Some(Send::PubRel(id(2))));
-        assert_eq!(outbound.next(2), None);
+        assert_eq!(outbound.next(2, |_| true), publish(1, 1, true, 0));
+        assert_eq!(outbound.next(2, |_| true), Some(Send::PubRel(id(2))));
+        assert_eq!(outbound.next(2, |_| true), None);
         assert_eq!(outbound.pub_comp(id(2)), Ok(Acknowledged::Settled(None)));
-        assert_eq!(outbound.next(2), publish(2, 3, true, 2));
-        assert_eq!(outbound.next(2), publish(0, 1, false, 3));
+        assert_eq!(outbound.next(2, |_| true), publish(2, 3, true, 2));
+        assert_eq!(outbound.next(2, |_| true), publish(0, 1, false, 3));
     }
 
     #[test]
@@ -373,10 +442,10 @@ mod tests {
         outbound.start(QoS::AtLeastOnce, 1);
         outbound.connection_lost();
         // The second connection takes only one at a time, and is lost as well.
-        assert_eq!(outbound.next(1), publish(1, 1, true, 0));
+        assert_eq!(outbound.next(1, |_| true), publish(1, 1, true, 0));
         outbound.connection_lost();
-        assert_eq!(outbound.next(2), publish(1, 1, true, 0));
-        assert_eq!(outbound.next(2), publish(1, 2, true, 1));
+        assert_eq!(outbound.next(2, |_| true), publish(1, 1, true, 0));
+        assert_eq!(outbound.next(2, |_| true), publish(1, 2, true, 1));
     }
 
     #[test]
@@ -393,6 +462,32 @@ mod tests {
         assert_eq!(outbound.inflight_len(), 1);
     }
 
+    #[test]
+    fn what_is_admitted_waits_until_it_is_ready_and_holds_up_what_follows() {
+        let mut outbound = Outbound::default();
+        outbound.admit(QoS::ExactlyOnce, 0);
+        assert!(!outbound.can_start(10));
+        outbound.enqueue(QoS::AtLeastOnce, 1);
+        assert_eq!(outbound.next(10, |_| false), None);
+        assert_eq!(outbound.next(10, |_| true), publish(2, 1, false, 0));
+        assert_eq!(outbound.next(10, |_| true), publish(1, 2, false, 1));
+        assert_eq!((outbound.order(id(1)), outbound.order(id(2)), outbound.order(id(3))), (Some(0), Some(1), None));
+    }
+
+    #[test]
+    fn exchanges_of_an_earlier_process_go_on_under_their_identifiers() {
+        let mut outbound = Outbound::default();
+        outbound.restore(QoS::ExactlyOnce, id(65_535), 3, Some(0));
+        outbound.restore(QoS::ExactlyOnce, id(1), 4, None);
+        outbound.restore(QoS::AtLeastOnce, id(2), 5, Some(1));
+        outbound.enqueue(QoS::AtLeastOnce, 2);
+        assert_eq!(outbound.next(10, |_| true), publish(2, 65_535, true, 0));
+        assert_eq!(outbound.next(10, |_| true), Some(Send::PubRel(id(1))));
+        assert_eq!(outbound.next(10, |_| true), publish(1, 2, true, 1));
+        assert_eq!(outbound.next(10, |_| true), publish(1, 3, false, 2));
+        assert_eq!(outbound.order(id(3)), Some(6));
+    }
+
     proptest! {
         /// Whatever is acknowledged, lost and resumed: identifiers are distinct, the window holds, nothing is lost,
         /// and first deliveries are in order.
@@ -403,7 +498,7 @@ mod tests {
             let mut open: Vec<(PacketId, QoS, bool)> = Vec::new();
             let mut first_deliveries = Vec::new();
             let send = |outbound: &mut Outbound<u32>, open: &mut Vec<(PacketId, QoS, bool)>, first: &mut Vec<u32>| {
-                while let Some(send) = outbound.next(window) {
+                while let Some(send) = outbound.next(window, |_| true) {
                     match send {
                         Send::Publish(delivery, message) => {
                             let packet_id = delivery.packet_id().unwrap();

@@ -1,131 +1,160 @@
-//! What must outlive the process, as a log of records, and how far it has got.
+//! What must outlive the process, as records, and how far they have got.
 //!
 //! The core appends a [`Record`] for each change of state that an acknowledgement vouches for, gets a [`Position`], and
-//! holds the acknowledgement until [`Store::durable`] has reached it. That is the whole contract: a store may keep
-//! records in memory ([`MemoryStore`]), commit them in batches on a thread of its own, or fail on purpose.
+//! holds the acknowledgement until [`Store::durable`] has reached it. That is the whole contract: a store may keep nothing
+//! ([`MemoryStore`]), or commit records in batches on a thread of its own ([`DurableStore`]).
 //!
 //! It knows no network and no MQTT exchange: a record says what is to be remembered, not what is to be sent.
+//!
+//! Where to look: `record.rs` for what there is to say, `ledger.rs` for the way from records to their net effect,
+//! `commit.rs` for the thread that makes it durable, [`log`] for the files, `format.rs` for the bytes in them, `recover.rs`
+//! for the way back, [`disk`] for the file layer that tests tear and fail.
 
 pub mod disk;
 pub mod log;
 
-use std::num::NonZeroU32;
+mod codec;
+mod commit;
+mod format;
+mod ledger;
+mod record;
+mod recover;
+mod submission;
 
-/// A place in the log: how many records have been appended up to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Position(pub u64);
+pub use commit::{AnyStore, Committer, Durability, DurableStore, Health, Notice, Opened, Pause, open};
+pub use format::Kind;
+pub use record::{
+    Message, MessageId, Position, Publish, Receiver, Record, Session, SessionNumber, Stage, Will,
+};
+pub use recover::{
+    Orphan, Recovered, RecoveredExchange, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill,
+    StoredMessage,
+};
 
-/// One change of state. Strings are Client Identifiers, Topic Names and Topic Filters as MQTT has them; `qos` is 0 to 2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Record<'a> {
-    /// A Session has begun or gone on with another expiry.
-    Session {
-        /// Whose.
-        client_id: &'a str,
-        /// Seconds it outlives its connection; `u32::MAX` is for ever.
-        expiry_interval: u32,
-    },
-    /// A Session has ended with all it held.
-    SessionEnded {
-        /// Whose.
-        client_id: &'a str,
-    },
-    /// A subscription was made or replaced.
-    Subscription {
-        /// Whose.
-        client_id: &'a str,
-        /// Its Topic Filter, with `$share/…/` if it has that.
-        filter: &'a str,
-        /// Subscription Options as SUBSCRIBE writes them.
-        options: u8,
-        /// Subscription Identifier.
-        identifier: Option<NonZeroU32>,
-    },
-    /// A subscription was removed.
-    SubscriptionEnded {
-        /// Whose.
-        client_id: &'a str,
-        /// Its Topic Filter.
-        filter: &'a str,
-    },
-    /// A QoS 2 message from this client is known by its Packet Identifier: committed together with its routing.
-    ExactlyOnceOpen {
-        /// Whose.
-        client_id: &'a str,
-        /// Packet Identifier.
-        packet_id: u16,
-    },
-    /// The client has released that Packet Identifier.
-    ExactlyOnceReleased {
-        /// Whose.
-        client_id: &'a str,
-        /// Packet Identifier.
-        packet_id: u16,
-    },
-    /// A message waits for, or is on its way to, a Session.
-    Queued {
-        /// For whom.
-        client_id: &'a str,
-        /// The QoS it is delivered with.
-        qos: u8,
-        /// Topic Name.
-        topic_name: &'a str,
-        /// Properties as PUBLISH has them.
-        properties: &'a [u8],
-        /// Payload.
-        payload: &'a [u8],
-    },
-    /// A message to a Session is settled.
-    Settled {
-        /// For whom.
-        client_id: &'a str,
-        /// The Packet Identifier it went with.
-        packet_id: u16,
-    },
-    /// A Retained Message replaces that of its topic.
-    Retained {
-        /// Topic Name.
-        topic_name: &'a str,
-        /// The QoS it was published with.
-        qos: u8,
-        /// Properties as PUBLISH has them.
-        properties: &'a [u8],
-        /// Payload.
-        payload: &'a [u8],
-    },
-    /// The Retained Message of a topic is gone.
-    RetainedEnded {
-        /// Topic Name.
-        topic_name: &'a str,
-    },
+use codec::{Reader, put_varint};
+
+/// The broker's own time beside the world's.
+///
+/// The broker's time is milliseconds that a monotonic clock has counted while it ran, plus what the wall clock says that
+/// went by while it did not. Everything that is to happen some day is written down in the broker's time, so a wall clock
+/// that is set while the broker runs changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Clock {
+    /// The broker's time in milliseconds.
+    pub broker: u64,
+    /// Milliseconds since 1970 at that moment, as far as the wall clock knew.
+    pub wall: u64,
+}
+
+impl Clock {
+    /// The broker's time at a later start, when the wall clock says `wall`; a clock that has been set back meanwhile counts
+    /// as one that has stood still, and no more than `jump_max` milliseconds are believed.
+    pub fn resumed(self, wall: u64, jump_max: u64) -> u64 {
+        self.broker.saturating_add(wall.saturating_sub(self.wall).min(jump_max))
+    }
+
+    fn put(self, out: &mut Vec<u8>) {
+        put_varint(out, self.broker);
+        put_varint(out, self.wall);
+    }
+
+    fn read(value: &[u8]) -> Option<Self> {
+        let mut reader = Reader(value);
+        Some(Self { broker: reader.varint()?, wall: reader.varint()? })
+    }
 }
 
 /// Where records go.
 pub trait Store {
+    /// Whether it keeps anything. If not, nothing need be appended, and there are no numbers for messages and Sessions.
+    fn keeps(&self) -> bool;
+
+    /// Whether what is appended now can be expected to become durable. If not, nothing should be promised that needs it.
+    fn accepts(&self) -> bool;
+
+    /// Names a message: larger than all that were given out before, by whichever worker.
+    fn next_message(&mut self) -> Option<MessageId>;
+
+    /// Names a Session.
+    fn next_session(&mut self) -> Option<SessionNumber>;
+
     /// Takes a record over; its bytes are copied if they are needed later. Returns where it stands.
-    fn append(&mut self, record: Record<'_>) -> Position;
+    fn append(&mut self, record: &Record<'_>) -> Position;
+
+    /// Names all further receivers, perhaps none, of a message from another worker whose [`Publish::others`] counts on us.
+    fn add_receivers(&mut self, message: MessageId, receivers: Vec<Receiver>);
+
+    /// Where the last record stands.
+    fn appended(&self) -> Position;
 
     /// All records up to here are as safe as this store makes them.
     fn durable(&self) -> Position;
+
+    /// Whether a message has become durable, and can be loaded as long as somebody is owed it.
+    fn holds(&self, message: MessageId) -> bool;
+
+    /// The bytes of a message that is durable and not settled. None if they cannot be read.
+    fn load(&self, message: MessageId) -> Option<StoredMessage>;
+
+    /// Hands over what has been appended: to be called at the end of each turn.
+    fn submit(&mut self);
 }
 
 /// Keeps nothing: the Sessions in memory are all there is, and every record counts as safe at once.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct MemoryStore {
-    position: Position,
-}
+pub struct MemoryStore;
 
 impl Store for MemoryStore {
     #[inline]
-    fn append(&mut self, _record: Record<'_>) -> Position {
-        self.position.0 += 1;
-        self.position
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    fn accepts(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn next_message(&mut self) -> Option<MessageId> {
+        None
+    }
+
+    #[inline]
+    fn next_session(&mut self) -> Option<SessionNumber> {
+        None
+    }
+
+    #[inline]
+    fn append(&mut self, _record: &Record<'_>) -> Position {
+        Position::default()
+    }
+
+    #[inline]
+    fn add_receivers(&mut self, _message: MessageId, _receivers: Vec<Receiver>) {}
+
+    #[inline]
+    fn appended(&self) -> Position {
+        Position::default()
     }
 
     #[inline]
     fn durable(&self) -> Position {
-        self.position
+        Position::default()
     }
+
+    #[inline]
+    fn holds(&self, _message: MessageId) -> bool {
+        false
+    }
+
+    #[inline]
+    fn load(&self, _message: MessageId) -> Option<StoredMessage> {
+        None
+    }
+
+    #[inline]
+    fn submit(&mut self) {}
 }
 
 #[cfg(test)]
@@ -133,10 +162,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_safe_at_once() {
-        let mut store = MemoryStore::default();
-        let position = store.append(Record::SessionEnded { client_id: "a" });
-        assert!(store.durable() >= position);
-        assert!(store.append(Record::SessionEnded { client_id: "a" }) > position);
+    fn the_clock_never_goes_back_and_jumps_no_further_than_it_may() {
+        let clock = Clock { broker: 1_000, wall: 50_000 };
+        assert_eq!(clock.resumed(57_000, u64::MAX), 8_000);
+        assert_eq!(clock.resumed(10, u64::MAX), 1_000);
+        assert_eq!(clock.resumed(u64::MAX, 3_000), 4_000);
     }
 }

@@ -11,6 +11,7 @@ mod durability;
 mod limits;
 mod model;
 mod reasons;
+mod recovery;
 mod refusal;
 mod retained;
 mod sessions;

@@ -217,7 +217,7 @@ impl Model {
         let narrow = Settings { inflight_messages_max: WINDOW as u16, ..settings() };
         let clients = (0..CLIENTS).map(|_| Client { peer: None, v3: false, session: None, expected: Vec::new() });
         Self {
-            world: World::new(&narrow, workers, seed),
+            world: World::in_memory(&narrow, workers, seed),
             clients: clients.collect(),
             retained: BTreeMap::new(),
             written: 0,

@@ -124,7 +124,10 @@ fn the_expiry_is_capped() {
 #[test]
 fn the_store_knows_which_sessions_would_come_back() {
     everywhere(&settings(), |world| {
-        let recorded = || world.recorded_sessions().into_values().collect::<Vec<_>>();
+        if world.recorded_sessions().is_none() {
+            return;
+        }
+        let recorded = || world.recorded_sessions().unwrap_or_default().into_values().collect::<Vec<_>>();
         let a = world.client("a").clean(false).expiry(10);
         a.connect().disconnect();
         assert_eq!(recorded(), [10]);

@@ -23,6 +23,9 @@ use pantala_broker::{
 };
 use pantala_proto::ProtocolVersion;
 use pantala_session::Instant;
+use pantala_store::disk::SimDisk;
+use pantala_store::log::LogOptions;
+use pantala_store::{AnyStore, Clock, Committer, Durability, Pause};
 
 pub use client::{Client, Will};
 pub use peer::{Delivered, Outcome, Peer, Pub, Received, Sub};
@@ -38,8 +41,22 @@ pub fn settings() -> Settings {
     Settings { listeners: vec![ListenerSettings::default()], ..Settings::default() }
 }
 
-/// Plays a dialogue with 1, 2 and 3 workers, in several interleavings, and looks afterwards whether something was left.
+/// Plays a dialogue with 1, 2 and 3 workers, in several interleavings, with a store that keeps nothing and one that keeps
+/// everything, and looks afterwards whether something was left.
 pub fn everywhere(settings: &Settings, dialogue: impl Fn(&World)) {
+    for workers in 1..=3 {
+        for seed in 0..SEEDS {
+            let _note = Note { workers, seed };
+            let world = World::in_memory(settings, workers, seed);
+            dialogue(&world);
+            world.end();
+        }
+    }
+    everywhere_kept(settings, dialogue);
+}
+
+/// The same with the store that keeps everything only.
+pub fn everywhere_kept(settings: &Settings, dialogue: impl Fn(&World)) {
     for workers in 1..=3 {
         for seed in 0..SEEDS {
             let _note = Note { workers, seed };
@@ -93,6 +110,11 @@ struct Inner {
     workers: Vec<Worker>,
     links: Vec<Link>,
     totals: Arc<Totals>,
+    settings: Arc<Settings>,
+    store: Option<Box<Committer<SimDisk>>>,
+    disk: SimDisk,
+    /// Nothing is committed before [`World::sync`].
+    delayed: bool,
     now: Instant,
     chance: Chance,
     shuffled: bool,
@@ -142,10 +164,66 @@ struct Link {
 }
 
 impl World {
+    /// With a durable store on a simulated disk.
     pub fn new(settings: &Settings, workers: u8, seed: u64) -> Self {
+        Self::start(settings, workers, seed, SimDisk::new(), Instant(1_000))
+    }
+
+    /// With a store that keeps nothing.
+    pub fn in_memory(settings: &Settings, workers: u8, seed: u64) -> Self {
+        let stores = (0..workers).map(|_| TestStore::memory()).collect();
+        Self::with_stores(settings, seed, stores, Instant(1_000))
+    }
+
+    /// A broker that starts on what a disk holds, at this time by the wall clock.
+    pub fn start(settings: &Settings, workers: u8, seed: u64, disk: SimDisk, wall: Instant) -> Self {
+        // Small segments, so that cleaning has something to do.
+        let options = LogOptions { segment_bytes: 16_384, ..LogOptions::default() };
+        let opened = pantala_store::open(disk.clone(), options, workers, Durability::Fsync).unwrap();
+        assert!(opened.report.damages.is_empty(), "{:?}", opened.report);
+        assert_eq!(opened.recovered.unreadable, 0);
+        let stores = opened.stores.into_iter().map(|store| TestStore::new(AnyStore::Durable(store))).collect();
+        let clock = opened.recovered.clock;
+        let now = clock.map_or(wall, |clock| Instant(clock.resumed(wall.0, u64::MAX)));
+        let stopped = clock.map_or(now, |clock| Instant(clock.broker));
+        let world = Self::with_stores(settings, seed, stores, now);
+        let mut inner = world.0.borrow_mut();
+        (inner.store, inner.disk) = (Some(Box::new(opened.committer)), disk);
+        let shares = pantala_broker::shares(opened.recovered, workers);
+        let mut orphans = Vec::new();
+        for (worker, share) in shares.into_iter().enumerate() {
+            orphans.push(inner.workers[worker].core.restore(now, stopped, share));
+            inner.pass_on(worker);
+        }
+        inner.run();
+        for (worker, orphans) in orphans.into_iter().enumerate() {
+            inner.workers[worker].core.adopt(now, orphans);
+            inner.pass_on(worker);
+        }
+        inner.run();
+        drop(inner);
+        world
+    }
+
+    /// The power fails: whatever was not synced is there, or not, or in part. Another broker starts on what is left, with so
+    /// many workers, so many seconds later.
+    pub fn power_cut(&self, workers: u8, seconds: u64) -> Self {
+        let inner = self.0.borrow();
+        let disk = inner.disk.crash(inner.salt);
+        let wall = inner.now.after(Duration::from_secs(seconds));
+        Self::start(&inner.settings, workers, inner.salt, disk, wall)
+    }
+
+    /// Access to the disk, for those who let it fail.
+    pub fn disk(&self) -> SimDisk {
+        self.0.borrow().disk.clone()
+    }
+
+    fn with_stores(settings: &Settings, seed: u64, stores: Vec<TestStore>, now: Instant) -> Self {
         let settings = Arc::new(settings.clone());
         let totals = Arc::new(Totals::new(settings.listeners.len()));
-        let cores = (0..workers).map(|worker| {
+        let workers = stores.len() as u8;
+        let cores = (0..workers).zip(stores).map(|(worker, store)| {
             let mut chance = Chance::new(seed ^ u64::from(worker) << 32);
             let options = CoreOptions {
                 settings: Arc::clone(&settings),
@@ -156,7 +234,7 @@ impl World {
                 random: Box::new(move |bytes| bytes.fill_with(|| chance.number() as u8)),
             };
             Worker {
-                core: Core::new(options, TestStore::default()),
+                core: Core::new(options, store),
                 inbox: VecDeque::new(),
                 pushes: VecDeque::new(),
                 stage: Stage::Read,
@@ -167,7 +245,11 @@ impl World {
             workers: cores.collect(),
             links: Vec::new(),
             totals: Arc::clone(&totals),
-            now: Instant(1_000),
+            settings: Arc::clone(&settings),
+            store: None,
+            disk: SimDisk::new(),
+            delayed: false,
+            now,
             chance: Chance::new(seed),
             shuffled: seed > 0,
             salt: seed,
@@ -286,24 +368,22 @@ impl World {
 
     /// From now on records are durable only when [`World::sync`] says so.
     pub fn delay_stores(&self) {
-        for worker in &mut self.0.borrow_mut().workers {
-            worker.core.store_mut().delay();
-        }
+        let mut inner = self.0.borrow_mut();
+        inner.commit();
+        inner.delayed = true;
     }
 
-    /// Makes one worker's records durable, as many as it has appended.
-    pub fn sync_worker(&self, worker: u8) {
+    /// Makes all records durable that have been appended.
+    pub fn sync(&self) {
         let mut inner = self.0.borrow_mut();
-        let core = &mut inner.workers[usize::from(worker)].core;
-        core.store_mut().sync();
-        core.store_completed();
+        inner.commit();
         inner.run();
     }
 
-    pub fn sync(&self) {
-        for worker in 0..self.workers() {
-            self.sync_worker(worker);
-        }
+    /// All that is to come is durable at once again.
+    pub fn stop_delaying(&self) {
+        self.0.borrow_mut().delayed = false;
+        self.sync();
     }
 
     /// Every store panics at its n-th append from now on, once.
@@ -311,6 +391,11 @@ impl World {
         for worker in &mut self.0.borrow_mut().workers {
             worker.core.store_mut().panic_at(nth);
         }
+    }
+
+    /// The store of one worker does.
+    pub fn panic_at_append_on(&self, worker: u8, nth: u64) {
+        self.0.borrow_mut().workers[usize::from(worker)].core.store_mut().panic_at(nth);
     }
 
     /// No store panics any more.
@@ -324,10 +409,16 @@ impl World {
         self.0.borrow_mut().panics_expected = panics;
     }
 
-    /// What all stores together say after a crash: Client Identifiers with their Session Expiry Interval.
-    pub fn recorded_sessions(&self) -> BTreeMap<String, u32> {
-        let mut inner = self.0.borrow_mut();
-        inner.workers.iter_mut().flat_map(|worker| worker.core.store_mut().sessions.clone()).collect()
+    /// What the store would say after a crash: Client Identifiers with their Session Expiry Interval. None if it keeps
+    /// nothing.
+    pub fn recorded_sessions(&self) -> Option<BTreeMap<String, u32>> {
+        let inner = self.0.borrow();
+        inner.store.as_ref()?;
+        let disk = inner.disk.crash(inner.salt);
+        let options = LogOptions { segment_bytes: 16_384, ..LogOptions::default() };
+        let opened = pantala_store::open(disk, options, 1, Durability::Fsync).unwrap();
+        let sessions = opened.recovered.sessions.into_iter();
+        Some(sessions.map(|session| (session.client_id.into(), session.expiry_interval)).collect())
     }
 
     // ---- the end ----------------------------------------------------------------------------------------------
@@ -413,6 +504,20 @@ impl Inner {
         true
     }
 
+    /// Commits what the workers have appended, and tells them.
+    fn commit(&mut self) {
+        let now = self.now;
+        for worker in &mut self.workers {
+            worker.core.submit();
+        }
+        let Some(store) = &mut self.store else { return };
+        let clock = Clock { broker: now.0, wall: now.0 };
+        while store.step(clock, &mut |_| {}) == Pause::None {}
+        for worker in 0..self.workers.len() {
+            self.guarded(worker, |core| core.store_completed(now));
+        }
+    }
+
     fn has_work(&self, worker: usize) -> bool {
         let Worker { core, inbox, pushes, stage, links } = &self.workers[worker];
         *stage != Stage::Read
@@ -431,6 +536,15 @@ impl Inner {
             self.workers[to].inbox.push_back(Letter::Batch(batch));
             return;
         }
+        self.stage(worker);
+        if self.delayed {
+            self.workers[worker].core.submit();
+        } else {
+            self.commit();
+        }
+    }
+
+    fn stage(&mut self, worker: usize) {
         match self.workers[worker].stage {
             Stage::Read => {
                 let links: Vec<(ConnectionKey, usize)> =

@@ -1,26 +1,23 @@
-//! A store under control: durable at once, or when told, or failing by panic.
+//! Stores under control: one that keeps nothing, and the real one on a simulated disk, which panics when it is told to.
 
-use std::collections::BTreeMap;
+use pantala_store::{
+    AnyStore, MemoryStore, MessageId, Position, Receiver, Record, SessionNumber, Store, StoredMessage,
+};
 
-use pantala_store::{Position, Record, Store};
-
-/// Counts records and remembers which Sessions it would bring back.
-#[derive(Debug, Default)]
+/// The store of one worker.
 pub struct TestStore {
+    inner: AnyStore,
     appended: u64,
-    /// None: as far as it was appended.
-    durable: Option<u64>,
     panic_at: Option<u64>,
-    pub sessions: BTreeMap<String, u32>,
 }
 
 impl TestStore {
-    pub fn delay(&mut self) {
-        self.durable = Some(self.appended);
+    pub fn memory() -> Self {
+        Self::new(AnyStore::Memory(MemoryStore))
     }
 
-    pub fn sync(&mut self) {
-        self.durable = self.durable.map(|_| self.appended);
+    pub fn new(inner: AnyStore) -> Self {
+        Self { inner, appended: 0, panic_at: None }
     }
 
     /// The n-th append from now panics.
@@ -34,25 +31,52 @@ impl TestStore {
 }
 
 impl Store for TestStore {
-    fn append(&mut self, record: Record<'_>) -> Position {
-        if self.panic_at == Some(self.appended + 1) {
+    fn keeps(&self) -> bool {
+        self.inner.keeps()
+    }
+
+    fn accepts(&self) -> bool {
+        self.inner.accepts()
+    }
+
+    fn next_message(&mut self) -> Option<MessageId> {
+        self.inner.next_message()
+    }
+
+    fn next_session(&mut self) -> Option<SessionNumber> {
+        self.inner.next_session()
+    }
+
+    fn append(&mut self, record: &Record<'_>) -> Position {
+        self.appended += 1;
+        if self.panic_at == Some(self.appended) {
             self.panic_at = None;
             panic!("the store panics, as it was told to");
         }
-        match record {
-            Record::Session { client_id, expiry_interval } => {
-                self.sessions.insert(client_id.to_owned(), expiry_interval);
-            }
-            Record::SessionEnded { client_id } => {
-                self.sessions.remove(client_id);
-            }
-            _ => {}
-        }
-        self.appended += 1;
-        Position(self.appended)
+        self.inner.append(record)
+    }
+
+    fn add_receivers(&mut self, message: MessageId, receivers: Vec<Receiver>) {
+        self.inner.add_receivers(message, receivers);
+    }
+
+    fn appended(&self) -> Position {
+        self.inner.appended()
     }
 
     fn durable(&self) -> Position {
-        Position(self.durable.unwrap_or(self.appended))
+        self.inner.durable()
+    }
+
+    fn holds(&self, message: MessageId) -> bool {
+        self.inner.holds(message)
+    }
+
+    fn load(&self, message: MessageId) -> Option<StoredMessage> {
+        self.inner.load(message)
+    }
+
+    fn submit(&mut self) {
+        self.inner.submit();
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use pantala_broker::{ListenerSettings, Redirect, ScramUser, Settings};
 use pantala_proto::QoS;
+use pantala_store::Durability;
 
 use super::error::{ConfigError, Fault, Origin};
 use super::log::{LogConfig, LogTypes};
@@ -29,8 +30,8 @@ pub(super) struct Draft {
     pub workers: Option<NonZeroUsize>,
     pub data_dir: Option<PathBuf>,
     /// None: what the kind of file means by silence.
-    pub persistence: Option<bool>,
-    pub persistence_default: bool,
+    pub durability: Option<Durability>,
+    pub durability_default: Durability,
     pub redirect: RedirectDraft,
     pub listeners: Vec<ListenerDraft>,
     /// Whether the loopback listener that nobody wrote lets anonymous clients in.
@@ -83,8 +84,8 @@ impl Draft {
             log: LogConfig::default(),
             workers: None,
             data_dir: None,
-            persistence: None,
-            persistence_default: true,
+            durability: None,
+            durability_default: Durability::Fsync,
             redirect: RedirectDraft::default(),
             listeners: Vec::new(),
             loopback_anonymous: true,
@@ -119,7 +120,7 @@ impl Draft {
             log: self.log,
             workers: self.workers,
             data_dir,
-            persistence: self.persistence.unwrap_or(self.persistence_default),
+            durability: overrides.durability.or(self.durability).unwrap_or(self.durability_default),
             warnings: self.warnings,
         })
     }

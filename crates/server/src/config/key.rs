@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use pantala_broker::{QueueFull, Settings};
 use pantala_proto::QoS;
+use pantala_store::Durability;
 
 use super::draft::{Draft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
@@ -249,9 +250,18 @@ pub(super) static SECTIONS: &[Section] = &[
                 show: |config| config.data_dir.as_ref().map_or(String::new(), |path| path.display().to_string()),
             },
             Key {
-                name: "persistence",
-                kind: Kind::Switch { put: |draft, value| draft.persistence = Some(value) },
-                show: |config| config.persistence.to_string(),
+                name: "durability",
+                kind: Kind::Choice {
+                    allowed: &["fsync", "os", "memory"],
+                    put: |draft, word| {
+                        draft.durability = Some(match word {
+                            "os" => Durability::Os,
+                            "memory" => Durability::Memory,
+                            _ => Durability::Fsync,
+                        });
+                    },
+                },
+                show: |config| config.durability.to_string(),
             },
             switch!(allow_zero_length_client_id),
             Key {

@@ -31,6 +31,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use pantala_broker::{ListenerSettings, Settings};
+use pantala_store::Durability;
 
 use self::draft::Draft;
 pub use self::environment::Environment;
@@ -52,8 +53,8 @@ pub struct Config {
     /// Where data is kept. It may not exist yet. None where neither a flag, a variable nor a file names one and there
     /// is no home directory to put one into.
     pub data_dir: Option<PathBuf>,
-    /// Whether state is kept over a restart. Default true, in a mosquitto.conf false.
-    pub persistence: bool,
+    /// What an acknowledgement vouches for. Default fsync; in a mosquitto.conf memory, and fsync with `persistence true`.
+    pub durability: Durability,
     /// What was accepted but does not do what it says, one line each, to be logged at the start.
     pub warnings: Vec<String>,
 }
@@ -138,6 +139,8 @@ pub struct Overrides {
     pub workers: Option<NonZeroUsize>,
     /// `--data-dir`.
     pub data_dir: Option<PathBuf>,
+    /// `--durability`.
+    pub durability: Option<Durability>,
 }
 
 impl Config {

@@ -7,6 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use pantala_store::Durability;
+
 use super::SocketDomain;
 use super::draft::{self, Draft, ListenerDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
@@ -16,7 +18,7 @@ use super::timestamp::Timestamp;
 
 /// Reads `text`, the content of `path`, and the files that it includes, into the draft.
 pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), ConfigError> {
-    draft.persistence_default = false;
+    draft.durability_default = Durability::Memory;
     let mut reader = Reader {
         draft,
         unlisted: None,
@@ -433,7 +435,10 @@ impl Reader<'_> {
             "persistent_client_expiration" => settings.session_expiry_max = Some(expiration(line)?),
             "set_tcp_nodelay" => self.tcp_no_delay = Some(line.switch()?),
 
-            "persistence" | "retained_persistence" => self.draft.persistence = Some(line.switch()?),
+            "persistence" | "retained_persistence" => {
+                let durability = if line.switch()? { Durability::Fsync } else { Durability::Memory };
+                self.draft.durability = Some(durability);
+            }
             "persistence_location" => {
                 // A directory of its own, so that our files and mosquitto.db stay apart.
                 let location =

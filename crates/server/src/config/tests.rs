@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pantala_broker::QueueFull;
 use pantala_proto::QoS;
+use pantala_store::Durability;
 use proptest::prelude::*;
 
 use super::draft::{Draft, FILE_BYTES_MAX};
@@ -86,7 +87,7 @@ fn nothing_written_is_loopback_with_the_defaults_of_the_core() {
     assert_eq!(config.settings, Settings { listeners: config.settings.listeners.clone(), ..Settings::default() });
     assert!(in_core(&config));
     assert_eq!(config.log, LogConfig::default());
-    assert_eq!((config.workers, config.persistence, config.data_dir.clone()), (None, true, None));
+    assert_eq!((config.workers, config.durability, config.data_dir.clone()), (None, Durability::Fsync, None));
     assert!(config.warnings.is_empty());
     assert_eq!(of_toml("").as_ref(), Ok(&config));
     assert_eq!(config.describe(), "listener 127.0.0.1:1883, anonymous\nlistener [::1]:1883, anonymous\n");
@@ -133,7 +134,7 @@ fn a_toml_with_every_key() {
 [broker]
 workers = 3
 data_dir = "/srv/pantala"
-persistence = false
+durability = "memory"
 allow_zero_length_client_id = false
 auto_id_prefix = "p-"
 response_information_prefix = "reply/"
@@ -297,7 +298,7 @@ password_file = "{}"
         }
     );
     assert_eq!(config.workers.map(NonZeroUsize::get), Some(3));
-    assert_eq!((config.data_dir.as_deref(), config.persistence), (Some(Path::new("/srv/pantala")), false));
+    assert_eq!((config.data_dir.as_deref(), config.durability), (Some(Path::new("/srv/pantala")), Durability::Memory));
 
     // Each key of the tables was among them, so none can be forgotten above.
     for name in all_names() {
@@ -692,7 +693,7 @@ connection_messages false\t# trailing
             connection_messages: false,
         }
     );
-    assert_eq!((config.data_dir, config.persistence), (Some("/var/lib/mosquitto/pantala".into()), true));
+    assert_eq!((config.data_dir, config.durability), (Some("/var/lib/mosquitto/pantala".into()), Durability::Fsync));
     assert_eq!(config.warnings, Vec::<String>::new());
 }
 
@@ -701,7 +702,7 @@ fn a_mosquitto_conf_that_says_nothing_has_our_limits_and_keeps_nothing() {
     let config = of_conf("listener 1883").expect("one line");
     assert_eq!(listeners(&config), "*:1883");
     assert_eq!(config.settings, Settings { listeners: config.settings.listeners.clone(), ..Settings::default() });
-    assert!(!config.persistence);
+    assert_eq!(config.durability, Durability::Memory);
     assert_eq!(config.log, LogConfig { timestamp: Timestamp::EpochSeconds, ..LogConfig::default() });
 }
 

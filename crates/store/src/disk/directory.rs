@@ -51,9 +51,10 @@ impl Directory {
     pub fn open(path: impl AsRef<Path>) -> Result<Directory, DirectoryError> {
         let path = path.as_ref();
         if !path.is_dir() {
+            let missing = path.ancestors().take_while(|ancestor| !ancestor.is_dir()).count();
             DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-            // The folder's own name has to outlive a power cut too.
-            if let Some(parent) = fs::canonicalize(path)?.parent() {
+            // The names of all folders that were made have to outlive a power cut too.
+            for parent in fs::canonicalize(path)?.ancestors().skip(1).take(missing) {
                 File::open(parent)?.sync_all()?;
             }
         }

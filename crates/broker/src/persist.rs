@@ -1,0 +1,322 @@
+//! What the store is told, and when what depends on it may go out.
+//!
+//! A message that may have to be kept gets a name when it is routed. Whoever delivers it to a Session that outlives the
+//! process names that Session as a receiver; when it has been to all, one record says what was published and who is to
+//! have it. What other workers find is named by them, and the store waits for it: see `pantala_store`.
+//!
+//! Most answers wait in order behind each other (`answer.rs`). Two things wait beside them:
+//!
+//! - A QoS 2 PUBLISH to a Session that outlives the process goes out when the store knows under which Packet Identifier.
+//!   Otherwise it could come again under another one after a crash, and be taken for a new message.
+//! - All output of a connection, its CONNACK first, until the Session that it speaks of is the one that would come back.
+
+use std::sync::Arc;
+
+use pantala_proto::{PacketId, QoS};
+use pantala_store::{MessageId, Position, Publish, Receiver, Record, SessionNumber, Store};
+
+use crate::ConnectionKey;
+use crate::core::Core;
+use crate::message::{Body, Identifiers, Incoming, Message, Queued, Stored};
+use crate::session::SessionKey;
+
+/// Where a message comes from, as far as the record of it decides more than who is to have it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Origin {
+    /// The QoS 2 exchange with its publisher.
+    pub(crate) opens: Option<(SessionNumber, PacketId)>,
+    /// The Session whose Will it is.
+    pub(crate) will_of: Option<SessionNumber>,
+}
+
+/// What the message that is being routed needs of the store.
+#[derive(Debug, Default)]
+pub(crate) struct Naming {
+    /// Sessions that it is owed to.
+    pub(crate) receivers: Vec<Receiver>,
+    /// Exchanges that it has begun: recorded behind the message.
+    begun: Vec<Begun>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    session: SessionNumber,
+    message: MessageId,
+    packet_id: PacketId,
+    order: u64,
+    /// The Session, if its PUBLISH waits for the record.
+    waits: Option<SessionKey>,
+}
+
+/// While the bytes of queued messages take more than this for each worker, those of absent clients stay in the store.
+/// They are read when the client is back.
+pub(crate) const QUEUED_MEMORY_BYTES_MAX: u64 = 64 << 20;
+/// Queued messages that are put out of memory for each one that comes, so that it is an even effort.
+const EVICTIONS: usize = 4;
+
+impl<S: Store> Core<S> {
+    /// Before a message is delivered to anybody: it gets a name if it may have to be kept.
+    #[inline]
+    pub(crate) fn begin_routing(&mut self, incoming: &mut Incoming<'_>) {
+        if self.store.keeps() && (incoming.qos != QoS::AtMostOnce || incoming.retain) {
+            self.begin_naming();
+            incoming.id = self.store.next_message();
+        }
+    }
+
+    /// Whatever an earlier routing has left behind, by a panic, is not for this one.
+    #[inline]
+    pub(crate) fn begin_naming(&mut self) {
+        self.naming.receivers.clear();
+        self.naming.begun.clear();
+    }
+
+    /// Whether a message would have to be kept for somebody.
+    pub(crate) fn has_to_be_kept(&mut self, publisher: SessionKey, incoming: &Incoming<'_>) -> bool {
+        if incoming.retain {
+            return true;
+        }
+        self.find_receivers(Some(publisher), incoming.topic_name);
+        let kept_here = self.matches.iter().any(|found| found.is_kept(&self.sessions));
+        kept_here || !self.group_matches.is_empty() || self.remote_keeps != 0
+    }
+
+    /// Names a Session as a receiver of the message that is being routed.
+    pub(crate) fn name_receiver(
+        &mut self,
+        session: SessionNumber,
+        qos: QoS,
+        retain: bool,
+        identifiers: &Identifiers,
+        group: Option<Arc<str>>,
+    ) {
+        let identifiers = identifiers.as_slice().to_vec();
+        self.naming.receivers.push(Receiver { session, qos: qos as u8, retain, identifiers, group });
+    }
+
+    /// An exchange has begun with the message that is being routed.
+    pub(crate) fn note_begun(&mut self, key: SessionKey, message: MessageId, packet_id: PacketId, waits: bool) {
+        let session = &self.sessions[key as usize];
+        let order = session.outbound.as_ref().and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
+        if let Some(session) = session.number {
+            let waits = waits.then_some(key);
+            self.naming.begun.push(Begun { session, message, packet_id, order, waits });
+        }
+    }
+
+    /// The message has been to all receivers here: its record, and where that stands.
+    pub(crate) fn record_publish(&mut self, incoming: &Incoming<'_>, others: u32, origin: Origin) -> Position {
+        let Some(id) = incoming.id else { return Position::default() };
+        let Origin { opens, will_of } = origin;
+        let nothing = self.naming.receivers.is_empty()
+            && others == 0
+            && !incoming.retain
+            && opens.is_none()
+            && will_of.is_none();
+        if nothing {
+            self.naming.begun.clear();
+            return Position::default();
+        }
+        let receivers = std::mem::take(&mut self.naming.receivers);
+        let position = self.store.append(&Record::Publish(Publish {
+            id,
+            message: incoming.to_store(),
+            receivers: &receivers,
+            others,
+            opens: opens.map(|(session, packet_id)| (session, packet_id.number())),
+            will_of,
+            retained: incoming.retain,
+        }));
+        self.naming.receivers = receivers;
+        self.naming.receivers.clear();
+        self.record_begun();
+        position
+    }
+
+    /// Records the exchanges that the message just routed has begun; those that wait for it know for what.
+    pub(crate) fn record_begun(&mut self) {
+        let mut begun = std::mem::take(&mut self.naming.begun);
+        for Begun { session, message, packet_id, order, waits } in begun.drain(..) {
+            let packet_id = packet_id.number();
+            let position = self.store.append(&Record::Sent { session, message, packet_id, order });
+            if let (Some(key), Some(packet_id)) = (waits, PacketId::new(packet_id)) {
+                self.ready_at(key, packet_id, position);
+            }
+        }
+        self.naming.begun = begun;
+    }
+
+    /// The PUBLISH of an exchange may go out when the store has got there.
+    fn ready_at(&mut self, key: SessionKey, packet_id: PacketId, position: Position) {
+        let Some(session) = self.sessions.get_mut(key as usize) else { return };
+        let generation = session.generation;
+        if let Some(queued) = session.outbound.as_mut().and_then(|outbound| outbound.message_mut(packet_id)) {
+            queued.ready_at = position;
+        }
+        self.waiting_sessions.push_back((position, key, generation));
+    }
+
+    /// A message from another worker has been to all receivers here.
+    pub(crate) fn name_receivers_to_store(&mut self, id: Option<MessageId>, wanted: bool) {
+        if let (Some(id), true) = (id, wanted) {
+            let receivers = std::mem::take(&mut self.naming.receivers);
+            self.store.add_receivers(id, receivers);
+        } else {
+            debug_assert!(self.naming.receivers.is_empty(), "nobody waits for these receivers");
+            self.naming.receivers.clear();
+        }
+        self.record_begun();
+    }
+
+    /// Whoever panicked over a message of another worker named nobody: the message goes down without us.
+    pub(crate) fn name_nobody(&mut self) {
+        if let Some(id) = self.naming_for.take() {
+            self.store.add_receivers(id, Vec::new());
+        }
+    }
+
+    /// A message that the store keeps for a Session concerns it no more.
+    pub(crate) fn record_settled(
+        &mut self,
+        session: Option<SessionNumber>,
+        message: Option<MessageId>,
+        packet_id: Option<PacketId>,
+    ) {
+        if let Some(session) = session
+            && (message.is_some() || packet_id.is_some())
+        {
+            let packet_id = packet_id.map(PacketId::number);
+            self.store.append(&Record::Settled { session, message, packet_id });
+        }
+    }
+
+    /// Records a Session as it is now.
+    pub(crate) fn record_session(&mut self, key: SessionKey, detached_at: Option<u64>) -> Position {
+        let session = &self.sessions[key as usize];
+        let Some(number) = session.number else { return Position::default() };
+        self.store.append(&Record::Session(pantala_store::Session {
+            number,
+            client_id: &session.client_id,
+            expiry_interval: session.expiry_interval,
+            detached_at,
+        }))
+    }
+
+    /// Begins the exchanges of QoS 2 messages at the front of a queue: they go out when the store knows of them.
+    pub(crate) fn admit_queued(&mut self, key: SessionKey, window: u16) {
+        let Self { sessions, store, queued_memory, waiting_sessions, .. } = self;
+        let session = &mut sessions[key as usize];
+        let generation = session.generation;
+        let (Some(number), Some(outbound)) = (session.number, session.outbound.as_mut()) else { return };
+        let (mut bytes, mut position) = (0, None);
+        let wanted = |qos, queued: &Queued| qos == QoS::ExactlyOnce && queued.id().is_some();
+        outbound.admit_queued(window, wanted, |packet_id, order, queued| {
+            let Some(message) = queued.id() else { return };
+            let packet_id = packet_id.number();
+            queued.ready_at = store.append(&Record::Sent { session: number, message, packet_id, order });
+            position = Some(queued.ready_at);
+            bytes += queued.bytes() as u64;
+            if matches!(queued.body, Body::Here(_)) {
+                *queued_memory = queued_memory.saturating_sub(queued.bytes() as u64);
+            }
+            session.evicted = session.evicted.saturating_sub(1);
+        });
+        session.queued_bytes -= bytes;
+        session.inflight_bytes += bytes;
+        if let Some(position) = position {
+            waiting_sessions.push_back((position, key, generation));
+        }
+    }
+
+    // ---- output that waits ------------------------------------------------------------------------------------
+
+    /// Nothing leaves by this connection before the store has got to all that has been appended.
+    pub(crate) fn gate(&mut self, key: ConnectionKey) {
+        let position = self.store.appended();
+        if position <= self.store.durable() {
+            return;
+        }
+        let connection = &mut self.connections[key as usize];
+        connection.gated = true;
+        if !connection.dirty {
+            // Whoever appends to its output finds it in the list already.
+            connection.dirty = true;
+        } else {
+            self.dirty.retain(|dirty| *dirty != key);
+        }
+        self.waiting_gates.push_back((position, key, connection.generation));
+    }
+
+    /// What waits for the store beside answers, and has waited long enough.
+    pub(crate) fn open_gates(&mut self, now: pantala_session::Instant, durable: Position) {
+        while let Some(&(position, key, generation)) = self.waiting_gates.front() {
+            if position > durable {
+                break;
+            }
+            self.waiting_gates.pop_front();
+            if let Some(connection) = self.connections.get_mut(key as usize)
+                && connection.generation == generation
+                && connection.gated
+            {
+                connection.gated = false;
+                self.dirty.push(key);
+            }
+        }
+        while let Some(&(position, key, generation)) = self.waiting_sessions.front() {
+            if position > durable {
+                break;
+            }
+            self.waiting_sessions.pop_front();
+            if self.sessions.get(key as usize).is_some_and(|session| session.generation == generation) {
+                self.pump(now, key);
+            }
+        }
+    }
+
+    // ---- queues that are larger than memory -------------------------------------------------------------------
+
+    /// A message has been put into the queue of an absent client: if memory is short, older ones leave it.
+    pub(crate) fn evict(&mut self, key: SessionKey) {
+        if self.queued_memory <= QUEUED_MEMORY_BYTES_MAX {
+            return;
+        }
+        let Self { sessions, store, .. } = self;
+        let session = &mut sessions[key as usize];
+        if session.number.is_none() || session.connection.is_some() {
+            return;
+        }
+        let Some(outbound) = &mut session.outbound else { return };
+        for queued in outbound.queued_mut().skip(session.evicted as usize).take(EVICTIONS) {
+            if let Body::Here(message) = &queued.body {
+                let Some(id) = message.id().filter(|id| store.holds(*id)) else { return };
+                let bytes = message.bytes() as u32;
+                self.queued_memory = self.queued_memory.saturating_sub(u64::from(bytes));
+                queued.body = Body::Stored(Stored { id, bytes, expires_at: queued.expires_at() });
+            }
+            session.evicted += 1;
+        }
+    }
+
+    /// A message has left a queue: memory that was charged is free.
+    pub(crate) fn left_queue(&mut self, key: SessionKey, queued: &Queued) {
+        if matches!(queued.body, Body::Here(_)) {
+            self.queued_memory = self.queued_memory.saturating_sub(queued.bytes() as u64);
+        }
+        let session = &mut self.sessions[key as usize];
+        session.evicted = session.evicted.saturating_sub(1);
+    }
+
+    /// The message itself, from the store if it is there only. None if that cannot read it.
+    pub(crate) fn body(&mut self, queued: &Queued) -> Option<Arc<Message>> {
+        match &queued.body {
+            Body::Here(message) => Some(Arc::clone(message)),
+            Body::Stored(stored) => match self.store.load(stored.id) {
+                Some(stored) => Some(Message::from_stored(&stored)),
+                None => {
+                    self.counters.store_read_errors += 1;
+                    None
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What the store held when the broker started.
+//!
+//! First each worker gets its share, before anything else happens: Sessions, with all they remember, and Retained Messages.
+//! Then workers tell each other of their interest, as ever. Messages of Shared Subscriptions that had lost their member
+//! come last, when all members are known.
+
+use pantala_proto::{PacketId, QoS, TopicFilter};
+use pantala_session::Instant;
+use pantala_store::{
+    Orphan, Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill, Store,
+};
+
+use crate::core::{Core, Target, Timer};
+use crate::message::{Body, Identifiers, Message, Queued, Stored, qos_from};
+use crate::replay::{Retained, SWEEP_SECONDS};
+use crate::session::{Grant, NEVER, SessionKey, Subscription, Will};
+use crate::owner;
+
+/// After a start Wills wait this long at the least for their clients: whoever comes back in time never was away.
+const WILL_GRACE_SECONDS: u32 = 10;
+
+/// What belongs to one worker.
+#[derive(Debug, Default)]
+pub struct Share {
+    sessions: Vec<RecoveredSession>,
+    retained: Vec<RecoveredRetained>,
+    orphans: Vec<Orphan>,
+}
+
+/// Divides what was found among so many workers.
+pub fn shares(recovered: Recovered, workers: u8) -> Vec<Share> {
+    let mut shares: Vec<Share> = std::iter::repeat_with(Share::default).take(usize::from(workers.max(1))).collect();
+    let mut share = |name: &str| usize::from(owner(name, workers).0);
+    for session in recovered.sessions {
+        shares[share(&session.client_id)].sessions.push(session);
+    }
+    for retained in recovered.retained {
+        shares[share(retained.message.message().topic_name)].retained.push(retained);
+    }
+    for orphan in recovered.orphans {
+        let home = orphan.receiver.group.as_deref().map_or(0, &mut share);
+        shares[home].orphans.push(orphan);
+    }
+    shares
+}
+
+impl<S: Store> Core<S> {
+    /// Takes its share, before any client is let in. `stopped` is when the broker ran last; batches for other workers follow.
+    /// Returns what is to be given to [`Core::adopt`] when these have been received.
+    pub fn restore(&mut self, now: Instant, stopped: Instant, share: Share) -> Vec<Orphan> {
+        for session in share.sessions {
+            self.restore_session(now, stopped, session);
+        }
+        for retained in share.retained {
+            let message = Message::from_stored(&retained.message);
+            let retained = Retained::restored(std::sync::Arc::clone(&message));
+            self.retained_expiring += retained.expires();
+            if self.retained.insert(message.incoming().topic_name, retained).is_none() {
+                self.totals.retained.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        if self.retained_expiring > 0 && self.retained_sweep.is_none() {
+            self.retained_sweep = Some(pantala_router::Cursor::new());
+            self.timers.schedule(now.after_seconds(SWEEP_SECONDS).0, Timer::RetainedSweep);
+        }
+        self.store.submit();
+        share.orphans
+    }
+
+    /// Gives messages of Shared Subscriptions that are at home here to other members.
+    pub fn adopt(&mut self, now: Instant, orphans: Vec<Orphan>) {
+        for Orphan { id, receiver } in orphans {
+            let from = receiver.session;
+            match receiver.group.zip(self.store.load(id)) {
+                Some((group, stored)) => {
+                    let message = Message::from_stored(&stored);
+                    self.move_to_another(now, &group, &message.incoming(), Some(from));
+                }
+                None => {
+                    self.counters.dropped_no_member += 1;
+                    self.record_settled(Some(from), Some(id), None);
+                }
+            }
+        }
+        self.store.submit();
+    }
+
+    fn restore_session(&mut self, now: Instant, stopped: Instant, recovered: RecoveredSession) {
+        if self.find_session(&recovered.client_id).is_some() {
+            // Its end and the next one's beginning are one record after the other; this is the older one.
+            self.counters.dropped_session_ended += recovered.queue.len() as u64;
+        }
+        let key = self.begin_session(&recovered.client_id);
+        let detached_at = recovered.detached_at.map_or(stopped, Instant);
+        let session = &mut self.sessions[key as usize];
+        session.number = Some(recovered.number);
+        session.expiry_interval = recovered.expiry_interval;
+        session.expires_at = match recovered.expiry_interval {
+            NEVER => None,
+            seconds => Some(detached_at.after_seconds(seconds)),
+        };
+        session.will = recovered.will.map(|will| Box::new(restore_will(&will, now, detached_at)));
+        for packet_id in recovered.inbound.iter().filter_map(|packet_id| PacketId::new(*packet_id)) {
+            session.inbound.publish(packet_id);
+        }
+        if recovered.detached_at.is_none() {
+            // So that it is not taken for the next end of the process as well.
+            self.record_session(key, Some(detached_at.0));
+        }
+        for (filter, options, identifier) in recovered.subscriptions {
+            let grant = Grant {
+                qos: qos_from(options & 3),
+                no_local: options & 1 << 2 != 0,
+                retain_as_published: options & 1 << 3 != 0,
+                identifier,
+            };
+            self.restore_subscription(key, &filter, grant);
+        }
+        for exchange in recovered.outbound {
+            let Some(packet_id) = PacketId::new(exchange.packet_id) else { continue };
+            let (qos, queued) = match exchange.message {
+                Some(message) => (qos_from(message.receiver.qos), Some(Self::restore_message(message))),
+                None => (QoS::ExactlyOnce, None),
+            };
+            let session = &mut self.sessions[key as usize];
+            session.inflight_bytes += queued.as_ref().map_or(0, |queued| queued.bytes() as u64);
+            session.outbound.get_or_insert_default().restore(qos, packet_id, exchange.order, queued);
+        }
+        for message in recovered.queue {
+            let qos = qos_from(message.receiver.qos);
+            let queued = Self::restore_message(message);
+            let session = &mut self.sessions[key as usize];
+            session.queued_bytes += queued.bytes() as u64;
+            session.evicted += 1;
+            if let Some(at) = queued.expires_at() {
+                session.queue_expires_at = session.queue_expires_at.min(at);
+            }
+            session.outbound.get_or_insert_default().enqueue(qos, queued);
+        }
+        self.arm_session(key);
+    }
+
+    fn restore_subscription(&mut self, key: SessionKey, text: &str, grant: Grant) {
+        let Ok(filter) = TopicFilter::parse(text) else { return };
+        let shared = matches!(filter, TopicFilter::Shared(_));
+        let session = &mut self.sessions[key as usize];
+        session.subscriptions.get_or_insert_default().insert(text.into(), Subscription { shared });
+        session.shared_subscriptions += u32::from(shared);
+        // Nobody has to be told when it is confirmed.
+        if shared {
+            self.join(key, text, grant);
+        } else {
+            self.tree.insert(filter.filter(), Target::Session(key), grant);
+            self.interest_added(filter.filter(), true);
+        }
+    }
+
+    fn restore_message(message: RecoveredMessage) -> Queued {
+        let RecoveredMessage { id, bytes, expires_at, receiver } = message;
+        let mut identifiers = Identifiers::None;
+        receiver.identifiers.iter().for_each(|identifier| identifiers.add(*identifier));
+        let group = receiver.group;
+        let body = Body::Stored(Stored { id, bytes, expires_at: expires_at.map(Instant) });
+        Queued { body, retain: receiver.retain, identifiers, group, ready_at: pantala_store::Position::default() }
+    }
+}
+
+fn restore_will(will: &RecoveredWill, now: Instant, detached_at: Instant) -> Will {
+    let due = detached_at.after_seconds(will.delay_interval);
+    Will {
+        message: Message::from_stored(&will.message),
+        message_expiry_interval: will.message_expiry_interval,
+        delay_interval: will.delay_interval,
+        due: Some(due.max(now.after_seconds(WILL_GRACE_SECONDS))),
+    }
+}

@@ -1,0 +1,195 @@
+//! The data directory: opened before the first client, closed after the last.
+
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pantala_broker::{BatchPhase, Core, Share, WorkerId, shares};
+use pantala_session::Instant;
+use pantala_store::disk::Directory;
+use pantala_store::log::LogOptions;
+use pantala_store::{AnyStore, Clock as Clocks, Committer, Durability, MemoryStore, Notice};
+
+use crate::config::{Config, LogType};
+use crate::log::Log;
+use crate::run::RunError;
+use crate::worker::Clock;
+
+/// The folder in the data directory. Beside it there is room for what is to come.
+const FOLDER: &str = "store";
+/// With the broker stopped for longer than this, or a wall clock that says so, no more time than this has passed for Sessions
+/// and messages: a clock that is years ahead for a moment does not expire them all.
+const STOPPED_MAX: Duration = Duration::from_secs(30 * 86_400);
+
+/// What the workers start with.
+pub(crate) struct Storage {
+    /// One for each worker.
+    pub(crate) stores: Vec<AnyStore>,
+    /// What each is given back.
+    shares: Vec<Share>,
+    /// The broker's time at this start, and when it ran last.
+    pub(crate) now: Instant,
+    stopped: Instant,
+    committer: Option<(Committer<Directory>, Box<dyn Fn() + Send + Sync>)>,
+}
+
+/// The commit thread, to be stopped when nothing is appended any more.
+pub(crate) struct Running(Option<(JoinHandle<()>, Box<dyn Fn() + Send + Sync>)>);
+
+impl Storage {
+    /// Opens what the configuration names.
+    pub(crate) fn open(config: &Config, workers: u8, log: &Log) -> Result<Self, RunError> {
+        if config.durability == Durability::Memory {
+            return Ok(Self {
+                stores: (0..workers).map(|_| AnyStore::Memory(MemoryStore)).collect(),
+                shares: Vec::new(),
+                now: Instant(1),
+                stopped: Instant(1),
+                committer: None,
+            });
+        }
+        let Some(data_dir) = &config.data_dir else {
+            return Err(RunError::Storage(
+                "there is no home directory to keep data in: --data-dir names a place, --durability memory does without".into(),
+            ));
+        };
+        let path = data_dir.join(FOLDER);
+        let refuse = |error: &dyn std::fmt::Display| {
+            RunError::Storage(format!("cannot keep data in {}: {error}", data_dir.display()))
+        };
+        let directory = Directory::open(&path).map_err(|error| refuse(&error))?;
+        let begun = std::time::Instant::now();
+        let opened = pantala_store::open(directory, LogOptions::default(), workers, config.durability)
+            .map_err(|error| refuse(&error))?;
+        let report = &opened.report;
+        for damage in &report.damages {
+            log.line(LogType::Error, &format!("Damaged data set aside in {}: {damage}", path.display()));
+        }
+        if opened.recovered.unreadable > 0 {
+            let count = opened.recovered.unreadable;
+            log.line(LogType::Error, &format!("{count} entries of the store are not understood, and left as they are."));
+        }
+        let recovered = &opened.recovered;
+        let queued: usize = recovered.sessions.iter().map(|session| session.queue.len() + session.outbound.len()).sum();
+        log.line(
+            LogType::Information,
+            &format!(
+                "Restored {} Sessions with {queued} messages waiting and {} Retained Messages in {} ms.",
+                recovered.sessions.len(),
+                recovered.retained.len(),
+                begun.elapsed().as_millis()
+            ),
+        );
+        let jump_max = u64::try_from(STOPPED_MAX.as_millis()).unwrap_or(u64::MAX);
+        let (now, stopped) = match recovered.clock {
+            Some(clock) => (Instant(clock.resumed(wall(), jump_max)), Instant(clock.broker)),
+            None => (Instant(1), Instant(1)),
+        };
+        let stopper: Option<Box<dyn Fn() + Send + Sync>> =
+            opened.stores.first().map(|store| Box::new(store.stopper()) as Box<_>);
+        Ok(Self {
+            stores: opened.stores.into_iter().map(AnyStore::Durable).collect(),
+            shares: shares(opened.recovered, workers),
+            now,
+            stopped,
+            committer: stopper.map(|stopper| (opened.committer, stopper)),
+        })
+    }
+
+    /// Gives the workers back what is theirs, and lets them tell each other, before any of them runs.
+    pub(crate) fn restore(&mut self, cores: &mut [Core<AnyStore>]) {
+        let mut orphans = Vec::new();
+        for (core, share) in cores.iter_mut().zip(self.shares.drain(..)) {
+            orphans.push(core.restore(self.now, self.stopped, share));
+        }
+        exchange(cores, self.now);
+        for (core, orphans) in cores.iter_mut().zip(orphans) {
+            core.adopt(self.now, orphans);
+        }
+        exchange(cores, self.now);
+        cores.iter_mut().for_each(Core::submit);
+    }
+
+    /// Starts the commit thread. `completed` is called for each worker that has answers to send.
+    pub(crate) fn run(
+        self,
+        mut clock: Clock,
+        log: Log,
+        completed: impl Fn(usize) + Send + 'static,
+    ) -> Result<Running, RunError> {
+        let Some((committer, stop)) = self.committer else { return Ok(Running(None)) };
+        let clock = move || Clocks { broker: clock.now().0, wall: wall() };
+        let notice = move |notice| match notice {
+            Notice::Full => log.line(
+                LogType::Error,
+                "The disk is full: what has to be kept is refused, and not acknowledged, until there is room again.",
+            ),
+            Notice::Working => log.line(LogType::Notice, "There is room on the disk again: messages are kept as before."),
+            Notice::Failed(error) => log.line(
+                LogType::Error,
+                &format!(
+                    "The disk has failed ({error}): nothing that has to be kept is acknowledged any more. What was is safe; \
+                     start the broker anew when the disk is well."
+                ),
+            ),
+            Notice::Cleaning(error) => log.line(LogType::Error, &format!("Old data cannot be cleaned up: {error}")),
+        };
+        let thread = thread::Builder::new().name("commit".to_owned());
+        let thread = thread.spawn(move || committer.run(clock, completed, notice)).map_err(RunError::System)?;
+        Ok(Running(Some((thread, stop))))
+    }
+}
+
+impl Running {
+    /// Waits until all that was appended is down.
+    pub(crate) fn stop(self) -> Result<(), RunError> {
+        let Some((thread, stop)) = self.0 else { return Ok(()) };
+        stop();
+        thread.join().map_err(|_| RunError::System(std::io::Error::other("the commit thread ended unexpectedly")))
+    }
+}
+
+/// Passes on what the workers have for each other, until nobody has anything.
+fn exchange(cores: &mut [Core<AnyStore>], now: Instant) {
+    loop {
+        let mut any = false;
+        for phase in BatchPhase::ALL {
+            for from in 0..cores.len() {
+                for to in 0..cores.len() {
+                    if let Some(mut batch) = cores[from].take_batch(phase, WorkerId(to as u8)) {
+                        cores[to].receive_batch(now, &mut batch);
+                        any = true;
+                    }
+                }
+            }
+        }
+        if !any {
+            return;
+        }
+    }
+}
+
+fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Where the data is, for the log.
+pub(crate) fn describe(config: &Config) -> String {
+    let place = |data_dir: &Option<std::path::PathBuf>| {
+        data_dir.as_deref().map_or(String::new(), |path: &Path| path.display().to_string())
+    };
+    match config.durability {
+        Durability::Memory => {
+            "Durability: memory. Sessions and Retained Messages end with this process.".to_owned()
+        }
+        Durability::Os => format!(
+            "Durability: os. What is acknowledged survives the end of this process; data is in {}.",
+            place(&config.data_dir)
+        ),
+        Durability::Fsync => format!(
+            "Durability: fsync. What is acknowledged survives a power cut; data is in {}.",
+            place(&config.data_dir)
+        ),
+    }
+}

@@ -1,0 +1,547 @@
+//! Group commit: what all workers have appended goes down as one batch, by one thread, as soon as the last one is down.
+//!
+//! There is no timer. A record that comes alone is synced at once; those that come while a sync is under way share the
+//! next one. So an idle broker answers within one sync, and a busy one has hundreds of answers for each.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::disk::Disk;
+use crate::format::{self, Kind};
+use crate::ledger::{Ledger, Writes};
+use crate::log::{Batch, CommitError, Log, LogOptions, OpenError, OpenReport, Reader};
+use crate::record::{MessageId, NUMBER_END, Position, Receiver, Record, SessionNumber};
+use crate::recover::{Collector, Recovered, StoredMessage};
+use crate::submission::{self, Submission};
+use crate::{Clock, MemoryStore, Store};
+
+/// What an acknowledgement vouches for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Stable storage: a power cut loses nothing that was acknowledged.
+    #[default]
+    Fsync,
+    /// The operating system: the end of the process loses nothing that was acknowledged, a power cut may lose the last
+    /// half minute.
+    Os,
+    /// The process: its end loses everything.
+    Memory,
+}
+
+impl std::fmt::Display for Durability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Fsync => "fsync",
+            Self::Os => "os",
+            Self::Memory => "memory",
+        })
+    }
+}
+
+/// How a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Health {
+    /// It does what it should.
+    Working = 0,
+    /// The disk is full: nothing becomes durable until there is room. Then everything that waits does.
+    Full = 1,
+    /// A write or a sync has failed. What of it reached the disk is unknown, so nothing becomes durable any more until the
+    /// process is started anew.
+    Failed = 2,
+}
+
+/// Something that an operator should know of.
+#[derive(Debug)]
+pub enum Notice {
+    /// See [`Health::Full`].
+    Full,
+    /// The disk had been full, and is not any more.
+    Working,
+    /// See [`Health::Failed`].
+    Failed(io::Error),
+    /// Old segments cannot be cleaned.
+    Cleaning(io::Error),
+}
+
+/// What the thread does after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// Nothing is left to be done until something new comes.
+    Idle,
+    /// There is more.
+    None,
+    /// The disk is full, or has failed: another try has time.
+    Trouble,
+}
+
+/// Records that may wait for the commit thread; with more, workers read nothing from their clients.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Bytes of old segments copied in one step of cleaning.
+const CLEAN_BYTES: usize = 1 << 20;
+/// While nothing else is written, the clock is, this often, so that after a crash it is known when that was.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks whether a full disk has room again.
+const TROUBLE_PAUSE: Duration = Duration::from_millis(500);
+
+type Load = dyn Fn(MessageId) -> io::Result<Option<Vec<u8>>> + Send + Sync;
+
+/// What workers and the commit thread share.
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    /// For each worker, how many of its records are durable.
+    durable: Box<[AtomicU64]>,
+    /// For each worker, up to which count its messages are durable.
+    passed: Box<[AtomicU64]>,
+    waiting_bytes: AtomicUsize,
+    health: AtomicU8,
+    session_count: AtomicU64,
+    message_count: AtomicU64,
+    load: Box<Load>,
+    /// The commit thread sleeps.
+    sleeping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    submissions: Vec<(usize, Submission)>,
+    /// Buffers to be used again.
+    spare: Vec<Submission>,
+    stop: bool,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One worker's end of a durable store.
+pub struct DurableStore {
+    shared: Arc<Shared>,
+    worker: u8,
+    submission: Submission,
+    appended: u64,
+}
+
+/// The other end: it commits, on a thread or in a simulation.
+pub struct Committer<D: Disk> {
+    shared: Arc<Shared>,
+    ledger: Ledger,
+    log: Log<D>,
+    batch: Batch,
+    /// The batch has been filled and could not be committed yet.
+    unfinished: bool,
+    sync: bool,
+    taken: Vec<(usize, Submission)>,
+    scratch: Vec<u8>,
+    /// Something was written since the clock was.
+    clock_at: u64,
+}
+
+/// A durable store that has been opened.
+pub struct Opened<D: Disk> {
+    /// What it held.
+    pub recovered: Recovered,
+    /// How its files were found.
+    pub report: OpenReport,
+    /// One for each worker.
+    pub stores: Vec<DurableStore>,
+    /// To be run.
+    pub committer: Committer<D>,
+}
+
+/// Opens a durable store for so many workers.
+///
+/// # Errors
+/// If the disk cannot be read or written. Damage is no error: see [`OpenReport`].
+pub fn open<D: Disk>(disk: D, options: LogOptions, workers: u8, durability: Durability) -> Result<Opened<D>, OpenError> {
+    let (log, report) = Log::open(disk, options)?;
+    let mut ledger = Ledger::new(usize::from(workers));
+    let mut collector = Collector::default();
+    log.for_each(|kind, key, value| collector.entry(kind, key, value)).map_err(OpenError::from)?;
+    let mut recovered = collector.finish(&mut ledger);
+    let mut batch = Batch::new();
+    for (kind, key) in recovered.garbage.drain(..) {
+        batch.delete(kind as u8, &key);
+    }
+    let reader: Reader<D::File> = log.reader();
+    let load = move |id: MessageId| reader.get(Kind::Message as u8, &format::message_key(id));
+    let shared = Arc::new(Shared {
+        queue: Mutex::default(),
+        wake: Condvar::new(),
+        durable: std::iter::repeat_with(AtomicU64::default).take(usize::from(workers)).collect(),
+        passed: std::iter::repeat_with(|| AtomicU64::new(recovered.message_count)).take(usize::from(workers)).collect(),
+        waiting_bytes: AtomicUsize::new(0),
+        health: AtomicU8::new(Health::Working as u8),
+        session_count: AtomicU64::new(recovered.session_count),
+        message_count: AtomicU64::new(recovered.message_count),
+        load: Box::new(load),
+        sleeping: AtomicBool::new(false),
+    });
+    let store = |worker| DurableStore {
+        shared: Arc::clone(&shared),
+        worker,
+        submission: Submission::default(),
+        appended: 0,
+    };
+    let stores = (0..workers).map(store).collect();
+    let committer = Committer {
+        shared,
+        ledger,
+        log,
+        unfinished: !batch.is_empty(),
+        batch,
+        sync: durability == Durability::Fsync,
+        taken: Vec::new(),
+        scratch: Vec::new(),
+        clock_at: 0,
+    };
+    Ok(Opened { recovered, report, stores, committer })
+}
+
+impl DurableStore {
+    /// How the store is.
+    pub fn health(&self) -> Health {
+        match self.shared.health.load(Ordering::Acquire) {
+            0 => Health::Working,
+            1 => Health::Full,
+            _ => Health::Failed,
+        }
+    }
+
+    /// More waits for the commit thread than should.
+    pub fn is_crowded(&self) -> bool {
+        self.shared.waiting_bytes.load(Ordering::Relaxed) > WAITING_BYTES_MAX
+    }
+
+    /// The commit thread is to finish what it has, and to end. What is appended later is lost.
+    pub fn stop(&self) {
+        self.shared.queue().stop = true;
+        self.shared.wake.notify_one();
+    }
+
+    /// To call [`DurableStore::stop`] from elsewhere.
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || {
+            shared.queue().stop = true;
+            shared.wake.notify_one();
+        }
+    }
+}
+
+impl Store for DurableStore {
+    fn keeps(&self) -> bool {
+        true
+    }
+
+    fn accepts(&self) -> bool {
+        self.shared.health.load(Ordering::Relaxed) == Health::Working as u8
+    }
+
+    fn next_message(&mut self) -> Option<MessageId> {
+        let count = self.shared.message_count.fetch_add(1, Ordering::Relaxed) + 1;
+        debug_assert!(count < NUMBER_END);
+        let id = MessageId::new(count, self.worker);
+        self.submission.given_out = id;
+        id
+    }
+
+    fn next_session(&mut self) -> Option<SessionNumber> {
+        SessionNumber::from_number(self.shared.session_count.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn append(&mut self, record: &Record<'_>) -> Position {
+        submission::put(&mut self.submission.records, record);
+        self.appended += 1;
+        Position(self.appended)
+    }
+
+    fn add_receivers(&mut self, message: MessageId, receivers: Vec<Receiver>) {
+        self.submission.receivers.push((message, receivers));
+    }
+
+    fn appended(&self) -> Position {
+        Position(self.appended)
+    }
+
+    fn durable(&self) -> Position {
+        Position(self.shared.durable[usize::from(self.worker)].load(Ordering::Acquire))
+    }
+
+    fn holds(&self, message: MessageId) -> bool {
+        let passed = self.shared.passed.get(message.worker());
+        passed.is_none_or(|passed| message.count() <= passed.load(Ordering::Acquire))
+    }
+
+    fn load(&self, message: MessageId) -> Option<StoredMessage> {
+        let value = (self.shared.load)(message).ok()??;
+        StoredMessage::from_value(message, &value)
+    }
+
+    fn submit(&mut self) {
+        if self.submission.is_empty() {
+            return;
+        }
+        self.shared.waiting_bytes.fetch_add(self.submission.records.len(), Ordering::Relaxed);
+        let mut queue = self.shared.queue();
+        let spare = queue.spare.pop().unwrap_or_default();
+        let given_out = self.submission.given_out;
+        queue.submissions.push((usize::from(self.worker), std::mem::replace(&mut self.submission, spare)));
+        self.submission.given_out = given_out;
+        drop(queue);
+        if self.shared.sleeping.swap(false, Ordering::AcqRel) {
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+impl Writes for Batch {
+    fn put(&mut self, kind: Kind, key: &[u8], value: &[&[u8]]) {
+        Batch::put(self, kind as u8, key, value);
+    }
+
+    fn delete(&mut self, kind: Kind, key: &[u8]) {
+        Batch::delete(self, kind as u8, key);
+    }
+}
+
+impl<D: Disk> Committer<D> {
+    /// Takes what has been submitted, and commits it. `clock` is the time now; `notice` gets what an operator should know.
+    /// Afterwards [`Store::durable`] may have moved.
+    pub fn step(&mut self, clock: Clock, notice: &mut dyn FnMut(Notice)) -> Pause {
+        let mut taken = std::mem::take(&mut self.taken);
+        std::mem::swap(&mut taken, &mut self.shared.queue().submissions);
+        for (worker, submission) in &mut taken {
+            self.ledger.push(*worker, submission);
+        }
+        if !taken.is_empty() {
+            let mut queue = self.shared.queue();
+            for (_, mut submission) in taken.drain(..) {
+                submission.clear();
+                if queue.spare.len() < self.shared.durable.len() {
+                    queue.spare.push(submission);
+                }
+            }
+        }
+        self.taken = taken;
+        let mut more = false;
+        if !self.unfinished {
+            more = self.ledger.apply(&mut self.batch);
+            if self.batch.is_empty() {
+                // All of it has come and gone, or concerns nobody any more.
+                self.publish();
+                return if more { Pause::None } else { self.tidy(notice) };
+            }
+        }
+        self.unfinished = true;
+        self.put_clock(clock);
+        match self.log.commit(&mut self.batch, self.sync) {
+            Ok(()) => {
+                self.unfinished = false;
+                self.set_health(Health::Working, notice);
+                self.publish();
+                if more { Pause::None } else { self.tidy(notice) }
+            }
+            Err(CommitError::NoSpace) => {
+                self.set_health(Health::Full, notice);
+                // Cleaning may make room.
+                drop(self.log.clean(CLEAN_BYTES, self.sync));
+                Pause::Trouble
+            }
+            Err(error @ (CommitError::Failed(_) | CommitError::TooLarge)) => {
+                let error = match error {
+                    CommitError::Failed(error) => error,
+                    error => io::Error::other(error),
+                };
+                if self.shared.health.swap(Health::Failed as u8, Ordering::AcqRel) != Health::Failed as u8 {
+                    notice(Notice::Failed(error));
+                }
+                Pause::Trouble
+            }
+        }
+    }
+
+    /// What can wait until nothing else does: cleaning.
+    fn tidy(&mut self, notice: &mut dyn FnMut(Notice)) -> Pause {
+        if self.log.needs_preparing() {
+            // A full disk says so again when a batch needs the room.
+            drop(self.log.prepare());
+        }
+        match self.log.clean(CLEAN_BYTES, self.sync) {
+            Ok(true) => Pause::None,
+            Ok(false) | Err(CommitError::NoSpace | CommitError::TooLarge) => Pause::Idle,
+            Err(CommitError::Failed(error)) => {
+                notice(Notice::Cleaning(error));
+                Pause::Idle
+            }
+        }
+    }
+
+    fn put_clock(&mut self, clock: Clock) {
+        self.scratch.clear();
+        clock.put(&mut self.scratch);
+        Batch::put(&mut self.batch, Kind::Clock as u8, &[], &[&self.scratch]);
+        self.clock_at = clock.broker;
+    }
+
+    /// Writes nothing but the time.
+    fn write_clock(&mut self, clock: Clock) {
+        if !self.unfinished && self.batch.is_empty() {
+            self.put_clock(clock);
+            // Lost in a power cut it is the time of the last batch, which is as good.
+            self.unfinished = self.log.commit(&mut self.batch, false).is_err();
+        }
+    }
+
+    fn set_health(&mut self, health: Health, notice: &mut dyn FnMut(Notice)) {
+        let before = self.shared.health.swap(health as u8, Ordering::AcqRel);
+        if before != health as u8 {
+            notice(if health == Health::Full { Notice::Full } else { Notice::Working });
+        }
+    }
+
+    fn publish(&self) {
+        for (worker, (durable, passed)) in self.shared.durable.iter().zip(&self.shared.passed).enumerate() {
+            passed.store(self.ledger.passed(worker), Ordering::Release);
+            durable.store(self.ledger.applied(worker), Ordering::Release);
+        }
+        self.shared.waiting_bytes.store(self.ledger.waiting_bytes(), Ordering::Relaxed);
+    }
+
+    /// Commits until [`DurableStore::stop`] is called, and all that has been submitted by then is down.
+    ///
+    /// `completed` is called for each worker for which something has become durable.
+    pub fn run(
+        mut self,
+        mut clock: impl FnMut() -> Clock,
+        completed: impl Fn(usize),
+        mut notice: impl FnMut(Notice),
+    ) {
+        let mut told: Vec<u64> = vec![0; self.shared.durable.len()];
+        loop {
+            let now = clock();
+            let pause = self.step(now, &mut notice);
+            for (worker, told) in told.iter_mut().enumerate() {
+                let durable = self.shared.durable[worker].load(Ordering::Relaxed);
+                if durable != *told {
+                    *told = durable;
+                    completed(worker);
+                }
+            }
+            let mut queue = self.shared.queue();
+            match pause {
+                Pause::None => {}
+                Pause::Idle => {
+                    if queue.submissions.is_empty() && queue.stop {
+                        break;
+                    }
+                    if queue.submissions.is_empty() {
+                        self.shared.sleeping.store(true, Ordering::Release);
+                        let (queue, timeout) = match self.shared.wake.wait_timeout(queue, CLOCK_INTERVAL) {
+                            Ok(result) => result,
+                            Err(error) => error.into_inner(),
+                        };
+                        self.shared.sleeping.store(false, Ordering::Release);
+                        let idle = queue.submissions.is_empty() && !queue.stop;
+                        drop(queue);
+                        if timeout.timed_out() && idle {
+                            self.write_clock(clock());
+                        }
+                    }
+                }
+                Pause::Trouble => {
+                    if queue.stop {
+                        break;
+                    }
+                    queue = match self.shared.wake.wait_timeout(queue, TROUBLE_PAUSE) {
+                        Ok((queue, _)) => queue,
+                        Err(error) => error.into_inner().0,
+                    };
+                    drop(queue);
+                }
+            }
+        }
+        self.write_clock(clock());
+        // At level `os` too: the end of a process is a good moment.
+        drop(self.log.sync());
+    }
+}
+
+/// The store of a server: one or the other.
+pub enum AnyStore {
+    /// Keeps nothing.
+    Memory(MemoryStore),
+    /// Keeps everything.
+    Durable(DurableStore),
+}
+
+macro_rules! either {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            Self::Memory($store) => $call,
+            Self::Durable($store) => $call,
+        }
+    };
+}
+
+impl Store for AnyStore {
+    #[inline]
+    fn keeps(&self) -> bool {
+        either!(self, store => store.keeps())
+    }
+
+    #[inline]
+    fn accepts(&self) -> bool {
+        either!(self, store => store.accepts())
+    }
+
+    #[inline]
+    fn next_message(&mut self) -> Option<MessageId> {
+        either!(self, store => store.next_message())
+    }
+
+    #[inline]
+    fn next_session(&mut self) -> Option<SessionNumber> {
+        either!(self, store => store.next_session())
+    }
+
+    #[inline]
+    fn append(&mut self, record: &Record<'_>) -> Position {
+        either!(self, store => store.append(record))
+    }
+
+    #[inline]
+    fn add_receivers(&mut self, message: MessageId, receivers: Vec<Receiver>) {
+        either!(self, store => store.add_receivers(message, receivers))
+    }
+
+    #[inline]
+    fn appended(&self) -> Position {
+        either!(self, store => store.appended())
+    }
+
+    #[inline]
+    fn durable(&self) -> Position {
+        either!(self, store => store.durable())
+    }
+
+    #[inline]
+    fn holds(&self, message: MessageId) -> bool {
+        either!(self, store => store.holds(message))
+    }
+
+    #[inline]
+    fn load(&self, message: MessageId) -> Option<StoredMessage> {
+        either!(self, store => store.load(message))
+    }
+
+    #[inline]
+    fn submit(&mut self) {
+        either!(self, store => store.submit())
+    }
+}

@@ -1,0 +1,437 @@
+//! From the records of all workers to what has to stand in the log: their net effect, batch by batch.
+//!
+//! Each worker's records are applied in their order. Those of different workers meet in two places only:
+//!
+//! - A message from one worker may be owed to Sessions of others. Their workers name them ahead of their own order
+//!   ([`Submission::receivers`](crate::submission::Submission)), and the message waits until all have: so it goes down with
+//!   all its receivers, and with the Packet Identifier that its publisher may repeat, or not at all.
+//! - A record about a message waits for the message.
+//!
+//! No two records wait for each other: each waits for what its worker had learned of before it, so a cycle would have to
+//! go back in time.
+//!
+//! What begins and ends within one batch is not written: a message that all its receivers have acknowledged meanwhile, an
+//! exchange that is over.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::codec::{Reader, put_varint};
+use crate::format::{self, Kind};
+use crate::record::{MessageId, Receiver, SessionNumber, Stage};
+use crate::submission::{self, Submission, Taken, TakenPublish};
+
+type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Where the net effect goes.
+pub(crate) trait Writes {
+    /// Sets a value, given in pieces.
+    fn put(&mut self, kind: Kind, key: &[u8], value: &[&[u8]]);
+    /// Ends a value. One that does not exist is no concern.
+    fn delete(&mut self, kind: Kind, key: &[u8]);
+}
+
+/// Record bytes that one batch takes before it is written: more would only let those wait who came first.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Topics of which the writer of the last Retained Message is remembered.
+const RECENT_RETAINED: usize = 4_096;
+
+#[derive(Default)]
+pub(crate) struct Ledger {
+    streams: Vec<Stream>,
+    /// Receivers that came before their message was applied.
+    early: HashMap<MessageId, Early>,
+    /// Messages in the log.
+    messages: HashMap<MessageId, Known>,
+    /// Messages applied since the last batch was written.
+    fresh: HashMap<MessageId, Fresh>,
+    /// Exchanges begun or ended since then: None is ended.
+    exchanges: HashMap<(Direction, SessionNumber, u16), Option<Exchange>>,
+    /// For topics written lately, the last message: two workers' records may come in another order than the messages have
+    /// their numbers in. Two generations, of which the older is forgotten in time.
+    retained: [HashMap<Box<str>, MessageId>; 2],
+    scratch: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Stream {
+    /// Buffers, and how far each has been applied.
+    buffers: VecDeque<Buffer>,
+    /// Records applied.
+    applied: u64,
+    /// Of the messages of this worker, those up to here have been applied if they ever will be.
+    passed: u64,
+}
+
+struct Buffer {
+    bytes: Arc<Vec<u8>>,
+    at: usize,
+    given_out: u64,
+}
+
+#[derive(Default)]
+struct Early {
+    workers: u32,
+    receivers: Vec<Receiver>,
+}
+
+/// A message in the log.
+#[derive(Default)]
+struct Known {
+    /// Sessions that it is still owed to.
+    owed: u32,
+    /// Keys beside it that go with it: Sessions it is settled for while it is owed to others, Sessions that came later.
+    beside: Vec<(Kind, SessionNumber)>,
+}
+
+/// A message that is not in the log yet.
+struct Fresh {
+    buffer: Arc<Vec<u8>>,
+    message: Range<usize>,
+    /// Sorted by Session; None is settled.
+    receivers: Vec<(SessionNumber, Option<Receiver>)>,
+    owed: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Direction {
+    In,
+    Out,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Exchange {
+    order: u64,
+    stage: Stage,
+    message: Option<MessageId>,
+}
+
+/// What became of the record at the front of a stream.
+enum Step {
+    Applied,
+    /// It waits for a message, or the receivers of one.
+    Waits,
+}
+
+impl Ledger {
+    pub(crate) fn new(workers: usize) -> Self {
+        let streams = std::iter::repeat_with(Stream::default).take(workers).collect();
+        Self { streams, ..Self::default() }
+    }
+
+    /// A message found in the log.
+    pub(crate) fn recovered(&mut self, id: MessageId, owed: u32, beside: Vec<(Kind, SessionNumber)>) {
+        self.messages.insert(id, Known { owed, beside });
+    }
+
+    /// Messages up to this count were given out before.
+    pub(crate) fn starts_after(&mut self, count: u64) {
+        self.streams.iter_mut().for_each(|stream| stream.passed = count);
+    }
+
+    pub(crate) fn push(&mut self, worker: usize, submission: &mut Submission) {
+        for (id, receivers) in submission.receivers.drain(..) {
+            let early = self.early.entry(id).or_default();
+            early.workers += 1;
+            early.receivers.extend(receivers);
+        }
+        let given_out = submission.given_out.map_or(0, MessageId::count);
+        let stream = &mut self.streams[worker];
+        if submission.records.is_empty() && stream.buffers.is_empty() {
+            stream.passed = stream.passed.max(given_out);
+            return;
+        }
+        let bytes = Arc::new(std::mem::take(&mut submission.records));
+        stream.buffers.push_back(Buffer { bytes, at: 0, given_out });
+    }
+
+    /// Records of a worker that have been applied: safe once the batch they went into is.
+    pub(crate) fn applied(&self, worker: usize) -> u64 {
+        self.streams[worker].applied
+    }
+
+    /// The messages of a worker up to this count have been applied, if they ever will be.
+    pub(crate) fn passed(&self, worker: usize) -> u64 {
+        self.streams[worker].passed
+    }
+
+    /// Bytes of records that wait to be applied.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        let waiting = |buffer: &Buffer| buffer.bytes.len() - buffer.at;
+        self.streams.iter().flat_map(|stream| &stream.buffers).map(waiting).sum()
+    }
+
+    /// Applies what can be applied, and writes its net effect. True if there is more.
+    pub(crate) fn apply(&mut self, writes: &mut impl Writes) -> bool {
+        let mut bytes = 0;
+        let mut more = false;
+        loop {
+            let before = bytes;
+            for worker in 0..self.streams.len() {
+                bytes += self.apply_stream(worker, BATCH_BYTES_MAX.saturating_sub(bytes), writes);
+            }
+            if bytes >= BATCH_BYTES_MAX {
+                more = true;
+                break;
+            }
+            if bytes == before {
+                break;
+            }
+        }
+        self.write(writes);
+        more
+    }
+
+    /// Returns the bytes of the records applied.
+    fn apply_stream(&mut self, worker: usize, bytes_max: usize, writes: &mut impl Writes) -> usize {
+        let mut bytes = 0;
+        while let Some(buffer) = self.streams[worker].buffers.front() {
+            let (shared, mut at) = (Arc::clone(&buffer.bytes), buffer.at);
+            let mut records = 0;
+            let mut waits = false;
+            while at < shared.len() && bytes < bytes_max {
+                let mut reader = Reader(&shared[at..]);
+                match self.apply_record(worker, &shared, submission::take(&mut reader), writes) {
+                    Step::Applied => {
+                        let next = shared.len() - reader.0.len();
+                        bytes += next - at;
+                        at = next;
+                        records += 1;
+                    }
+                    Step::Waits => {
+                        waits = true;
+                        break;
+                    }
+                }
+            }
+            let stream = &mut self.streams[worker];
+            stream.applied += records;
+            if at < shared.len() {
+                if let Some(buffer) = stream.buffers.front_mut() {
+                    buffer.at = at;
+                }
+                debug_assert!(waits || bytes >= bytes_max);
+                return bytes;
+            }
+            if let Some(buffer) = stream.buffers.pop_front() {
+                stream.passed = stream.passed.max(buffer.given_out);
+            }
+        }
+        bytes
+    }
+
+    fn apply_record(&mut self, worker: usize, buffer: &Arc<Vec<u8>>, record: Taken<'_>, writes: &mut impl Writes) -> Step {
+        match record {
+            Taken::Session { session, value } => {
+                writes.put(Kind::Session, &format::session_key(session), &[value]);
+            }
+            Taken::SessionEnded { session } => {
+                writes.delete(Kind::Will, &format::session_key(session));
+                writes.delete(Kind::Session, &format::session_key(session));
+            }
+            Taken::Will { session, value } => writes.put(Kind::Will, &format::session_key(session), &[value]),
+            Taken::WillEnded { session } => writes.delete(Kind::Will, &format::session_key(session)),
+            Taken::Subscription { session, filter, options, identifier } => {
+                self.scratch.clear();
+                format::put_subscription(&mut self.scratch, options, identifier);
+                let key = [&format::session_key(session), filter.as_bytes()].concat();
+                writes.put(Kind::Subscription, &key, &[&self.scratch]);
+            }
+            Taken::SubscriptionEnded { session, filter } => {
+                writes.delete(Kind::Subscription, &[&format::session_key(session), filter.as_bytes()].concat());
+            }
+            Taken::Publish(publish) => return self.publish(buffer, &publish, writes),
+            Taken::Sent { session, message, packet_id, order } => {
+                if !self.has_passed(worker, message) {
+                    return Step::Waits;
+                }
+                let exchange = Exchange { order, stage: Stage::Acknowledgement, message: Some(message) };
+                self.exchanges.insert((Direction::Out, session, packet_id), Some(exchange));
+            }
+            Taken::Released { session, message, packet_id, order } => {
+                if message.is_some_and(|message| !self.has_passed(worker, message)) {
+                    return Step::Waits;
+                }
+                let exchange = Exchange { order, stage: Stage::PubComp, message: None };
+                self.exchanges.insert((Direction::Out, session, packet_id), Some(exchange));
+                if let Some(message) = message {
+                    self.settle(message, session, writes);
+                }
+            }
+            Taken::Settled { session, message, packet_id } => {
+                if message.is_some_and(|message| !self.has_passed(worker, message)) {
+                    return Step::Waits;
+                }
+                if let Some(packet_id) = packet_id {
+                    self.exchanges.insert((Direction::Out, session, packet_id), None);
+                }
+                if let Some(message) = message {
+                    self.settle(message, session, writes);
+                }
+            }
+            Taken::ExactlyOnceReleased { session, packet_id } => {
+                self.exchanges.insert((Direction::In, session, packet_id), None);
+            }
+            Taken::RetainedEnded { topic_name, message } => {
+                if self.retained.iter().all(|recent| recent.get(topic_name).is_none_or(|last| *last <= message)) {
+                    writes.delete(Kind::Retained, topic_name.as_bytes());
+                }
+            }
+            Taken::Moved { message, from, to } => {
+                if !self.has_passed(worker, message) {
+                    return Step::Waits;
+                }
+                self.add_receivers(message, to, writes);
+                self.settle(message, from, writes);
+            }
+        }
+        Step::Applied
+    }
+
+    /// Whether the message that a worker speaks of has been applied, or never will be. Its own messages come before what it
+    /// says of them.
+    fn has_passed(&self, worker: usize, id: MessageId) -> bool {
+        id.worker() == worker
+            || self.fresh.contains_key(&id)
+            || self.messages.contains_key(&id)
+            || self.streams.get(id.worker()).is_none_or(|stream| id.count() <= stream.passed)
+    }
+
+    fn publish(&mut self, buffer: &Arc<Vec<u8>>, publish: &TakenPublish<'_>, writes: &mut impl Writes) -> Step {
+        let id = publish.id;
+        let mut receivers = Vec::new();
+        if publish.others > 0 {
+            let Entry::Occupied(early) = self.early.entry(id) else { return Step::Waits };
+            if early.get().workers < publish.others {
+                return Step::Waits;
+            }
+            receivers = early.remove().receivers;
+        }
+        receivers.extend(publish.receivers());
+        if let Some(stream) = self.streams.get_mut(id.worker()) {
+            stream.passed = stream.passed.max(id.count());
+        }
+        if let Some((session, packet_id)) = publish.opens {
+            let exchange = Exchange { order: 0, stage: Stage::Acknowledgement, message: None };
+            self.exchanges.insert((Direction::In, session, packet_id), Some(exchange));
+        }
+        if let Some(session) = publish.will_of {
+            writes.delete(Kind::Will, &format::session_key(session));
+        }
+        if publish.retained {
+            self.retain(id, publish.message, writes);
+        }
+        if !receivers.is_empty() {
+            receivers.sort_by_key(|receiver| receiver.session);
+            let owed = receivers.len() as u32;
+            let receivers = receivers.into_iter().map(|receiver| (receiver.session, Some(receiver))).collect();
+            let start = publish.message.as_ptr() as usize - buffer.as_ptr() as usize;
+            let message = start..start + publish.message.len();
+            self.fresh.insert(id, Fresh { buffer: Arc::clone(buffer), message, receivers, owed });
+        }
+        Step::Applied
+    }
+
+    fn retain(&mut self, id: MessageId, value: &[u8], writes: &mut impl Writes) {
+        let message = format::read_message(Reader(value)).expect("the message was written by this process");
+        let topic_name = message.topic_name;
+        if self.retained.iter().any(|recent| recent.get(topic_name).is_some_and(|last| *last > id)) {
+            return;
+        }
+        if message.payload.is_empty() {
+            writes.delete(Kind::Retained, topic_name.as_bytes());
+        } else {
+            self.scratch.clear();
+            put_varint(&mut self.scratch, id.number());
+            writes.put(Kind::Retained, topic_name.as_bytes(), &[&self.scratch, value]);
+        }
+        if self.streams.len() > 1 {
+            let [young, old] = &mut self.retained;
+            young.insert(topic_name.into(), id);
+            if young.len() >= RECENT_RETAINED {
+                *old = std::mem::take(young);
+            }
+        }
+    }
+
+    fn add_receivers(&mut self, id: MessageId, receivers: Vec<Receiver>, writes: &mut impl Writes) {
+        for receiver in receivers {
+            let session = receiver.session;
+            if let Some(fresh) = self.fresh.get_mut(&id) {
+                let at = fresh.receivers.partition_point(|(other, _)| *other <= session);
+                fresh.receivers.insert(at, (session, Some(receiver)));
+                fresh.owed += 1;
+            } else if let Some(known) = self.messages.get_mut(&id) {
+                self.scratch.clear();
+                format::put_receiver(&mut self.scratch, &receiver);
+                writes.put(Kind::Receiver, &format::receiver_key(id, session), &[&self.scratch]);
+                // It may have had the message before, and have given it up.
+                if let Some(at) = known.beside.iter().position(|beside| *beside == (Kind::Settled, session)) {
+                    known.beside.swap_remove(at);
+                    writes.delete(Kind::Settled, &format::receiver_key(id, session));
+                }
+                known.beside.push((Kind::Receiver, session));
+                known.owed += 1;
+            }
+        }
+    }
+
+    /// A message is owed to a Session no more; one that is owed to nobody is gone.
+    fn settle(&mut self, id: MessageId, session: SessionNumber, writes: &mut impl Writes) {
+        if let Some(fresh) = self.fresh.get_mut(&id) {
+            let first = fresh.receivers.partition_point(|(other, _)| *other < session);
+            let same = fresh.receivers[first..].iter_mut().take_while(|(other, _)| *other == session);
+            if let Some((_, receiver)) = same.into_iter().find(|(_, receiver)| receiver.is_some()) {
+                *receiver = None;
+                fresh.owed -= 1;
+                if fresh.owed == 0 {
+                    self.fresh.remove(&id);
+                }
+            }
+            return;
+        }
+        let Entry::Occupied(mut known) = self.messages.entry(id) else { return };
+        let message = known.get_mut();
+        message.owed = message.owed.saturating_sub(1);
+        if message.owed == 0 {
+            writes.delete(Kind::Message, &format::message_key(id));
+            for (kind, session) in known.remove().beside {
+                writes.delete(kind, &format::receiver_key(id, session));
+            }
+        } else {
+            writes.put(Kind::Settled, &format::receiver_key(id, session), &[]);
+            message.beside.push((Kind::Settled, session));
+        }
+    }
+
+    /// Writes what has begun since the last batch and not ended.
+    fn write(&mut self, writes: &mut impl Writes) {
+        for (id, fresh) in self.fresh.drain() {
+            let owed = fresh.receivers.into_iter().filter_map(|(_, receiver)| receiver);
+            self.scratch.clear();
+            format::put_receivers(&mut self.scratch, fresh.owed as usize, owed);
+            let message = &fresh.buffer[fresh.message];
+            writes.put(Kind::Message, &format::message_key(id), &[&self.scratch, message]);
+            self.messages.insert(id, Known { owed: fresh.owed, beside: Vec::new() });
+        }
+        for ((direction, session, packet_id), exchange) in self.exchanges.drain() {
+            let kind = match direction {
+                Direction::In => Kind::Inbound,
+                Direction::Out => Kind::Outbound,
+            };
+            let key = format::exchange_key(session, packet_id);
+            match exchange {
+                Some(Exchange { order, stage, message }) => {
+                    self.scratch.clear();
+                    if direction == Direction::Out {
+                        format::put_outbound(&mut self.scratch, order, stage, message);
+                    }
+                    writes.put(kind, &key, &[&self.scratch]);
+                }
+                None => writes.delete(kind, &key),
+            }
+        }
+    }
+}

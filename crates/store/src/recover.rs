@@ -1,0 +1,334 @@
+//! What a log holds, put together as the broker needs it.
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
+
+use crate::Clock;
+use crate::codec::Reader;
+use crate::format::{self, Kind};
+use crate::ledger::Ledger;
+use crate::record::{Message, MessageId, Receiver, SessionNumber, Stage};
+
+/// A message with bytes of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Its name.
+    pub id: Option<MessageId>,
+    bytes: Box<[u8]>,
+}
+
+impl StoredMessage {
+    pub(crate) fn new(id: Option<MessageId>, bytes: &[u8]) -> Option<Self> {
+        format::read_message(Reader(bytes))?;
+        Some(Self { id, bytes: bytes.into() })
+    }
+
+    /// From the value of a [`Kind::Message`].
+    pub(crate) fn from_value(id: MessageId, value: &[u8]) -> Option<Self> {
+        let mut reader = Reader(value);
+        format::read_receivers(&mut reader, drop)?;
+        Self::new(Some(id), reader.0)
+    }
+
+    /// The message itself.
+    pub fn message(&self) -> Message<'_> {
+        format::read_message(Reader(&self.bytes)).expect("the bytes were checked when they were read")
+    }
+}
+
+/// A Will that outlived the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredWill {
+    /// The message.
+    pub message: StoredMessage,
+    /// Message Expiry Interval in seconds.
+    pub message_expiry_interval: Option<u32>,
+    /// Will Delay Interval in seconds.
+    pub delay_interval: u32,
+}
+
+/// A message that waits for a Session, without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredMessage {
+    /// Its name; [`Store::load`](crate::Store::load) has the bytes.
+    pub id: MessageId,
+    /// Bytes of its Topic Name, properties and payload.
+    pub bytes: u32,
+    /// When it expires.
+    pub expires_at: Option<u64>,
+    /// How it is to be delivered.
+    pub receiver: Receiver,
+}
+
+/// An exchange that was open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredExchange {
+    /// Packet Identifier.
+    pub packet_id: u16,
+    /// Its place among the Session's exchanges.
+    pub order: u64,
+    /// The message that awaits PUBACK or PUBREC; None: PUBCOMP is awaited.
+    pub message: Option<RecoveredMessage>,
+}
+
+/// A Session that outlived the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredSession {
+    /// Its number.
+    pub number: SessionNumber,
+    /// Client Identifier.
+    pub client_id: Box<str>,
+    /// Seconds it outlives its connection.
+    pub expiry_interval: u32,
+    /// When its connection ended; None if that was with the process.
+    pub detached_at: Option<u64>,
+    /// Its Will.
+    pub will: Option<RecoveredWill>,
+    /// Topic Filter, Subscription Options, Subscription Identifier.
+    pub subscriptions: Vec<(Box<str>, u8, Option<NonZeroU32>)>,
+    /// QoS 2 Packet Identifiers of the client that are open.
+    pub inbound: Vec<u16>,
+    /// Exchanges with the client, in their order.
+    pub outbound: Vec<RecoveredExchange>,
+    /// Messages that have not been sent yet, in the order in which they came.
+    pub queue: Vec<RecoveredMessage>,
+}
+
+/// A Retained Message that outlived the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredRetained {
+    /// The message; its name is that of the publication.
+    pub message: StoredMessage,
+}
+
+/// A message of a Shared Subscription whose Session has ended, and that no other has been given yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its name.
+    pub id: MessageId,
+    /// The Session that was to have it.
+    pub receiver: Receiver,
+}
+
+/// All that a log holds.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// In the order of their numbers.
+    pub sessions: Vec<RecoveredSession>,
+    /// Retained Messages.
+    pub retained: Vec<RecoveredRetained>,
+    /// Messages that need a new Session.
+    pub orphans: Vec<Orphan>,
+    /// The last time that was written down.
+    pub clock: Option<Clock>,
+    /// Entries that make no sense: written by a later version, or damaged in a way that a checksum does not see.
+    pub unreadable: u64,
+    /// Entries that nothing refers to: to be deleted.
+    pub(crate) garbage: Vec<(Kind, Box<[u8]>)>,
+    pub(crate) session_count: u64,
+    pub(crate) message_count: u64,
+}
+
+struct Queued {
+    bytes: u32,
+    expires_at: Option<u64>,
+    receivers: Vec<Receiver>,
+}
+
+/// Collects entries in whatever order they come.
+#[derive(Default)]
+pub(crate) struct Collector {
+    sessions: HashMap<SessionNumber, RecoveredSession>,
+    wills: Vec<(SessionNumber, RecoveredWill)>,
+    subscriptions: Vec<(SessionNumber, Box<str>, u8, Option<NonZeroU32>)>,
+    inbound: Vec<(SessionNumber, u16)>,
+    outbound: Vec<(SessionNumber, u16, u64, Stage, Option<MessageId>)>,
+    messages: Vec<(MessageId, Queued)>,
+    receivers: Vec<(MessageId, Receiver)>,
+    settled: HashSet<(MessageId, SessionNumber)>,
+    beside: HashMap<MessageId, Vec<(Kind, SessionNumber)>>,
+    recovered: Recovered,
+}
+
+impl Collector {
+    pub(crate) fn entry(&mut self, kind: u8, key: &[u8], value: &[u8]) {
+        let kind = Kind::from_number(kind);
+        if kind.and_then(|kind| self.understand(kind, key, value)).is_none() {
+            self.recovered.unreadable += 1;
+        }
+    }
+
+    fn understand(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> Option<()> {
+        match kind {
+            Kind::Clock => self.recovered.clock = Some(Clock::read(value)?),
+            Kind::Session => {
+                let number = format::read_session_key(key)?;
+                let session = format::read_session(number, value)?;
+                self.recovered.session_count = self.recovered.session_count.max(number.number());
+                let session = RecoveredSession {
+                    number,
+                    client_id: session.client_id.into(),
+                    expiry_interval: session.expiry_interval,
+                    detached_at: session.detached_at,
+                    will: None,
+                    subscriptions: Vec::new(),
+                    inbound: Vec::new(),
+                    outbound: Vec::new(),
+                    queue: Vec::new(),
+                };
+                self.sessions.insert(number, session);
+            }
+            Kind::Will => {
+                let will = format::read_will(value)?;
+                let mut bytes = Vec::new();
+                format::put_message_head(&mut bytes, &will.message);
+                bytes.extend_from_slice(will.message.payload);
+                let will = RecoveredWill {
+                    message: StoredMessage::new(None, &bytes)?,
+                    message_expiry_interval: will.message_expiry_interval,
+                    delay_interval: will.delay_interval,
+                };
+                self.wills.push((format::read_session_key(key)?, will));
+            }
+            Kind::Subscription => {
+                let (session, filter) = format::read_subscription_key(key)?;
+                let (options, identifier) = format::read_subscription(value)?;
+                self.subscriptions.push((session, filter.into(), options, identifier));
+            }
+            Kind::Inbound => self.inbound.push(format::read_exchange_key(key)?),
+            Kind::Outbound => {
+                let (session, packet_id) = format::read_exchange_key(key)?;
+                let (order, stage, message) = format::read_outbound(value)?;
+                self.outbound.push((session, packet_id, order, stage, message));
+            }
+            Kind::Message => {
+                let id = format::read_message_key(key)?;
+                self.recovered.message_count = self.recovered.message_count.max(id.count());
+                let (mut reader, mut receivers) = (Reader(value), Vec::new());
+                format::read_receivers(&mut reader, |receiver| receivers.push(receiver))?;
+                let message = format::read_message(reader)?;
+                let [properties, _] = message.properties;
+                let bytes = message.topic_name.len() + properties.len() + message.payload.len();
+                let queued = Queued { bytes: bytes as u32, expires_at: message.expires_at, receivers };
+                self.messages.push((id, queued));
+            }
+            Kind::Receiver => {
+                let (id, session) = format::read_receiver_key(key)?;
+                self.receivers.push((id, format::read_receiver(session, &mut Reader(value))?));
+                self.beside.entry(id).or_default().push((kind, session));
+            }
+            Kind::Settled => {
+                let (id, session) = format::read_receiver_key(key)?;
+                self.settled.insert((id, session));
+                self.beside.entry(id).or_default().push((kind, session));
+            }
+            Kind::Retained => {
+                let mut reader = Reader(value);
+                let id = MessageId::from_number(reader.varint()?)?;
+                self.recovered.message_count = self.recovered.message_count.max(id.count());
+                let message = StoredMessage::new(Some(id), reader.0)?;
+                if message.message().topic_name.as_bytes() != key {
+                    return None;
+                }
+                self.recovered.retained.push(RecoveredRetained { message });
+            }
+        }
+        Some(())
+    }
+
+    /// Puts everything in its place, and tells the ledger what the log has.
+    pub(crate) fn finish(mut self, ledger: &mut Ledger) -> Recovered {
+        let mut recovered = std::mem::take(&mut self.recovered);
+        let sessions = &mut self.sessions;
+        let garbage = &mut recovered.garbage;
+        for (session, will) in self.wills {
+            match sessions.get_mut(&session) {
+                Some(session) => session.will = Some(will),
+                None => garbage.push((Kind::Will, format::session_key(session).into())),
+            }
+        }
+        for (session, filter, options, identifier) in self.subscriptions {
+            match sessions.get_mut(&session) {
+                Some(session) => session.subscriptions.push((filter, options, identifier)),
+                None => {
+                    let key = [&format::session_key(session), filter.as_bytes()].concat();
+                    garbage.push((Kind::Subscription, key.into()));
+                }
+            }
+        }
+        for (session, packet_id) in self.inbound {
+            match sessions.get_mut(&session) {
+                Some(session) => session.inbound.push(packet_id),
+                None => garbage.push((Kind::Inbound, format::exchange_key(session, packet_id).into())),
+            }
+        }
+        let mut sent: HashMap<(MessageId, SessionNumber), (u16, u64)> = HashMap::new();
+        for (session, packet_id, order, stage, message) in self.outbound {
+            match (sessions.get_mut(&session), stage, message) {
+                (Some(session), Stage::PubComp, _) => {
+                    session.outbound.push(RecoveredExchange { packet_id, order, message: None });
+                }
+                (Some(_), Stage::Acknowledgement, Some(message)) => {
+                    sent.insert((message, session), (packet_id, order));
+                }
+                _ => garbage.push((Kind::Outbound, format::exchange_key(session, packet_id).into())),
+            }
+        }
+        self.messages.sort_unstable_by_key(|(id, _)| *id);
+        for (id, receiver) in self.receivers {
+            // One without its message is among what is left over below.
+            if let Ok(at) = self.messages.binary_search_by_key(&id, |(id, _)| *id) {
+                self.messages[at].1.receivers.push(receiver);
+            }
+        }
+        for (id, message) in self.messages {
+            let mut owed = 0;
+            for receiver in message.receivers {
+                if self.settled.contains(&(id, receiver.session)) {
+                    continue;
+                }
+                let number = receiver.session;
+                let Some(session) = sessions.get_mut(&number) else {
+                    // Its Session has ended before it was handed on; without a group it has gone with it.
+                    if receiver.group.is_some() {
+                        owed += 1;
+                        recovered.orphans.push(Orphan { id, receiver });
+                    }
+                    continue;
+                };
+                owed += 1;
+                let queued = RecoveredMessage { id, bytes: message.bytes, expires_at: message.expires_at, receiver };
+                match sent.remove(&(id, number)) {
+                    Some((packet_id, order)) => {
+                        session.outbound.push(RecoveredExchange { packet_id, order, message: Some(queued) });
+                    }
+                    None => session.queue.push(queued),
+                }
+            }
+            let beside = self.beside.remove(&id).unwrap_or_default();
+            if owed > 0 {
+                ledger.recovered(id, owed, beside);
+            } else {
+                garbage.push((Kind::Message, format::message_key(id).into()));
+                garbage.extend(
+                    beside.into_iter().map(|(kind, session)| (kind, format::receiver_key(id, session).into())),
+                );
+            }
+        }
+        // Exchanges whose message never got into the log: it was not acknowledged, and comes again.
+        let lost = sent.into_iter().map(|((_, session), (packet_id, _))| format::exchange_key(session, packet_id));
+        garbage.extend(lost.map(|key| (Kind::Outbound, key.into())));
+        for (id, beside) in self.beside {
+            let keys = beside.into_iter().map(|(kind, session)| (kind, format::receiver_key(id, session).into()));
+            garbage.extend(keys);
+        }
+        recovered.sessions = self.sessions.into_values().collect();
+        recovered.sessions.sort_unstable_by_key(|session| session.number);
+        for session in &mut recovered.sessions {
+            session.outbound.sort_by_key(|exchange| exchange.order);
+            session.subscriptions.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
+        }
+        ledger.starts_after(recovered.message_count);
+        recovered
+    }
+}
