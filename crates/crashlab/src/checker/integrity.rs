@@ -1,0 +1,106 @@
+//! R1, R2, R3, S3 and T4: each delivery on its own. Was it published so, and may this client have it?
+
+use std::collections::HashSet;
+
+use pantala_proto::QoS;
+
+use super::index::Index;
+use super::{Class, Promise, Violation};
+use crate::history::{Event, MessageFacts, MessageId, Purpose, Reception, TopicNumber};
+use crate::payload::Content;
+
+/// Looks at every delivery.
+pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
+    let deletes = index.messages().filter(|(_, facts, _)| facts.purpose == Purpose::Delete);
+    let deleted: HashSet<TopicNumber> = deletes.map(|(_, facts, _)| facts.topic).collect();
+    for (at, moment) in index.moments() {
+        let Event::Received(reception) = moment.event else { continue };
+        let mut broken = |promise, class, message, what: String| {
+            found.push(Violation { promise, class, at, client: Some(reception.client), message, what });
+        };
+        let message = match reception.content {
+            Content::Message(message) => message,
+            Content::Empty if deleted.contains(&reception.topic) => continue,
+            Content::Empty => {
+                broken(Promise::R1, Class::Other, None, "an empty message that nobody published".into());
+                continue;
+            }
+            Content::Damaged => {
+                broken(Promise::R1, Class::Other, None, "a message that is not as it was published".into());
+                continue;
+            }
+        };
+        let published = index.trace(message).first_sent.is_some_and(|sent| sent < at);
+        let Some(facts) = index.history.cast.message(message).filter(|_| published) else {
+            broken(Promise::R1, Class::Other, Some(message), format!("{message} was not published yet"));
+            continue;
+        };
+        if facts.topic != reception.topic {
+            broken(Promise::R1, Class::Other, Some(message), format!("{message} came on another topic"));
+            continue;
+        }
+        let Some(subscription) = index.history.cast.subscription(reception.client, reception.topic) else {
+            broken(Promise::R2, Class::Other, Some(message), format!("{message} came without a subscription"));
+            continue;
+        };
+        let qos = index.effective_qos(reception.client, subscription, facts);
+        if qos != reception.qos {
+            let what = format!("{message} came at QoS {}, not {}", reception.qos as u8, qos as u8);
+            broken(Promise::R1, Class::Other, Some(message), what);
+        }
+        check_subscribed(index, at, reception, (message, facts), subscription, found);
+    }
+}
+
+/// There is a moment at which the message may have been routed and the subscription may have been there.
+fn check_subscribed(
+    index: &Index<'_>,
+    at: usize,
+    reception: Reception,
+    (message, facts): (MessageId, &MessageFacts),
+    subscription: usize,
+    found: &mut Vec<Violation>,
+) {
+    let trace = index.trace(message);
+    let (Some(first_sent), client) = (trace.first_sent, reception.client) else { return };
+    let intervals = index.intervals(client, subscription);
+    let mut broken = |promise, class, what: String| {
+        found.push(Violation { promise, class, at, client: Some(client), message: Some(message), what });
+    };
+    if reception.retain {
+        // A Retained Message is older than the subscription, unless it was under way together with SUBSCRIBE.
+        let live = intervals.iter().any(|interval| {
+            interval.granted.is_some_and(|granted| granted < first_sent)
+                && interval.gone.is_none_or(|gone| at < gone)
+                && interval.granted.is_some_and(|granted| index.reconnections(client, granted, at) == 0)
+        });
+        if live || !facts.retain {
+            broken(Promise::T4, Class::Other, format!("{message} says RETAIN, and comes live"));
+        }
+        return;
+    }
+    // The routing was between the first PUBLISH and the acceptance; for a QoS 0 message or a Will nobody knows until when.
+    let routed_until = trace.accepted.filter(|_| facts.qos != QoS::AtMostOnce);
+    let possible = intervals.iter().any(|interval| {
+        interval.gone.is_none_or(|gone| first_sent < gone) && routed_until.is_none_or(|until| interval.asked < until)
+    });
+    if possible {
+        return;
+    }
+    let last_gone = intervals.iter().rev().find_map(|interval| interval.gone.filter(|gone| *gone < first_sent));
+    let earlier = intervals.iter().any(|interval| {
+        interval.asked < first_sent && interval.gone.is_some_and(|gone| first_sent < gone || gone < at)
+    });
+    let later =
+        intervals.iter().any(|interval| interval.asked < at && routed_until.is_some_and(|u| u < interval.asked));
+    match last_gone {
+        Some(gone) if index.crashes(gone, at) > 0 && !later => {
+            broken(Promise::S3, Class::Resurrected, format!("{message} came by a subscription that had been removed"));
+        }
+        Some(_) if !later => {
+            broken(Promise::R2, Class::Other, format!("{message} came although the subscription had been removed"));
+        }
+        _ if earlier => broken(Promise::R3, Class::Resurrected, format!("{message} is of an earlier Session")),
+        _ => broken(Promise::R2, Class::Other, format!("{message} is older than the subscription")),
+    }
+}
