@@ -211,6 +211,50 @@ pub enum Event {
     Cycle { number: u32 },
 }
 
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Connecting { client, clean_start } => {
+                write!(f, "client {client} CONNECT{}", if clean_start { ", Clean Start" } else { "" })
+            }
+            Self::Connected { client, session_present } => {
+                write!(f, "client {client} CONNACK{}", if session_present { ", Session Present" } else { "" })
+            }
+            Self::Ended { client, ending } => write!(f, "client {client} ended: {ending:?}"),
+            Self::Subscribing { client, subscription } => write!(f, "client {client} SUBSCRIBE {subscription}"),
+            Self::Subscribed { client, subscription, granted } => {
+                write!(f, "client {client} SUBACK {subscription}: {granted:?}")
+            }
+            Self::Unsubscribing { client, subscription } => write!(f, "client {client} UNSUBSCRIBE {subscription}"),
+            Self::Unsubscribed { client, subscription } => write!(f, "client {client} UNSUBACK {subscription}"),
+            Self::Published { message } => write!(f, "{message} published"),
+            Self::Accepted { message } => write!(f, "{message} accepted"),
+            Self::Refused { message } => write!(f, "{message} refused"),
+            Self::Abandoned { message } => write!(f, "{message} given up"),
+            Self::Completed { message, releases, found } => {
+                write!(f, "{message} PUBCOMP after {releases} PUBREL{}", if found { "" } else { ", unknown" })
+            }
+            Self::Received(reception) => {
+                let Reception { client, topic, packet_id, qos, dup, retain, expiry, content } = reception;
+                write!(f, "client {client} got {content} as {packet_id}, QoS {}, topic {topic}", qos as u8)?;
+                f.write_str(if dup { ", DUP" } else { "" })?;
+                f.write_str(if retain { ", RETAIN" } else { "" })?;
+                expiry.map_or(Ok(()), |seconds| write!(f, ", {seconds} s left"))
+            }
+            Self::Freed { client, packet_id } => write!(f, "client {client} frees {packet_id}"),
+            Self::ProbeBegan { probe } => write!(f, "probe {probe} asks"),
+            Self::ProbeFound { probe, topic, content } => write!(f, "probe {probe} got {content}, topic {topic}"),
+            Self::ProbeEnded { probe } => write!(f, "probe {probe} has all"),
+            Self::Fault { kind } => write!(f, "fault: {kind}"),
+            Self::BrokerGone => f.write_str("broker gone"),
+            Self::BrokerDied => f.write_str("broker died of itself"),
+            Self::BrokerBack { after } => write!(f, "broker back after {after:.3?}"),
+            Self::Settled { client } => write!(f, "client {client} settled"),
+            Self::Cycle { number } => write!(f, "cycle {number}"),
+        }
+    }
+}
+
 /// An event with its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -251,7 +295,7 @@ impl History {
             | Event::Abandoned { message: other }
             | Event::Completed { message: other, .. } => message == Some(other),
             Event::Received(reception) => {
-                let about = message.is_none_or(|message| reception.content == Content::Message(message));
+                let about = message.is_some_and(|message| reception.content == Content::Message(message));
                 client.is_none_or(|client| reception.client == client) && about
             }
             Event::Connecting { client: other, .. }
@@ -265,7 +309,13 @@ impl History {
                 client == Some(other) || message.is_some_and(|message| message.publisher == other)
             }
             Event::Freed { .. } => false,
-            Event::ProbeBegan { .. } | Event::ProbeFound { .. } | Event::ProbeEnded { .. } => client.is_none(),
+            Event::ProbeFound { topic, .. } => {
+                let facts = message.and_then(|message| self.cast.message(message));
+                facts.is_some_and(|facts| facts.retain && facts.topic == topic)
+            }
+            Event::ProbeBegan { .. } | Event::ProbeEnded { .. } => {
+                message.and_then(|message| self.cast.message(message)).is_some_and(|facts| facts.retain)
+            }
             Event::Fault { .. }
             | Event::BrokerGone
             | Event::BrokerDied

@@ -40,7 +40,7 @@ const START_POLL: Duration = Duration::from_millis(2);
 const KEPT_MAX: usize = 20;
 
 /// Events shown around a violation.
-const EVENTS_SHOWN_MAX: usize = 40;
+const EVENTS_SHOWN_MAX: usize = 30;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -434,7 +434,7 @@ impl<'o> Bench<'o> {
 
     fn line(&self, at: usize) -> String {
         let moment = &self.fleet.history.moments[at];
-        format!("{at:>7} {:>9.4} s  {:?}", moment.at.as_secs_f64(), moment.event)
+        format!("{at:>7} {:>9.4} s  {}", moment.at.as_secs_f64(), moment.event)
     }
 
     /// Keeps data directory, log and history; where.

@@ -3,6 +3,8 @@
 //! Sixteen bytes of header: publisher, sequence number, publish time, check sum, each 32 bits, big endian. The rest is
 //! derived from these, so a payload that was cut, mixed or invented does not pass.
 
+use std::fmt;
+
 use crate::history::MessageId;
 use crate::random::Random;
 
@@ -18,6 +20,16 @@ pub enum Content {
     Empty,
     /// Anything else.
     Damaged,
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(message) => message.fmt(f),
+            Self::Empty => f.write_str("nothing"),
+            Self::Damaged => f.write_str("something damaged"),
+        }
+    }
 }
 
 /// The payload of a message, `bytes` long but at least a header.

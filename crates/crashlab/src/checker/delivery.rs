@@ -18,6 +18,8 @@ struct Receiver {
     at_least_once: HashMap<u16, Content>,
     /// Identifiers of this connection that count against the Receive Maximum.
     inflight: HashSet<u16>,
+    /// The Receive Maximum has been exceeded on this connection; it is said once.
+    is_flooded: bool,
     /// QoS 2 messages that the application has seen, and when.
     applied: HashMap<MessageId, usize>,
 }
@@ -31,6 +33,7 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
                 let receiver = &mut receivers[usize::from(client)];
                 receiver.at_least_once.clear();
                 receiver.inflight.clear();
+                receiver.is_flooded = false;
                 if !session_present {
                     receiver.exactly_once.clear();
                 }
@@ -83,7 +86,8 @@ impl Receiver {
         }
         self.inflight.insert(packet_id);
         let maximum = index.history.cast.clients[usize::from(client)].receive_maximum;
-        if maximum.is_some_and(|maximum| self.inflight.len() > usize::from(maximum)) {
+        if !self.is_flooded && maximum.is_some_and(|maximum| self.inflight.len() > usize::from(maximum)) {
+            self.is_flooded = true;
             broken(Promise::S5, Class::Other, format!("{} inflight are too many", self.inflight.len()));
         }
         if qos == QoS::AtLeastOnce {

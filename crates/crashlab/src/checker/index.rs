@@ -19,6 +19,8 @@ pub struct Trace {
     pub last_sent: Option<usize>,
     /// When the broker took it over.
     pub accepted: Option<usize>,
+    /// When PUBCOMP came.
+    pub completed: Option<usize>,
     /// Whether the broker refused it.
     pub refused: bool,
     /// Whether the publisher gave it up.
@@ -115,6 +117,11 @@ impl<'h> Index<'h> {
             Event::Abandoned { message } => {
                 if let Some(trace) = self.trace_mut(message) {
                     trace.abandoned = true;
+                }
+            }
+            Event::Completed { message, .. } => {
+                if let Some(trace) = self.trace_mut(message) {
+                    trace.completed.get_or_insert(at);
                 }
             }
             Event::Received(reception) => self.add_reception(at, reception),

@@ -79,8 +79,12 @@ fn check_subscribed(
         }
         return;
     }
-    // The routing was between the first PUBLISH and the acceptance; for a QoS 0 message or a Will nobody knows until when.
-    let routed_until = trace.accepted.filter(|_| facts.qos != QoS::AtMostOnce);
+    // A QoS 2 message may be routed as late as its PUBREL (v5 section 4.3.3); for a QoS 0 message or a Will nobody knows.
+    let routed_until = match facts.qos {
+        QoS::AtMostOnce => None,
+        QoS::AtLeastOnce => trace.accepted,
+        QoS::ExactlyOnce => trace.completed,
+    };
     let possible = intervals.iter().any(|interval| {
         interval.gone.is_none_or(|gone| first_sent < gone) && routed_until.is_none_or(|until| interval.asked < until)
     });

@@ -1,4 +1,7 @@
 //! O1 and O2: the order of first deliveries, and of retransmissions.
+//!
+//! First deliveries are compared within the QoS of publishing: a broker may route a QoS 2 message as late as its PUBREL, and
+//! so after a QoS 1 message that was published later.
 
 use std::collections::HashMap;
 
@@ -46,7 +49,7 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
         let tally = index.tally(client, message);
         if tally.first == at {
             connection.has_newer = true;
-            let highest = highest.entry((client, place, message.publisher, reception.qos)).or_insert(0);
+            let highest = highest.entry((client, place, message.publisher, facts.qos)).or_insert(0);
             if *highest > message.sequence {
                 broken(Promise::O1, format!("{message} came after {}:{}", message.publisher, *highest));
             }
