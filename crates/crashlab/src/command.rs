@@ -78,7 +78,7 @@ struct Run {
     /// Write the result to this file as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Seconds to wait for what is owed; 12 for pantala (10 are promised, after a drain), 2 for mosquitto.
+    /// Seconds of silence after which what is owed is taken for lost; 10 for pantala, as promised, 2 for mosquitto.
     #[arg(long, value_name = "SECONDS")]
     drain: Option<u64>,
     /// Wills of clients that stay away must be published after a restart, rather than at most once.

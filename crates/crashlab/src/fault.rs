@@ -14,6 +14,8 @@ use crate::volume::Volume;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FaultKind {
+    /// Nothing: what has to hold in any case.
+    Calm,
     /// SIGKILL.
     Kill,
     /// Power cut: what the file system has not been made to sync is gone.
@@ -33,6 +35,7 @@ pub enum FaultKind {
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Calm => "calm",
             Self::Kill => "kill",
             Self::Power => "power",
             Self::Pause => "pause",
@@ -63,7 +66,7 @@ pub fn faketime_library() -> Option<PathBuf> {
 /// The reason why not.
 pub fn try_out(kind: FaultKind, broker: &Path, data_root: &Path) -> Result<(), String> {
     match kind {
-        FaultKind::Kill | FaultKind::Pause | FaultKind::Term => Ok(()),
+        FaultKind::Calm | FaultKind::Kill | FaultKind::Pause | FaultKind::Term => Ok(()),
         FaultKind::Power | FaultKind::Enospc => try_volume(data_root, kind == FaultKind::Power),
         FaultKind::Eio => try_strace(data_root),
         FaultKind::Clock => try_faketime(broker),

@@ -120,6 +120,11 @@ impl Fleet {
         self.activity.elapsed() > QUIET && self.clients.iter().all(Client::is_at_rest)
     }
 
+    /// How long nothing has come.
+    pub fn silence(&self) -> Duration {
+        self.activity.elapsed()
+    }
+
     /// Lets every client ask the broker whether it has dealt with all.
     pub fn ping(&mut self) {
         self.clients.iter_mut().for_each(Client::ping);

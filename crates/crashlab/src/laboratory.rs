@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::broker::{Broker, Kind, Place, Program, free_port};
-use crate::checker::{self, Class, Rules, Violation};
+use crate::checker::{self, Class, Promise, Rules, Violation};
 use crate::client::Phase;
 use crate::fault::FaultKind;
 use crate::fleet::Fleet;
@@ -32,6 +32,9 @@ const TERM_MAX: Duration = Duration::from_secs(10);
 /// How long is waited for strace to get hold of all threads, and for its end.
 const ATTACH: Duration = Duration::from_millis(80);
 const STRACE_MAX: Duration = Duration::from_secs(3);
+
+/// How long a drain may take however much comes.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
 
 /// How often a broker that starts is asked whether it listens.
 const START_POLL: Duration = Duration::from_millis(2);
@@ -57,7 +60,7 @@ pub struct Options {
     pub faults: Vec<FaultKind>,
     /// Folder for data directories.
     pub data_root: PathBuf,
-    /// How long is waited for what is owed.
+    /// After how long a silence what is owed is taken for lost.
     pub drain: Duration,
     /// What is documented.
     pub rules: Rules,
@@ -202,6 +205,7 @@ impl<'o> Bench<'o> {
     fn inflict(&mut self, plan: &CyclePlan) -> io::Result<()> {
         self.fleet.write(Event::Fault { kind: plan.fault });
         match plan.fault {
+            FaultKind::Calm => Ok(()),
             FaultKind::Kill => self.crash(plan, false),
             FaultKind::Power => self.crash(plan, true),
             FaultKind::Term => self.terminate(plan),
@@ -367,11 +371,14 @@ impl<'o> Bench<'o> {
     fn drain(&mut self) -> io::Result<()> {
         let began = Instant::now();
         loop {
-            let deadline_is_over = began.elapsed() > self.options.drain;
+            // As long as something comes, more may come; the silence counts, and not the length of the queue.
+            let silence = self.fleet.silence().min(began.elapsed());
+            let deadline_is_over = silence > self.options.drain || began.elapsed() > DRAIN_MAX;
             if self.fleet.is_quiet() {
                 // What was sent before the answer to this has come.
                 self.fleet.ping();
-                while !self.fleet.is_quiet() && began.elapsed() < self.options.drain {
+                while !self.fleet.is_quiet() && self.fleet.silence() < self.options.drain && began.elapsed() < DRAIN_MAX
+                {
                     self.turn(Phase::Draining)?;
                 }
             }
@@ -379,7 +386,7 @@ impl<'o> Bench<'o> {
                 self.probe();
                 let before = self.fleet.settle();
                 let violations = checker::check(&self.fleet.history, self.options.rules);
-                let waits = violations.iter().any(|one| matches!(one.class, Class::Lost | Class::Other));
+                let waits = violations.iter().any(|one| one.class == Class::Lost || one.promise == Promise::L1);
                 if !waits || deadline_is_over {
                     self.violations = violations;
                     return Ok(());
@@ -480,10 +487,10 @@ fn end_strace(strace: &mut Child) -> io::Result<()> {
     Ok(())
 }
 
-/// How long is waited for what is owed: the bound of the promise, or less where it is not expected to come.
+/// How long a silence is waited for: the bound of the promise, or less where nothing is expected to come.
 pub fn drain_bound(kind: Kind) -> Duration {
     match kind {
-        Kind::Pantala => Duration::from_secs(12),
+        Kind::Pantala => Duration::from_secs(10),
         Kind::Mosquitto => Duration::from_secs(2),
     }
 }

@@ -225,7 +225,10 @@ impl Casting {
         let subscriptions = vec![plain("lab/p/0/#", qos), plain("lab/p/1/#", qos)];
         this.client(random, "changing", subscriptions, Role::Changing, &[Present, Reconnecting]);
         let subscriptions = vec![plain("lab/p/+/0", random.pick(&[AtLeastOnce, ExactlyOnce]))];
-        this.client(random, "restarting", subscriptions, Role::Restarting, &[Present, Reconnecting, Absent]);
+        let presences = [Present, Reconnecting, Absent];
+        let number = this.client(random, "restarting", subscriptions, Role::Restarting, &presences);
+        // With Clean Session 1 the Session of an MQTT 3.1.1 client would end with its connection.
+        this.cast.clients[usize::from(number)].is_v5 = true;
         // A group.
         let qos = random.pick(&[AtLeastOnce, ExactlyOnce]);
         for member in 0..random.count(2..=3) {

@@ -42,7 +42,7 @@ pub struct Tally {
 
 /// A time in which a client has a subscription.
 ///
-/// `asked <= granted`, and `owed_until <= gone`.
+/// `asked <= granted`, and `owed_until <= gone`. What was owed to a Session that ended as it may is owed no more.
 #[derive(Clone, Copy, Debug)]
 pub struct Interval {
     /// SUBSCRIBE was sent: from here on messages may come.
@@ -51,6 +51,8 @@ pub struct Interval {
     pub granted: Option<usize>,
     /// UNSUBSCRIBE was sent, or the Session could end: what is published from here on is not owed.
     pub owed_until: Option<usize>,
+    /// The Session ended, by Clean Start or its expiry.
+    pub session_ended: bool,
     /// UNSUBACK came, or the Session was known to be gone: what is published from here on must not come.
     pub gone: Option<usize>,
 }
@@ -157,7 +159,13 @@ impl<'h> Index<'h> {
                 let intervals = &mut self.intervals[usize::from(client)][usize::from(subscription)];
                 let is_open = intervals.last().is_some_and(|last| last.gone.is_none() && last.owed_until.is_none());
                 if !is_open {
-                    intervals.push(Interval { asked: at, granted: None, owed_until: None, gone: None });
+                    intervals.push(Interval {
+                        asked: at,
+                        granted: None,
+                        owed_until: None,
+                        session_ended: false,
+                        gone: None,
+                    });
                 }
             }
             Event::Subscribed { client, subscription, granted } => {
@@ -204,6 +212,7 @@ impl<'h> Index<'h> {
         for interval in self.intervals[usize::from(client)].iter_mut().flatten() {
             if interval.gone.is_none() {
                 interval.owed_until.get_or_insert(at);
+                interval.session_ended = true;
             }
         }
     }
@@ -291,7 +300,7 @@ impl<'h> Index<'h> {
         let (Some(first_sent), Some(accepted)) = (trace.first_sent, trace.accepted) else { return false };
         self.intervals(client, subscription).iter().any(|interval| {
             let began = interval.granted.is_some_and(|granted| granted < first_sent);
-            began && interval.owed_until.is_none_or(|until| accepted < until)
+            began && !interval.session_ended && interval.owed_until.is_none_or(|until| accepted < until)
         })
     }
 }

@@ -7,7 +7,7 @@ use pantala_proto::{
     ReasonCode,
 };
 
-use super::{Client, Scene, user_properties};
+use super::{Client, Phase, Scene, user_properties};
 use crate::history::{Event, MessageId, Reception, UNKNOWN_TOPIC};
 use crate::payload::{self, Content};
 use crate::plan::Role;
@@ -185,7 +185,7 @@ impl Client {
             AcknowledgementKind::PubAck
         };
         let hold = match self.part.role {
-            Role::Subscriber { holds } => holds,
+            Role::Subscriber { holds } if scene.phase != Phase::Draining => holds,
             _ => std::time::Duration::ZERO,
         };
         self.held.push_back((now + hold, Acknowledgement::new(kind, packet_id, ReasonCode::Success)));
