@@ -55,6 +55,8 @@ pub struct Interval {
     pub session_ended: bool,
     /// UNSUBACK came, or the Session was known to be gone: what is published from here on must not come.
     pub gone: Option<usize>,
+    /// It went with its Session, and so did all that was queued.
+    pub gone_with_session: bool,
 }
 
 /// Where everything is.
@@ -149,7 +151,7 @@ impl<'h> Index<'h> {
                     }
                     for interval in self.intervals[place].iter_mut().flatten() {
                         if interval.gone.is_none() && interval.asked < connecting {
-                            interval.gone = Some(at);
+                            (interval.gone, interval.gone_with_session) = (Some(at), true);
                         }
                     }
                 }
@@ -165,6 +167,7 @@ impl<'h> Index<'h> {
                         owed_until: None,
                         session_ended: false,
                         gone: None,
+                        gone_with_session: false,
                     });
                 }
             }

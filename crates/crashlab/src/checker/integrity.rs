@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use pantala_proto::QoS;
 
-use super::index::Index;
+use super::index::{Index, Interval};
 use super::{Class, Promise, Violation};
 use crate::history::{Event, MessageFacts, MessageId, Purpose, Reception, TopicNumber};
 use crate::payload::Content;
@@ -85,26 +85,25 @@ fn check_subscribed(
         QoS::AtLeastOnce => trace.accepted,
         QoS::ExactlyOnce => trace.completed,
     };
-    let possible = intervals.iter().any(|interval| {
+    let overlaps = |interval: &Interval| {
         interval.gone.is_none_or(|gone| first_sent < gone) && routed_until.is_none_or(|until| interval.asked < until)
-    });
-    if possible {
+    };
+    // What was queued may come after UNSUBACK, but not after its Session.
+    let dead = |interval: &Interval| interval.gone_with_session && interval.gone.is_some_and(|gone| gone < at);
+    if intervals.iter().any(|interval| overlaps(interval) && !dead(interval)) {
         return;
     }
-    let last_gone = intervals.iter().rev().find_map(|interval| interval.gone.filter(|gone| *gone < first_sent));
-    let earlier = intervals.iter().any(|interval| {
-        interval.asked < first_sent && interval.gone.is_some_and(|gone| first_sent < gone || gone < at)
-    });
-    let later =
-        intervals.iter().any(|interval| interval.asked < at && routed_until.is_some_and(|u| u < interval.asked));
-    match last_gone {
-        Some(gone) if index.crashes(gone, at) > 0 && !later => {
-            broken(Promise::S3, Class::Resurrected, format!("{message} came by a subscription that had been removed"));
+    let removed = intervals.iter().rev().find_map(|interval| interval.gone.filter(|gone| *gone < first_sent));
+    if intervals.iter().any(overlaps) {
+        broken(Promise::R3, Class::Resurrected, format!("{message} is of an earlier Session"));
+    } else if let Some(gone) = removed {
+        let what = format!("{message} came although the subscription had been removed");
+        if index.crashes(gone, at) > 0 {
+            broken(Promise::S3, Class::Resurrected, what);
+        } else {
+            broken(Promise::R2, Class::Other, what);
         }
-        Some(_) if !later => {
-            broken(Promise::R2, Class::Other, format!("{message} came although the subscription had been removed"));
-        }
-        _ if earlier => broken(Promise::R3, Class::Resurrected, format!("{message} is of an earlier Session")),
-        _ => broken(Promise::R2, Class::Other, format!("{message} is older than the subscription")),
+    } else {
+        broken(Promise::R2, Class::Other, format!("{message} is older than the subscription"));
     }
 }

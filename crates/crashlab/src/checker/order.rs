@@ -14,6 +14,8 @@ use crate::payload::Content;
 
 #[derive(Default)]
 struct Connection {
+    /// Where it began.
+    began: usize,
     /// A message has come that the client had not seen before.
     has_newer: bool,
     /// Where the last message that came again had come first.
@@ -27,7 +29,7 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
     for (at, moment) in index.moments() {
         let reception = match moment.event {
             Event::Connected { client, .. } => {
-                connections[usize::from(client)] = Connection::default();
+                connections[usize::from(client)] = Connection { began: at, ..Connection::default() };
                 continue;
             }
             Event::Received(reception) if !reception.retain && reception.qos != QoS::AtMostOnce => reception,
@@ -54,7 +56,7 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
                 broken(Promise::O1, format!("{message} came after {}:{}", message.publisher, *highest));
             }
             *highest = message.sequence.max(*highest);
-        } else if facts.qos == QoS::ExactlyOnce || index.trace(message).sends == 1 {
+        } else if tally.first < connection.began && (facts.qos == QoS::ExactlyOnce || index.trace(message).sends == 1) {
             // What its publisher sent twice may be there twice, and then it has two places in the order.
             if connection.has_newer {
                 broken(Promise::O2, format!("{message} is repeated after a newer message"));
