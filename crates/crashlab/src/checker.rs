@@ -1,7 +1,7 @@
 //! Compares what happened with what was promised.
 //!
 //! [`check`] is a function of a [`History`] and nothing else: no clock, no socket, no chance. One pass builds an
-//! [`Index`](index::Index) of messages, subscriptions and deliveries, in which all numbers are dense, so that each check
+//! `Index` of messages, subscriptions and deliveries, in which all numbers are dense, so that each check
 //! is a walk over arrays: its time grows with the length of the history and with clients times messages.
 //!
 //! A promise is broken only if no order of what the broker may have done explains what was seen. Where an event is open
