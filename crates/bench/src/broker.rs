@@ -61,7 +61,7 @@ impl Program {
     /// The configuration it is measured with, for result files.
     pub fn configuration(&self) -> String {
         match self.kind {
-            Kind::Pantala => "broker -p PORT --workers 1".to_owned(),
+            Kind::Pantala => "broker -p PORT --workers 1 --durability memory".to_owned(),
             Kind::Mosquitto => mosquitto_configuration("PORT").replace('\n', "; "),
         }
     }
@@ -81,7 +81,9 @@ impl Program {
         match self.kind {
             Kind::Pantala => {
                 let data = scratch.join(format!("pantala-{port}"));
-                command.args(["broker", "-p", &port, "--workers", "1"]).env("PANTALA_DATA_DIR", data);
+                command
+                    .args(["broker", "-p", &port, "--workers", "1", "--durability", "memory"])
+                    .env("PANTALA_DATA_DIR", data);
             }
             Kind::Mosquitto => {
                 let file = scratch.join(format!("mosquitto-{port}.conf"));

@@ -7,7 +7,6 @@ use pantala_proto::{ForwardProperties, QoS};
 use pantala_session::Instant;
 use pantala_store::{MessageId, Position, StoredMessage};
 
-
 /// A message on its way through the router, wherever its bytes stand: a read buffer, a mailbox, a Will.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Incoming<'a> {
@@ -41,7 +40,21 @@ impl<'a> Incoming<'a> {
     /// The Message Expiry Interval to forward (v5 MQTT-3.3.2-6).
     #[inline]
     pub(crate) fn message_expiry_interval(&self, now: Instant) -> Option<u32> {
-        self.expires_at.map(|at| now.seconds_until(at))
+        let left = now.seconds_until(self.expires_at?);
+        // The clock of another worker may be a moment behind; never is more left than there was.
+        Some(self.received_expiry_interval().map_or(left, |received| left.min(received)))
+    }
+
+    /// The Message Expiry Interval as it came.
+    fn received_expiry_interval(&self) -> Option<u32> {
+        let at = self.properties.message_expiry_at()?;
+        let [head, tail] = self.properties.pieces();
+        // The value stands in one piece: what is cut out between the two is a whole property.
+        let bytes = match at.checked_sub(head.len()) {
+            None => head.get(at..at + 4),
+            Some(at) => tail.get(at..at + 4),
+        };
+        bytes.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes)
     }
 
     #[inline]

@@ -87,11 +87,12 @@ impl<S: Store> Core<S> {
         session: SessionNumber,
         qos: QoS,
         retain: bool,
+        order: u64,
         identifiers: &Identifiers,
         group: Option<Arc<str>>,
     ) {
         let identifiers = identifiers.as_slice().to_vec();
-        self.naming.receivers.push(Receiver { session, qos: qos as u8, retain, identifiers, group });
+        self.naming.receivers.push(Receiver { session, qos: qos as u8, retain, order, identifiers, group });
     }
 
     /// An exchange has begun with the message that is being routed.
@@ -108,11 +109,8 @@ impl<S: Store> Core<S> {
     pub(crate) fn record_publish(&mut self, incoming: &Incoming<'_>, others: u32, origin: Origin) -> Position {
         let Some(id) = incoming.id else { return Position::default() };
         let Origin { opens, will_of } = origin;
-        let nothing = self.naming.receivers.is_empty()
-            && others == 0
-            && !incoming.retain
-            && opens.is_none()
-            && will_of.is_none();
+        let nothing =
+            self.naming.receivers.is_empty() && others == 0 && !incoming.retain && opens.is_none() && will_of.is_none();
         if nothing {
             self.naming.begun.clear();
             return Position::default();

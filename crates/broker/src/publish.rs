@@ -259,7 +259,13 @@ impl<S: Store> Core<S> {
     }
 
     /// Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection.
-    fn refuse_publish(&mut self, key: ConnectionKey, kind: AcknowledgementKind, packet_id: PacketId, cause: Cause) -> Flow {
+    fn refuse_publish(
+        &mut self,
+        key: ConnectionKey,
+        kind: AcknowledgementKind,
+        packet_id: PacketId,
+        cause: Cause,
+    ) -> Flow {
         if self.connections[key as usize].version.is_v5() {
             let answer = Answer::Refusal(kind, packet_id, ReasonCode::QuotaExceeded, cause);
             self.answer(key, Position::default(), 0, answer);

@@ -6,15 +6,13 @@
 
 use pantala_proto::{PacketId, QoS, TopicFilter};
 use pantala_session::Instant;
-use pantala_store::{
-    Orphan, Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill, Store,
-};
+use pantala_store::{Orphan, Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill, Store};
 
 use crate::core::{Core, Target, Timer};
 use crate::message::{Body, Identifiers, Message, Queued, Stored, qos_from};
+use crate::owner;
 use crate::replay::{Retained, SWEEP_SECONDS};
 use crate::session::{Grant, NEVER, SessionKey, Subscription, Will};
-use crate::owner;
 
 /// After a start Wills wait this long at the least for their clients: whoever comes back in time never was away.
 const WILL_GRACE_SECONDS: u32 = 10;
@@ -127,7 +125,7 @@ impl<S: Store> Core<S> {
             session.outbound.get_or_insert_default().restore(qos, packet_id, exchange.order, queued);
         }
         for message in recovered.queue {
-            let qos = qos_from(message.receiver.qos);
+            let (qos, order) = (qos_from(message.receiver.qos), message.receiver.order);
             let queued = Self::restore_message(message);
             let session = &mut self.sessions[key as usize];
             session.queued_bytes += queued.bytes() as u64;
@@ -135,7 +133,7 @@ impl<S: Store> Core<S> {
             if let Some(at) = queued.expires_at() {
                 session.queue_expires_at = session.queue_expires_at.min(at);
             }
-            session.outbound.get_or_insert_default().enqueue(qos, queued);
+            session.outbound.get_or_insert_default().restore_queued(qos, order, queued);
         }
         self.arm_session(key);
     }

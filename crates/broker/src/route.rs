@@ -452,16 +452,18 @@ impl<S: Store> Core<S> {
                 self.counters.dropped_queue_full_oldest += 1;
             }
         }
-        if let (Some(number), Some(_), false) = (number, id, path.named) {
-            self.name_receiver(number, qos, queued.retain, &queued.identifiers, path.group);
-        }
         let session = &mut self.sessions[key as usize];
         session.queued_bytes += bytes as u64;
         self.queued_memory += bytes as u64;
         if let Some(at) = queued.expires_at() {
             session.queue_expires_at = session.queue_expires_at.min(at);
         }
-        session.outbound.get_or_insert_default().enqueue(qos, queued);
+        let name = id.is_some() && !path.named;
+        let (retain, identifiers) = (queued.retain, name.then(|| queued.identifiers.clone()));
+        let order = session.outbound.get_or_insert_default().enqueue(qos, queued);
+        if let (Some(number), Some(identifiers)) = (number, identifiers) {
+            self.name_receiver(number, qos, retain, order, &identifiers, path.group);
+        }
         self.evict(key);
     }
 
@@ -496,7 +498,9 @@ impl<S: Store> Core<S> {
         }
         if let (Some(number), Some(id)) = (number, id) {
             if !path.named {
-                self.name_receiver(number, qos, queued.retain, &queued.identifiers, path.group);
+                let outbound = self.sessions[key as usize].outbound.as_ref();
+                let order = outbound.and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
+                self.name_receiver(number, qos, queued.retain, order, &queued.identifiers, path.group);
             }
             self.note_begun(key, id, packet_id, waits);
         }
@@ -712,7 +716,7 @@ impl<S: Store> Core<S> {
         if let Some(session) = member.owed(grant, incoming) {
             let retain = incoming.retain && grant.retain_as_published;
             let qos = self.granted(grant.qos, incoming.qos);
-            self.name_receiver(session, qos, retain, &grant.identifier.into(), Some(Arc::clone(group)));
+            self.name_receiver(session, qos, retain, 0, &grant.identifier.into(), Some(Arc::clone(group)));
         }
         let batch = self.outboxes[usize::from(member.worker.0)].messages();
         let (message, group) = (batch.pack(incoming), Arc::clone(group));

@@ -9,11 +9,11 @@ use pantala_proto::{QoS, SubscriptionOptions};
 use pantala_session::{Inbound, Instant, Outbound};
 use pantala_store::SessionNumber;
 
-use crate::shared::Member;
-use crate::{ConnectionKey, WorkerId};
 use crate::message::{Message, Queued};
 use crate::replay::Replay;
+use crate::shared::Member;
 use crate::timers::TimerId;
+use crate::{ConnectionKey, WorkerId};
 
 /// One of the Sessions of a worker. Used again when the Session has ended; `generation` tells them apart.
 pub(crate) type SessionKey = u32;

@@ -178,8 +178,11 @@ impl<S: Store> Core<S> {
             };
             // Before the interest is announced: what was seen until now is all that will not come live.
             let seen = wanted.then(|| self.writes_seen.clone());
-            let announcement =
-                if new { self.interest_added(filter.filter(), number.is_some()) } else { self.announcement_of(filter.filter()) };
+            let announcement = if new {
+                self.interest_added(filter.filter(), number.is_some())
+            } else {
+                self.announcement_of(filter.filter())
+            };
             replay = seen.map(|seen| Replay::new(filter.filter(), grant, &seen, announcement));
             announcement
         };

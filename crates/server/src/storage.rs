@@ -67,7 +67,10 @@ impl Storage {
         }
         if opened.recovered.unreadable > 0 {
             let count = opened.recovered.unreadable;
-            log.line(LogType::Error, &format!("{count} entries of the store are not understood, and left as they are."));
+            log.line(
+                LogType::Error,
+                &format!("{count} entries of the store are not understood, and left as they are."),
+            );
         }
         let recovered = &opened.recovered;
         let queued: usize = recovered.sessions.iter().map(|session| session.queue.len() + session.outbound.len()).sum();
@@ -119,7 +122,8 @@ impl Storage {
     ) -> Result<Running, RunError> {
         let Some((committer, stop)) = self.committer else { return Ok(Running(None)) };
         let clock = move || Clocks { broker: clock.now().0, wall: wall() };
-        let notice = move |notice| match notice {
+        let notice = move |notice| {
+            match notice {
             Notice::Full => log.line(
                 LogType::Error,
                 "The disk is full: what has to be kept is refused, and not acknowledged, until there is room again.",
@@ -133,6 +137,7 @@ impl Storage {
                 ),
             ),
             Notice::Cleaning(error) => log.line(LogType::Error, &format!("Old data cannot be cleaned up: {error}")),
+        }
         };
         let thread = thread::Builder::new().name("commit".to_owned());
         let thread = thread.spawn(move || committer.run(clock, completed, notice)).map_err(RunError::System)?;
@@ -180,9 +185,7 @@ pub(crate) fn describe(config: &Config) -> String {
         data_dir.as_deref().map_or(String::new(), |path: &Path| path.display().to_string())
     };
     match config.durability {
-        Durability::Memory => {
-            "Durability: memory. Sessions and Retained Messages end with this process.".to_owned()
-        }
+        Durability::Memory => "Durability: memory. Sessions and Retained Messages end with this process.".to_owned(),
         Durability::Os => format!(
             "Durability: os. What is acknowledged survives the end of this process; data is in {}.",
             place(&config.data_dir)

@@ -31,7 +31,7 @@ struct Exchange<M> {
     stage: Stage,
     /// It has been sent on an earlier connection: DUP (v5 MQTT-3.3.1-1).
     dup: bool,
-    /// Its place among all exchanges of the Session.
+    /// Its place among all messages that came for the peer.
     order: u64,
     /// Gone once PUBREC has come.
     message: Option<M>,
@@ -46,7 +46,8 @@ pub struct Outbound<M> {
     /// In the order of their first sending.
     inflight: VecDeque<Exchange<M>>,
     sent: usize,
-    queue: VecDeque<(QoS, M)>,
+    /// In the order in which they came, each with its place.
+    queue: VecDeque<(QoS, u64, M)>,
     next_packet_id: PacketId,
     /// Packet Identifiers have gone round since `inflight` was last empty, so the next may be in use.
     wrapped: bool,
@@ -88,7 +89,7 @@ impl<M> Default for Outbound<M> {
             queue: VecDeque::new(),
             next_packet_id: PacketId::FIRST,
             wrapped: false,
-            next_order: 0,
+            next_order: 1,
         }
     }
 }
@@ -112,10 +113,20 @@ impl<M: Clone> Outbound<M> {
     /// Begins the exchange of a message that goes out by [`Outbound::next`] later: what comes after it waits behind it.
     #[inline]
     pub fn admit(&mut self, qos: QoS, message: M) -> Delivery {
-        let packet_id = self.take_packet_id();
-        let stage = if qos == QoS::ExactlyOnce { Stage::AwaitPubRec } else { Stage::AwaitPubAck };
+        let order = self.take_order();
+        self.admit_at(order, qos, message)
+    }
+
+    fn take_order(&mut self) -> u64 {
         let order = self.next_order;
         self.next_order += 1;
+        order
+    }
+
+    #[inline]
+    fn admit_at(&mut self, order: u64, qos: QoS, message: M) -> Delivery {
+        let packet_id = self.take_packet_id();
+        let stage = if qos == QoS::ExactlyOnce { Stage::AwaitPubRec } else { Stage::AwaitPubAck };
         self.inflight.push_back(Exchange { packet_id, stage, dup: false, order, message: Some(message) });
         delivery(stage, packet_id, false)
     }
@@ -129,10 +140,10 @@ impl<M: Clone> Outbound<M> {
         mut begun: impl FnMut(PacketId, u64, &mut M),
     ) {
         while self.inflight.len() < usize::from(window)
-            && self.queue.front().is_some_and(|(qos, message)| *qos != QoS::AtMostOnce && wanted(*qos, message))
+            && self.queue.front().is_some_and(|(qos, _, message)| *qos != QoS::AtMostOnce && wanted(*qos, message))
         {
-            let Some((qos, message)) = self.queue.pop_front() else { return };
-            self.admit(qos, message);
+            let Some((qos, order, message)) = self.queue.pop_front() else { return };
+            self.admit_at(order, qos, message);
             if let Some(Exchange { packet_id, order, message: Some(message), .. }) = self.inflight.back_mut() {
                 begun(*packet_id, *order, message);
             }
@@ -154,7 +165,13 @@ impl<M: Clone> Outbound<M> {
         self.wrapped = true;
     }
 
-    /// The place of the exchange with this Packet Identifier.
+    /// Puts a message of an earlier process at the end of the queue.
+    pub fn restore_queued(&mut self, qos: QoS, order: u64, message: M) {
+        self.queue.push_back((qos, order, message));
+        self.next_order = self.next_order.max(order.saturating_add(1));
+    }
+
+    /// The place of the exchange with this Packet Identifier: from 1, larger for what came later.
     pub fn order(&self, packet_id: PacketId) -> Option<u64> {
         let mut latest_first = self.inflight.iter().rev();
         latest_first.find(|exchange| exchange.packet_id == packet_id).map(|exchange| exchange.order)
@@ -166,9 +183,11 @@ impl<M: Clone> Outbound<M> {
         latest_first.find(|exchange| exchange.packet_id == packet_id)?.message.as_mut()
     }
 
-    /// Puts a message at the end of the queue.
-    pub fn enqueue(&mut self, qos: QoS, message: M) {
-        self.queue.push_back((qos, message));
+    /// Puts a message at the end of the queue. Returns its place among all that came for the peer.
+    pub fn enqueue(&mut self, qos: QoS, message: M) -> u64 {
+        let order = self.take_order();
+        self.queue.push_back((qos, order, message));
+        order
     }
 
     /// The next packet that may go out with at most `window` exchanges unacknowledged on this connection: first what an
@@ -191,15 +210,17 @@ impl<M: Clone> Outbound<M> {
                 None => Send::PubRel(packet_id),
             });
         }
-        let (qos, _) = self.queue.front()?;
+        let (qos, ..) = self.queue.front()?;
         if *qos != QoS::AtMostOnce && self.sent >= usize::from(window) {
             return None;
         }
-        let (qos, message) = self.queue.pop_front()?;
+        let (qos, order, message) = self.queue.pop_front()?;
         Some(if qos == QoS::AtMostOnce {
             Send::Publish(Delivery::AtMostOnce, message)
         } else {
-            Send::Publish(self.start(qos, message.clone()), message)
+            let delivery = self.admit_at(order, qos, message.clone());
+            self.sent += 1;
+            Send::Publish(delivery, message)
         })
     }
 
@@ -268,12 +289,12 @@ impl<M: Clone> Outbound<M> {
 
     /// Takes the oldest message of the queue out, to make room.
     pub fn drop_oldest_queued(&mut self) -> Option<(QoS, M)> {
-        self.queue.pop_front()
+        self.queue.pop_front().map(|(qos, _, message)| (qos, message))
     }
 
     /// Keeps only the queued messages that `keep` wants, as when some have expired.
     pub fn retain_queued(&mut self, mut keep: impl FnMut(QoS, &M) -> bool) {
-        self.queue.retain(|(qos, message)| keep(*qos, message));
+        self.queue.retain(|(qos, _, message)| keep(*qos, message));
     }
 
     /// Whether exchanges of an earlier connection are still to be sent again.
@@ -298,7 +319,7 @@ impl<M: Clone> Outbound<M> {
 
     /// The messages of the queue, to be changed in place.
     pub fn queued_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut M> + ExactSizeIterator {
-        self.queue.iter_mut().map(|(_, message)| message)
+        self.queue.iter_mut().map(|(.., message)| message)
     }
 
     /// All that is left when the Session ends: open exchanges with their stage, whose message is gone if PUBREC has come,
@@ -306,7 +327,7 @@ impl<M: Clone> Outbound<M> {
     pub fn into_rest(self) -> impl Iterator<Item = (Option<(PacketId, Stage)>, Option<M>)> {
         let inflight =
             self.inflight.into_iter().map(|exchange| (Some((exchange.packet_id, exchange.stage)), exchange.message));
-        inflight.chain(self.queue.into_iter().map(|(_, message)| (None, Some(message))))
+        inflight.chain(self.queue.into_iter().map(|(.., message)| (None, Some(message))))
     }
 
     #[inline]
@@ -471,7 +492,7 @@ mod tests {
         assert_eq!(outbound.next(10, |_| false), None);
         assert_eq!(outbound.next(10, |_| true), publish(2, 1, false, 0));
         assert_eq!(outbound.next(10, |_| true), publish(1, 2, false, 1));
-        assert_eq!((outbound.order(id(1)), outbound.order(id(2)), outbound.order(id(3))), (Some(0), Some(1), None));
+        assert_eq!((outbound.order(id(1)), outbound.order(id(2)), outbound.order(id(3))), (Some(1), Some(2), None));
     }
 
     #[test]

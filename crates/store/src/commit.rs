@@ -158,7 +158,12 @@ pub struct Opened<D: Disk> {
 ///
 /// # Errors
 /// If the disk cannot be read or written. Damage is no error: see [`OpenReport`].
-pub fn open<D: Disk>(disk: D, options: LogOptions, workers: u8, durability: Durability) -> Result<Opened<D>, OpenError> {
+pub fn open<D: Disk>(
+    disk: D,
+    options: LogOptions,
+    workers: u8,
+    durability: Durability,
+) -> Result<Opened<D>, OpenError> {
     let (log, report) = Log::open(disk, options)?;
     let mut ledger = Ledger::new(usize::from(workers));
     let mut collector = Collector::default();
@@ -182,12 +187,8 @@ pub fn open<D: Disk>(disk: D, options: LogOptions, workers: u8, durability: Dura
         load: Box::new(load),
         sleeping: AtomicBool::new(false),
     });
-    let store = |worker| DurableStore {
-        shared: Arc::clone(&shared),
-        worker,
-        submission: Submission::default(),
-        appended: 0,
-    };
+    let store =
+        |worker| DurableStore { shared: Arc::clone(&shared), worker, submission: Submission::default(), appended: 0 };
     let stores = (0..workers).map(store).collect();
     let committer = Committer {
         shared,
@@ -416,12 +417,7 @@ impl<D: Disk> Committer<D> {
     /// Commits until [`DurableStore::stop`] is called, and all that has been submitted by then is down.
     ///
     /// `completed` is called for each worker for which something has become durable.
-    pub fn run(
-        mut self,
-        mut clock: impl FnMut() -> Clock,
-        completed: impl Fn(usize),
-        mut notice: impl FnMut(Notice),
-    ) {
+    pub fn run(mut self, mut clock: impl FnMut() -> Clock, completed: impl Fn(usize), mut notice: impl FnMut(Notice)) {
         let mut told: Vec<u64> = vec![0; self.shared.durable.len()];
         loop {
             let now = clock();

@@ -189,6 +189,7 @@ pub(crate) fn put_receiver(out: &mut Vec<u8>, receiver: &Receiver) {
         | if receiver.identifiers.is_empty() { 0 } else { IDENTIFIERS }
         | if receiver.group.is_some() { GROUP } else { 0 };
     out.push(flags);
+    put_varint(out, receiver.order);
     if !receiver.identifiers.is_empty() {
         put_varint(out, receiver.identifiers.len() as u64);
         receiver.identifiers.iter().for_each(|identifier| put_varint(out, u64::from(identifier.get())));
@@ -200,6 +201,7 @@ pub(crate) fn put_receiver(out: &mut Vec<u8>, receiver: &Receiver) {
 
 pub(crate) fn read_receiver(session: SessionNumber, reader: &mut Reader<'_>) -> Option<Receiver> {
     let flags = reader.byte()?;
+    let order = reader.varint()?;
     let mut identifiers = Vec::new();
     if flags & IDENTIFIERS > 0 {
         let count: usize = reader.number()?;
@@ -212,7 +214,7 @@ pub(crate) fn read_receiver(session: SessionNumber, reader: &mut Reader<'_>) -> 
     if !matches!(flags & QOS, 1 | 2) {
         return None;
     }
-    Some(Receiver { session, qos: flags & QOS, retain: flags & RETAIN > 0, identifiers, group })
+    Some(Receiver { session, qos: flags & QOS, retain: flags & RETAIN > 0, order, identifiers, group })
 }
 
 /// Reads what [`put_receivers`] wrote; `each` gets them in turn.

@@ -222,7 +222,13 @@ impl Ledger {
         bytes
     }
 
-    fn apply_record(&mut self, worker: usize, buffer: &Arc<Vec<u8>>, record: Taken<'_>, writes: &mut impl Writes) -> Step {
+    fn apply_record(
+        &mut self,
+        worker: usize,
+        buffer: &Arc<Vec<u8>>,
+        record: Taken<'_>,
+        writes: &mut impl Writes,
+    ) -> Step {
         match record {
             Taken::Session { session, value } => {
                 writes.put(Kind::Session, &format::session_key(session), &[value]);

@@ -23,9 +23,7 @@ mod submission;
 
 pub use commit::{AnyStore, Committer, Durability, DurableStore, Health, Notice, Opened, Pause, open};
 pub use format::Kind;
-pub use record::{
-    Message, MessageId, Position, Publish, Receiver, Record, Session, SessionNumber, Stage, Will,
-};
+pub use record::{Message, MessageId, Position, Publish, Receiver, Record, Session, SessionNumber, Stage, Will};
 pub use recover::{
     Orphan, Recovered, RecoveredExchange, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill,
     StoredMessage,

@@ -92,6 +92,9 @@ pub struct Receiver {
     pub qos: u8,
     /// RETAIN it is delivered with.
     pub retain: bool,
+    /// Its place among all messages that came for the Session, from 1. 0 if whoever named it does not know: then it goes by
+    /// the number of the message.
+    pub order: u64,
     /// Subscription Identifiers it is delivered with.
     pub identifiers: Vec<NonZeroU32>,
     /// The Shared Subscription it came by, as `$share/…/…`, which gets it back should the Session end.

@@ -90,7 +90,7 @@ pub struct RecoveredSession {
     pub inbound: Vec<u16>,
     /// Exchanges with the client, in their order.
     pub outbound: Vec<RecoveredExchange>,
-    /// Messages that have not been sent yet, in the order in which they came.
+    /// Messages that have not been sent yet, in the order in which they came, which `Receiver::order` tells.
     pub queue: Vec<RecoveredMessage>,
 }
 
@@ -310,9 +310,8 @@ impl Collector {
                 ledger.recovered(id, owed, beside);
             } else {
                 garbage.push((Kind::Message, format::message_key(id).into()));
-                garbage.extend(
-                    beside.into_iter().map(|(kind, session)| (kind, format::receiver_key(id, session).into())),
-                );
+                garbage
+                    .extend(beside.into_iter().map(|(kind, session)| (kind, format::receiver_key(id, session).into())));
             }
         }
         // Exchanges whose message never got into the log: it was not acknowledged, and comes again.
@@ -326,9 +325,23 @@ impl Collector {
         recovered.sessions.sort_unstable_by_key(|session| session.number);
         for session in &mut recovered.sessions {
             session.outbound.sort_by_key(|exchange| exchange.order);
+            sort_queue(&mut session.queue);
             session.subscriptions.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
         }
         ledger.starts_after(recovered.message_count);
         recovered
     }
+}
+
+/// Puts a queue, which is in the order of its messages' numbers, into the order in which they came. Those of unknown place
+/// stay behind the one before them.
+fn sort_queue(queue: &mut [RecoveredMessage]) {
+    let mut last = 0;
+    for message in queue.iter_mut() {
+        if message.receiver.order == 0 {
+            message.receiver.order = last;
+        }
+        last = last.max(message.receiver.order);
+    }
+    queue.sort_by_key(|message| message.receiver.order);
 }

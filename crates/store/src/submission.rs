@@ -242,9 +242,7 @@ fn take_some<'a>(reader: &mut Reader<'a>) -> Option<Taken<'a>> {
             message: optional(reader)?,
             packet_id: Some(reader.number()?).filter(|packet_id| *packet_id > 0),
         },
-        EXACTLY_ONCE_RELEASED => {
-            Taken::ExactlyOnceReleased { session: session(reader)?, packet_id: reader.number()? }
-        }
+        EXACTLY_ONCE_RELEASED => Taken::ExactlyOnceReleased { session: session(reader)?, packet_id: reader.number()? },
         RETAINED_ENDED => Taken::RetainedEnded { message: message(reader)?, topic_name: reader.text()? },
         MOVED => {
             let (message, from, mut to) = (message(reader)?, session(reader)?, Vec::new());
@@ -283,6 +281,7 @@ mod tests {
             session,
             qos: 1,
             retain: true,
+            order: 1_000,
             identifiers: vec![NonZeroU32::new(300).unwrap()],
             group: Some("$share/g/a/#".into()),
         };

@@ -26,7 +26,8 @@ fn no_answer_to_a_persistent_session_leaves_before_its_record_is_safe() {
         a.expect_nothing();
         world.sync();
         let mut answers = a.drain();
-        let two = answers.iter().position(|answer| matches!(answer, Received::Publish(message) if message.payload == "two"));
+        let two =
+            answers.iter().position(|answer| matches!(answer, Received::Publish(message) if message.payload == "two"));
         answers.remove(two.expect("two comes when it is safe"));
         assert_eq!(answers[0], Received::Ack(Kind::PubAck, 1, ReasonCode::Success));
         assert_eq!(answers[1], Received::Ack(Kind::PubRec, 2, ReasonCode::Success));

@@ -52,7 +52,8 @@ fn a_session_comes_back_with_its_subscriptions_and_what_waited_for_it() {
         |world| {
             let s = world.client("s").persistent().resume();
             let got = payloads(s.take_everything());
-            let of = |letter: &str| got.iter().filter(|payload| payload.starts_with(letter)).cloned().collect::<Vec<_>>();
+            let of =
+                |letter: &str| got.iter().filter(|payload| payload.starts_with(letter)).cloned().collect::<Vec<_>>();
             assert_eq!(of("a"), (0..10).map(|number| format!("a{number}")).collect::<Vec<_>>());
             assert_eq!(of("b"), (0..10).map(|number| format!("b{number}")).collect::<Vec<_>>());
             // Subscriptions work on.
@@ -151,7 +152,10 @@ fn a_message_at_qos_2_is_not_routed_again_when_its_publisher_repeats_it() {
             // This one was released, so its identifier names a new message.
             p.send_publish(&Pub::new("t", "new").qos(2).id(8));
             world.run();
-            assert_eq!(payloads(world.client("s").persistent().resume().take_everything()), ["once", "released", "new"]);
+            assert_eq!(
+                payloads(world.client("s").persistent().resume().take_everything()),
+                ["once", "released", "new"]
+            );
         },
     );
 }
@@ -357,7 +361,10 @@ fn with_the_disk_full_what_would_be_kept_is_refused_and_all_else_goes_on() {
         let waiting = v5;
         let v5 = world.client("another").connect();
         assert_eq!(v3.publish_with(&Pub::new("kept", "x").qos(1)), Outcome::Withheld);
-        assert_eq!(v5.publish_with(&Pub::new("kept", "x").qos(1).retained()), Outcome::Acknowledged(ReasonCode::QuotaExceeded));
+        assert_eq!(
+            v5.publish_with(&Pub::new("kept", "x").qos(1).retained()),
+            Outcome::Acknowledged(ReasonCode::QuotaExceeded)
+        );
         live.take_everything();
         v5.publish("elsewhere", 1, "for nobody who is away");
         live.take("elsewhere", "for nobody who is away");
