@@ -47,9 +47,9 @@ impl<'a> Incoming<'a> {
 
     /// The Message Expiry Interval as it came.
     fn received_expiry_interval(&self) -> Option<u32> {
-        let at = self.properties.message_expiry_at()?;
+        // Behind its identifier, and in one piece: what is cut out between the two is a whole property.
+        let at = 1 + self.properties.message_expiry_at()?;
         let [head, tail] = self.properties.pieces();
-        // The value stands in one piece: what is cut out between the two is a whole property.
         let bytes = match at.checked_sub(head.len()) {
             None => head.get(at..at + 4),
             Some(at) => tail.get(at..at + 4),
@@ -260,5 +260,36 @@ impl From<Option<NonZeroU32>> for Identifiers {
     #[inline]
     fn from(identifier: Option<NonZeroU32>) -> Self {
         identifier.map_or(Self::None, Self::One)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use pantala_proto::{Property, PublishProperties};
+
+    use super::*;
+
+    #[test]
+    fn no_more_of_a_life_is_forwarded_than_came() {
+        let mut section = Vec::new();
+        Property::TopicAlias(NonZeroU16::MIN).encode(&mut section);
+        Property::MessageExpiryInterval(300).encode(&mut section);
+        for section in [&section[..], &section[3..]] {
+            let incoming = Incoming {
+                topic_name: "t",
+                properties: PublishProperties::new(section).unwrap().forward(),
+                payload: b"",
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                expires_at: Some(Instant(1_000).after_seconds(300)),
+                id: None,
+                room: Room::Unasked,
+            };
+            let left = |at| incoming.message_expiry_interval(Instant(at));
+            // The clock of the receiver's worker is a little behind.
+            assert_eq!((left(999), left(1_000), left(1_001), left(2_000)), (Some(300), Some(300), Some(300), Some(299)));
+        }
     }
 }

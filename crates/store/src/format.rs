@@ -157,8 +157,8 @@ pub(crate) fn read_message<'a>(reader: Reader<'a>) -> Option<Message<'a>> {
     let message_expiry_at: Option<u32> = if flags & PROPERTY_EXPIRY > 0 { Some(reader.number()?) } else { None };
     let topic_name = reader.text()?;
     let properties = reader.bytes()?;
-    // Whoever sends it writes four bytes there.
-    if message_expiry_at.is_some_and(|at| properties.len() < at as usize + 4) || flags & QOS == QOS {
+    // Whoever sends it writes four bytes behind that.
+    if message_expiry_at.is_some_and(|at| properties.len() < at as usize + 5) || flags & QOS == QOS {
         return None;
     }
     Some(Message {
