@@ -149,6 +149,10 @@ impl<S: Store> Core<S> {
         let session = &mut self.sessions[key as usize];
         let subscriptions = session.subscriptions.get_or_insert_default();
         let new = !subscriptions.contains_key(text);
+        if session.number.is_some() && !self.store.accepts() {
+            let (code, cause) = (ReasonCode::QuotaExceeded, Some(Cause::Store));
+            return Subscribed { code, position: Position::default(), announcement: None, replay: None, cause };
+        }
         if new {
             if subscriptions.len() >= subscriptions_max {
                 let code = ReasonCode::QuotaExceeded;

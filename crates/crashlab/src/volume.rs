@@ -68,7 +68,8 @@ impl Volume {
         self.unmount()?;
         run(Command::new("mount").args(["-t", "ext4", "-o", "loop"]).arg(self.image()).arg(self.mount_point()))?;
         self.mounted = true;
-        Ok(())
+        // Its removal was not synced, so a power cut may bring it back.
+        self.relieve()
     }
 
     /// Leaves no free block.

@@ -34,7 +34,7 @@ pub(crate) trait Writes {
 }
 
 /// Record bytes that one batch takes before it is written: more would only let those wait who came first.
-const BATCH_BYTES_MAX: usize = 4 << 20;
+const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Topics of which the writer of the last Retained Message is remembered.
 const RECENT_RETAINED: usize = 4_096;
 

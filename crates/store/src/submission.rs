@@ -271,7 +271,7 @@ mod tests {
         let message = Message {
             topic_name: "a/b",
             properties: [&[2, 0, 0, 0, 9], &[]],
-            message_expiry_at: Some(1),
+            message_expiry_at: Some(0),
             payload: b"payload",
             qos: 2,
             retain: true,

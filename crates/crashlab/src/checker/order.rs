@@ -9,7 +9,7 @@ use pantala_proto::QoS;
 
 use super::index::Index;
 use super::{Class, Promise, Violation};
-use crate::history::{ClientNumber, Event, Purpose};
+use crate::history::{ClientNumber, Event, MessageId, Purpose};
 use crate::payload::Content;
 
 #[derive(Default)]
@@ -56,8 +56,7 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
                 broken(Promise::O1, format!("{message} came after {}:{}", message.publisher, *highest));
             }
             *highest = message.sequence.max(*highest);
-        } else if tally.first < connection.began && (facts.qos == QoS::ExactlyOnce || index.trace(message).sends == 1) {
-            // What its publisher sent twice may be there twice, and then it has two places in the order.
+        } else if tally.first < connection.began && has_one_place(index, message, facts.qos, connection.began) {
             if connection.has_newer {
                 broken(Promise::O2, format!("{message} is repeated after a newer message"));
             } else if connection.last_repetition.is_some_and(|last| last > tally.first) {
@@ -66,4 +65,11 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
             connection.last_repetition = Some(tally.first);
         }
     }
+}
+
+/// Whether a message stands in one place of the order: what its publisher sent twice may be there twice, unless at QoS 2 it
+/// had been accepted before the connection on which it comes again.
+fn has_one_place(index: &Index<'_>, message: MessageId, qos: QoS, began: usize) -> bool {
+    let trace = index.trace(message);
+    trace.sends == 1 || qos == QoS::ExactlyOnce && trace.accepted.is_some_and(|accepted| accepted < began)
 }

@@ -62,7 +62,7 @@ const PREPARING: &str = "preparing";
 /// How a log is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogOptions {
-    /// The length of a segment's file: 4 KiB to 1 GiB, 16 MiB unless told. A larger batch gets a segment of its own.
+    /// The length of a segment's file: 4 KiB to 1 GiB, 4 MiB unless told. A larger batch gets a segment of its own.
     pub segment_bytes: u32,
     /// Cleaning copies nothing while files take no more room than so many segments: 4 unless told.
     pub segments_min: usize,
@@ -70,7 +70,7 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        LogOptions { segment_bytes: 16 << 20, segments_min: 4 }
+        LogOptions { segment_bytes: 4 << 20, segments_min: 4 }
     }
 }
 
