@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use pantala_proto::{Delivery, ForwardProperties, Outgoing, PacketId, PlainPublish, ProtocolVersion, QoS};
-use pantala_session::{Instant, Send, SentAlias};
+use pantala_session::{Instant, Outbound, Send, SentAlias};
 use pantala_store::{MessageId, Position, Record, Store};
 use slab::Slab;
 
@@ -625,6 +625,11 @@ impl<S: Store> Core<S> {
             }
             let Some(session) = self.sessions.get_mut(key as usize) else { return };
             let Some(outbound) = &mut session.outbound else { break };
+            // What cannot be read is tried again later, and what came after it waits behind it.
+            if !load_next(outbound, &self.store, &mut self.queued_memory) {
+                self.counters.store_read_errors += 1;
+                return;
+            }
             let waiting = outbound.queue_len();
             let Some(send) = outbound.next(window, |queued| queued.ready_at <= durable) else { break };
             match send {
@@ -664,11 +669,8 @@ impl<S: Store> Core<S> {
         // v5 MQTT-3.3.2-5; what has been sent once goes on whatever its age (v5 MQTT-4.3.3-7).
         let expired = from_queue && queued.is_expired(now);
         self.counters.dropped_expired += u64::from(expired);
-        let sent = !expired && {
-            // What cannot be read stays where it is, and is tried again on the next connection.
-            let Some(message) = self.body(queued) else { return };
-            self.send_publish(now, connection, delivery, queued, &message)
-        };
+        let Some(message) = self.body(queued) else { return };
+        let sent = !expired && self.send_publish(now, connection, delivery, queued, &message);
         let Some(packet_id) = delivery.packet_id() else { return };
         if !sent {
             self.abandon(key, packet_id, queued.bytes() as u64);
@@ -779,6 +781,20 @@ pub(crate) struct Path {
     group: Option<Arc<str>>,
     /// The store knows already that this Session is to have it.
     named: bool,
+}
+
+/// Reads the message that goes out next, if it is in the store only. False if that cannot be read.
+fn load_next(outbound: &mut Outbound<Queued>, store: &impl Store, queued_memory: &mut u64) -> bool {
+    if let Some((queued, from_queue)) = outbound.next_message_mut()
+        && let Body::Stored(stored) = &queued.body
+    {
+        let Some(message) = store.load(stored.id) else { return false };
+        queued.body = Body::Here(Message::from_stored(&message));
+        if from_queue {
+            *queued_memory += queued.bytes() as u64;
+        }
+    }
+    true
 }
 
 fn has_sent_aliases(connection: &Connection) -> bool {

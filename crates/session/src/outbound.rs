@@ -282,9 +282,12 @@ impl<M: Clone> Outbound<M> {
         self.sent = 0;
     }
 
-    /// The message that [`Outbound::next`] would send, if it is one of an open exchange.
-    pub fn next_unsent(&self) -> Option<&M> {
-        self.inflight.get(self.sent)?.message.as_ref()
+    /// The message that [`Outbound::next`] sends next, and whether it is one of the queue; None too if that is PUBREL.
+    pub fn next_message_mut(&mut self) -> Option<(&mut M, bool)> {
+        match self.inflight.get_mut(self.sent) {
+            Some(exchange) => exchange.message.as_mut().map(|message| (message, false)),
+            None => self.queue.front_mut().map(|(.., message)| (message, true)),
+        }
     }
 
     /// Takes the oldest message of the queue out, to make room.
