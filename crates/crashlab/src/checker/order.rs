@@ -56,7 +56,7 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
                 broken(Promise::O1, format!("{message} came after {}:{}", message.publisher, *highest));
             }
             *highest = message.sequence.max(*highest);
-        } else if tally.first < connection.began && has_one_place(index, message, facts.qos, connection.began) {
+        } else if tally.first < connection.began && has_one_place(index, message, facts.qos) {
             if connection.has_newer {
                 broken(Promise::O2, format!("{message} is repeated after a newer message"));
             } else if connection.last_repetition.is_some_and(|last| last > tally.first) {
@@ -67,9 +67,10 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
     }
 }
 
-/// Whether a message stands in one place of the order: what its publisher sent twice may be there twice, unless at QoS 2 it
-/// had been accepted before the connection on which it comes again.
-fn has_one_place(index: &Index<'_>, message: MessageId, qos: QoS, began: usize) -> bool {
+/// Whether a message stands in one place of the order: what its publisher sent twice may be there twice, unless at QoS 2 no
+/// broker that had not accepted it yet has gone in between.
+fn has_one_place(index: &Index<'_>, message: MessageId, qos: QoS) -> bool {
     let trace = index.trace(message);
-    trace.sends == 1 || qos == QoS::ExactlyOnce && trace.accepted.is_some_and(|accepted| accepted < began)
+    let known = trace.first_sent.zip(trace.accepted).is_some_and(|(sent, accepted)| index.crashes(sent, accepted) == 0);
+    trace.sends == 1 || qos == QoS::ExactlyOnce && known
 }
