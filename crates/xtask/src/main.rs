@@ -17,6 +17,7 @@ mod broker;
 mod cargo;
 mod clients;
 mod conformance;
+mod crash;
 mod policy;
 mod process;
 mod step;
@@ -45,7 +46,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// All steps in this order: fmt, clippy, doc, policy, unit, conformance, clients. What CI runs.
+    /// All steps in this order: fmt, clippy, doc, policy, unit, conformance, clients, crash. What CI runs.
     Test {
         /// Go on after a step that failed; otherwise the first one ends the run.
         #[arg(long)]
@@ -65,6 +66,12 @@ enum Command {
     Conformance(ConformanceArguments),
     /// Real clients (mosquitto-clients, paho-mqtt, aiomqtt, MQTT.js) against the broker, with one worker and with two.
     Clients(ClientsArguments),
+    /// Real broker processes, killed and cut off from power twenty times, and what came back after each.
+    Crash {
+        /// Repeats a run; the default is the day's number.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Builds for release and takes the figures: CPU and instructions per message, memory per connection.
     Bench {
         /// Handed on to `pantala-bench figures`; `--help` lists them.
@@ -131,6 +138,7 @@ fn run(command: Command) -> Result<bool, Failure> {
                 (Step::Unit, &cargo::unit),
                 (Step::Conformance, &|workspace| conformance::run(workspace, &ConformanceArguments::default())),
                 (Step::Clients, &|workspace| clients::run(workspace, &ClientsArguments::default())),
+                (Step::Crash, &|workspace| crash::run(workspace, None)),
             ],
             keep_going,
         )),
@@ -143,6 +151,7 @@ fn run(command: Command) -> Result<bool, Failure> {
             Ok(one(Step::Conformance, &|workspace| conformance::run(workspace, &arguments)))
         }
         Command::Clients(arguments) => Ok(one(Step::Clients, &|workspace| clients::run(workspace, &arguments))),
+        Command::Crash { seed } => Ok(one(Step::Crash, &|workspace| crash::run(workspace, seed))),
         Command::Bench { arguments } => cargo::bench(&workspace, &arguments),
     }
 }

@@ -24,6 +24,8 @@ pub enum Step {
     Conformance,
     /// Real clients.
     Clients,
+    /// The crash laboratory.
+    Crash,
 }
 
 impl fmt::Display for Step {
@@ -36,6 +38,7 @@ impl fmt::Display for Step {
             Step::Unit => "unit",
             Step::Conformance => "conformance",
             Step::Clients => "clients",
+            Step::Crash => "crash",
         })
     }
 }

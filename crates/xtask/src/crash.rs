@@ -1,0 +1,84 @@
+//! The step `crash`: a short run of the crash laboratory, with a real broker whose process, or whose power, is cut off.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::cargo;
+use crate::process::Guarded;
+use crate::step::{Counts, Failure};
+use crate::workspace::Workspace;
+
+/// Cycles of one run: each takes about two seconds.
+const CYCLES: u64 = 20;
+/// What is done to the broker. Cutting the power and filling the disk need root and loop devices; where there are none the
+/// laboratory leaves them out and says so.
+const FAULTS: &str = "kill,power,term,enospc,pause";
+
+/// Runs the laboratory with a seed of this day, so that every day tries others; `seed` repeats a run.
+pub fn run(workspace: &Workspace, seed: Option<u64>) -> Result<Counts, Failure> {
+    cargo::build_release(workspace, &["pantala", "pantala-crashlab"])?;
+    let seed = seed.unwrap_or_else(today);
+    let folder = workspace.target.join("crash");
+    // Left by an earlier run; what an earlier failure kept is not needed once this runs.
+    drop(fs::remove_dir_all(&folder));
+    fs::create_dir_all(&folder).map_err(|error| Failure::io(folder.display(), &error))?;
+    let report = folder.join("report.json");
+    println!("-- {CYCLES} cycles of {FAULTS}, seed {seed}");
+    let mut laboratory = Command::new(workspace.release_executable("pantala-crashlab"));
+    laboratory
+        .arg("run")
+        .arg("--broker")
+        .arg(workspace.release_executable("pantala"))
+        .args(["--kind", "pantala", "--faults", FAULTS])
+        .args(["--cycles", &CYCLES.to_string(), "--seed", &seed.to_string()])
+        .arg("--data-root")
+        .arg(&folder)
+        .arg("--json")
+        .arg(&report)
+        .stdin(Stdio::null());
+    let child = laboratory.spawn().map_err(|error| Failure::io("pantala-crashlab", &error))?;
+    let status = Guarded::new(child).child().wait().map_err(|error| Failure::io("pantala-crashlab", &error))?;
+    let text = fs::read_to_string(&report)
+        .map_err(|_| Failure(format!("pantala-crashlab ended with {status} and without a report")))?;
+    let report: Value = serde_json::from_str(&text).map_err(|error| Failure(format!("its report: {error}")))?;
+    let counts = counts_of(&report);
+    if !status.success() && counts.failed == 0 {
+        return Err(Failure(format!("pantala-crashlab ended with {status} although no promise was broken")));
+    }
+    Ok(counts)
+}
+
+/// Cycles in which all promises held, and in which one did not; kinds of faults that could not be tried.
+fn counts_of(report: &Value) -> Counts {
+    let sum = |key: &str| -> u64 {
+        let rows = report["rows"].as_array().into_iter().flatten();
+        rows.filter_map(|row| row[key].as_u64()).sum()
+    };
+    let (cycles, broken) = (sum("cycles"), sum("cycles_broken"));
+    let skipped = report["skipped"].as_array().map_or(0, |skipped| skipped.len() as u64);
+    Counts { passed: cycles.saturating_sub(broken), failed: broken, skipped }
+}
+
+fn today() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() / 86_400
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cycles_are_counted_once() {
+        let report = serde_json::json!({
+            "rows": [
+                { "fault": "kill", "cycles": 5, "cycles_broken": 1 },
+                { "fault": "term", "cycles": 3, "cycles_broken": 0 },
+            ],
+            "skipped": ["power: not root"],
+        });
+        assert_eq!(counts_of(&report), Counts { passed: 7, failed: 1, skipped: 1 });
+    }
+}
