@@ -174,6 +174,7 @@ impl Worker {
         let mut buffer = vec![0; READ_BUFFER_BYTES].into_boxed_slice();
         let (mut letters, mut ready, mut dirty) = (Vec::new(), Vec::new(), Vec::new());
         let inbox = Arc::clone(&self.inboxes[usize::from(self.id.0)]);
+        let keeps = self.core.store().keeps();
         while !self.has_ended() {
             let deadline = self.core.next_deadline();
             let timeout = self.timeout(deadline, &inbox);
@@ -184,7 +185,8 @@ impl Worker {
             inbox.awake();
             let now = self.clock.now();
             self.now = now;
-            self.turn_bytes = if self.is_crowded() { 0 } else { TURN_BYTES_MAX };
+            let alone = self.inboxes.len() == 1;
+            self.turn_bytes = if (keeps || !alone) && self.is_crowded() { 0 } else { TURN_BYTES_MAX };
             self.turn_output_bytes = TURN_OUTPUT_BYTES_MAX;
             std::mem::swap(&mut ready, &mut self.ready);
             for key in ready.drain(..) {
@@ -203,14 +205,11 @@ impl Worker {
                 }
             }
             // What others are to do, they do while this worker goes on.
-            let alone = self.inboxes.len() == 1;
             if !alone {
                 self.pass_on();
             }
-            let durable = self.core.store().durable();
-            if durable != self.completed {
-                self.completed = durable;
-                self.guarded(|core| core.store_completed(now));
+            if keeps {
+                self.store_completed(now);
             }
             inbox.take(&mut letters);
             if !letters.is_empty() {
@@ -226,7 +225,9 @@ impl Worker {
                 self.pass_on();
             }
             // While this is made durable, what needs not wait is written.
-            self.core.submit();
+            if keeps {
+                self.core.submit();
+            }
             if self.core.has_actions() {
                 self.actions(now);
             }
@@ -243,12 +244,23 @@ impl Worker {
             if !alone {
                 self.pass_on();
             }
-            self.core.submit();
+            if keeps {
+                self.core.submit();
+            }
             if !self.linger_deadlines.is_empty() {
                 self.linger(now);
             }
         }
         Ok(())
+    }
+
+    /// Tells the core if more is durable than it has been told of.
+    fn store_completed(&mut self, now: Instant) {
+        let durable = self.core.store().durable();
+        if durable != self.completed {
+            self.completed = durable;
+            self.guarded(|core| core.store_completed(now));
+        }
     }
 
     fn timeout(&self, core_deadline: Option<Instant>, inbox: &Inbox) -> Option<Duration> {
