@@ -289,7 +289,10 @@ mod tests {
             };
             let left = |at| incoming.message_expiry_interval(Instant(at));
             // The clock of the receiver's worker is a little behind.
-            assert_eq!((left(999), left(1_000), left(1_001), left(2_000)), (Some(300), Some(300), Some(300), Some(299)));
+            assert_eq!(
+                (left(999), left(1_000), left(1_001), left(2_000)),
+                (Some(300), Some(300), Some(300), Some(299))
+            );
         }
     }
 }

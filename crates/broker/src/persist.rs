@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use pantala_proto::{PacketId, QoS};
+use pantala_session::Instant;
 use pantala_store::{MessageId, Position, Publish, Receiver, Record, SessionNumber, Store};
 
 use crate::ConnectionKey;
@@ -201,13 +202,14 @@ impl<S: Store> Core<S> {
     }
 
     /// Begins the exchanges of QoS 2 messages at the front of a queue: they go out when the store knows of them.
-    pub(crate) fn admit_queued(&mut self, key: SessionKey, window: u16) {
+    pub(crate) fn admit_queued(&mut self, now: Instant, key: SessionKey, window: u16) {
         let Self { sessions, store, queued_memory, waiting_sessions, .. } = self;
         let session = &mut sessions[key as usize];
         let generation = session.generation;
         let (Some(number), Some(outbound)) = (session.number, session.outbound.as_mut()) else { return };
         let (mut bytes, mut position) = (0, None);
-        let wanted = |qos, queued: &Queued| qos == QoS::ExactlyOnce && queued.id().is_some();
+        // One that has expired is dropped where all others are.
+        let wanted = |qos, queued: &Queued| qos == QoS::ExactlyOnce && queued.id().is_some() && !queued.is_expired(now);
         outbound.admit_queued(window, wanted, |packet_id, order, queued| {
             let Some(message) = queued.id() else { return };
             let packet_id = packet_id.number();
@@ -249,7 +251,7 @@ impl<S: Store> Core<S> {
     }
 
     /// What waits for the store beside answers, and has waited long enough.
-    pub(crate) fn open_gates(&mut self, now: pantala_session::Instant, durable: Position) {
+    pub(crate) fn open_gates(&mut self, now: Instant, durable: Position) {
         while let Some(&(position, key, generation)) = self.waiting_gates.front() {
             if position > durable {
                 break;

@@ -121,6 +121,9 @@ impl<S: Store> Core<S> {
                 Flow::Continue
             }
             Delivery::AtLeastOnce { packet_id, .. } => {
+                if let Err(flow) = self.check_receive_maximum(now, key, session) {
+                    return flow;
+                }
                 self.publish_acknowledged(now, key, session, packet_id, AcknowledgementKind::PubAck, incoming)
             }
             Delivery::ExactlyOnce { packet_id, .. } => {
@@ -190,7 +193,7 @@ impl<S: Store> Core<S> {
         })
     }
 
-    /// MQTT 5 clients that have more QoS 2 messages open than our Receive Maximum are cut off (v5 section 4.9).
+    /// MQTT 5 clients that go on with as many QoS 2 messages open as our Receive Maximum are cut off (v5 section 4.9).
     ///
     /// At QoS 1 what is open is what we have not answered yet, which may be because of our own disk. Several client libraries
     /// do not count these; they would be cut off for our slowness. They are not: with `HELD_MAX` answers held, reading

@@ -621,7 +621,7 @@ impl<S: Store> Core<S> {
                 return;
             }
             if session.number.is_some() && !outbound.has_resends() && self.store.keeps() {
-                self.admit_queued(key, window);
+                self.admit_queued(now, key, window);
             }
             let Some(session) = self.sessions.get_mut(key as usize) else { return };
             let Some(outbound) = &mut session.outbound else { break };

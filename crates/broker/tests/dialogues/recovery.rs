@@ -202,11 +202,12 @@ fn time_goes_on_while_the_broker_does_not_run() {
         |world| {
             for (name, expiry) in [("short", 50), ("long", 200)] {
                 let s = world.client(name).clean(false).expiry(expiry).connect();
-                s.subscribe("t", 1);
+                s.subscribe("t", 2);
                 s.lose();
             }
             let p = world.client("p").connect();
             p.must_publish(&Pub::new("t", "brief").qos(1).expiry(60));
+            p.must_publish(&Pub::new("t", "brief").qos(2).expiry(60));
             p.must_publish(&Pub::new("t", "lasting").qos(1).expiry(160));
         },
         |world| {

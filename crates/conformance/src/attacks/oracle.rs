@@ -38,7 +38,7 @@ pub struct Process {
 pub struct Figures {
     /// Resident memory.
     pub resident_bytes: u64,
-    /// Open descriptors.
+    /// Open descriptors that are not files.
     pub descriptors: usize,
 }
 
@@ -63,7 +63,10 @@ impl Process {
     pub fn figures(&self) -> Result<Figures, String> {
         let gone = || format!("process {} cannot be looked at", self.pid);
         let resident_bytes = self.resident_bytes().ok_or_else(gone)?;
-        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid)).map_err(|_| gone())?.count();
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid)).map_err(|_| gone())?;
+        // Files are the broker's own: what it stores grows with what it is given. Connections are what must not be left over.
+        let is_file = |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|target| target.is_absolute());
+        let descriptors = open.flatten().filter(|entry| !is_file(entry)).count();
         Ok(Figures { resident_bytes, descriptors })
     }
 

@@ -52,6 +52,10 @@ const PAGE: usize = 4096;
 /// Segments prepared in advance: one for the next puts, and one that only deletes and cleaning may begin. A full disk
 /// would else keep away what makes room on it.
 const SPARES: usize = 2;
+/// With more segments than about this many, new ones are made longer.
+const SEGMENTS_WANTED: u64 = 128;
+/// But no longer than this: filling it with zeros takes some 60 ms, for which a commit waits.
+const GROWN_BYTES_MAX: u32 = 64 << 20;
 /// How far sequences jump when frames may lie about that are not to be read: further than a segment has frames.
 const SEQUENCE_JUMP: u64 = 1 << 32;
 /// Entries that are looked up in the index together.
@@ -464,12 +468,24 @@ impl<D: Disk> Log<D> {
         self.sync()?;
         let needed = SEGMENT_HEADER + frame_bytes;
         let is_ordinary = needed <= self.options.segment_bytes as usize;
-        let (name, file, bytes) = if is_ordinary {
-            let spare = self.take_spare(purpose)?;
-            (spare.name, spare.file, self.options.segment_bytes)
+        let wanted = if purpose == Purpose::Puts { self.wanted_segment_bytes() } else { self.options.segment_bytes };
+        let larger = if is_ordinary && wanted == self.options.segment_bytes {
+            None
         } else {
-            let bytes = needed.next_multiple_of(PAGE) as u32;
-            (PREPARING.into(), self.create(u64::from(bytes))?, bytes)
+            let bytes = needed.next_multiple_of(PAGE).max(wanted as usize) as u32;
+            match self.create(u64::from(bytes)) {
+                Ok(file) => Some((PREPARING.into(), file, bytes)),
+                // There may be a spare of the ordinary size.
+                Err(CommitError::NoSpace) if is_ordinary => None,
+                Err(error) => return Err(error),
+            }
+        };
+        let (name, file, bytes) = match larger {
+            Some(larger) => larger,
+            None => {
+                let spare = self.take_spare(purpose)?;
+                (spare.name, spare.file, self.options.segment_bytes)
+            }
         };
         let begun = self.begin_segment(&name, &file, bytes);
         match begun {
@@ -490,6 +506,12 @@ impl<D: Disk> Log<D> {
             }
             Err(error) => Err(self.fail(error)),
         }
+    }
+
+    /// How long the next segment should be: a log that grows gets longer ones, since each is an open file.
+    fn wanted_segment_bytes(&self) -> u32 {
+        let share = (self.shared.read().file_bytes / SEGMENTS_WANTED).next_power_of_two();
+        u32::try_from(share).unwrap_or(GROWN_BYTES_MAX).min(GROWN_BYTES_MAX).max(self.options.segment_bytes)
     }
 
     fn begin_segment(&self, name: &str, file: &D::File, bytes: u32) -> io::Result<u32> {
