@@ -21,7 +21,7 @@ pub enum Store {
     /// Read everything, and say what is there.
     ///
     /// Nothing is changed, not even what the broker repairs when it starts: it sets damaged files aside, and writes the end of the
-    /// log again. Only as a user who may read the files; several may look at once, while no broker runs.
+    /// log again. Several may look at once, while no broker runs.
     ///
     /// Status: 0 sound, 1 damaged, 3 the store cannot be opened, by a broker that has it open for one.
     Check(Place),
@@ -41,7 +41,7 @@ pub enum Store {
     /// Give up all that is not needed any more.
     ///
     /// The broker does this by itself as far as it is worth it; this goes on until nothing is left to be gained. It needs room for
-    /// a part of what it copies, and can be ended at any moment without harm. To be run as the user that the broker runs as.
+    /// one more file, and can be ended at any moment without harm. To be run as the user that the broker runs as.
     ///
     /// Opening the store to write repairs it as the start of the broker does: damaged files are set aside.
     ///
