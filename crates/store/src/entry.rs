@@ -265,8 +265,8 @@ mod tests {
         let bytes = || vec(any::<u8>(), 0..200);
         (".{0,20}", bytes(), option::of(any::<u32>()), bytes(), 0..=2_u8, any::<bool>(), option::of(numbers()))
             .prop_map(|(topic_name, properties, at, payload, qos, retain, expires_at)| {
-                // Four bytes stand where it points to.
-                let places = (properties.len() as u32).checked_sub(3).filter(|places| *places > 0);
+                // A property of five bytes stands where it points to.
+                let places = (properties.len() as u32).checked_sub(4).filter(|places| *places > 0);
                 let expiry_at = at.zip(places).map(|(at, places)| at % places);
                 Parts { topic_name, properties, expiry_at, payload, qos, retain, expires_at }
             })

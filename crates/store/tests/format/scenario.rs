@@ -94,7 +94,7 @@ pub fn live<D: Disk>(disk: D) {
     last_words.qos = 2;
     last_words.retain = true;
     last_words.properties = [&[2, 0, 0, 1, 44], &[1, 0]];
-    last_words.message_expiry_at = Some(1);
+    last_words.message_expiry_at = Some(0);
     let will = Will { message: last_words, message_expiry_interval: Some(300), delay_interval: 30 };
     broker.worker(0).append(&Record::Will { session: anna, will });
     let short = Will { message: plain("b", b""), message_expiry_interval: None, delay_interval: 0 };
@@ -115,7 +115,7 @@ pub fn live<D: Disk>(disk: D) {
     lasting.retain = true;
     lasting.expires_at = Some(86_400_000);
     lasting.properties = [&[2, 0, 1, 0x51, 0x80], &[]];
-    lasting.message_expiry_at = Some(1);
+    lasting.message_expiry_at = Some(0);
     broker.publish(lasting, &[]);
     for payload in [&b"none"[..], b""] {
         let mut ended = plain("water", payload);
