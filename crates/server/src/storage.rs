@@ -16,10 +16,13 @@ use crate::run::RunError;
 use crate::worker::Clock;
 
 /// The folder in the data directory. Beside it there is room for what is to come.
-const FOLDER: &str = "store";
+pub(crate) const FOLDER: &str = "store";
 /// With the broker stopped for longer than this, or a wall clock that says so, no more time than this has passed for Sessions
 /// and messages: a clock that is years ahead for a moment does not expire them all.
 const STOPPED_MAX: Duration = Duration::from_secs(30 * 86_400);
+
+/// Tells the commit thread to finish.
+type Stopper = Box<dyn Fn() + Send + Sync>;
 
 /// What the workers start with.
 pub(crate) struct Storage {
@@ -30,11 +33,11 @@ pub(crate) struct Storage {
     /// The broker's time at this start, and when it ran last.
     pub(crate) now: Instant,
     stopped: Instant,
-    committer: Option<(Committer<Directory>, Box<dyn Fn() + Send + Sync>)>,
+    committer: Option<(Committer<Directory>, Stopper)>,
 }
 
 /// The commit thread, to be stopped when nothing is appended any more.
-pub(crate) struct Running(Option<(JoinHandle<()>, Box<dyn Fn() + Send + Sync>)>);
+pub(crate) struct Running(Option<(JoinHandle<()>, Stopper)>);
 
 impl Storage {
     /// Opens what the configuration names.
@@ -88,8 +91,7 @@ impl Storage {
             Some(clock) => (Instant(clock.resumed(wall(), jump_max)), Instant(clock.broker)),
             None => (Instant(1), Instant(1)),
         };
-        let stopper: Option<Box<dyn Fn() + Send + Sync>> =
-            opened.stores.first().map(|store| Box::new(store.stopper()) as Box<_>);
+        let stopper: Option<Stopper> = opened.stores.first().map(|store| Box::new(store.stopper()) as Box<_>);
         Ok(Self {
             stores: opened.stores.into_iter().map(AnyStore::Durable).collect(),
             shares: shares(opened.recovered, workers),

@@ -4,11 +4,13 @@
 //! [`SimDisk`] lives in memory and knows what a power cut may leave.
 
 mod directory;
+mod read_only;
 mod sim;
 
 use std::io;
 
 pub use directory::{Directory, DirectoryError};
+pub use read_only::{ReadOnly, ReadOnlyFile};
 pub use sim::{Operation, SimCounts, SimDisk, SimFile};
 
 /// A folder of files. Names have no separators in them.

@@ -51,6 +51,22 @@ impl Kind {
         Self::Retained,
     ];
 
+    /// Its name, for people and tools.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clock => "clock",
+            Self::Session => "session",
+            Self::Will => "will",
+            Self::Subscription => "subscription",
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+            Self::Message => "message",
+            Self::Receiver => "receiver",
+            Self::Settled => "settled",
+            Self::Retained => "retained",
+        }
+    }
+
     /// The kind with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number)

@@ -7,22 +7,26 @@
 //! It knows no network and no MQTT exchange: a record says what is to be remembered, not what is to be sent.
 //!
 //! Where to look: `record.rs` for what there is to say, `ledger.rs` for the way from records to their net effect,
-//! `commit.rs` for the thread that makes it durable, [`log`] for the files, `format.rs` for the bytes in them, `recover.rs`
-//! for the way back, [`disk`] for the file layer that tests tear and fail.
+//! `commit.rs` for the thread that makes it durable, [`log`] for the files, `format.rs` for the bytes in them, `entry.rs` and
+//! `recover.rs` for the way back, `inspect.rs` for tools, [`disk`] for the file layer that tests tear and fail.
 
 pub mod disk;
 pub mod log;
 
 mod codec;
 mod commit;
+mod entry;
 mod format;
+mod inspect;
 mod ledger;
 mod record;
 mod recover;
 mod submission;
 
 pub use commit::{AnyStore, Committer, Durability, DurableStore, Health, Notice, Opened, Pause, open};
+pub use entry::Entry;
 pub use format::Kind;
+pub use inspect::{CompactError, Compacted, Inspection, compact};
 pub use record::{Message, MessageId, Position, Publish, Receiver, Record, Session, SessionNumber, Stage, Will};
 pub use recover::{
     Orphan, Recovered, RecoveredExchange, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill,

@@ -5,9 +5,13 @@ use std::num::NonZeroU32;
 
 use crate::Clock;
 use crate::codec::Reader;
+use crate::entry::Entry;
 use crate::format::{self, Kind};
 use crate::ledger::Ledger;
 use crate::record::{Message, MessageId, Receiver, SessionNumber, Stage};
+
+/// Flags and numbers of a message take no more.
+const HEAD_BYTES_MAX: usize = 32;
 
 /// A message with bytes of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,16 +22,22 @@ pub struct StoredMessage {
 }
 
 impl StoredMessage {
-    pub(crate) fn new(id: Option<MessageId>, bytes: &[u8]) -> Option<Self> {
-        format::read_message(Reader(bytes))?;
-        Some(Self { id, bytes: bytes.into() })
-    }
-
     /// From the value of a [`Kind::Message`].
     pub(crate) fn from_value(id: MessageId, value: &[u8]) -> Option<Self> {
         let mut reader = Reader(value);
         format::read_receivers(&mut reader, drop)?;
-        Self::new(Some(id), reader.0)
+        format::read_message(reader)?;
+        Some(Self { id: Some(id), bytes: reader.0.into() })
+    }
+
+    /// A copy of a message.
+    fn of(id: Option<MessageId>, message: &Message<'_>) -> Self {
+        let [head, tail] = message.properties;
+        let most = message.topic_name.len() + head.len() + tail.len() + message.payload.len() + HEAD_BYTES_MAX;
+        let mut bytes = Vec::with_capacity(most);
+        format::put_message_head(&mut bytes, message);
+        bytes.extend_from_slice(message.payload);
+        Self { id, bytes: bytes.into() }
     }
 
     /// The message itself.
@@ -152,18 +162,17 @@ pub(crate) struct Collector {
 
 impl Collector {
     pub(crate) fn entry(&mut self, kind: u8, key: &[u8], value: &[u8]) {
-        let kind = Kind::from_number(kind);
-        if kind.and_then(|kind| self.understand(kind, key, value)).is_none() {
-            self.recovered.unreadable += 1;
+        match Entry::read(kind, key, value) {
+            Some(entry) => self.collect(entry),
+            None => self.recovered.unreadable += 1,
         }
     }
 
-    fn understand(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> Option<()> {
-        match kind {
-            Kind::Clock => self.recovered.clock = Some(Clock::read(value)?),
-            Kind::Session => {
-                let number = format::read_session_key(key)?;
-                let session = format::read_session(number, value)?;
+    fn collect(&mut self, entry: Entry<'_>) {
+        match entry {
+            Entry::Clock(clock) => self.recovered.clock = Some(clock),
+            Entry::Session(session) => {
+                let number = session.number;
                 self.recovered.session_count = self.recovered.session_count.max(number.number());
                 let session = RecoveredSession {
                     number,
@@ -178,62 +187,42 @@ impl Collector {
                 };
                 self.sessions.insert(number, session);
             }
-            Kind::Will => {
-                let will = format::read_will(value)?;
-                let mut bytes = Vec::new();
-                format::put_message_head(&mut bytes, &will.message);
-                bytes.extend_from_slice(will.message.payload);
+            Entry::Will { session, will } => {
                 let will = RecoveredWill {
-                    message: StoredMessage::new(None, &bytes)?,
+                    message: StoredMessage::of(None, &will.message),
                     message_expiry_interval: will.message_expiry_interval,
                     delay_interval: will.delay_interval,
                 };
-                self.wills.push((format::read_session_key(key)?, will));
+                self.wills.push((session, will));
             }
-            Kind::Subscription => {
-                let (session, filter) = format::read_subscription_key(key)?;
-                let (options, identifier) = format::read_subscription(value)?;
+            Entry::Subscription { session, filter, options, identifier } => {
                 self.subscriptions.push((session, filter.into(), options, identifier));
             }
-            Kind::Inbound => self.inbound.push(format::read_exchange_key(key)?),
-            Kind::Outbound => {
-                let (session, packet_id) = format::read_exchange_key(key)?;
-                let (order, stage, message) = format::read_outbound(value)?;
+            Entry::Inbound { session, packet_id } => self.inbound.push((session, packet_id)),
+            Entry::Outbound { session, packet_id, order, stage, message } => {
                 self.outbound.push((session, packet_id, order, stage, message));
             }
-            Kind::Message => {
-                let id = format::read_message_key(key)?;
+            Entry::Message { id, receivers, message } => {
                 self.recovered.message_count = self.recovered.message_count.max(id.count());
-                let (mut reader, mut receivers) = (Reader(value), Vec::new());
-                format::read_receivers(&mut reader, |receiver| receivers.push(receiver))?;
-                let message = format::read_message(reader)?;
                 let [properties, _] = message.properties;
                 let bytes = message.topic_name.len() + properties.len() + message.payload.len();
                 let queued = Queued { bytes: bytes as u32, expires_at: message.expires_at, receivers };
                 self.messages.push((id, queued));
             }
-            Kind::Receiver => {
-                let (id, session) = format::read_receiver_key(key)?;
-                self.receivers.push((id, format::read_receiver(session, &mut Reader(value))?));
-                self.beside.entry(id).or_default().push((kind, session));
+            Entry::Receiver { message, receiver } => {
+                self.beside.entry(message).or_default().push((Kind::Receiver, receiver.session));
+                self.receivers.push((message, receiver));
             }
-            Kind::Settled => {
-                let (id, session) = format::read_receiver_key(key)?;
-                self.settled.insert((id, session));
-                self.beside.entry(id).or_default().push((kind, session));
+            Entry::Settled { message, session } => {
+                self.settled.insert((message, session));
+                self.beside.entry(message).or_default().push((Kind::Settled, session));
             }
-            Kind::Retained => {
-                let mut reader = Reader(value);
-                let id = MessageId::from_number(reader.varint()?)?;
+            Entry::Retained { id, message } => {
                 self.recovered.message_count = self.recovered.message_count.max(id.count());
-                let message = StoredMessage::new(Some(id), reader.0)?;
-                if message.message().topic_name.as_bytes() != key {
-                    return None;
-                }
+                let message = StoredMessage::of(Some(id), &message);
                 self.recovered.retained.push(RecoveredRetained { message });
             }
         }
-        Some(())
     }
 
     /// Puts everything in its place, and tells the ledger what the log has.

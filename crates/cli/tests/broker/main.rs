@@ -6,5 +6,6 @@ mod delivery;
 mod process;
 mod start;
 mod stop;
+mod store;
 #[cfg(target_os = "linux")]
 mod strain;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Disk, DiskFile};
 
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// A folder of the file system. While it is open, no other process can open it.
@@ -79,16 +79,7 @@ impl Disk for Directory {
     type File = File;
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        names(&self.path)
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<File> {
@@ -152,6 +143,20 @@ impl DiskFile for File {
     fn len(&self) -> io::Result<u64> {
         self.metadata().map(|metadata| metadata.len())
     }
+}
+
+/// The names of the files in a folder.
+pub(super) fn names(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Zeros are written rather than reserved: a reserved block still has to be marked as written with the first sync of

@@ -7,12 +7,16 @@ use memchr::memmem;
 
 use super::batch::Batch;
 use super::format::{self, COPIES, FRAME_HEADER, SEGMENT_HEADER};
-use super::index::Place;
+use super::index::{Place, Segment};
 use super::{CommitError, Log, Purpose, SPARES, Spare};
 use crate::disk::{Disk, DiskFile};
 
 /// A step is at least so large: with a header for every few bytes, the copies would be larger than what they replace.
 const STEP_BYTES_MIN: usize = 4096;
+/// A step of compaction: so much is copied with one write.
+const COMPACT_BYTES: usize = 4 << 20;
+/// Less than this part of the log is not worth compacting for.
+const COMPACT_PART: u64 = 16;
 /// A buffer that has grown beyond this is given back.
 const KEPT_BYTES_MAX: usize = 4 << 20;
 
@@ -43,13 +47,67 @@ impl<D: Disk> Log<D> {
         if !self.needs_cleaning() {
             return Ok(false);
         }
+        self.clean_oldest(bytes_max, sync)?;
+        Ok(self.needs_cleaning())
+    }
+
+    /// Cleans until nothing is left to be cleaned, where [`clean`](Self::clean) stops when it is worth the copying no more.
+    /// Spare files are no more than before. `each` is called after each step, with the bytes done and those to be done.
+    ///
+    /// As with `clean`, nothing goes before its copy is on stable storage, so it can be ended at any moment.
+    pub fn compact(&mut self, mut each: impl FnMut(u64, u64)) -> Result<(), CommitError> {
+        self.check()?;
+        let spares = self.spares.len();
+        // All that is there now, the head too: copies go to a new one.
+        let last = self.shared.read().segments().back().map_or(0, |segment| segment.number);
+        if !self.is_compact() {
+            self.sync()?;
+            self.head = None;
+            self.make_room(FRAME_HEADER, Purpose::MakesRoom)?;
+            let total = self.left_to_compact(last);
+            while self.shared.read().segments().front().is_some_and(|oldest| oldest.number <= last) {
+                self.clean_oldest(COMPACT_BYTES, false)?;
+                each(total - self.left_to_compact(last), total);
+            }
+            self.sync()?;
+        }
+        while self.spares.len() > spares
+            && let Some(spare) = self.spares.pop()
+        {
+            self.disk.remove(&spare.name).map_err(|error| self.fail(error))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of segments up to `last` that have not been gone through.
+    fn left_to_compact(&self, last: u32) -> u64 {
+        let index = self.shared.read();
+        let old = index.segments().iter().filter(|segment| segment.number <= last);
+        let left = |segment: &Segment<D::File>| {
+            let seen = if segment.number == self.cleaning.segment { self.cleaning.at } else { 0 };
+            u64::from(segment.end() - seen.min(segment.end()))
+        };
+        old.map(left).sum()
+    }
+
+    /// Whether copying everything would gain next to nothing: little but what is live in hardly more files than that needs.
+    fn is_compact(&self) -> bool {
+        let index = self.shared.read();
+        let segment_bytes = u64::from(self.options.segment_bytes);
+        index.segments().iter().all(|segment| segment.live_entries > 0)
+            && index.log_bytes - index.live_bytes.min(index.log_bytes) <= index.log_bytes / COMPACT_PART
+            && index.file_bytes <= index.log_bytes + index.log_bytes / COMPACT_PART + segment_bytes
+    }
+
+    /// One step with the oldest segment, whatever it is worth.
+    fn clean_oldest(&mut self, bytes_max: usize, sync: bool) -> Result<(), CommitError> {
         let oldest = self
             .shared
             .read()
             .segments()
             .front()
             .map(|oldest| (oldest.number, oldest.file.clone(), oldest.runs.clone(), oldest.live_entries));
-        let Some((number, file, runs, live_entries)) = oldest else { return Ok(false) };
+        let Some((number, file, runs, live_entries)) = oldest else { return Ok(()) };
         if self.cleaning.segment != number {
             self.restart_cleaning(number);
         }
@@ -64,7 +122,7 @@ impl<D: Disk> Log<D> {
         if is_done {
             self.give_up_oldest(number)?;
         }
-        Ok(self.needs_cleaning())
+        Ok(())
     }
 
     /// Whether [`clean`](Self::clean) has something to do: nothing is live in the oldest segment, or less than half of the

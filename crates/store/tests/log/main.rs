@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test has nobody to tell of errors")]
 
 mod allocations;
+mod compact;
 mod crash;
 mod damage;
 mod errors;

@@ -1,0 +1,185 @@
+//! Stores that earlier versions wrote, as they wrote them.
+//!
+//! `tests/fixtures/v1` was written by the first version of the format, and stays as it is for as long as that can be opened.
+//! `cargo run -p pantala-store --example write_fixture FOLDER` writes one anew: for a later version, beside the old ones.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use pantala_store::disk::{Directory, Disk, ReadOnly, SimDisk};
+use pantala_store::log::{Batch, Log, LogOptions};
+use pantala_store::{
+    Durability, Inspection, Kind, Message, Opened, Receiver, RecoveredMessage, Store, StoredMessage, compact, open,
+};
+
+use crate::scenario::{OPTIONS, live};
+
+fn fixture(version: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(version)
+}
+
+/// A copy, since opening a store may repair it.
+fn copy(version: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(fixture(version)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    folder
+}
+
+fn bytes(bytes: &[u8]) -> String {
+    let count = bytes.iter().take_while(|byte| **byte == bytes[0]).count();
+    match std::str::from_utf8(bytes) {
+        Ok(_) if count > 20 => format!("{count} times {:?}", char::from(bytes[0])),
+        Ok(text) => format!("{text:?}"),
+        Err(_) => format!("{bytes:02x?}"),
+    }
+}
+
+fn message(message: &Message<'_>) -> String {
+    let Message { topic_name, properties, message_expiry_at, payload, qos, retain, expires_at } = message;
+    format!(
+        "{topic_name:?} QoS {qos} retain {retain} properties {:02x?} expiry at {message_expiry_at:?} expires at {expires_at:?}: {}",
+        properties.concat(),
+        bytes(payload)
+    )
+}
+
+fn receiver(receiver: &Receiver) -> String {
+    let Receiver { session, qos, retain, order, identifiers, group } = receiver;
+    format!("session {session:?} QoS {qos} retain {retain} order {order} identifiers {identifiers:?} group {group:?}")
+}
+
+fn waiting<D: Disk>(opened: &Opened<D>, found: &RecoveredMessage) -> String {
+    let stored: StoredMessage = opened.stores[0].load(found.id).unwrap();
+    assert_eq!(stored.id, Some(found.id));
+    format!(
+        "{:?}, {} bytes, {}\n      {}",
+        found.id,
+        found.bytes,
+        receiver(&found.receiver),
+        message(&stored.message())
+    )
+}
+
+/// All that was recovered, in words.
+fn told<D: Disk>(opened: &Opened<D>) -> String {
+    let recovered = &opened.recovered;
+    let mut text = format!("clock {:?}\nunreadable {}\n", recovered.clock, recovered.unreadable);
+    for session in &recovered.sessions {
+        let _ = writeln!(
+            text,
+            "{:?} {:?} expiry {} detached at {:?}",
+            session.number, session.client_id, session.expiry_interval, session.detached_at
+        );
+        if let Some(will) = &session.will {
+            let _ = writeln!(
+                text,
+                "  will after {} s, for {:?} s\n    {}",
+                will.delay_interval,
+                will.message_expiry_interval,
+                message(&will.message.message())
+            );
+        }
+        for (filter, options, identifier) in &session.subscriptions {
+            let _ = writeln!(text, "  subscription {filter:?} options {options:#010b} identifier {identifier:?}");
+        }
+        let _ = writeln!(text, "  inbound {:?}", session.inbound);
+        for exchange in &session.outbound {
+            let found = exchange.message.as_ref().map_or("PUBCOMP".into(), |found| waiting(opened, found));
+            let _ = writeln!(text, "  outbound {} order {}: {found}", exchange.packet_id, exchange.order);
+        }
+        for found in &session.queue {
+            let _ = writeln!(text, "  queued {}", waiting(opened, found));
+        }
+    }
+    for retained in &recovered.retained {
+        let _ = writeln!(text, "retained {:?} {}", retained.message.id, message(&retained.message.message()));
+    }
+    for orphan in &recovered.orphans {
+        let _ = writeln!(text, "orphan {:?} {}", orphan.id, receiver(&orphan.receiver));
+    }
+    text
+}
+
+#[test]
+fn a_store_of_the_first_version_is_understood() {
+    let folder = copy("v1");
+    let opened = open(Directory::open(folder.path()).unwrap(), LogOptions::default(), 2, Durability::Fsync).unwrap();
+    assert_eq!(opened.report.damages, []);
+    assert!(opened.report.segments > 1);
+    insta::assert_snapshot!("recovered", told(&opened));
+}
+
+#[test]
+fn it_has_every_kind_of_entry() {
+    let folder = copy("v1");
+    let inspection = Inspection::open(ReadOnly::open(folder.path()).unwrap()).unwrap();
+    let kinds: BTreeSet<u8> = inspection.keys().unwrap().into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, Kind::ALL.map(|kind| kind as u8).into());
+}
+
+/// If this fails and the test before does not, the store is written in another way than it was.
+#[test]
+fn a_store_of_today_says_the_same() {
+    let disk = SimDisk::new();
+    live(disk.clone());
+    let opened = open(disk, OPTIONS, 2, Durability::Fsync).unwrap();
+    insta::assert_snapshot!("recovered", told(&opened));
+}
+
+#[test]
+fn a_look_changes_nothing() {
+    let folder = copy("v1");
+    // What opening it to write would repair.
+    let name = folder.path().join("0000000000000001.log");
+    let mut torn = fs::read(&name).unwrap();
+    torn[200] ^= 1;
+    fs::write(&name, &torn).unwrap();
+    let before = list(folder.path());
+    let inspection = Inspection::open(ReadOnly::open(folder.path()).unwrap()).unwrap();
+    assert_eq!(inspection.report.damages.len(), 1);
+    inspection.recovered().unwrap();
+    assert_eq!(list(folder.path()), before);
+}
+
+fn list(folder: &Path) -> BTreeSet<(std::ffi::OsString, Vec<u8>)> {
+    let files = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    files.map(|file| (file.file_name(), fs::read(file.path()).unwrap())).collect()
+}
+
+#[test]
+fn compaction_deletes_what_nothing_refers_to_and_leaves_the_rest() {
+    let disk = SimDisk::new();
+    live(disk.clone());
+    let compacted = compact(disk.clone(), OPTIONS, |_, _| {}).unwrap();
+    assert!(compacted.deleted > 3, "{compacted:?}");
+    assert!(compacted.after.live_entries + compacted.deleted == compacted.before.live_entries);
+    let opened = open(disk.clone(), OPTIONS, 2, Durability::Fsync).unwrap();
+    let was = SimDisk::new();
+    live(was.clone());
+    let told_before = told(&open(was, OPTIONS, 2, Durability::Fsync).unwrap());
+    assert_eq!(told(&opened), told_before);
+    drop(opened);
+    assert_eq!(compact(disk, OPTIONS, |_, _| {}).unwrap().deleted, 0);
+}
+
+#[test]
+fn an_entry_of_an_unknown_kind_is_counted_and_left_as_it_is() {
+    let disk = SimDisk::new();
+    live(disk.clone());
+    let (mut log, _) = Log::open(disk.clone(), OPTIONS).unwrap();
+    let mut batch = Batch::new();
+    batch.put(200, b"of tomorrow", &[b"value"]);
+    log.commit(&mut batch, true).unwrap();
+    drop(log);
+    let opened = open(disk.clone(), OPTIONS, 2, Durability::Fsync).unwrap();
+    assert_eq!(opened.recovered.unreadable, 1);
+    drop(opened);
+    compact(disk.clone(), OPTIONS, |_, _| {}).unwrap();
+    let (log, _) = Log::open(disk, OPTIONS).unwrap();
+    assert_eq!(log.reader().get(200, b"of tomorrow").unwrap().unwrap(), b"value");
+}
