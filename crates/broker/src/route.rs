@@ -661,8 +661,11 @@ impl<S: Store> Core<S> {
         from_queue: bool,
     ) {
         let number = self.sessions[key as usize].number;
-        // v5 MQTT-3.3.2-5; what has been sent once goes on whatever its age (v5 MQTT-4.3.3-7).
-        let expired = from_queue && queued.is_expired(now);
+        // v5 MQTT-3.3.2-5; what has been sent once goes on whatever its age (v5 MQTT-4.3.3-7). An exchange may have been open
+        // for long before it could be sent, since the store has to know of it first.
+        let sent_before =
+            matches!(delivery, Delivery::AtLeastOnce { dup: true, .. } | Delivery::ExactlyOnce { dup: true, .. });
+        let expired = !sent_before && queued.is_expired(now);
         self.counters.dropped_expired += u64::from(expired);
         let sent = !expired && {
             // What cannot be read stays where it is, and is tried again on the next connection.
