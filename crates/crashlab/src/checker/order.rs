@@ -9,7 +9,7 @@ use pantala_proto::QoS;
 
 use super::index::Index;
 use super::{Class, Promise, Violation};
-use crate::history::{ClientNumber, Event, Purpose};
+use crate::history::{ClientNumber, Event, MessageId, Purpose};
 use crate::payload::Content;
 
 #[derive(Default)]
@@ -52,12 +52,11 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
         if tally.first == at {
             connection.has_newer = true;
             let highest = highest.entry((client, place, message.publisher, facts.qos)).or_insert(0);
-            if *highest > message.sequence {
+            if *highest > message.sequence && !began_before_the_subscription(index, client, place, message) {
                 broken(Promise::O1, format!("{message} came after {}:{}", message.publisher, *highest));
             }
             *highest = message.sequence.max(*highest);
-        } else if tally.first < connection.began && (facts.qos == QoS::ExactlyOnce || index.trace(message).sends == 1) {
-            // What its publisher sent twice may be there twice, and then it has two places in the order.
+        } else if tally.first < connection.began && has_one_place(index, at, tally.first, message, facts.qos) {
             if connection.has_newer {
                 broken(Promise::O2, format!("{message} is repeated after a newer message"));
             } else if connection.last_repetition.is_some_and(|last| last > tally.first) {
@@ -66,4 +65,24 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
             connection.last_repetition = Some(tally.first);
         }
     }
+}
+
+/// What its publisher sent twice may be there twice, and then it has two places in the order. At QoS 2 it may when a crash has
+/// undone the first routing, which is right as long as nothing was acknowledged.
+fn has_one_place(index: &Index<'_>, at: usize, first: usize, message: MessageId, qos: QoS) -> bool {
+    let trace = index.trace(message);
+    let accepted = trace.accepted.unwrap_or(at);
+    let is_undone = first < accepted && index.crashes(first, accepted) > 0;
+    trace.sends == 1 || (qos == QoS::ExactlyOnce && !is_undone)
+}
+
+/// It was sent first when it had not to come, and again later: what was sent behind it the first time may have come.
+fn began_before_the_subscription(index: &Index<'_>, client: ClientNumber, place: usize, message: MessageId) -> bool {
+    let trace = index.trace(message);
+    let Some(first_sent) = trace.first_sent.filter(|_| trace.sends > 1) else { return false };
+    let mut intervals = index.intervals(client, place).iter();
+    !intervals.any(|interval| {
+        interval.granted.is_some_and(|granted| granted < first_sent)
+            && interval.owed_until.is_none_or(|until| first_sent < until)
+    })
 }

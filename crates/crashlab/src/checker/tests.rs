@@ -478,6 +478,22 @@ fn wrong_order_is_found() {
             let second = story.publish(PLAIN, QoS::AtLeastOnce);
             story.receive(ONE, 2, second).repeat(ONE, 1, first);
         }),
+        ("a message whose routing a crash had undone before it was acknowledged", &[], |story| {
+            let first = story.subscriber(ONE).send(PLAIN, QoS::ExactlyOnce);
+            story.receive(ONE, 1, first).crash_under(ONE);
+            let second = story.publish(PLAIN, QoS::AtLeastOnce);
+            story.receive(ONE, 1, second).event(Event::Published { message: first }).accept(first);
+            story.receive(ONE, 2, first);
+        }),
+        ("messages that were sent while the subscription began, and again", &[], |story| {
+            let first = story.connect(ONE, false).send(PLAIN, QoS::AtLeastOnce);
+            let second = story.event(Event::Subscribing { client: ONE, subscription: 0 }).send(PLAIN, QoS::AtLeastOnce);
+            let granted = Some(QoS::AtLeastOnce);
+            story.event(Event::Subscribed { client: ONE, subscription: 0, granted }).deliver(ONE, 1, second);
+            for (packet_id, message) in [(2, first), (3, second)] {
+                story.event(Event::Published { message }).accept(message).deliver(ONE, packet_id, message);
+            }
+        }),
     ]);
 }
 
