@@ -458,7 +458,7 @@ impl<S: Store> Core<S> {
         if let Some(at) = queued.expires_at() {
             session.queue_expires_at = session.queue_expires_at.min(at);
         }
-        let name = id.is_some() && !path.named;
+        let name = id.is_some() && !path.named && !mutant!(QueuedNotRecorded);
         let (retain, identifiers) = (queued.retain, name.then(|| queued.identifiers.clone()));
         let order = session.outbound.get_or_insert_default().enqueue(qos, queued);
         if let (Some(number), Some(identifiers)) = (number, identifiers) {
@@ -665,7 +665,7 @@ impl<S: Store> Core<S> {
         // for long before it could be sent, since the store has to know of it first.
         let sent_before =
             matches!(delivery, Delivery::AtLeastOnce { dup: true, .. } | Delivery::ExactlyOnce { dup: true, .. });
-        let expired = !sent_before && queued.is_expired(now);
+        let expired = !sent_before && queued.is_expired(now) && !mutant!(ExpiredDelivered);
         self.counters.dropped_expired += u64::from(expired);
         let sent = !expired && {
             // What cannot be read stays where it is, and is tried again on the next connection.

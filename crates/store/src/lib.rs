@@ -10,6 +10,22 @@
 //! `commit.rs` for the thread that makes it durable, [`log`] for the files, `format.rs` for the bytes in them, `recover.rs`
 //! for the way back, [`disk`] for the file layer that tests tear and fail.
 
+/// Whether a seeded bug is to show: see `pantala_mutants`. Without the feature it is `false`, and nothing else.
+#[cfg(not(feature = "mutants"))]
+macro_rules! mutant {
+    ($mutant:ident) => {
+        false
+    };
+}
+
+/// Whether a seeded bug is to show.
+#[cfg(feature = "mutants")]
+macro_rules! mutant {
+    ($mutant:ident) => {
+        pantala_mutants::Mutant::$mutant.is_chosen()
+    };
+}
+
 pub mod disk;
 pub mod log;
 
