@@ -49,10 +49,10 @@ impl<'a> Incoming<'a> {
     fn received_expiry_interval(&self) -> Option<u32> {
         let at = self.properties.message_expiry_at()?;
         let [head, tail] = self.properties.pieces();
-        // The value stands in one piece: what is cut out between the two is a whole property.
+        // The property stands in one piece: what is cut out between the two is a whole one. Its value follows its identifier.
         let bytes = match at.checked_sub(head.len()) {
-            None => head.get(at..at + 4),
-            Some(at) => tail.get(at..at + 4),
+            None => head.get(at + 1..at + 5),
+            Some(at) => tail.get(at + 1..at + 5),
         };
         bytes.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes)
     }
@@ -260,5 +260,37 @@ impl From<Option<NonZeroU32>> for Identifiers {
     #[inline]
     fn from(identifier: Option<NonZeroU32>) -> Self {
         identifier.map_or(Self::None, Self::One)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pantala_proto::{Property, PublishProperties};
+
+    use super::*;
+
+    /// A worker whose clock was behind the publisher's worker forwarded a second more than the publisher had given.
+    #[test]
+    fn never_is_more_forwarded_than_there_was() {
+        let alias = Property::TopicAlias(std::num::NonZeroU16::MIN);
+        let expiry = Property::MessageExpiryInterval(2);
+        for received in [&[expiry][..], &[alias, expiry], &[expiry, alias]] {
+            let mut section = Vec::new();
+            received.iter().for_each(|property| property.encode(&mut section));
+            let incoming = Incoming {
+                topic_name: "t",
+                properties: PublishProperties::new(&section).unwrap().forward(),
+                payload: &[],
+                qos: QoS::AtLeastOnce,
+                retain: false,
+                expires_at: Some(Instant(3_001)),
+                id: None,
+                room: Room::Unasked,
+            };
+            for (now, left) in [(1_000, 2), (1_001, 2), (2_500, 1)] {
+                assert_eq!(incoming.message_expiry_interval(Instant(now)), Some(left), "at {now}");
+                assert_eq!(Message::new(&incoming).incoming().message_expiry_interval(Instant(now)), Some(left));
+            }
+        }
     }
 }

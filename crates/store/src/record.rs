@@ -71,7 +71,7 @@ pub struct Message<'a> {
     pub topic_name: &'a str,
     /// Properties as PUBLISH has them, in two pieces, of which the second may be empty.
     pub properties: [&'a [u8]; 2],
-    /// Where in the properties the four bytes of the Message Expiry Interval stand.
+    /// Where in the properties the Message Expiry Interval stands, with its identifier.
     pub message_expiry_at: Option<u32>,
     /// Payload.
     pub payload: &'a [u8],
