@@ -1,15 +1,15 @@
 //! O1 and O2: the order of first deliveries, and of retransmissions.
 //!
 //! First deliveries are compared within the QoS of publishing: a broker may route a QoS 2 message as late as its PUBREL, and
-//! so after a QoS 1 message that was published later.
+//! so after a QoS 1 message that was published later. Messages that expire are left out: of two copies the first may have.
 
 use std::collections::HashMap;
 
 use pantala_proto::QoS;
 
-use super::index::Index;
+use super::index::{Index, is_lasting};
 use super::{Class, Promise, Violation};
-use crate::history::{ClientNumber, Event, MessageId, Purpose};
+use crate::history::{ClientNumber, Event, MessageId};
 use crate::payload::Content;
 
 #[derive(Default)]
@@ -40,7 +40,7 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
         let Some(facts) = index.history.cast.message(message) else { continue };
         let Some(place) = index.history.cast.subscription(client, facts.topic) else { continue };
         let subscription = &index.history.cast.clients[usize::from(client)].subscriptions[place];
-        if facts.purpose != Purpose::Ordinary || subscription.share.is_some() {
+        if !is_lasting(facts) || subscription.share.is_some() {
             continue;
         }
         let mut broken = |promise, what: String| {

@@ -485,6 +485,11 @@ fn wrong_order_is_found() {
             story.receive(ONE, 1, second).event(Event::Published { message: first }).accept(first);
             story.receive(ONE, 2, first);
         }),
+        ("two copies, and a crash that took what was known of their sending", &[], |story| {
+            let message = story.subscriber(ONE).send(PLAIN, QoS::AtLeastOnce);
+            story.event(Event::Published { message }).receive(ONE, 1, message).receive(ONE, 2, message);
+            story.crash_under(ONE).accept(message).receive(ONE, 1, message).receive(ONE, 2, message);
+        }),
         ("messages that were sent while the subscription began, and again", &[], |story| {
             let first = story.connect(ONE, false).send(PLAIN, QoS::AtLeastOnce);
             let second = story.event(Event::Subscribing { client: ONE, subscription: 0 }).send(PLAIN, QoS::AtLeastOnce);
