@@ -106,8 +106,10 @@ fn act(laboratory: &mut Laboratory, chance: &mut Chance) {
         }
         3 => {
             // The clock of a store that stands still does so too, and what it holds back is not sent.
-            laboratory.world.sync();
-            laboratory.read();
+            for _ in 0..3 {
+                laboratory.world.sync();
+                laboratory.read();
+            }
             laboratory.world.millis([1, 30, 700, 2_500][chance.below(4)]);
         }
         4..7 if subscriptions > 0 => {
