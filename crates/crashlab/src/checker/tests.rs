@@ -454,6 +454,27 @@ fn wrong_use_of_packet_identifiers_is_found() {
 }
 
 #[test]
+fn a_connect_without_an_answer_proves_little() {
+    judge(&[
+        ("it may have begun a Session in the place of one whose time was over", &[], |story| {
+            story.subscriber(SHORT).end(SHORT, Ending::Vanished).publish(PLAIN, QoS::AtLeastOnce);
+            story.wait(2_000).event(Event::Connecting { client: SHORT, clean_start: false });
+            story.end(SHORT, Ending::Vanished).connect(SHORT, true).settle(SHORT);
+        }),
+        ("in time it may not", &[Promise::Q1a], |story| {
+            story.subscriber(SHORT).end(SHORT, Ending::Vanished).publish(PLAIN, QoS::AtLeastOnce);
+            story.wait(500).event(Event::Connecting { client: SHORT, clean_start: false });
+            story.end(SHORT, Ending::Vanished).connect(SHORT, true).settle(SHORT);
+        }),
+        ("it may not have come, and so the time of the Session be over", &[], |story| {
+            story.subscriber(SHORT).end(SHORT, Ending::Vanished).wait(900);
+            story.event(Event::Connecting { client: SHORT, clean_start: false }).end(SHORT, Ending::Lost).wait(900);
+            story.connect(SHORT, false);
+        }),
+    ]);
+}
+
+#[test]
 fn wrong_order_is_found() {
     judge(&[
         ("first deliveries", &[Promise::O1], |story| {
