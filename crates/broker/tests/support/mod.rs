@@ -213,8 +213,17 @@ impl World {
 
     /// The same; of what a power cut may leave, `state` chooses.
     pub fn power_cut_to(&self, workers: u8, seconds: u64, state: u64) -> Self {
+        let disk = self.disk().crash(state);
+        self.successor(workers, seconds, disk)
+    }
+
+    /// The process ends without a word; the disk goes on with all that was written.
+    pub fn kill(&self, workers: u8, seconds: u64) -> Self {
+        self.successor(workers, seconds, self.disk())
+    }
+
+    fn successor(&self, workers: u8, seconds: u64, disk: SimDisk) -> Self {
         let inner = self.0.borrow();
-        let disk = inner.disk.crash(state);
         let wall = inner.now.after(Duration::from_secs(seconds));
         Self::start(&inner.settings, workers, inner.salt, disk, wall)
     }

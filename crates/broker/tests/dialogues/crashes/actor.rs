@@ -305,6 +305,8 @@ impl Actor {
                 write(history, world, Event::Unsubscribed { client, subscription: place as u8 });
             }
             Received::PingResp => {}
+            // The connection is about to be closed.
+            Received::Disconnect(ReasonCode::ServerShuttingDown) => {}
             Received::Disconnect(code) => panic!("client {client} is sent away: {code:?}"),
         }
     }

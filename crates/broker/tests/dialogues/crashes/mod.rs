@@ -130,11 +130,20 @@ impl Laboratory {
 
     /// The power fails. Of what the disk may have then, `state` chooses; another broker starts on that.
     fn power_cut(&self, workers: u8, seconds: u64, state: u64) -> Self {
+        self.next_life(|world| world.power_cut_to(workers, seconds, state))
+    }
+
+    /// The process is killed, and another broker starts on the same disk.
+    fn kill(&self, workers: u8, seconds: u64) -> Self {
+        self.next_life(|world| world.kill(workers, seconds))
+    }
+
+    fn next_life(&self, end: impl FnOnce(&World) -> World) -> Self {
         let mut history = self.history.clone();
         let actors = self.actors.iter().map(|actor| actor.cut_off(&mut history, &self.world)).collect();
         write(&mut history, &self.world, Event::BrokerGone);
         assert_eq!(self.world.panics(), 0);
-        let world = self.world.power_cut_to(workers, seconds, state);
+        let world = end(&self.world);
         write(&mut history, &world, Event::BrokerBack { after: Duration::ZERO });
         Self { world, history, actors, probes: self.probes }
     }
@@ -156,8 +165,14 @@ impl Laboratory {
                 }
             }
             self.rest();
-            if expected.iter().all(|client| self.actors[*client].is_at_rest()) {
+            let busy: Vec<usize> =
+                expected.iter().copied().filter(|client| !self.actors[*client].is_at_rest()).collect();
+            if busy.is_empty() {
                 break;
+            }
+            // Before MQTT 5 what is refused is not answered, and comes again with the next connection.
+            for client in busy {
+                self.leave(client, Ending::Vanished);
             }
         }
         for &client in &expected {

@@ -1,13 +1,16 @@
 //! Clients do what comes to their mind, the store commits when it likes, and the power fails in the middle of it, several
-//! times on the same disk.
+//! times on the same disk; or the process is killed, or ended, or the disk fails or fills up.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::time::Duration;
 
 use pantala_crashlab::history::{Cast, Ending, MessageFacts, Purpose};
 use pantala_proto::QoS;
+use pantala_store::disk::Operation;
 
 use super::{Casting, Laboratory};
-use crate::support::Chance;
+use crate::support::{Chance, Pub};
 
 /// Seeds of the ordinary test run; [`SEEDS_VARIABLE`] asks for others, as `FIRST..END`.
 const SEEDS: std::ops::Range<u64> = 0..300;
@@ -32,11 +35,24 @@ fn cast(chance: &mut Chance) -> Cast {
     casting.client("slow", &[("t/+", drawn[2]), ("e/#", drawn[3])]).receive_maximum = Some(1 + chance.below(3) as u16);
     casting.client("changing", &[("t/0", drawn[4]), ("t/1", drawn[5])]).is_v5 = chance.below(2) == 0;
     casting.client("restarting", &[("t/#", drawn[6])]);
+    // Its Session ends while the broker runs, and while it does not.
+    casting.client("shortlived", &[("t/#", drawn[0])]).session_expiry = Some(Duration::from_secs(30));
     casting.client("m0", &[("$share/g/g/#", drawn[7])]);
     casting.client("m1", &[("$share/g/g/#", drawn[7])]);
     casting.client("watcher", &[("w/#", ExactlyOnce)]);
     casting.client("with-will", &[]);
     casting.0
+}
+
+/// What happens to the disk in the middle of a life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// The power fails within an operation; what clients do after it is in vain.
+    Cut,
+    /// A sync fails, and with it all that come after.
+    Sync,
+    /// There is no room for a while.
+    Full,
 }
 
 /// Plays one seed.
@@ -50,12 +66,26 @@ pub fn play(seed: u64) -> Laboratory {
             laboratory.world.delay_stores();
         }
         let steps = 10 + chance.below(STEPS_MAX);
-        // Some lives end in the middle of an operation on the disk.
-        let cut = (chance.below(3) == 0).then(|| chance.below(steps));
+        let trouble = match chance.below(12) {
+            0..4 => Some(Trouble::Cut),
+            4 => Some(Trouble::Sync),
+            // Before MQTT 5 a message that is refused comes again with the next connection, behind later ones.
+            5 | 6 if laboratory.history.cast.clients[1].is_v5 => Some(Trouble::Full),
+            _ => None,
+        };
+        let (begins, ends) = (chance.below(steps), chance.below(steps));
         for step in 0..steps {
-            if cut == Some(step) {
-                let disk = laboratory.world.disk();
-                disk.cut_at(disk.counts().operations + 1 + chance.below(6) as u64);
+            let disk = laboratory.world.disk();
+            match trouble {
+                Some(Trouble::Cut) if step == begins => {
+                    disk.cut_at(disk.counts().operations + 1 + chance.below(6) as u64)
+                }
+                Some(Trouble::Sync) if step == begins => {
+                    disk.fail_at(Operation::Sync, disk.counts().syncs + 1, ErrorKind::Other);
+                }
+                Some(Trouble::Full) if step == begins => disk.full(Some(disk.bytes())),
+                Some(Trouble::Full) if step == ends => disk.full(None),
+                _ => {}
             }
             act(&mut laboratory, &mut chance);
             match chance.below(8) {
@@ -66,14 +96,25 @@ pub fn play(seed: u64) -> Laboratory {
             }
             laboratory.read();
         }
-        if life < lives {
-            let seconds = if chance.below(4) == 0 { 1 + chance.below(20) as u64 } else { 0 };
-            laboratory = laboratory.power_cut(1 + chance.below(3) as u8, seconds, chance.number());
-            if chance.below(3) == 0 {
-                settle(&mut laboratory);
+        let is_broken = matches!(trouble, Some(Trouble::Cut | Trouble::Sync));
+        if life == lives && !is_broken {
+            laboratory.world.disk().full(None);
+            break;
+        }
+        let seconds = if chance.below(4) == 0 { 1 + chance.below(20) as u64 } else { 0 };
+        let workers = 1 + chance.below(3) as u8;
+        laboratory = match chance.below(6) {
+            0 if trouble.is_none() => laboratory.kill(workers, seconds),
+            1 if trouble.is_none() => {
+                laboratory.world.shut_down();
+                laboratory.world.sync();
+                laboratory.read();
+                laboratory.kill(workers, seconds)
             }
-        } else if cut.is_some() {
-            laboratory = laboratory.power_cut(1 + chance.below(3) as u8, 0, chance.number());
+            _ => laboratory.power_cut(workers, seconds, chance.number()),
+        };
+        if chance.below(3) == 0 {
+            settle(&mut laboratory);
         }
     }
     settle(&mut laboratory);
@@ -84,8 +125,19 @@ pub fn play(seed: u64) -> Laboratory {
 fn settle(laboratory: &mut Laboratory) {
     let will = laboratory.number("with-will");
     laboratory.settle(&[will]);
-    laboratory.world.seconds(20);
+    for _ in 0..5 {
+        laboratory.world.seconds(4);
+        tick(laboratory);
+    }
     laboratory.settle(&[will]);
+}
+
+/// Something is recorded, and with it the time. A real store does so by itself every few seconds.
+fn tick(laboratory: &Laboratory) {
+    let clock = laboratory.world.client("clock").connect();
+    clock.send_publish(&Pub::new("clock", "ticks").qos(1).retained());
+    laboratory.world.sync();
+    clock.lose();
 }
 
 fn act(laboratory: &mut Laboratory, chance: &mut Chance) {
@@ -111,6 +163,7 @@ fn act(laboratory: &mut Laboratory, chance: &mut Chance) {
                 laboratory.read();
             }
             laboratory.world.millis([1, 30, 700, 2_500][chance.below(4)]);
+            tick(laboratory);
         }
         4..7 if subscriptions > 0 => {
             let place = chance.below(subscriptions);

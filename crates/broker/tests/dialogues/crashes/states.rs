@@ -6,7 +6,7 @@ use pantala_proto::QoS::{self, AtLeastOnce, ExactlyOnce};
 use super::{Casting, Laboratory};
 
 /// States of the disk that are tried for each cut.
-const STATES: u64 = 4;
+const STATES: u64 = 8;
 
 /// One story: what is there before, and what is cut. The publisher is client 0, the subscriber client 1.
 struct Story {
