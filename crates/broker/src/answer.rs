@@ -28,7 +28,7 @@ impl<S: Store> Core<S> {
         answer: Answer,
     ) -> Option<u32> {
         let connection = self.connections.get_mut(key as usize)?;
-        let safe = position <= self.store.durable();
+        let safe = position <= self.store.durable() || mutant!(AckBeforeCommit);
         if waiting == 0 && safe && connection.held_len() == 0 {
             self.send_answer(key, answer);
             return None;

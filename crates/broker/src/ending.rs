@@ -206,7 +206,7 @@ impl<S: Store> Core<S> {
         for (filter, subscription) in filters {
             self.remove_subscription(now, key, &filter, subscription);
         }
-        let session = self.sessions.remove(key as usize);
+        let mut session = self.sessions.remove(key as usize);
         if let Some(timer) = session.timer {
             self.timers.cancel(timer);
         }
@@ -215,6 +215,9 @@ impl<S: Store> Core<S> {
             entry.remove();
         }
         self.totals.sessions.fetch_sub(1, Ordering::Relaxed);
+        if mutant!(CleanedSessionReturns) {
+            session.number = None;
+        }
         let number = session.number;
         // What is handed on is not owed to this Session any more before it ends.
         self.hand_on(now, session);

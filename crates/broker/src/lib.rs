@@ -29,6 +29,22 @@
 //! `mailbox.rs` and `workers.rs` for what workers tell each other, `persist.rs` for what the store is told and `restore.rs` for
 //! what it told at the start, `access.rs` for permission.
 
+/// Whether a seeded bug is to show: see `pantala_mutants`. Without the feature it is `false`, and nothing else.
+#[cfg(not(feature = "mutants"))]
+macro_rules! mutant {
+    ($mutant:ident) => {
+        false
+    };
+}
+
+/// Whether a seeded bug is to show.
+#[cfg(feature = "mutants")]
+macro_rules! mutant {
+    ($mutant:ident) => {
+        pantala_mutants::Mutant::$mutant.is_chosen()
+    };
+}
+
 mod access;
 mod answer;
 mod asking;

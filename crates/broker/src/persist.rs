@@ -109,7 +109,13 @@ impl<S: Store> Core<S> {
     /// The message has been to all receivers here: its record, and where that stands.
     pub(crate) fn record_publish(&mut self, incoming: &Incoming<'_>, others: u32, origin: Origin) -> Position {
         let Some(id) = incoming.id else { return Position::default() };
-        let Origin { opens, will_of } = origin;
+        let Origin { mut opens, mut will_of } = origin;
+        if mutant!(ExactlyOnceForgotten) {
+            opens = None;
+        }
+        if mutant!(WillTwice) {
+            will_of = None;
+        }
         let nothing =
             self.naming.receivers.is_empty() && others == 0 && !incoming.retain && opens.is_none() && will_of.is_none();
         if nothing {

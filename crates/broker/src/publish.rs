@@ -334,6 +334,7 @@ impl<S: Store> Core<S> {
                 };
                 // Not before it is safe that PUBREC has come: after a crash the message must not be sent again.
                 let position = match queued {
+                    Some(_) if mutant!(PubRecForgotten) => self.store.appended(),
                     Some(queued) => {
                         let (message, packet_id) = (queued.id(), packet_id.number());
                         self.store.append(&Record::Released { session, message, packet_id, order })

@@ -6,7 +6,9 @@
 
 use pantala_proto::{PacketId, QoS, TopicFilter};
 use pantala_session::Instant;
-use pantala_store::{Orphan, Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill, Store};
+use pantala_store::{
+    CLOCK_INTERVAL, Orphan, Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill, Store,
+};
 
 use crate::core::{Core, Target, Timer};
 use crate::message::{Body, Identifiers, Message, Queued, Stored, qos_from};
@@ -89,7 +91,10 @@ impl<S: Store> Core<S> {
             self.counters.dropped_session_ended += recovered.queue.len() as u64;
         }
         let key = self.begin_session(&recovered.client_id);
-        let detached_at = recovered.detached_at.map_or(stopped, Instant);
+        // Of a connection that ended with the process it is known that it was there when the clock was last written down; as
+        // it may have been there until that was due again, it counts as that long, so that no Session ends too early.
+        let ended_with_process = || now.min(stopped.after(CLOCK_INTERVAL));
+        let detached_at = recovered.detached_at.map_or_else(ended_with_process, Instant);
         let session = &mut self.sessions[key as usize];
         session.number = Some(recovered.number);
         session.expiry_interval = recovered.expiry_interval;

@@ -458,7 +458,7 @@ impl<S: Store> Core<S> {
         if let Some(at) = queued.expires_at() {
             session.queue_expires_at = session.queue_expires_at.min(at);
         }
-        let name = id.is_some() && !path.named;
+        let name = id.is_some() && !path.named && !mutant!(QueuedNotRecorded);
         let (retain, identifiers) = (queued.retain, name.then(|| queued.identifiers.clone()));
         let order = session.outbound.get_or_insert_default().enqueue(qos, queued);
         if let (Some(number), Some(identifiers)) = (number, identifiers) {
@@ -666,8 +666,11 @@ impl<S: Store> Core<S> {
         from_queue: bool,
     ) {
         let number = self.sessions[key as usize].number;
-        // v5 MQTT-3.3.2-5; what has been sent once goes on whatever its age (v5 MQTT-4.3.3-7).
-        let expired = from_queue && queued.is_expired(now);
+        // v5 MQTT-3.3.2-5; what has been sent once goes on whatever its age (v5 MQTT-4.3.3-7). An exchange may have been open
+        // for long before it could be sent, since the store has to know of it first.
+        let sent_before =
+            matches!(delivery, Delivery::AtLeastOnce { dup: true, .. } | Delivery::ExactlyOnce { dup: true, .. });
+        let expired = !sent_before && queued.is_expired(now) && !mutant!(ExpiredDelivered);
         self.counters.dropped_expired += u64::from(expired);
         let Some(message) = self.body(queued) else { return };
         let sent = !expired && self.send_publish(now, connection, delivery, queued, &message);

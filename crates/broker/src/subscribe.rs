@@ -163,9 +163,10 @@ impl<S: Store> Core<S> {
             subscriptions.insert(text.into(), Subscription { shared });
             session.shared_subscriptions += u32::from(shared);
         }
+        let recorded = !mutant!(SubscribeForgotten) || subscriptions.len() == 1;
         let mut position = Position::default();
         let number = session.number;
-        if let Some(session) = number {
+        if let Some(session) = number.filter(|_| recorded) {
             let options = grant.qos as u8 | u8::from(grant.no_local) << 2 | u8::from(grant.retain_as_published) << 3;
             let record = Record::Subscription { session, filter: text, options, identifier: grant.identifier };
             position = self.store.append(&record);
@@ -296,6 +297,7 @@ impl<S: Store> Core<S> {
             self.interest_removed(text, kept);
         }
         match self.sessions[key as usize].number {
+            Some(_) if mutant!(UnsubscribeForgotten) => self.store.appended(),
             Some(session) => self.store.append(&Record::SubscriptionEnded { session, filter: text }),
             None => Position::default(),
         }

@@ -26,8 +26,7 @@ fn connect(version: ProtocolVersion, properties: ConnectProperties<'static>) -> 
 /// Connects a client; hands over what it gets, and whether the connection ends with it.
 fn answer(settings: Settings, connect: &Connect<'_>, check: impl FnOnce(ConnAck<'_>, bool)) {
     let settings = Settings { listeners: vec![ListenerSettings::default()], ..settings };
-    let mut core =
-        Core::new(CoreOptions::alone(Arc::new(settings), Box::new(|bytes| bytes.fill(7))), MemoryStore::default());
+    let mut core = Core::new(CoreOptions::alone(Arc::new(settings), Box::new(|bytes| bytes.fill(7))), MemoryStore);
     let key = core.open(Instant(1), 0);
     let mut bytes = Vec::new();
     connect.encode(&mut bytes);

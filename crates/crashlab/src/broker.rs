@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use pantala_mutants::Mutant;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
@@ -36,6 +37,8 @@ pub struct Program {
     pub path: PathBuf,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// The seeded bug that it is to show, if it has been built with them.
+    pub mutant: Option<Mutant>,
 }
 
 /// Where and how a broker is started.
@@ -72,6 +75,7 @@ impl Program {
             }
         }
         command.args(&self.arguments);
+        command.env(pantala_mutants::VARIABLE, self.mutant.map_or("", Mutant::name));
         if let (Some(clock), Some(library)) = (&place.clock, faketime_library()) {
             command
                 .env("LD_PRELOAD", library)

@@ -64,8 +64,17 @@ pub struct Options {
     pub drain: Duration,
     /// What is documented.
     pub rules: Rules,
-    /// Violations are expected.
-    pub tolerate: bool,
+    /// The run ends when one of some promises is broken.
+    pub until: Option<Until>,
+}
+
+/// When a run ends that looks for something. It keeps no data directories.
+#[derive(Clone, Debug)]
+pub struct Until {
+    /// One of these is broken.
+    pub broken: &'static [Promise],
+    /// The cycle that has begun by then is the last.
+    pub elapsed: Duration,
 }
 
 /// Runs all cycles, or those until `stop` is set.
@@ -78,7 +87,13 @@ pub fn run(options: &Options, stop: &Arc<AtomicBool>) -> io::Result<Report> {
     let mut progress = Progress::new(options.cycles);
     let last = options.first_cycle + options.cycles;
     let mut number = options.first_cycle;
-    while number < last && !stop.load(Ordering::Relaxed) {
+    let began = Instant::now();
+    let is_over = |report: &Report| {
+        let is_broken = |promise| report.rows.values().any(|row| row.promises.contains_key(promise));
+        let enough = |until: &Until| until.broken.iter().any(is_broken) || began.elapsed() > until.elapsed;
+        stop.load(Ordering::Relaxed) || options.until.as_ref().is_some_and(enough)
+    };
+    while number < last && !is_over(&report) {
         let mut bench = Bench::set_up(options, number, (last - number) as usize, stop)?;
         let plans = bench.stretch.cycles.clone();
         for plan in &plans {
@@ -90,13 +105,15 @@ pub fn run(options: &Options, stop: &Arc<AtomicBool>) -> io::Result<Report> {
             number += 1;
             let (result, findings) = bench.judge(plan.fault);
             let is_clean = findings.is_empty();
-            if !is_clean {
+            if !is_clean && options.until.is_none() {
                 let kept = if report.kept.len() < KEPT_MAX { bench.keep(number - 1) } else { None };
                 report.kept.extend(kept);
             }
             report.add(result, findings);
-            progress.show(&report);
-            if !is_clean || stop.load(Ordering::Relaxed) {
+            if options.until.is_none() {
+                progress.show(&report);
+            }
+            if !is_clean || is_over(&report) {
                 break;
             }
         }

@@ -8,6 +8,7 @@
 //! * [`fleet`] is all clients in one thread: publishers and subscribers with the memory of a durable client, which
 //!   survives the broker's crash because it is here. It writes down every packet in a [`history`].
 //! * [`checker`] reads a history and says which promises it breaks. It knows neither sockets nor the plan.
+//! * [`expectation`] says which of them each seeded bug breaks: the checker is tested by those.
 //! * [`laboratory`] runs the cycles and counts; [`report`] shows it.
 //!
 //! Power cuts are real ones for the file system: ext4 on a loop device, stopped by its shutdown ioctl without a flush of
@@ -20,6 +21,7 @@ pub mod broker;
 pub mod checker;
 pub mod client;
 pub mod command;
+pub mod expectation;
 pub mod fault;
 pub mod fleet;
 pub mod history;

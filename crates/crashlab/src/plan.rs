@@ -242,8 +242,14 @@ impl Casting {
         for number in 0..2 {
             let topic = this.topic(format!("lab/w/{number}"));
             let name = format!("will-{number}");
+            let is_brief = number == 1;
             let number = this.client(random, &name, Vec::new(), Role::WithWill { topic }, &[Present]);
-            this.cast.clients[usize::from(number)].is_v5 = true;
+            let facts = &mut this.cast.clients[usize::from(number)];
+            facts.is_v5 = true;
+            if is_brief {
+                // After a restart its Will, should it still be there, comes with the end of the Session, and so soon.
+                facts.session_expiry = Some(Duration::from_secs(random.within(1..=2)));
+            }
         }
         let subscriptions = vec![plain("lab/w/#", ExactlyOnce)];
         let role = Role::Subscriber { holds: Duration::ZERO };

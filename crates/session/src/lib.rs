@@ -10,6 +10,22 @@
 //! Nothing here knows a socket, a clock, another Session or a disk. `now` comes in as an [`Instant`], packets to send
 //! come out as values.
 
+/// Whether a seeded bug is to show: see `pantala_mutants`. Without the feature it is `false`, and nothing else.
+#[cfg(not(feature = "mutants"))]
+macro_rules! mutant {
+    ($mutant:ident) => {
+        false
+    };
+}
+
+/// Whether a seeded bug is to show.
+#[cfg(feature = "mutants")]
+macro_rules! mutant {
+    ($mutant:ident) => {
+        pantala_mutants::Mutant::$mutant.is_chosen()
+    };
+}
+
 mod alias;
 mod inbound;
 mod keep_alive;

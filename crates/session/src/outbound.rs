@@ -139,7 +139,7 @@ impl<M: Clone> Outbound<M> {
         wanted: impl Fn(QoS, &M) -> bool,
         mut begun: impl FnMut(PacketId, u64, &mut M),
     ) {
-        while self.inflight.len() < usize::from(window)
+        while self.inflight.len() - self.uncounted() < usize::from(window)
             && self.queue.front().is_some_and(|(qos, _, message)| *qos != QoS::AtMostOnce && wanted(*qos, message))
         {
             let Some((qos, order, message)) = self.queue.pop_front() else { return };
@@ -158,8 +158,12 @@ impl<M: Clone> Outbound<M> {
             (Some(_), QoS::ExactlyOnce) => Stage::AwaitPubRec,
             (Some(_), _) => Stage::AwaitPubAck,
         };
-        self.inflight.push_back(Exchange { packet_id, stage, dup: true, order, message });
+        let dup = !mutant!(DupForgotten);
+        self.inflight.push_back(Exchange { packet_id, stage, dup, order, message });
         self.next_order = self.next_order.max(order.saturating_add(1));
+        if mutant!(PacketIdReused) {
+            return;
+        }
         // Which identifiers are free is not known by counting any more.
         self.next_packet_id = packet_id.following();
         self.wrapped = true;
@@ -211,7 +215,7 @@ impl<M: Clone> Outbound<M> {
             });
         }
         let (qos, ..) = self.queue.front()?;
-        if *qos != QoS::AtMostOnce && self.sent >= usize::from(window) {
+        if *qos != QoS::AtMostOnce && self.sent - self.uncounted() >= usize::from(window) {
             return None;
         }
         let (qos, order, message) = self.queue.pop_front()?;
@@ -277,7 +281,10 @@ impl<M: Clone> Outbound<M> {
     /// The connection is gone: on the next one all open exchanges are sent again, with DUP.
     pub fn connection_lost(&mut self) {
         for exchange in self.inflight.iter_mut().take(self.sent) {
-            exchange.dup = true;
+            exchange.dup = !mutant!(DupForgotten);
+        }
+        if mutant!(ReorderOnResume) {
+            self.inflight.make_contiguous().reverse();
         }
         self.sent = 0;
     }
@@ -338,6 +345,15 @@ impl<M: Clone> Outbound<M> {
         // Acknowledgements come in order, so the first is nearly always the one.
         let sent = self.inflight.iter().take(self.sent);
         sent.enumerate().find_map(|(at, exchange)| (exchange.packet_id == packet_id).then_some(at))
+    }
+
+    /// Of the open exchanges, those that do not count against the window: none.
+    #[inline]
+    fn uncounted(&self) -> usize {
+        if mutant!(ReceiveMaximumForgotten) {
+            return self.inflight.iter().take(self.sent).filter(|exchange| exchange.dup).count();
+        }
+        0
     }
 
     fn remove(&mut self, at: usize) -> Option<M> {

@@ -193,7 +193,10 @@ impl Ledger {
             let mut waits = false;
             while at < shared.len() && bytes < bytes_max {
                 let mut reader = Reader(&shared[at..]);
-                match self.apply_record(worker, &shared, submission::take(&mut reader), writes) {
+                let record = submission::take(&mut reader);
+                let lost = mutant!(RecordLost) && self.streams[worker].applied.wrapping_add(records) % 100 == 99;
+                let step = if lost { Step::Applied } else { self.apply_record(worker, &shared, record, writes) };
+                match step {
                     Step::Applied => {
                         let next = shared.len() - reader.0.len();
                         bytes += next - at;
@@ -241,6 +244,7 @@ impl Ledger {
             Taken::WillEnded { session } => writes.delete(Kind::Will, &format::session_key(session)),
             Taken::Subscription { session, filter, options, identifier } => {
                 self.scratch.clear();
+                let options = if mutant!(OptionsForgotten) { 1 } else { options };
                 format::put_subscription(&mut self.scratch, options, identifier);
                 let key = [&format::session_key(session), filter.as_bytes()].concat();
                 writes.put(Kind::Subscription, &key, &[&self.scratch]);
@@ -346,14 +350,21 @@ impl Ledger {
         if self.retained.iter().any(|recent| recent.get(topic_name).is_some_and(|last| *last > id)) {
             return;
         }
+        if mutant!(RetainedNotReplaced) && self.retained[0].contains_key(topic_name) {
+            return;
+        }
         if message.payload.is_empty() {
+            if mutant!(RetainedDeleteForgotten) {
+                return;
+            }
             writes.delete(Kind::Retained, topic_name.as_bytes());
         } else {
             self.scratch.clear();
             put_varint(&mut self.scratch, id.number());
+            let value = if mutant!(RetainedTorn) { &value[..value.len() - 1] } else { value };
             writes.put(Kind::Retained, topic_name.as_bytes(), &[&self.scratch, value]);
         }
-        if self.streams.len() > 1 {
+        if self.streams.len() > 1 || mutant!(RetainedNotReplaced) {
             let [young, old] = &mut self.retained;
             young.insert(topic_name.into(), id);
             if young.len() >= RECENT_RETAINED {
@@ -391,7 +402,7 @@ impl Ledger {
             let same = fresh.receivers[first..].iter_mut().take_while(|(other, _)| *other == session);
             if let Some((_, receiver)) = same.into_iter().find(|(_, receiver)| receiver.is_some()) {
                 *receiver = None;
-                fresh.owed -= 1;
+                fresh.owed = if mutant!(SettledForAll) { 0 } else { fresh.owed - 1 };
                 if fresh.owed == 0 {
                     self.fresh.remove(&id);
                 }
@@ -400,7 +411,7 @@ impl Ledger {
         }
         let Entry::Occupied(mut known) = self.messages.entry(id) else { return };
         let message = known.get_mut();
-        message.owed = message.owed.saturating_sub(1);
+        message.owed = if mutant!(SettledForAll) { 0 } else { message.owed.saturating_sub(1) };
         if message.owed == 0 {
             writes.delete(Kind::Message, &format::message_key(id));
             for (kind, session) in known.remove().beside {

@@ -10,6 +10,22 @@
 //! `commit.rs` for the thread that makes it durable, [`log`] for the files, `format.rs` for the bytes in them, `entry.rs` and
 //! `recover.rs` for the way back, `inspect.rs` for tools, [`disk`] for the file layer that tests tear and fail.
 
+/// Whether a seeded bug is to show: see `pantala_mutants`. Without the feature it is `false`, and nothing else.
+#[cfg(not(feature = "mutants"))]
+macro_rules! mutant {
+    ($mutant:ident) => {
+        false
+    };
+}
+
+/// Whether a seeded bug is to show.
+#[cfg(feature = "mutants")]
+macro_rules! mutant {
+    ($mutant:ident) => {
+        pantala_mutants::Mutant::$mutant.is_chosen()
+    };
+}
+
 pub mod disk;
 pub mod log;
 
@@ -23,7 +39,7 @@ mod record;
 mod recover;
 mod submission;
 
-pub use commit::{AnyStore, Committer, Durability, DurableStore, Health, Notice, Opened, Pause, open};
+pub use commit::{AnyStore, CLOCK_INTERVAL, Committer, Durability, DurableStore, Health, Notice, Opened, Pause, open};
 pub use entry::Entry;
 pub use format::Kind;
 pub use inspect::{CompactError, Compacted, Inspection, compact};

@@ -315,6 +315,9 @@ impl Collector {
         for session in &mut recovered.sessions {
             session.outbound.sort_by_key(|exchange| exchange.order);
             sort_queue(&mut session.queue);
+            if mutant!(QueueReversed) {
+                session.queue.reverse();
+            }
             session.subscriptions.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
         }
         ledger.starts_after(recovered.message_count);

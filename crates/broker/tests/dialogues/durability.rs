@@ -44,6 +44,32 @@ fn no_answer_to_a_persistent_session_leaves_before_its_record_is_safe() {
     });
 }
 
+/// Exchanges at QoS 2 begin before their PUBLISH may go out, and what was in one counted as sent: it came however old it was.
+#[test]
+fn a_message_at_qos_2_expires_as_long_as_it_has_not_been_sent() {
+    everywhere_kept(&settings(), |world| {
+        let s = world.client("s").persistent();
+        let peer = s.connect();
+        peer.subscribe("t", 2);
+        peer.lose();
+        let publisher = world.client("p").connect();
+        publisher.must_publish(&Pub::new("t", "short").qos(2).expiry(10));
+        publisher.must_publish(&Pub::new("t", "long").qos(2).expiry(60));
+        world.seconds(20);
+        let peer = s.resume();
+        peer.take("t", "long");
+        // One that waits for the store when its time is over.
+        world.delay_stores();
+        publisher.send_publish(&Pub::new("t", "waits").qos(2).expiry(10));
+        world.run();
+        world.seconds(20);
+        world.stop_delaying();
+        peer.expect_nothing();
+        assert_eq!(world.counters().dropped_expired, 2);
+        assert_eq!(peer.take_everything(), []);
+    });
+}
+
 #[test]
 fn answers_keep_their_order_behind_one_that_waits() {
     everywhere_kept(&settings(), |world| {

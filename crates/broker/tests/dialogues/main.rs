@@ -6,6 +6,7 @@
 mod support;
 
 mod aliases;
+mod crashes;
 mod delivery;
 mod durability;
 mod limits;

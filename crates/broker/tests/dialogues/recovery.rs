@@ -221,6 +221,25 @@ fn time_goes_on_while_the_broker_does_not_run() {
     );
 }
 
+/// What was recorded last may be older than the end of the process, and a Session counted from there ended too early.
+#[test]
+fn a_session_that_was_connected_is_kept_for_its_interval_after_the_crash() {
+    across(
+        &settings(),
+        8,
+        |world| {
+            let _connected = world.client("s").clean(false).expiry(10).connect();
+            let _gone = world.client("other").clean(false).expiry(4).connect();
+            world.seconds(4);
+        },
+        |world| {
+            world.millis(10);
+            world.client("s").clean(false).expiry(10).resume();
+            world.client("other").clean(false).expiry(10).connect();
+        },
+    );
+}
+
 #[test]
 fn a_will_is_published_once_after_the_start_unless_its_client_is_back() {
     across(

@@ -208,8 +208,22 @@ impl World {
     /// The power fails: whatever was not synced is there, or not, or in part. Another broker starts on what is left, with so
     /// many workers, so many seconds later.
     pub fn power_cut(&self, workers: u8, seconds: u64) -> Self {
+        self.power_cut_to(workers, seconds, self.seed())
+    }
+
+    /// The same; of what a power cut may leave, `state` chooses.
+    pub fn power_cut_to(&self, workers: u8, seconds: u64, state: u64) -> Self {
+        let disk = self.disk().crash(state);
+        self.successor(workers, seconds, disk)
+    }
+
+    /// The process ends without a word; the disk goes on with all that was written.
+    pub fn kill(&self, workers: u8, seconds: u64) -> Self {
+        self.successor(workers, seconds, self.disk())
+    }
+
+    fn successor(&self, workers: u8, seconds: u64, disk: SimDisk) -> Self {
         let inner = self.0.borrow();
-        let disk = inner.disk.crash(inner.salt);
         let wall = inner.now.after(Duration::from_secs(seconds));
         Self::start(&inner.settings, workers, inner.salt, disk, wall)
     }
@@ -321,6 +335,10 @@ impl World {
         self.advance(Duration::from_millis(millis));
     }
 
+    pub fn now(&self) -> Instant {
+        self.0.borrow().now
+    }
+
     /// Counters of all workers together.
     pub fn counters(&self) -> Counters {
         let mut sum = Counters::default();
@@ -328,6 +346,11 @@ impl World {
             sum.add(worker.core.counters());
         }
         sum
+    }
+
+    /// Panics so far; in the middle of a turn other counters may be on their way between two workers.
+    pub fn panics(&self) -> u64 {
+        self.0.borrow().workers.iter().map(|worker| worker.core.counters().panics).sum()
     }
 
     pub fn sessions(&self) -> usize {

@@ -137,8 +137,14 @@ impl<'h> Index<'h> {
             Event::Connecting { client, clean_start } => {
                 let session = &mut sessions[usize::from(client)];
                 session.connecting = at;
+                let expiry = self.history.cast.clients[usize::from(client)].session_expiry;
                 if clean_start {
                     self.end_owing(client, at);
+                } else if let (Some(expiry), Some(ended)) = (expiry, session.ended)
+                    && self.time(at) >= self.time(ended) + expiry
+                {
+                    // A CONNECT that is not answered may begin a new Session in its place, and the next one finds that.
+                    self.end_owing(client, ended);
                 }
             }
             Event::Connected { client, session_present } => {

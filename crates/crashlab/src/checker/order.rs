@@ -1,15 +1,15 @@
 //! O1 and O2: the order of first deliveries, and of retransmissions.
 //!
 //! First deliveries are compared within the QoS of publishing: a broker may route a QoS 2 message as late as its PUBREL, and
-//! so after a QoS 1 message that was published later.
+//! so after a QoS 1 message that was published later. Messages that expire are left out: of two copies the first may have.
 
 use std::collections::HashMap;
 
 use pantala_proto::QoS;
 
-use super::index::Index;
+use super::index::{Index, is_lasting};
 use super::{Class, Promise, Violation};
-use crate::history::{ClientNumber, Event, MessageId, Purpose};
+use crate::history::{ClientNumber, Event, MessageId};
 use crate::payload::Content;
 
 #[derive(Default)]
@@ -40,7 +40,7 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
         let Some(facts) = index.history.cast.message(message) else { continue };
         let Some(place) = index.history.cast.subscription(client, facts.topic) else { continue };
         let subscription = &index.history.cast.clients[usize::from(client)].subscriptions[place];
-        if facts.purpose != Purpose::Ordinary || subscription.share.is_some() {
+        if !is_lasting(facts) || subscription.share.is_some() {
             continue;
         }
         let mut broken = |promise, what: String| {
@@ -52,11 +52,11 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
         if tally.first == at {
             connection.has_newer = true;
             let highest = highest.entry((client, place, message.publisher, facts.qos)).or_insert(0);
-            if *highest > message.sequence {
+            if *highest > message.sequence && !began_before_the_subscription(index, client, place, message) {
                 broken(Promise::O1, format!("{message} came after {}:{}", message.publisher, *highest));
             }
             *highest = message.sequence.max(*highest);
-        } else if tally.first < connection.began && has_one_place(index, message, facts.qos) {
+        } else if tally.first < connection.began && has_one_place(index, at, tally.first, message, facts.qos) {
             if connection.has_newer {
                 broken(Promise::O2, format!("{message} is repeated after a newer message"));
             } else if connection.last_repetition.is_some_and(|last| last > tally.first) {
@@ -67,10 +67,22 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
     }
 }
 
-/// Whether a message stands in one place of the order: what its publisher sent twice may be there twice, unless at QoS 2 no
-/// broker that had not accepted it yet has gone in between.
-fn has_one_place(index: &Index<'_>, message: MessageId, qos: QoS) -> bool {
+/// What its publisher sent twice may be there twice, and then it has two places in the order. At QoS 2 it may when a crash has
+/// undone the first routing, which is right as long as nothing was acknowledged.
+fn has_one_place(index: &Index<'_>, at: usize, first: usize, message: MessageId, qos: QoS) -> bool {
     let trace = index.trace(message);
-    let known = trace.first_sent.zip(trace.accepted).is_some_and(|(sent, accepted)| index.crashes(sent, accepted) == 0);
-    trace.sends == 1 || qos == QoS::ExactlyOnce && known
+    let accepted = trace.accepted.unwrap_or(at);
+    let is_undone = first < accepted && index.crashes(first, accepted) > 0;
+    trace.sends == 1 || (qos == QoS::ExactlyOnce && !is_undone)
+}
+
+/// It was sent first when it had not to come, and again later: what was sent behind it the first time may have come.
+fn began_before_the_subscription(index: &Index<'_>, client: ClientNumber, place: usize, message: MessageId) -> bool {
+    let trace = index.trace(message);
+    let Some(first_sent) = trace.first_sent.filter(|_| trace.sends > 1) else { return false };
+    let mut intervals = index.intervals(client, place).iter();
+    !intervals.any(|interval| {
+        interval.granted.is_some_and(|granted| granted < first_sent)
+            && interval.owed_until.is_none_or(|until| first_sent < until)
+    })
 }

@@ -24,6 +24,9 @@ struct Session {
     vouched_at: usize,
     /// When the last connection ended.
     ended: Option<Duration>,
+    /// When the last one ended that had been answered: the broker need not remember any other.
+    answered_ended: Option<Duration>,
+    is_answered: bool,
     /// The last CONNECT: when, and whether with Clean Start.
     connecting: Option<(Duration, bool)>,
 }
@@ -48,12 +51,16 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
                     *session = Session::default();
                 }
                 (session.may_exist, session.ended) = (true, None);
+                (session.is_answered, session.answered_ended) = (true, None);
             }
             Event::Ended { client, .. } => {
                 let session = &mut sessions[usize::from(client)];
                 // A CONNECT without an answer may have made a Session.
                 session.may_exist = true;
                 session.ended = Some(moment.at);
+                if std::mem::take(&mut session.is_answered) {
+                    session.answered_ended = Some(moment.at);
+                }
             }
             Event::Subscribed { client, granted: Some(_), .. } => {
                 let session = &mut sessions[usize::from(client)];
@@ -96,7 +103,7 @@ fn judge(
         }
     }
     let now = index.time(at);
-    let is_kept = match (expiry, session.ended) {
+    let is_kept = match (expiry, session.answered_ended) {
         (Some(expiry), Some(ended)) => clock_is_steady && now < ended + expiry,
         _ => true,
     };

@@ -454,6 +454,27 @@ fn wrong_use_of_packet_identifiers_is_found() {
 }
 
 #[test]
+fn a_connect_without_an_answer_proves_little() {
+    judge(&[
+        ("it may have begun a Session in the place of one whose time was over", &[], |story| {
+            story.subscriber(SHORT).end(SHORT, Ending::Vanished).publish(PLAIN, QoS::AtLeastOnce);
+            story.wait(2_000).event(Event::Connecting { client: SHORT, clean_start: false });
+            story.end(SHORT, Ending::Vanished).connect(SHORT, true).settle(SHORT);
+        }),
+        ("in time it may not", &[Promise::Q1a], |story| {
+            story.subscriber(SHORT).end(SHORT, Ending::Vanished).publish(PLAIN, QoS::AtLeastOnce);
+            story.wait(500).event(Event::Connecting { client: SHORT, clean_start: false });
+            story.end(SHORT, Ending::Vanished).connect(SHORT, true).settle(SHORT);
+        }),
+        ("it may not have come, and so the time of the Session be over", &[], |story| {
+            story.subscriber(SHORT).end(SHORT, Ending::Vanished).wait(900);
+            story.event(Event::Connecting { client: SHORT, clean_start: false }).end(SHORT, Ending::Lost).wait(900);
+            story.connect(SHORT, false);
+        }),
+    ]);
+}
+
+#[test]
 fn wrong_order_is_found() {
     judge(&[
         ("first deliveries", &[Promise::O1], |story| {
@@ -477,6 +498,27 @@ fn wrong_order_is_found() {
             story.receive(ONE, 1, first).end(ONE, Ending::Vanished).connect(ONE, true);
             let second = story.publish(PLAIN, QoS::AtLeastOnce);
             story.receive(ONE, 2, second).repeat(ONE, 1, first);
+        }),
+        ("a message whose routing a crash had undone before it was acknowledged", &[], |story| {
+            let first = story.subscriber(ONE).send(PLAIN, QoS::ExactlyOnce);
+            story.receive(ONE, 1, first).crash_under(ONE);
+            let second = story.publish(PLAIN, QoS::AtLeastOnce);
+            story.receive(ONE, 1, second).event(Event::Published { message: first }).accept(first);
+            story.receive(ONE, 2, first);
+        }),
+        ("two copies, and a crash that took what was known of their sending", &[], |story| {
+            let message = story.subscriber(ONE).send(PLAIN, QoS::AtLeastOnce);
+            story.event(Event::Published { message }).receive(ONE, 1, message).receive(ONE, 2, message);
+            story.crash_under(ONE).accept(message).receive(ONE, 1, message).receive(ONE, 2, message);
+        }),
+        ("messages that were sent while the subscription began, and again", &[], |story| {
+            let first = story.connect(ONE, false).send(PLAIN, QoS::AtLeastOnce);
+            let second = story.event(Event::Subscribing { client: ONE, subscription: 0 }).send(PLAIN, QoS::AtLeastOnce);
+            let granted = Some(QoS::AtLeastOnce);
+            story.event(Event::Subscribed { client: ONE, subscription: 0, granted }).deliver(ONE, 1, second);
+            for (packet_id, message) in [(2, first), (3, second)] {
+                story.event(Event::Published { message }).accept(message).deliver(ONE, packet_id, message);
+            }
         }),
     ]);
 }
