@@ -130,6 +130,11 @@ impl<S: Store> Core<S> {
         let own = u32::from(old.is_some());
         let own_here = u32::from(old.is_some_and(|old| usize::from(old.listener) == listener_index));
         let connections = self.totals.connections.load(Ordering::Relaxed);
+        // A Session that would have to be kept, or one whose end would, cannot be vouched for.
+        let kept = session.is_some_and(|session| self.sessions[session as usize].number.is_some());
+        if !self.store.accepts() && (kept || wanted_expiry(connect) > 0) {
+            return Err((ReasonCode::ServerUnavailable, Cause::Store));
+        }
         let exceeded = |cause| Err((ReasonCode::QuotaExceeded, cause));
         if let Some(max) = reached(settings.connections_max, connections.saturating_sub(own)) {
             return exceeded(Cause::setting("connections_max", max));
@@ -305,11 +310,7 @@ impl<S: Store> Core<S> {
         }
         let session_present = found.is_some();
 
-        let wanted_expiry = match (connect.version.is_v5(), connect.clean_start) {
-            (true, _) => connect.properties.session_expiry_interval.unwrap_or(0),
-            (false, true) => 0,
-            (false, false) => NEVER,
-        };
+        let wanted_expiry = wanted_expiry(connect);
         let expiry_interval = cap_expiry(&self.settings, wanted_expiry);
         // Whether the store knows of a Session is decided when it begins: one that was to end with its connection has ended.
         let number = match found {
@@ -450,6 +451,15 @@ impl<S: Store> Core<S> {
                 return client_id;
             }
         }
+    }
+}
+
+/// The Session Expiry Interval that a client asks for, in seconds.
+fn wanted_expiry(connect: &Connect<'_>) -> u32 {
+    match (connect.version.is_v5(), connect.clean_start) {
+        (true, _) => connect.properties.session_expiry_interval.unwrap_or(0),
+        (false, true) => 0,
+        (false, false) => NEVER,
     }
 }
 

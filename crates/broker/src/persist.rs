@@ -237,12 +237,9 @@ impl<S: Store> Core<S> {
     // ---- output that waits ------------------------------------------------------------------------------------
 
     /// Nothing leaves by this connection before the store has got to all that has been appended.
-    ///
-    /// With a disk that is full or has failed that may be never, and clients are let in all the same: what can be done without
-    /// the disk goes on.
     pub(crate) fn gate(&mut self, key: ConnectionKey) {
         let position = self.store.appended();
-        if position <= self.store.durable() || !self.store.accepts() {
+        if position <= self.store.durable() {
             return;
         }
         let connection = &mut self.connections[key as usize];

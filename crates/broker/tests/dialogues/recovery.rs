@@ -385,6 +385,13 @@ fn with_the_disk_full_what_would_be_kept_is_refused_and_all_else_goes_on() {
             v5.publish_with(&Pub::new("kept", "x").qos(1).retained()),
             Outcome::Acknowledged(ReasonCode::QuotaExceeded)
         );
+        // A Session that would be kept cannot be promised; a client that wants none is let in.
+        let unavailable = |answer: Option<Received>| {
+            matches!(answer, Some(Received::ConnAck { code: ReasonCode::ServerUnavailable, .. }))
+        };
+        assert!(unavailable(world.client("new").persistent().try_connect().1));
+        assert!(unavailable(world.client("s").persistent().try_connect().1));
+        world.client("passing").connect().disconnect();
         live.take_everything();
         v5.publish("elsewhere", 1, "for nobody who is away");
         live.take("elsewhere", "for nobody who is away");

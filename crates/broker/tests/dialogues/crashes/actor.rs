@@ -272,6 +272,8 @@ impl Actor {
     fn take(&mut self, history: &mut History, world: &World, packet: Received) {
         let client = self.number;
         match packet {
+            // The disk is full or has failed: there is no Session to be promised. The connection is about to be closed.
+            Received::ConnAck { code: ReasonCode::ServerUnavailable, .. } => {}
             Received::ConnAck { session_present, code } => {
                 assert_eq!(code, ReasonCode::Success);
                 if let Some((_, live)) = &mut self.peer {
