@@ -1,6 +1,7 @@
 //! The data directory: opened before the first client, closed after the last.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +9,7 @@ use pantala_broker::{BatchPhase, Core, Share, WorkerId, shares};
 use pantala_session::Instant;
 use pantala_store::disk::Directory;
 use pantala_store::log::LogOptions;
-use pantala_store::{AnyStore, Clock as Clocks, Committer, Durability, MemoryStore, Notice};
+use pantala_store::{Activity, AnyStore, Clock as Clocks, Committer, Durability, MemoryStore, Notice};
 
 use crate::config::{Config, LogType};
 use crate::log::Log;
@@ -31,7 +32,12 @@ pub(crate) struct Storage {
     pub(crate) now: Instant,
     stopped: Instant,
     committer: Option<(Committer<Directory>, Box<dyn Fn() + Send + Sync>)>,
+    /// What the commit thread has done; None if there is none.
+    pub(crate) activity: Option<ActivitySource>,
 }
+
+/// Tells what the commit thread has done.
+pub(crate) type ActivitySource = Arc<dyn Fn() -> Activity + Send + Sync>;
 
 /// The commit thread, to be stopped when nothing is appended any more.
 pub(crate) struct Running(Option<(JoinHandle<()>, Box<dyn Fn() + Send + Sync>)>);
@@ -46,6 +52,7 @@ impl Storage {
                 now: Instant(1),
                 stopped: Instant(1),
                 committer: None,
+                activity: None,
             });
         }
         let Some(data_dir) = &config.data_dir else {
@@ -90,7 +97,9 @@ impl Storage {
         };
         let stopper: Option<Box<dyn Fn() + Send + Sync>> =
             opened.stores.first().map(|store| Box::new(store.stopper()) as Box<_>);
+        let activity = opened.stores.first().map(|store| Arc::new(store.activity()) as ActivitySource);
         Ok(Self {
+            activity,
             stores: opened.stores.into_iter().map(AnyStore::Durable).collect(),
             shares: shares(opened.recovered, workers),
             now,
@@ -177,6 +186,16 @@ fn exchange(cores: &mut [Core<AnyStore>], now: Instant) {
 fn wall() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the commit thread has done, for the log.
+pub(crate) fn report(activity: Option<&ActivitySource>, log: &Log) {
+    let Some(activity) = activity else { return };
+    let Activity { batches, syncs, bytes, records } = activity();
+    log.line(
+        LogType::Information,
+        &format!("Store: store_batches={batches} store_syncs={syncs} store_bytes={bytes} store_records={records}"),
+    );
 }
 
 /// Where the data is, for the log.

@@ -21,7 +21,7 @@ mod record;
 mod recover;
 mod submission;
 
-pub use commit::{AnyStore, Committer, Durability, DurableStore, Health, Notice, Opened, Pause, open};
+pub use commit::{Activity, AnyStore, Committer, Durability, DurableStore, Health, Notice, Opened, Pause, open};
 pub use format::Kind;
 pub use record::{Message, MessageId, Position, Publish, Receiver, Record, Session, SessionNumber, Stage, Will};
 pub use recover::{
