@@ -43,7 +43,7 @@ pub fn subscribe(address: SocketAddr, subscribers: &[Subscriber], qos: u8, stall
 }
 
 fn client_id(number: u32) -> String {
-    format!("s{number:08}")
+    format!("a{number:08}")
 }
 
 /// How everything that had waited came.

@@ -1,13 +1,17 @@
 //! What a log holds, put together as the broker needs it.
 
-use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
+use std::ops::Range;
 
 use crate::Clock;
 use crate::codec::Reader;
 use crate::format::{self, Kind};
 use crate::ledger::Ledger;
 use crate::record::{Message, MessageId, Receiver, SessionNumber, Stage};
+
+// The numbers are ours: nobody can choose them to collide.
+type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+type HashSet<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;
 
 /// A message with bytes of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +136,9 @@ pub struct Recovered {
 struct Queued {
     bytes: u32,
     expires_at: Option<u64>,
-    receivers: Vec<Receiver>,
+    /// Where its receivers are in [`Collector::named`]. There are millions of messages with one receiver each, so these have
+    /// no list of their own.
+    named: Range<usize>,
 }
 
 /// Collects entries in whatever order they come.
@@ -144,7 +150,10 @@ pub(crate) struct Collector {
     inbound: Vec<(SessionNumber, u16)>,
     outbound: Vec<(SessionNumber, u16, u64, Stage, Option<MessageId>)>,
     messages: Vec<(MessageId, Queued)>,
-    receivers: Vec<(MessageId, Receiver)>,
+    /// Receivers that were named with their message; None when they have been handed on.
+    named: Vec<Option<Receiver>>,
+    /// Those that came later.
+    receivers: HashMap<MessageId, Vec<Receiver>>,
     settled: HashSet<(MessageId, SessionNumber)>,
     beside: HashMap<MessageId, Vec<(Kind, SessionNumber)>>,
     recovered: Recovered,
@@ -204,17 +213,22 @@ impl Collector {
             Kind::Message => {
                 let id = format::read_message_key(key)?;
                 self.recovered.message_count = self.recovered.message_count.max(id.count());
-                let (mut reader, mut receivers) = (Reader(value), Vec::new());
-                format::read_receivers(&mut reader, |receiver| receivers.push(receiver))?;
-                let message = format::read_message(reader)?;
+                let (mut reader, begin) = (Reader(value), self.named.len());
+                let named = &mut self.named;
+                let read = format::read_receivers(&mut reader, |receiver| named.push(Some(receiver)));
+                let Some(message) = read.and_then(|()| format::read_message(reader)) else {
+                    self.named.truncate(begin);
+                    return None;
+                };
                 let [properties, _] = message.properties;
                 let bytes = message.topic_name.len() + properties.len() + message.payload.len();
-                let queued = Queued { bytes: bytes as u32, expires_at: message.expires_at, receivers };
+                let queued = Queued { bytes: bytes as u32, expires_at: message.expires_at, named: begin..self.named.len() };
                 self.messages.push((id, queued));
             }
             Kind::Receiver => {
                 let (id, session) = format::read_receiver_key(key)?;
-                self.receivers.push((id, format::read_receiver(session, &mut Reader(value))?));
+                let receiver = format::read_receiver(session, &mut Reader(value))?;
+                self.receivers.entry(id).or_default().push(receiver);
                 self.beside.entry(id).or_default().push((kind, session));
             }
             Kind::Settled => {
@@ -262,7 +276,7 @@ impl Collector {
                 None => garbage.push((Kind::Inbound, format::exchange_key(session, packet_id).into())),
             }
         }
-        let mut sent: HashMap<(MessageId, SessionNumber), (u16, u64)> = HashMap::new();
+        let mut sent: HashMap<(MessageId, SessionNumber), (u16, u64)> = HashMap::default();
         for (session, packet_id, order, stage, message) in self.outbound {
             match (sessions.get_mut(&session), stage, message) {
                 (Some(session), Stage::PubComp, _) => {
@@ -275,15 +289,13 @@ impl Collector {
             }
         }
         self.messages.sort_unstable_by_key(|(id, _)| *id);
-        for (id, receiver) in self.receivers {
-            // One without its message is among what is left over below.
-            if let Ok(at) = self.messages.binary_search_by_key(&id, |(id, _)| *id) {
-                self.messages[at].1.receivers.push(receiver);
-            }
-        }
+        ledger.expect(self.messages.len());
         for (id, message) in self.messages {
             let mut owed = 0;
-            for receiver in message.receivers {
+            // Receivers without their message are among what is left over below.
+            let later = if self.receivers.is_empty() { None } else { self.receivers.remove(&id) };
+            let named = self.named[message.named].iter_mut().filter_map(Option::take);
+            for receiver in named.chain(later.into_iter().flatten()) {
                 if self.settled.contains(&(id, receiver.session)) {
                     continue;
                 }
