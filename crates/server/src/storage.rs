@@ -1,5 +1,6 @@
 //! The data directory: opened before the first client, closed after the last.
 
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -110,10 +111,14 @@ impl Storage {
 
     /// Gives the workers back what is theirs, and lets them tell each other, before any of them runs.
     pub(crate) fn restore(&mut self, cores: &mut [Core<AnyStore>]) {
-        let mut orphans = Vec::new();
-        for (core, share) in cores.iter_mut().zip(self.shares.drain(..)) {
-            orphans.push(core.restore(self.now, self.stopped, share));
-        }
+        let (now, stopped) = (self.now, self.stopped);
+        // Each on a thread of its own: until they tell each other they have nothing in common.
+        let orphans: Vec<_> = thread::scope(|scope| {
+            let shares = cores.iter_mut().zip(self.shares.drain(..));
+            let restoring: Vec<_> =
+                shares.map(|(core, share)| scope.spawn(move || core.restore(now, stopped, share))).collect();
+            restoring.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
         exchange(cores, self.now);
         for (core, orphans) in cores.iter_mut().zip(orphans) {
             core.adopt(self.now, orphans);

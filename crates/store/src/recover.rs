@@ -222,7 +222,8 @@ impl Collector {
                 };
                 let [properties, _] = message.properties;
                 let bytes = message.topic_name.len() + properties.len() + message.payload.len();
-                let queued = Queued { bytes: bytes as u32, expires_at: message.expires_at, named: begin..self.named.len() };
+                let queued =
+                    Queued { bytes: bytes as u32, expires_at: message.expires_at, named: begin..self.named.len() };
                 self.messages.push((id, queued));
             }
             Kind::Receiver => {
