@@ -26,6 +26,19 @@ pub enum Kind {
     Mosquitto,
 }
 
+/// How Pantala keeps what it acknowledges.
+#[derive(Clone, Debug)]
+pub struct Keeping {
+    /// Value of `--durability`.
+    pub durability: &'static str,
+    /// Value of `--data-dir`.
+    pub data_dir: PathBuf,
+    /// Value of `--config`.
+    pub configuration: PathBuf,
+    /// Value of `--workers`.
+    pub workers: u32,
+}
+
 /// A broker that can be started.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -98,6 +111,36 @@ impl Program {
         broker.wait_until_listening()?;
         Ok(broker)
     }
+
+    /// Starts Pantala with data that it keeps, its log in `log`, without waiting for anything.
+    pub fn start_keeping(
+        &self,
+        pinning: &Pinning,
+        keeping: &Keeping,
+        log: &Path,
+        wrapper: &[String],
+    ) -> io::Result<Broker> {
+        let address = free_address()?;
+        let mut command = match wrapper.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&self.path);
+                command
+            }
+            None => Command::new(&self.path),
+        };
+        command
+            .args(["broker", "-p", &address.port().to_string(), "--workers", &keeping.workers.to_string()])
+            .args(["--durability", keeping.durability])
+            .arg("--data-dir")
+            .arg(&keeping.data_dir)
+            .arg("--config")
+            .arg(&keeping.configuration);
+        let log = fs::File::create(log)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = pinning.on_broker_core(|| command.spawn())??;
+        Ok(Broker { child, address })
+    }
 }
 
 /// A running broker; dropped, it is killed.
@@ -114,6 +157,11 @@ impl Broker {
         self.child.id()
     }
 
+    /// Sends SIGUSR1, for which Pantala writes its counters into its log.
+    pub fn ask_for_counters(&self) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), Signal::USR1)?)
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub fn stop(mut self) -> io::Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
@@ -127,7 +175,8 @@ impl Broker {
         Err(io::Error::new(io::ErrorKind::TimedOut, "the broker ignores SIGTERM"))
     }
 
-    fn wait_until_listening(&mut self) -> io::Result<()> {
+    /// Waits until it takes connections.
+    pub fn wait_until_listening(&mut self) -> io::Result<()> {
         let deadline = Instant::now() + START_MAX;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::durable::{self, DURABLE_FIGURES, DurableFigure};
 use crate::figures::{self, Options, STALL_AFTER};
 use crate::load::{Load, Until};
 use crate::scenario::{FIGURES, Figure};
@@ -44,6 +45,35 @@ enum Subcommands {
         /// Only these figures, by id, separated by commas.
         #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = parse_figure)]
         only: Vec<&'static Figure>,
+        /// Write the JSON lines to this file instead of standard output.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Take the figures of what is kept: durable acknowledgements, backlogs, restarts.
+    ///
+    /// The exit code is 0 whatever the times, and 1 when a message that was acknowledged did not come, once and in order.
+    Durable {
+        /// Pantala's executable.
+        #[arg(long, value_name = "PATH", default_value = "target/release/pantala")]
+        broker: PathBuf,
+        /// Only these figures, by id, separated by commas.
+        #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = parse_durable_figure)]
+        only: Vec<&'static DurableFigure>,
+        /// Where the broker keeps its data meanwhile: on the disk to be measured.
+        #[arg(long, value_name = "DIR", default_value = "target/bench-data")]
+        data: PathBuf,
+        /// Worker threads of the broker.
+        #[arg(long, value_name = "COUNT", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64))]
+        workers: u32,
+        /// Repetitions of each figure.
+        #[arg(long, value_name = "COUNT", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+        repetitions: u32,
+        /// Length of one repetition of D1, D2, D3 and D8 in seconds.
+        #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "3")]
+        seconds: Duration,
+        /// Part of the messages, Sessions and Retained Messages of D4, D5 and D6, above 0.
+        #[arg(long, value_name = "PART", value_parser = parse_scale, default_value = "1")]
+        scale: f64,
         /// Write the JSON lines to this file instead of standard output.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -86,6 +116,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 json,
             };
             figures::run(&options).map_err(Into::into)
+        }
+        Subcommands::Durable { broker, only, data, workers, repetitions, seconds, scale, json } => {
+            let options =
+                durable::Options { pantala: broker, only, data, workers, repetitions, duration: seconds, scale, json };
+            durable::run(&options).map_err(Into::into)
         }
         Subcommands::Load { figure, host, port, pid, seconds } => {
             load(figure, SocketAddr::new(host, port), pid, seconds).map(|()| true)
@@ -138,6 +173,17 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 fn parse_figure(text: &str) -> Result<&'static Figure, String> {
     Figure::find(text).ok_or_else(|| {
         let ids: Vec<&str> = FIGURES.iter().map(|figure| figure.id).collect();
+        format!("one of {}", ids.join(", "))
+    })
+}
+
+fn parse_scale(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|scale| *scale > 0.0 && *scale <= 100.0).ok_or_else(|| "not a part above 0".to_owned())
+}
+
+fn parse_durable_figure(text: &str) -> Result<&'static DurableFigure, String> {
+    DurableFigure::find(text).ok_or_else(|| {
+        let ids: Vec<&str> = DURABLE_FIGURES.iter().map(|figure| figure.id).collect();
         format!("one of {}", ids.join(", "))
     })
 }

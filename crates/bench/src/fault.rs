@@ -14,6 +14,10 @@ pub enum Fault {
     Disconnected(u8),
     /// CONNACK, SUBACK, PUBACK, PUBREC or PUBCOMP carried this Reason Code.
     Refused(u8),
+    /// The broker does not know a Session that it is to have kept.
+    SessionLost,
+    /// The broker did not tell its counters.
+    NoCounters,
     /// A packet that has no place here; its first byte.
     Unexpected(u8),
     /// Bytes that are no packet, or a payload other than the one that was sent.
@@ -65,6 +69,8 @@ impl fmt::Display for Fault {
             Self::ConnectionClosed => write!(f, "the broker closed a connection"),
             Self::Disconnected(code) => write!(f, "the broker sent DISCONNECT 0x{code:02X}"),
             Self::Refused(code) => write!(f, "the broker answered with Reason Code 0x{code:02X}"),
+            Self::SessionLost => write!(f, "a Session is gone that was to be kept"),
+            Self::NoCounters => write!(f, "the broker did not write its counters into its log"),
             Self::Unexpected(first_byte) => write!(f, "unexpected packet, first byte 0x{first_byte:02X}"),
             Self::Malformed => write!(f, "malformed packet or altered payload"),
             Self::Misrouted { publisher } => write!(f, "a message of publisher {publisher} reached a stranger"),

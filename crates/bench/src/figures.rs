@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::broker::{Broker, Kind, Program, Scratch};
 use crate::callgrind;
-use crate::fleet::{Fleet, Introduction};
+use crate::fleet::{Fleet, Introduction, Lifetime};
 use crate::floor;
 use crate::load::{Load, Plan, Until};
 use crate::machine::Machine;
@@ -185,6 +185,7 @@ fn idle_introduction(number: u32, subscription_and_will: bool) -> Introduction {
         client_id: format!("c{number:08}"),
         will: subscription_and_will
             .then(|| Will { topic_name: format!("bench/will/{number:05}"), payload: vec![b'.'; 32] }),
+        lifetime: Lifetime::Connection,
         topic_filters: if subscription_and_will { vec![format!("bench/idle/{number:05}")] } else { Vec::new() },
         qos: 0,
     }

@@ -21,6 +21,18 @@ const READ_BUFFER_BYTES: usize = 256 * 1024;
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 1024;
 
+/// What becomes of a Session when its connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// It begins and ends with the connection.
+    Connection,
+    /// It is kept for ever, and found again by the next connection.
+    Kept {
+        /// QoS 1 and 2 messages the broker may have under way to it.
+        receive_maximum: u16,
+    },
+}
+
 /// How one connection introduces itself.
 #[derive(Clone, Debug)]
 pub struct Introduction {
@@ -28,6 +40,8 @@ pub struct Introduction {
     pub client_id: String,
     /// Will Message, if it has one.
     pub will: Option<Will>,
+    /// How long its Session lives.
+    pub lifetime: Lifetime,
     /// Topic Filters it subscribes to once connected; none is allowed.
     pub topic_filters: Vec<String>,
     /// Maximum QoS of these subscriptions.
@@ -221,7 +235,8 @@ impl Fleet {
         Ok(!self.events.is_empty())
     }
 
-    fn introduce(&mut self, introduction: &Introduction) -> Result<(), Fault> {
+    /// Opens a connection and says nothing.
+    pub fn dial(&mut self) -> Result<(), Fault> {
         // A blocking connect to a listener with room in its backlog returns at once on loopback.
         let stream = std::net::TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
@@ -229,12 +244,31 @@ impl Fleet {
         let mut stream = TcpStream::from_std(stream);
         let token = Token(self.connections.len());
         self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        let output = packet::connect(&introduction.client_id, introduction.will.as_ref());
-        let mut connection = Connection { stream, output, written: 0, remainder: Vec::new() };
+        self.connections.push(Connection { stream, output: Vec::new(), written: 0, remainder: Vec::new() });
+        Ok(())
+    }
+
+    /// Ends all connections with DISCONNECT.
+    pub fn close(mut self) -> Result<(), Fault> {
+        for connection in &mut self.connections {
+            connection.output.extend_from_slice(&packet::GOODBYE);
+            connection.flush()?;
+        }
+        Ok(())
+    }
+
+    fn introduce(&mut self, introduction: &Introduction) -> Result<(), Fault> {
+        self.dial()?;
+        let Some(connection) = self.connections.last_mut() else { return Ok(()) };
+        connection.output = match introduction.lifetime {
+            Lifetime::Connection => packet::connect(&introduction.client_id, introduction.will.as_ref()),
+            Lifetime::Kept { receive_maximum } => {
+                packet::connect_to_kept_session(&introduction.client_id, receive_maximum)
+            }
+        };
         connection.flush()?;
         // Thousands of idle connections need no output memory.
         connection.output.shrink_to_fit();
-        self.connections.push(connection);
         Ok(())
     }
 }

@@ -9,14 +9,20 @@
 //! * [`figures`] starts the brokers under test, pins them, repeats, interleaves, and prints medians. It never fails
 //!   because of a time; it does fail when messages were lost, doubled or reordered.
 //!
-//! It leaves latency alone: a closed loop cannot tell it (the load waits for the broker, so stalls hide themselves).
+//! * [`durable`] does the same for what outlives the broker's process: it publishes to clients that are absent, has them
+//!   come back, and accepts nothing less than all that was acknowledged.
+//!
+//! It leaves latency alone, save that of acknowledgements beside a raw sync: a closed loop cannot tell it (the load waits
+//! for the broker, so stalls hide themselves).
 
 // Printing is what this program is for.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod backlog;
 pub mod broker;
 pub mod callgrind;
 pub mod command;
+pub mod durable;
 pub mod fault;
 pub mod figures;
 pub mod fleet;
@@ -25,6 +31,8 @@ pub mod load;
 pub mod machine;
 pub mod packet;
 pub mod pinning;
+pub mod publishing;
+pub mod raw_sync;
 pub mod report;
 pub mod scenario;
 pub mod usage;

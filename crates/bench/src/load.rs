@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::fault::Fault;
-use crate::fleet::{Connection, Fleet, Introduction, require_success};
+use crate::fleet::{Connection, Fleet, Introduction, Lifetime, require_success};
 use crate::packet::{self, Frame, PublishTemplate};
 use crate::usage;
 
@@ -147,12 +147,14 @@ impl Load {
         let publishers = (0..publisher_count).map(|publisher| Introduction {
             client_id: format!("p{publisher:08}"),
             will: None,
+            lifetime: Lifetime::Connection,
             topic_filters: Vec::new(),
             qos: 0,
         });
         let subscribers = (0..subscriber_count).map(|subscriber| Introduction {
             client_id: format!("s{subscriber:08}"),
             will: None,
+            lifetime: Lifetime::Connection,
             topic_filters: match plan.shape {
                 Shape::Pairs(_) => vec![topic_name(subscriber)],
                 Shape::FanIn { .. } => vec!["bench/in/#".to_owned()],
@@ -386,7 +388,7 @@ impl Publisher {
     }
 }
 
-fn require_due(delivered: &packet::Delivered, due: u64) -> Result<(), Fault> {
+pub(crate) fn require_due(delivered: &packet::Delivered, due: u64) -> Result<(), Fault> {
     let packet::Delivered { publisher, sequence: received, .. } = *delivered;
     match received.cmp(&due) {
         std::cmp::Ordering::Equal => Ok(()),

@@ -49,6 +49,22 @@ pub fn connect(client_id: &str, will: Option<&Will>) -> Vec<u8> {
     packet(0x10, &body)
 }
 
+/// CONNECT of MQTT 5.0 for a Session that is there for ever: no Clean Start, Session Expiry Interval 2^32 - 1.
+pub fn connect_to_kept_session(client_id: &str, receive_maximum: u16) -> Vec<u8> {
+    let mut body = Vec::with_capacity(64);
+    push_binary(&mut body, b"MQTT");
+    body.push(5);
+    body.push(0);
+    body.extend_from_slice(&KEEP_ALIVE_SECONDS.to_be_bytes());
+    body.extend_from_slice(&[8, 0x11, 0xFF, 0xFF, 0xFF, 0xFF, 0x21]);
+    body.extend_from_slice(&receive_maximum.to_be_bytes());
+    push_binary(&mut body, client_id.as_bytes());
+    packet(0x10, &body)
+}
+
+/// DISCONNECT with which a connection ends as it should: no Will, and the Session stays if it is kept.
+pub const GOODBYE: [u8; 2] = [DISCONNECT, 0];
+
 /// SUBSCRIBE with Packet Identifier 1 and one maximum QoS for all Topic Filters.
 pub fn subscribe(topic_filters: &[String], qos: u8) -> Vec<u8> {
     let mut body = vec![0, 1, 0];
@@ -75,6 +91,12 @@ pub struct PublishTemplate {
 }
 
 impl PublishTemplate {
+    /// The same with RETAIN set.
+    pub fn retained(mut self) -> Self {
+        self.bytes[0] |= 1;
+        self
+    }
+
     /// A template for `topic_name` with a payload of `payload_bytes` (at least [`STAMP_BYTES`]).
     pub fn new(topic_name: &str, qos: u8, payload_bytes: usize, publisher: u32) -> Self {
         let payload_bytes = payload_bytes.max(STAMP_BYTES);
@@ -235,6 +257,19 @@ mod tests {
         assert_eq!(bytes[9], 0b110);
         assert!(bytes.ends_with(&[b'c', b'1', 0, 0, 1, b'w', 0, 3, 7, 7, 7]));
         assert_eq!(usize::from(bytes[1]), bytes.len() - 2);
+    }
+
+    #[test]
+    fn connect_to_a_kept_session_has_its_expiry_and_receive_maximum() {
+        let expected = [
+            &[0x10, 23, 0, 4][..],
+            b"MQTT",
+            &[5, 0, 0x01, 0x2C],
+            &[8, 0x11, 0xFF, 0xFF, 0xFF, 0xFF, 0x21, 0, 20],
+            &[0, 2],
+            b"c1",
+        ];
+        assert_eq!(connect_to_kept_session("c1", 20), expected.concat());
     }
 
     #[test]

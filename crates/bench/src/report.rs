@@ -254,7 +254,7 @@ fn note(notes: &mut String, outcome: &Outcome, circumstances: &Circumstances) {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -266,7 +266,7 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 }
 
 /// Three significant digits or so, thousands apart.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         below if below < 10.0 => format!("{value:.2}"),
         below if below < 100.0 => format!("{value:.1}"),

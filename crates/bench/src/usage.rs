@@ -60,6 +60,16 @@ pub fn anonymous_bytes(pid: u32) -> io::Result<u64> {
     parse_anonymous(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// Bytes of process `pid` in memory: those now, and the most there ever were.
+pub fn resident_bytes(pid: u32) -> io::Result<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+    };
+    field("VmRSS:").zip(field("VmHWM:")).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// Waits until process `pid` has used next to no CPU for a tenth of a second, at most ten seconds.
 ///
 /// A broker that has sent its last answer may still tidy up.

@@ -108,6 +108,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
     storage.restore(&mut cores);
     let clock = Clock::start(storage.now);
+    let activity = storage.activity.clone();
     let running = storage.run(clock, log.clone(), {
         let inboxes = Arc::clone(&inboxes);
         move |worker| inboxes[worker].nudge()
@@ -134,6 +135,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
 
     let handle = signals.handle();
     let (watch_log, watch_inboxes) = (log.clone(), Arc::clone(&inboxes));
+    let watch_activity = activity.clone();
     let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut ending = false;
         for signal in &mut signals {
@@ -153,6 +155,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
                 _ => {
                     watch_log.tell_held_back();
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report));
+                    storage::report(watch_activity.as_ref(), &watch_log);
                 }
             }
         }
@@ -168,6 +171,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
     // What the workers had to say last is down before the process ends.
     let stopped = running.stop();
+    storage::report(activity.as_ref(), &log);
     if result.is_ok() {
         result = stopped;
     }

@@ -1,6 +1,8 @@
 //! The data directory: opened before the first client, closed after the last.
 
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +10,7 @@ use pantala_broker::{BatchPhase, Core, Share, WorkerId, shares};
 use pantala_session::Instant;
 use pantala_store::disk::Directory;
 use pantala_store::log::LogOptions;
-use pantala_store::{AnyStore, Clock as Clocks, Committer, Durability, MemoryStore, Notice};
+use pantala_store::{Activity, AnyStore, Clock as Clocks, Committer, Durability, MemoryStore, Notice};
 
 use crate::config::{Config, LogType};
 use crate::log::Log;
@@ -34,7 +36,12 @@ pub(crate) struct Storage {
     pub(crate) now: Instant,
     stopped: Instant,
     committer: Option<(Committer<Directory>, Stopper)>,
+    /// What the commit thread has done; None if there is none.
+    pub(crate) activity: Option<ActivitySource>,
 }
+
+/// Tells what the commit thread has done.
+pub(crate) type ActivitySource = Arc<dyn Fn() -> Activity + Send + Sync>;
 
 /// The commit thread, to be stopped when nothing is appended any more.
 pub(crate) struct Running(Option<(JoinHandle<()>, Stopper)>);
@@ -49,6 +56,7 @@ impl Storage {
                 now: Instant(1),
                 stopped: Instant(1),
                 committer: None,
+                activity: None,
             });
         }
         let Some(data_dir) = &config.data_dir else {
@@ -92,7 +100,9 @@ impl Storage {
             None => (Instant(1), Instant(1)),
         };
         let stopper: Option<Stopper> = opened.stores.first().map(|store| Box::new(store.stopper()) as Box<_>);
+        let activity = opened.stores.first().map(|store| Arc::new(store.activity()) as ActivitySource);
         Ok(Self {
+            activity,
             stores: opened.stores.into_iter().map(AnyStore::Durable).collect(),
             shares: shares(opened.recovered, workers),
             now,
@@ -103,10 +113,14 @@ impl Storage {
 
     /// Gives the workers back what is theirs, and lets them tell each other, before any of them runs.
     pub(crate) fn restore(&mut self, cores: &mut [Core<AnyStore>]) {
-        let mut orphans = Vec::new();
-        for (core, share) in cores.iter_mut().zip(self.shares.drain(..)) {
-            orphans.push(core.restore(self.now, self.stopped, share));
-        }
+        let (now, stopped) = (self.now, self.stopped);
+        // Each on a thread of its own: until they tell each other they have nothing in common.
+        let orphans: Vec<_> = thread::scope(|scope| {
+            let shares = cores.iter_mut().zip(self.shares.drain(..));
+            let restoring: Vec<_> =
+                shares.map(|(core, share)| scope.spawn(move || core.restore(now, stopped, share))).collect();
+            restoring.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
         exchange(cores, self.now);
         for (core, orphans) in cores.iter_mut().zip(orphans) {
             core.adopt(self.now, orphans);
@@ -179,6 +193,16 @@ fn exchange(cores: &mut [Core<AnyStore>], now: Instant) {
 fn wall() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the commit thread has done, for the log.
+pub(crate) fn report(activity: Option<&ActivitySource>, log: &Log) {
+    let Some(activity) = activity else { return };
+    let Activity { batches, syncs, bytes, records } = activity();
+    log.line(
+        LogType::Information,
+        &format!("Store: store_batches={batches} store_syncs={syncs} store_bytes={bytes} store_records={records}"),
+    );
 }
 
 /// Where the data is, for the log.

@@ -77,6 +77,28 @@ pub enum Pause {
     Trouble,
 }
 
+/// What the commit thread has done since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Activity {
+    /// Frames written: each batch is one, and each step of cleaning.
+    pub batches: u64,
+    /// Syncs of these.
+    pub syncs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Records of the workers that have become durable.
+    pub records: u64,
+}
+
+/// The same, while it is counted.
+#[derive(Default)]
+struct Counts {
+    batches: AtomicU64,
+    syncs: AtomicU64,
+    bytes: AtomicU64,
+    records: AtomicU64,
+}
+
 /// Records that may wait for the commit thread; with more, workers read nothing from their clients.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 /// Bytes of old segments copied in one step of cleaning.
@@ -100,6 +122,7 @@ struct Shared {
     health: AtomicU8,
     session_count: AtomicU64,
     message_count: AtomicU64,
+    counts: Counts,
     load: Box<Load>,
     /// The commit thread sleeps.
     sleeping: AtomicBool,
@@ -184,6 +207,7 @@ pub fn open<D: Disk>(
         health: AtomicU8::new(Health::Working as u8),
         session_count: AtomicU64::new(recovered.session_count),
         message_count: AtomicU64::new(recovered.message_count),
+        counts: Counts::default(),
         load: Box::new(load),
         sleeping: AtomicBool::new(false),
     });
@@ -217,6 +241,17 @@ impl DurableStore {
     /// More waits for the commit thread than should.
     pub fn is_crowded(&self) -> bool {
         self.shared.waiting_bytes.load(Ordering::Relaxed) > WAITING_BYTES_MAX
+    }
+
+    /// To ask from elsewhere what the commit thread has done.
+    pub fn activity(&self) -> impl Fn() -> Activity + Send + Sync + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || {
+            let Counts { batches, syncs, bytes, records } = &shared.counts;
+            let [batches, syncs, bytes, records] =
+                [batches, syncs, bytes, records].map(|count| count.load(Ordering::Relaxed));
+            Activity { batches, syncs, bytes, records }
+        }
     }
 
     /// The commit thread is to finish what it has, and to end. What is appended later is lost.
@@ -407,6 +442,13 @@ impl<D: Disk> Committer<D> {
     }
 
     fn publish(&self) {
+        let totals = self.log.totals();
+        let records = (0..self.shared.durable.len()).map(|worker| self.ledger.applied(worker)).sum();
+        let Counts { batches, syncs, bytes, records: counted } = &self.shared.counts;
+        batches.store(totals.frames, Ordering::Relaxed);
+        syncs.store(totals.syncs, Ordering::Relaxed);
+        bytes.store(totals.written_bytes, Ordering::Relaxed);
+        counted.store(records, Ordering::Relaxed);
         for (worker, (durable, passed)) in self.shared.durable.iter().zip(&self.shared.passed).enumerate() {
             passed.store(self.ledger.passed(worker), Ordering::Release);
             durable.store(self.ledger.applied(worker), Ordering::Release);

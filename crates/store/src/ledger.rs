@@ -121,6 +121,11 @@ impl Ledger {
         Self { streams, ..Self::default() }
     }
 
+    /// So many messages will be found in the log.
+    pub(crate) fn expect(&mut self, messages: usize) {
+        self.messages.reserve(messages);
+    }
+
     /// A message found in the log.
     pub(crate) fn recovered(&mut self, id: MessageId, owed: u32, beside: Vec<(Kind, SessionNumber)>) {
         self.messages.insert(id, Known { owed, beside });

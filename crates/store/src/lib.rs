@@ -39,7 +39,9 @@ mod record;
 mod recover;
 mod submission;
 
-pub use commit::{AnyStore, CLOCK_INTERVAL, Committer, Durability, DurableStore, Health, Notice, Opened, Pause, open};
+pub use commit::{
+    Activity, AnyStore, CLOCK_INTERVAL, Committer, Durability, DurableStore, Health, Notice, Opened, Pause, open,
+};
 pub use entry::Entry;
 pub use format::Kind;
 pub use inspect::{CompactError, Compacted, Inspection, compact};

@@ -1,7 +1,7 @@
 //! What a log holds, put together as the broker needs it.
 
-use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
+use std::ops::Range;
 
 use crate::Clock;
 use crate::codec::Reader;
@@ -9,6 +9,10 @@ use crate::entry::Entry;
 use crate::format::{self, Kind};
 use crate::ledger::Ledger;
 use crate::record::{Message, MessageId, Receiver, SessionNumber, Stage};
+
+// The numbers are ours: nobody can choose them to collide.
+type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+type HashSet<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;
 
 /// Flags and numbers of a message take no more.
 const HEAD_BYTES_MAX: usize = 32;
@@ -142,7 +146,9 @@ pub struct Recovered {
 struct Queued {
     bytes: u32,
     expires_at: Option<u64>,
-    receivers: Vec<Receiver>,
+    /// Where its receivers are in [`Collector::named`]. There are millions of messages with one receiver each, so these have
+    /// no list of their own.
+    named: Range<usize>,
 }
 
 /// Collects entries in whatever order they come.
@@ -154,7 +160,10 @@ pub(crate) struct Collector {
     inbound: Vec<(SessionNumber, u16)>,
     outbound: Vec<(SessionNumber, u16, u64, Stage, Option<MessageId>)>,
     messages: Vec<(MessageId, Queued)>,
-    receivers: Vec<(MessageId, Receiver)>,
+    /// Receivers that were named with their message; None when they have been handed on.
+    named: Vec<Option<Receiver>>,
+    /// Those that came later.
+    receivers: HashMap<MessageId, Vec<Receiver>>,
     settled: HashSet<(MessageId, SessionNumber)>,
     beside: HashMap<MessageId, Vec<(Kind, SessionNumber)>>,
     recovered: Recovered,
@@ -204,14 +213,17 @@ impl Collector {
             }
             Entry::Message { id, receivers, message } => {
                 self.recovered.message_count = self.recovered.message_count.max(id.count());
+                let begin = self.named.len();
+                self.named.extend(receivers.into_iter().map(Some));
                 let [properties, _] = message.properties;
                 let bytes = message.topic_name.len() + properties.len() + message.payload.len();
-                let queued = Queued { bytes: bytes as u32, expires_at: message.expires_at, receivers };
+                let queued =
+                    Queued { bytes: bytes as u32, expires_at: message.expires_at, named: begin..self.named.len() };
                 self.messages.push((id, queued));
             }
             Entry::Receiver { message, receiver } => {
                 self.beside.entry(message).or_default().push((Kind::Receiver, receiver.session));
-                self.receivers.push((message, receiver));
+                self.receivers.entry(message).or_default().push(receiver);
             }
             Entry::Settled { message, session } => {
                 self.settled.insert((message, session));
@@ -251,7 +263,7 @@ impl Collector {
                 None => garbage.push((Kind::Inbound, format::exchange_key(session, packet_id).into())),
             }
         }
-        let mut sent: HashMap<(MessageId, SessionNumber), (u16, u64)> = HashMap::new();
+        let mut sent: HashMap<(MessageId, SessionNumber), (u16, u64)> = HashMap::default();
         for (session, packet_id, order, stage, message) in self.outbound {
             match (sessions.get_mut(&session), stage, message) {
                 (Some(session), Stage::PubComp, _) => {
@@ -264,15 +276,13 @@ impl Collector {
             }
         }
         self.messages.sort_unstable_by_key(|(id, _)| *id);
-        for (id, receiver) in self.receivers {
-            // One without its message is among what is left over below.
-            if let Ok(at) = self.messages.binary_search_by_key(&id, |(id, _)| *id) {
-                self.messages[at].1.receivers.push(receiver);
-            }
-        }
+        ledger.expect(self.messages.len());
         for (id, message) in self.messages {
             let mut owed = 0;
-            for receiver in message.receivers {
+            // Receivers without their message are among what is left over below.
+            let later = if self.receivers.is_empty() { None } else { self.receivers.remove(&id) };
+            let named = self.named[message.named].iter_mut().filter_map(Option::take);
+            for receiver in named.chain(later.into_iter().flatten()) {
                 if self.settled.contains(&(id, receiver.session)) {
                     continue;
                 }

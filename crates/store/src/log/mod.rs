@@ -372,6 +372,11 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// What has been written since the log was opened; what it holds now is not in these.
+    pub(crate) fn totals(&self) -> &Statistics {
+        &self.totals
+    }
+
     /// The file layer.
     pub fn disk(&self) -> &D {
         &self.disk
