@@ -253,7 +253,7 @@ impl<S: Store> Core<S> {
                     self.dispatch(now, &group, &message.incoming(), number.filter(|_| queued.id().is_some()));
                 }
                 None => {
-                    self.record_settled(number, queued.id(), packet_id);
+                    self.record_settled(number, queued.kept(), packet_id);
                     self.counters.dropped_session_ended += 1;
                 }
             }

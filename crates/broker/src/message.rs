@@ -219,6 +219,11 @@ impl Queued {
         self.expires_at().is_some_and(|at| at <= now)
     }
 
+    /// What the store knows it as for its Session: the message, and which copy of it.
+    pub(crate) fn kept(&self) -> Option<(MessageId, u8)> {
+        Some((self.id()?, pantala_store::copy_of(self.group.as_deref())))
+    }
+
     pub(crate) fn id(&self) -> Option<MessageId> {
         match &self.body {
             Body::Here(message) => message.id,

@@ -42,7 +42,8 @@ pub(crate) struct Naming {
 #[derive(Debug, Clone, Copy)]
 struct Begun {
     session: SessionNumber,
-    message: MessageId,
+    /// The message, and which copy of it.
+    kept: (MessageId, u8),
     packet_id: PacketId,
     order: u64,
     /// The Session, if its PUBLISH waits for the record.
@@ -97,12 +98,12 @@ impl<S: Store> Core<S> {
     }
 
     /// An exchange has begun with the message that is being routed.
-    pub(crate) fn note_begun(&mut self, key: SessionKey, message: MessageId, packet_id: PacketId, waits: bool) {
+    pub(crate) fn note_begun(&mut self, key: SessionKey, kept: (MessageId, u8), packet_id: PacketId, waits: bool) {
         let session = &self.sessions[key as usize];
         let order = session.outbound.as_ref().and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
         if let Some(session) = session.number {
             let waits = waits.then_some(key);
-            self.naming.begun.push(Begun { session, message, packet_id, order, waits });
+            self.naming.begun.push(Begun { session, kept, packet_id, order, waits });
         }
     }
 
@@ -141,9 +142,9 @@ impl<S: Store> Core<S> {
     /// Records the exchanges that the message just routed has begun; those that wait for it know for what.
     pub(crate) fn record_begun(&mut self) {
         let mut begun = std::mem::take(&mut self.naming.begun);
-        for Begun { session, message, packet_id, order, waits } in begun.drain(..) {
+        for Begun { session, kept: (message, copy), packet_id, order, waits } in begun.drain(..) {
             let packet_id = packet_id.number();
-            let position = self.store.append(&Record::Sent { session, message, packet_id, order });
+            let position = self.store.append(&Record::Sent { session, message, copy, packet_id, order });
             if let (Some(key), Some(packet_id)) = (waits, PacketId::new(packet_id)) {
                 self.ready_at(key, packet_id, position);
             }
@@ -184,14 +185,15 @@ impl<S: Store> Core<S> {
     pub(crate) fn record_settled(
         &mut self,
         session: Option<SessionNumber>,
-        message: Option<MessageId>,
+        kept: Option<(MessageId, u8)>,
         packet_id: Option<PacketId>,
     ) {
         if let Some(session) = session
-            && (message.is_some() || packet_id.is_some())
+            && (kept.is_some() || packet_id.is_some())
         {
             let packet_id = packet_id.map(PacketId::number);
-            self.store.append(&Record::Settled { session, message, packet_id });
+            let (message, copy) = kept.map_or((None, 0), |(message, copy)| (Some(message), copy));
+            self.store.append(&Record::Settled { session, message, copy, packet_id });
         }
     }
 
@@ -217,9 +219,9 @@ impl<S: Store> Core<S> {
         // One that has expired is dropped where all others are.
         let wanted = |qos, queued: &Queued| qos == QoS::ExactlyOnce && queued.id().is_some() && !queued.is_expired(now);
         outbound.admit_queued(window, wanted, |packet_id, order, queued| {
-            let Some(message) = queued.id() else { return };
+            let Some((message, copy)) = queued.kept() else { return };
             let packet_id = packet_id.number();
-            queued.ready_at = store.append(&Record::Sent { session: number, message, packet_id, order });
+            queued.ready_at = store.append(&Record::Sent { session: number, message, copy, packet_id, order });
             position = Some(queued.ready_at);
             bytes += queued.bytes() as u64;
             if matches!(queued.body, Body::Here(_)) {

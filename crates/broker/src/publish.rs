@@ -321,7 +321,7 @@ impl<S: Store> Core<S> {
                 // With a slot free now there is something to do only if something waits.
                 let waiting = session.queue_len() > 0 || session.has_waiting(window);
                 if number.is_some() && self.store.keeps() {
-                    self.record_settled(number, queued.and_then(|queued| queued.id()), Some(packet_id));
+                    self.record_settled(number, queued.and_then(|queued| queued.kept()), Some(packet_id));
                 }
                 if waiting {
                     self.pump(now, session_key);
@@ -336,8 +336,9 @@ impl<S: Store> Core<S> {
                 let position = match queued {
                     Some(_) if mutant!(PubRecForgotten) => self.store.appended(),
                     Some(queued) => {
-                        let (message, packet_id) = (queued.id(), packet_id.number());
-                        self.store.append(&Record::Released { session, message, packet_id, order })
+                        let (message, copy) = queued.kept().map_or((None, 0), |(message, copy)| (Some(message), copy));
+                        let packet_id = packet_id.number();
+                        self.store.append(&Record::Released { session, message, copy, packet_id, order })
                     }
                     None => self.store.appended(),
                 };

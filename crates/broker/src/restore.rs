@@ -70,7 +70,7 @@ impl<S: Store> Core<S> {
     /// Gives messages of Shared Subscriptions that are at home here to other members.
     pub fn adopt(&mut self, now: Instant, orphans: Vec<Orphan>) {
         for Orphan { id, receiver } in orphans {
-            let from = receiver.session;
+            let (from, copy) = (receiver.session, receiver.copy());
             match receiver.group.zip(self.store.load(id)) {
                 Some((group, stored)) => {
                     let message = Message::from_stored(&stored);
@@ -78,7 +78,7 @@ impl<S: Store> Core<S> {
                 }
                 None => {
                     self.counters.dropped_no_member += 1;
-                    self.record_settled(Some(from), Some(id), None);
+                    self.record_settled(Some(from), Some((id, copy)), None);
                 }
             }
         }

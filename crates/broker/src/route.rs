@@ -352,7 +352,7 @@ impl<S: Store> Core<S> {
         }
         // What has expired makes room first.
         let (mut expired, mut freed, mut memory, mut next) = (0, 0, 0, Instant(u64::MAX));
-        let mut gone: Vec<MessageId> = Vec::new();
+        let mut gone: Vec<(MessageId, u8)> = Vec::new();
         if let Some(outbound) = &mut session.outbound {
             outbound.retain_queued(|_, queued| {
                 let keep = !queued.is_expired(now);
@@ -365,7 +365,7 @@ impl<S: Store> Core<S> {
                     if matches!(queued.body, Body::Here(_)) {
                         memory += queued.bytes() as u64;
                     }
-                    gone.extend(queued.id());
+                    gone.extend(queued.kept());
                 }
                 keep
             });
@@ -375,8 +375,8 @@ impl<S: Store> Core<S> {
         session.evicted = 0;
         let number = session.number;
         self.queued_memory = self.queued_memory.saturating_sub(memory);
-        for id in gone {
-            self.record_settled(number, Some(id), None);
+        for kept in gone {
+            self.record_settled(number, Some(kept), None);
         }
         self.counters.dropped_expired += expired;
         full(&self.sessions[key as usize])
@@ -423,11 +423,11 @@ impl<S: Store> Core<S> {
     /// Delivers a message that has to be kept until it is acknowledged.
     fn deliver_kept(&mut self, now: Instant, key: SessionKey, qos: QoS, queued: Queued, path: Path, room: Room) {
         let number = self.sessions[key as usize].number;
-        let id = if qos == QoS::AtMostOnce || number.is_none() { None } else { queued.id() };
+        let kept = if qos == QoS::AtMostOnce || number.is_none() { None } else { queued.kept() };
         // What somebody else has named as a receiver has to be told when it is none after all.
-        let not_delivered = if path.named { id } else { None };
+        let not_delivered = if path.named { kept } else { None };
         if qos != QoS::AtMostOnce && self.can_start(key) {
-            return self.start(now, key, qos, queued, path, id);
+            return self.start(now, key, qos, queued, path, kept);
         }
         if queued.is_expired(now) {
             self.counters.dropped_expired += 1;
@@ -448,7 +448,7 @@ impl<S: Store> Core<S> {
                 let Some((_, oldest)) = oldest else { break };
                 session.queued_bytes -= oldest.bytes() as u64;
                 self.left_queue(key, &oldest);
-                self.record_settled(number, oldest.id(), None);
+                self.record_settled(number, oldest.kept(), None);
                 self.counters.dropped_queue_full_oldest += 1;
             }
         }
@@ -458,7 +458,7 @@ impl<S: Store> Core<S> {
         if let Some(at) = queued.expires_at() {
             session.queue_expires_at = session.queue_expires_at.min(at);
         }
-        let name = id.is_some() && !path.named && !mutant!(QueuedNotRecorded);
+        let name = kept.is_some() && !path.named && !mutant!(QueuedNotRecorded);
         let (retain, identifiers) = (queued.retain, name.then(|| queued.identifiers.clone()));
         let order = session.outbound.get_or_insert_default().enqueue(qos, queued);
         if let (Some(number), Some(identifiers)) = (number, identifiers) {
@@ -475,12 +475,12 @@ impl<S: Store> Core<S> {
         qos: QoS,
         mut queued: Queued,
         path: Path,
-        id: Option<MessageId>,
+        kept: Option<(MessageId, u8)>,
     ) {
         let session = &mut self.sessions[key as usize];
         let (number, connection, bytes) = (session.number, session.connection, queued.bytes() as u64);
         let outbound = session.outbound.get_or_insert_default();
-        let waits = qos == QoS::ExactlyOnce && id.is_some();
+        let waits = qos == QoS::ExactlyOnce && kept.is_some();
         let delivery = if waits {
             queued.ready_at = Position::NEVER;
             outbound.admit(qos, queued.clone())
@@ -494,15 +494,15 @@ impl<S: Store> Core<S> {
             && !self.send_publish(now, connection, delivery, &queued, message)
         {
             self.abandon(key, packet_id, bytes);
-            return self.record_settled(number, if path.named { id } else { None }, None);
+            return self.record_settled(number, if path.named { kept } else { None }, None);
         }
-        if let (Some(number), Some(id)) = (number, id) {
+        if let (Some(number), Some(kept)) = (number, kept) {
             if !path.named {
                 let outbound = self.sessions[key as usize].outbound.as_ref();
                 let order = outbound.and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
                 self.name_receiver(number, qos, queued.retain, order, &queued.identifiers, path.group);
             }
-            self.note_begun(key, id, packet_id, waits);
+            self.note_begun(key, kept, packet_id, waits);
         }
     }
 
@@ -677,11 +677,11 @@ impl<S: Store> Core<S> {
         let Some(packet_id) = delivery.packet_id() else { return };
         if !sent {
             self.abandon(key, packet_id, queued.bytes() as u64);
-            self.record_settled(number, queued.id(), (!from_queue).then_some(packet_id));
-        } else if from_queue && let (Some(session), Some(message)) = (number, queued.id()) {
+            self.record_settled(number, queued.kept(), (!from_queue).then_some(packet_id));
+        } else if from_queue && let (Some(session), Some((message, copy))) = (number, queued.kept()) {
             let outbound = self.sessions[key as usize].outbound.as_ref();
             let order = outbound.and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
-            self.store.append(&Record::Sent { session, message, packet_id: packet_id.number(), order });
+            self.store.append(&Record::Sent { session, message, copy, packet_id: packet_id.number(), order });
         }
     }
 

@@ -242,16 +242,17 @@ impl<S: Store> Core<S> {
         from: Option<SessionNumber>,
     ) {
         let mut message = *message;
+        let copy = pantala_store::copy_of(Some(group));
         let Some(group) = self.groups.find(group) else {
             self.counters.dropped_no_member += 1;
-            return self.record_settled(from, message.id, None);
+            return self.record_settled(from, message.id.map(|id| (id, copy)), None);
         };
         match (from, message.id) {
             (Some(from), Some(id)) => {
                 self.begin_naming();
                 self.dispatch_here(now, group, &message);
                 let to = std::mem::take(&mut self.naming.receivers);
-                self.store.append(&Record::Moved { message: id, from, to: &to });
+                self.store.append(&Record::Moved { message: id, from, copy, to: &to });
                 self.record_begun();
             }
             _ => {

@@ -49,8 +49,8 @@ pub enum Entry<'a> {
         order: u64,
         /// What it waits for.
         stage: Stage,
-        /// The message, as long as that has not been taken over.
-        message: Option<MessageId>,
+        /// The message and which copy of it, as long as that has not been taken over.
+        message: Option<(MessageId, u8)>,
     },
     /// See [`Kind::Message`].
     Message {
@@ -72,6 +72,8 @@ pub enum Entry<'a> {
     Settled {
         /// Which message.
         message: MessageId,
+        /// Which copy of it.
+        copy: u8,
         /// To whom it is not owed any more.
         session: SessionNumber,
     },
@@ -112,12 +114,16 @@ impl<'a> Entry<'a> {
                 Self::Message { id: format::read_message_key(key)?, receivers, message: format::read_message(reader)? }
             }
             Kind::Receiver => {
-                let (message, session) = format::read_receiver_key(key)?;
-                Self::Receiver { message, receiver: format::read_receiver(session, &mut Reader(value))? }
+                let (message, (session, copy)) = format::read_receiver_key(key)?;
+                let receiver = format::read_receiver(session, &mut Reader(value))?;
+                if receiver.copy() != copy {
+                    return None;
+                }
+                Self::Receiver { message, receiver }
             }
             Kind::Settled => {
-                let (message, session) = format::read_receiver_key(key)?;
-                Self::Settled { message, session }
+                let (message, (session, copy)) = format::read_receiver_key(key)?;
+                Self::Settled { message, session, copy }
             }
             Kind::Retained => {
                 let mut reader = Reader(value);
@@ -193,9 +199,9 @@ mod tests {
             }
             Entry::Receiver { message, receiver } => {
                 format::put_receiver(&mut value, receiver);
-                format::receiver_key(*message, receiver.session).to_vec()
+                format::receiver_key(*message, (receiver.session, receiver.copy())).to_vec()
             }
-            Entry::Settled { message, session } => format::receiver_key(*message, *session).to_vec(),
+            Entry::Settled { message, session, copy } => format::receiver_key(*message, (*session, *copy)).to_vec(),
             Entry::Retained { id, message } => {
                 put_varint(&mut value, id.number());
                 put_message(&mut value, message);
@@ -325,9 +331,10 @@ mod tests {
         #[test]
         fn exchanges_come_back(
             session in sessions(), packet_id in packet_ids(), order in numbers(), is_released in any::<bool>(), id in ids(),
+            copy in any::<u8>(),
         ) {
             let (stage, message) = match is_released {
-                false => (Stage::Acknowledgement, Some(id).filter(|id| id.number() < u64::MAX)),
+                false => (Stage::Acknowledgement, Some((id, copy)).filter(|(id, _)| id.number() < u64::MAX)),
                 true => (Stage::PubComp, None),
             };
             comes_back(&Entry::Outbound { session, packet_id, order, stage, message })?;
@@ -343,7 +350,7 @@ mod tests {
 
         #[test]
         fn what_stands_beside_a_message_comes_back(message in ids(), receiver in receivers()) {
-            comes_back(&Entry::Settled { message, session: receiver.session })?;
+            comes_back(&Entry::Settled { message, session: receiver.session, copy: receiver.copy() })?;
             comes_back(&Entry::Receiver { message, receiver })?;
         }
     }

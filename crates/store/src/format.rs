@@ -89,11 +89,12 @@ pub(crate) fn message_key(id: MessageId) -> [u8; 8] {
     id.number().to_be_bytes()
 }
 
-/// Key of [`Kind::Receiver`] and [`Kind::Settled`]: seven bytes of the Session suffice (`NUMBER_END`).
-pub(crate) fn receiver_key(id: MessageId, session: SessionNumber) -> [u8; 15] {
-    let mut key = [0; 15];
+/// Key of [`Kind::Receiver`] and [`Kind::Settled`]: of the Session seven bytes suffice (`NUMBER_END`), before them is the copy.
+pub(crate) fn receiver_key(id: MessageId, (session, copy): (SessionNumber, u8)) -> [u8; 16] {
+    let mut key = [0; 16];
     key[..8].copy_from_slice(&message_key(id));
-    key[8..].copy_from_slice(&session_key(session)[1..]);
+    key[8..].copy_from_slice(&session_key(session));
+    key[8] = copy;
     key
 }
 
@@ -111,12 +112,11 @@ pub(crate) fn read_message_key(key: &[u8]) -> Option<MessageId> {
     MessageId::from_number(u64::from_be_bytes(key.try_into().ok()?))
 }
 
-pub(crate) fn read_receiver_key(key: &[u8]) -> Option<(MessageId, SessionNumber)> {
+pub(crate) fn read_receiver_key(key: &[u8]) -> Option<(MessageId, (SessionNumber, u8))> {
     let (id, session) = key.split_at_checked(8)?;
-    let session: &[u8; 7] = session.try_into().ok()?;
-    let mut number = [0; 8];
-    number[1..].copy_from_slice(session);
-    Some((read_message_key(id)?, SessionNumber::from_number(u64::from_be_bytes(number))?))
+    let mut number: [u8; 8] = session.try_into().ok()?;
+    let copy = std::mem::take(&mut number[0]);
+    Some((read_message_key(id)?, (SessionNumber::from_number(u64::from_be_bytes(number))?, copy)))
 }
 
 pub(crate) fn read_subscription_key(key: &[u8]) -> Option<(SessionNumber, &str)> {
@@ -261,16 +261,19 @@ pub(crate) fn read_will(value: &[u8]) -> Option<Will<'_>> {
     Some(Will { delay_interval, message_expiry_interval, message: read_message(reader)? })
 }
 
-pub(crate) fn put_outbound(out: &mut Vec<u8>, order: u64, stage: Stage, message: Option<MessageId>) {
+pub(crate) fn put_outbound(out: &mut Vec<u8>, order: u64, stage: Stage, message: Option<(MessageId, u8)>) {
     out.push(match stage {
         Stage::Acknowledgement => 0,
         Stage::PubComp => 1,
     });
     put_varint(out, order);
-    put_option(out, message.map(MessageId::number));
+    put_option(out, message.map(|(message, _)| message.number()));
+    if let Some((_, copy)) = message {
+        out.push(copy);
+    }
 }
 
-pub(crate) fn read_outbound(value: &[u8]) -> Option<(u64, Stage, Option<MessageId>)> {
+pub(crate) fn read_outbound(value: &[u8]) -> Option<(u64, Stage, Option<(MessageId, u8)>)> {
     let mut reader = Reader(value);
     let stage = match reader.byte()? {
         0 => Stage::Acknowledgement,
@@ -278,7 +281,11 @@ pub(crate) fn read_outbound(value: &[u8]) -> Option<(u64, Stage, Option<MessageI
         _ => return None,
     };
     let order = reader.varint()?;
-    Some((order, stage, reader.option()?.and_then(MessageId::from_number)))
+    let message = match reader.option()?.and_then(MessageId::from_number) {
+        Some(message) => Some((message, reader.byte()?)),
+        None => None,
+    };
+    Some((order, stage, message))
 }
 
 pub(crate) fn put_subscription(out: &mut Vec<u8>, options: u8, identifier: Option<NonZeroU32>) {

@@ -83,15 +83,15 @@ struct Known {
     /// Sessions that it is still owed to.
     owed: u32,
     /// Keys beside it that go with it: Sessions it is settled for while it is owed to others, Sessions that came later.
-    beside: Vec<(Kind, SessionNumber)>,
+    beside: Vec<(Kind, (SessionNumber, u8))>,
 }
 
 /// A message that is not in the log yet.
 struct Fresh {
     buffer: Arc<Vec<u8>>,
     message: Range<usize>,
-    /// Sorted by Session; None is settled.
-    receivers: Vec<(SessionNumber, Option<Receiver>)>,
+    /// Sorted by Session and copy; None is settled.
+    receivers: Vec<((SessionNumber, u8), Option<Receiver>)>,
     owed: u32,
 }
 
@@ -105,7 +105,7 @@ enum Direction {
 struct Exchange {
     order: u64,
     stage: Stage,
-    message: Option<MessageId>,
+    message: Option<(MessageId, u8)>,
 }
 
 /// What became of the record at the front of a stream.
@@ -127,7 +127,7 @@ impl Ledger {
     }
 
     /// A message found in the log.
-    pub(crate) fn recovered(&mut self, id: MessageId, owed: u32, beside: Vec<(Kind, SessionNumber)>) {
+    pub(crate) fn recovered(&mut self, id: MessageId, owed: u32, beside: Vec<(Kind, (SessionNumber, u8))>) {
         self.messages.insert(id, Known { owed, beside });
     }
 
@@ -258,24 +258,24 @@ impl Ledger {
                 writes.delete(Kind::Subscription, &[&format::session_key(session), filter.as_bytes()].concat());
             }
             Taken::Publish(publish) => return self.publish(buffer, &publish, writes),
-            Taken::Sent { session, message, packet_id, order } => {
+            Taken::Sent { session, message, copy, packet_id, order } => {
                 if !self.has_passed(worker, message) {
                     return Step::Waits;
                 }
-                let exchange = Exchange { order, stage: Stage::Acknowledgement, message: Some(message) };
+                let exchange = Exchange { order, stage: Stage::Acknowledgement, message: Some((message, copy)) };
                 self.exchanges.insert((Direction::Out, session, packet_id), Some(exchange));
             }
-            Taken::Released { session, message, packet_id, order } => {
+            Taken::Released { session, message, copy, packet_id, order } => {
                 if message.is_some_and(|message| !self.has_passed(worker, message)) {
                     return Step::Waits;
                 }
                 let exchange = Exchange { order, stage: Stage::PubComp, message: None };
                 self.exchanges.insert((Direction::Out, session, packet_id), Some(exchange));
                 if let Some(message) = message {
-                    self.settle(message, session, writes);
+                    self.settle(message, (session, copy), writes);
                 }
             }
-            Taken::Settled { session, message, packet_id } => {
+            Taken::Settled { session, message, copy, packet_id } => {
                 if message.is_some_and(|message| !self.has_passed(worker, message)) {
                     return Step::Waits;
                 }
@@ -283,7 +283,7 @@ impl Ledger {
                     self.exchanges.insert((Direction::Out, session, packet_id), None);
                 }
                 if let Some(message) = message {
-                    self.settle(message, session, writes);
+                    self.settle(message, (session, copy), writes);
                 }
             }
             Taken::ExactlyOnceReleased { session, packet_id } => {
@@ -294,12 +294,12 @@ impl Ledger {
                     writes.delete(Kind::Retained, topic_name.as_bytes());
                 }
             }
-            Taken::Moved { message, from, to } => {
+            Taken::Moved { message, from, copy, to } => {
                 if !self.has_passed(worker, message) {
                     return Step::Waits;
                 }
                 self.add_receivers(message, to, writes);
-                self.settle(message, from, writes);
+                self.settle(message, (from, copy), writes);
             }
         }
         Step::Applied
@@ -339,9 +339,10 @@ impl Ledger {
             self.retain(id, publish.message, writes);
         }
         if !receivers.is_empty() {
-            receivers.sort_by_key(|receiver| receiver.session);
+            receivers.sort_by_key(|receiver| (receiver.session, receiver.copy()));
             let owed = receivers.len() as u32;
-            let receivers = receivers.into_iter().map(|receiver| (receiver.session, Some(receiver))).collect();
+            let receivers =
+                receivers.into_iter().map(|receiver| ((receiver.session, receiver.copy()), Some(receiver))).collect();
             let start = publish.message.as_ptr() as usize - buffer.as_ptr() as usize;
             let message = start..start + publish.message.len();
             self.fresh.insert(id, Fresh { buffer: Arc::clone(buffer), message, receivers, owed });
@@ -380,7 +381,7 @@ impl Ledger {
 
     fn add_receivers(&mut self, id: MessageId, receivers: Vec<Receiver>, writes: &mut impl Writes) {
         for receiver in receivers {
-            let session = receiver.session;
+            let session = (receiver.session, receiver.copy());
             if let Some(fresh) = self.fresh.get_mut(&id) {
                 let at = fresh.receivers.partition_point(|(other, _)| *other <= session);
                 fresh.receivers.insert(at, (session, Some(receiver)));
@@ -401,7 +402,7 @@ impl Ledger {
     }
 
     /// A message is owed to a Session no more; one that is owed to nobody is gone.
-    fn settle(&mut self, id: MessageId, session: SessionNumber, writes: &mut impl Writes) {
+    fn settle(&mut self, id: MessageId, session: (SessionNumber, u8), writes: &mut impl Writes) {
         if let Some(fresh) = self.fresh.get_mut(&id) {
             let first = fresh.receivers.partition_point(|(other, _)| *other < session);
             let same = fresh.receivers[first..].iter_mut().take_while(|(other, _)| *other == session);

@@ -45,7 +45,9 @@ pub use commit::{
 pub use entry::Entry;
 pub use format::Kind;
 pub use inspect::{CompactError, Compacted, Inspection, compact};
-pub use record::{Message, MessageId, Position, Publish, Receiver, Record, Session, SessionNumber, Stage, Will};
+pub use record::{
+    Message, MessageId, Position, Publish, Receiver, Record, Session, SessionNumber, Stage, Will, copy_of,
+};
 pub use recover::{
     Orphan, Recovered, RecoveredExchange, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill,
     StoredMessage,

@@ -101,6 +101,23 @@ pub struct Receiver {
     pub group: Option<Arc<str>>,
 }
 
+impl Receiver {
+    /// Which copy of the message this is for the Session.
+    pub fn copy(&self) -> u8 {
+        copy_of(self.group.as_deref())
+    }
+}
+
+/// Which copy of a message one is that came by this Shared Subscription, or by none: a Session may be owed one of its own and
+/// one by each group that it is a member of. 0 is its own; two groups may have the same number, by a chance of 1 in 255.
+pub fn copy_of(group: Option<&str>) -> u8 {
+    group.map_or(0, |filter| {
+        let hash =
+            filter.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        1 + (hash % 255) as u8
+    })
+}
+
 /// What an exchange with a subscriber waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
@@ -202,6 +219,8 @@ pub enum Record<'a> {
         session: SessionNumber,
         /// What.
         message: MessageId,
+        /// Which of the copies that the Session may be owed: see [`copy_of`].
+        copy: u8,
         /// Packet Identifier.
         packet_id: u16,
         /// Its place among the Session's exchanges: later ones have larger numbers.
@@ -213,6 +232,8 @@ pub enum Record<'a> {
         session: SessionNumber,
         /// What.
         message: Option<MessageId>,
+        /// Which of the copies that the Session may be owed: see [`copy_of`].
+        copy: u8,
         /// Packet Identifier.
         packet_id: u16,
         /// As in [`Record::Sent`].
@@ -224,6 +245,8 @@ pub enum Record<'a> {
         session: SessionNumber,
         /// What, if the exchange still held a message.
         message: Option<MessageId>,
+        /// Which of the copies that the Session may be owed: see [`copy_of`].
+        copy: u8,
         /// Packet Identifier, if it had one.
         packet_id: Option<u16>,
     },
@@ -247,6 +270,8 @@ pub enum Record<'a> {
         message: MessageId,
         /// The Session that was to have it.
         from: SessionNumber,
+        /// The copy that it was to have.
+        copy: u8,
         /// The ones that are.
         to: &'a [Receiver],
     },

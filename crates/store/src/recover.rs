@@ -158,14 +158,14 @@ pub(crate) struct Collector {
     wills: Vec<(SessionNumber, RecoveredWill)>,
     subscriptions: Vec<(SessionNumber, Box<str>, u8, Option<NonZeroU32>)>,
     inbound: Vec<(SessionNumber, u16)>,
-    outbound: Vec<(SessionNumber, u16, u64, Stage, Option<MessageId>)>,
+    outbound: Vec<(SessionNumber, u16, u64, Stage, Option<(MessageId, u8)>)>,
     messages: Vec<(MessageId, Queued)>,
     /// Receivers that were named with their message; None when they have been handed on.
     named: Vec<Option<Receiver>>,
     /// Those that came later.
     receivers: HashMap<MessageId, Vec<Receiver>>,
-    settled: HashSet<(MessageId, SessionNumber)>,
-    beside: HashMap<MessageId, Vec<(Kind, SessionNumber)>>,
+    settled: HashSet<(MessageId, (SessionNumber, u8))>,
+    beside: HashMap<MessageId, Vec<(Kind, (SessionNumber, u8))>>,
     recovered: Recovered,
 }
 
@@ -222,12 +222,12 @@ impl Collector {
                 self.messages.push((id, queued));
             }
             Entry::Receiver { message, receiver } => {
-                self.beside.entry(message).or_default().push((Kind::Receiver, receiver.session));
+                self.beside.entry(message).or_default().push((Kind::Receiver, (receiver.session, receiver.copy())));
                 self.receivers.entry(message).or_default().push(receiver);
             }
-            Entry::Settled { message, session } => {
-                self.settled.insert((message, session));
-                self.beside.entry(message).or_default().push((Kind::Settled, session));
+            Entry::Settled { message, session, copy } => {
+                self.settled.insert((message, (session, copy)));
+                self.beside.entry(message).or_default().push((Kind::Settled, (session, copy)));
             }
             Entry::Retained { id, message } => {
                 self.recovered.message_count = self.recovered.message_count.max(id.count());
@@ -263,7 +263,7 @@ impl Collector {
                 None => garbage.push((Kind::Inbound, format::exchange_key(session, packet_id).into())),
             }
         }
-        let mut sent: HashMap<(MessageId, SessionNumber), (u16, u64)> = HashMap::default();
+        let mut sent: HashMap<((MessageId, u8), SessionNumber), (u16, u64)> = HashMap::default();
         for (session, packet_id, order, stage, message) in self.outbound {
             match (sessions.get_mut(&session), stage, message) {
                 (Some(session), Stage::PubComp, _) => {
@@ -283,7 +283,8 @@ impl Collector {
             let later = if self.receivers.is_empty() { None } else { self.receivers.remove(&id) };
             let named = self.named[message.named].iter_mut().filter_map(Option::take);
             for receiver in named.chain(later.into_iter().flatten()) {
-                if self.settled.contains(&(id, receiver.session)) {
+                let copy = receiver.copy();
+                if self.settled.contains(&(id, (receiver.session, copy))) {
                     continue;
                 }
                 let number = receiver.session;
@@ -297,7 +298,7 @@ impl Collector {
                 };
                 owed += 1;
                 let queued = RecoveredMessage { id, bytes: message.bytes, expires_at: message.expires_at, receiver };
-                match sent.remove(&(id, number)) {
+                match sent.remove(&((id, copy), number)) {
                     Some((packet_id, order)) => {
                         session.outbound.push(RecoveredExchange { packet_id, order, message: Some(queued) });
                     }

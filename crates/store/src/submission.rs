@@ -91,24 +91,27 @@ pub(crate) fn put(out: &mut Vec<u8>, record: &Record<'_>) {
                 out.extend_from_slice(publish.message.payload);
             });
         }
-        Record::Sent { session, message, packet_id, order } => {
+        Record::Sent { session, message, copy, packet_id, order } => {
             out.push(SENT);
             put_varint(out, session.number());
             put_varint(out, message.number());
+            out.push(*copy);
             put_varint(out, u64::from(*packet_id));
             put_varint(out, *order);
         }
-        Record::Released { session, message, packet_id, order } => {
+        Record::Released { session, message, copy, packet_id, order } => {
             out.push(RELEASED);
             put_varint(out, session.number());
             put_option(out, message.map(MessageId::number));
+            out.push(*copy);
             put_varint(out, u64::from(*packet_id));
             put_varint(out, *order);
         }
-        Record::Settled { session, message, packet_id } => {
+        Record::Settled { session, message, copy, packet_id } => {
             out.push(SETTLED);
             put_varint(out, session.number());
             put_option(out, message.map(MessageId::number));
+            out.push(*copy);
             put_varint(out, u64::from(packet_id.unwrap_or(0)));
         }
         Record::ExactlyOnceReleased { session, packet_id } => {
@@ -121,8 +124,9 @@ pub(crate) fn put(out: &mut Vec<u8>, record: &Record<'_>) {
             put_varint(out, message.number());
             put_text(out, topic_name);
         }
-        Record::Moved { message, from, to } => {
+        Record::Moved { message, from, copy, to } => {
             out.push(MOVED);
+            out.push(*copy);
             put_varint(out, message.number());
             put_varint(out, from.number());
             format::put_receivers(out, to.len(), to.iter().cloned());
@@ -150,12 +154,12 @@ pub(crate) enum Taken<'a> {
     Subscription { session: SessionNumber, filter: &'a str, options: u8, identifier: Option<NonZeroU32> },
     SubscriptionEnded { session: SessionNumber, filter: &'a str },
     Publish(TakenPublish<'a>),
-    Sent { session: SessionNumber, message: MessageId, packet_id: u16, order: u64 },
-    Released { session: SessionNumber, message: Option<MessageId>, packet_id: u16, order: u64 },
-    Settled { session: SessionNumber, message: Option<MessageId>, packet_id: Option<u16> },
+    Sent { session: SessionNumber, message: MessageId, copy: u8, packet_id: u16, order: u64 },
+    Released { session: SessionNumber, message: Option<MessageId>, copy: u8, packet_id: u16, order: u64 },
+    Settled { session: SessionNumber, message: Option<MessageId>, copy: u8, packet_id: Option<u16> },
     ExactlyOnceReleased { session: SessionNumber, packet_id: u16 },
     RetainedEnded { topic_name: &'a str, message: MessageId },
-    Moved { message: MessageId, from: SessionNumber, to: Vec<Receiver> },
+    Moved { message: MessageId, from: SessionNumber, copy: u8, to: Vec<Receiver> },
 }
 
 #[derive(Debug)]
@@ -228,26 +232,30 @@ fn take_some<'a>(reader: &mut Reader<'a>) -> Option<Taken<'a>> {
         SENT => Taken::Sent {
             session: session(reader)?,
             message: message(reader)?,
+            copy: reader.byte()?,
             packet_id: reader.number()?,
             order: reader.varint()?,
         },
         RELEASED => Taken::Released {
             session: session(reader)?,
             message: optional(reader)?,
+            copy: reader.byte()?,
             packet_id: reader.number()?,
             order: reader.varint()?,
         },
         SETTLED => Taken::Settled {
             session: session(reader)?,
             message: optional(reader)?,
+            copy: reader.byte()?,
             packet_id: Some(reader.number()?).filter(|packet_id| *packet_id > 0),
         },
         EXACTLY_ONCE_RELEASED => Taken::ExactlyOnceReleased { session: session(reader)?, packet_id: reader.number()? },
         RETAINED_ENDED => Taken::RetainedEnded { message: message(reader)?, topic_name: reader.text()? },
         MOVED => {
+            let copy = reader.byte()?;
             let (message, from, mut to) = (message(reader)?, session(reader)?, Vec::new());
             format::read_receivers(reader, |receiver| to.push(receiver))?;
-            Taken::Moved { message, from, to }
+            Taken::Moved { message, from, copy, to }
         }
         _ => return None,
     })
@@ -301,8 +309,8 @@ mod tests {
         put(&mut bytes, &Record::Session(detached));
         put(&mut bytes, &Record::Publish(publish));
         put(&mut bytes, &Record::Will { session, will });
-        put(&mut bytes, &Record::Moved { message: id, from: session, to: &receivers[..1] });
-        put(&mut bytes, &Record::Settled { session, message: None, packet_id: Some(3) });
+        put(&mut bytes, &Record::Moved { message: id, from: session, copy: 0, to: &receivers[..1] });
+        put(&mut bytes, &Record::Settled { session, message: None, copy: 0, packet_id: Some(3) });
         let mut reader = Reader(&bytes);
         let Taken::Session { value, .. } = take(&mut reader) else { panic!("not a Session") };
         assert_eq!(format::read_session(session, value), Some(detached));

@@ -305,6 +305,33 @@ fn shared_subscriptions_come_back_and_a_message_goes_to_one_member_still() {
     );
 }
 
+/// Once one of the two copies was settled, both counted as settled, and the other was lost with the process.
+#[test]
+fn a_session_that_gets_a_message_by_itself_and_by_a_group_is_owed_both() {
+    let one_at_a_time = Settings { inflight_messages_max: 1, ..settings() };
+    across(
+        &one_at_a_time,
+        0,
+        |world| {
+            let s = world.client("s").persistent().connect();
+            s.subscribe("t", 1);
+            s.subscribe("$share/g/t", 1);
+            // Somebody else is owed it too, so that the message stays.
+            let o = world.client("o").persistent().connect();
+            o.subscribe("t", 1);
+            o.lose();
+            s.lose();
+            world.client("p").connect().publish("t", 1, "twice");
+            let s = world.client("s").persistent().resume();
+            s.take("t", "twice");
+        },
+        |world| {
+            assert_eq!(payloads(world.client("s").persistent().resume().take_everything()), ["twice"]);
+            assert_eq!(payloads(world.client("o").persistent().resume().take_everything()), ["twice"]);
+        },
+    );
+}
+
 #[test]
 fn a_session_that_was_cleaned_leaves_nothing_to_its_successor() {
     across(

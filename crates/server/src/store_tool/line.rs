@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use pantala_store::{Entry, Kind, Message, MessageId, Receiver, Stage};
+use pantala_store::{Entry, Kind, Message, Receiver, Stage};
 use serde::Serialize;
 
 /// What an entry that is not understood is called in place of a kind.
@@ -44,6 +44,7 @@ pub(super) enum Line<'a> {
         awaits: &'static str,
         order: u64,
         message_id: Option<u64>,
+        copy: Option<u8>,
     },
     Message {
         message_id: u64,
@@ -58,6 +59,7 @@ pub(super) enum Line<'a> {
     Settled {
         message_id: u64,
         session: u64,
+        copy: u8,
     },
     Retained {
         message_id: u64,
@@ -154,7 +156,8 @@ impl<'a> Line<'a> {
                     Stage::PubComp => "pubcomp",
                 },
                 order: *order,
-                message_id: message.map(MessageId::number),
+                message_id: message.map(|(message, _)| message.number()),
+                copy: message.map(|(_, copy)| copy),
             },
             Entry::Message { id, receivers, message } => Self::Message {
                 message_id: id.number(),
@@ -164,8 +167,8 @@ impl<'a> Line<'a> {
             Entry::Receiver { message, receiver } => {
                 Self::Receiver { message_id: message.number(), receiver: ReceiverFields::of(receiver) }
             }
-            Entry::Settled { message, session } => {
-                Self::Settled { message_id: message.number(), session: session.number() }
+            Entry::Settled { message, session, copy } => {
+                Self::Settled { message_id: message.number(), session: session.number(), copy: *copy }
             }
             Entry::Retained { id, message } => {
                 Self::Retained { message_id: id.number(), message: MessageFields::of(message) }
@@ -197,9 +200,11 @@ impl<'a> Line<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use pantala_store::SessionNumber;
     use std::num::NonZeroU64;
+
+    use pantala_store::{MessageId, SessionNumber};
+
+    use super::*;
 
     fn written(entry: &Entry<'_>) -> String {
         serde_json::to_string(&Line::of(entry)).unwrap()

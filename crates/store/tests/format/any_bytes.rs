@@ -29,7 +29,7 @@ proptest! {
         let mut key = number.to_be_bytes().to_vec();
         match kind {
             Kind::Inbound | Kind::Outbound => key.extend([1, 0]),
-            Kind::Receiver | Kind::Settled => key.extend([1; 7]),
+            Kind::Receiver | Kind::Settled => key.extend([0, 1, 1, 1, 1, 1, 1, 1]),
             Kind::Subscription => key.extend(b"a/#"),
             _ => {}
         }

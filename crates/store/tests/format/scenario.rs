@@ -151,13 +151,13 @@ pub fn live<D: Disk>(disk: D) {
 
     // Exchanges: one waits for PUBACK, one for PUBCOMP, one is over. A message goes from one member to another.
     let worker = broker.worker(0);
-    worker.append(&Record::Sent { session: anna, message: kettle, packet_id: 1, order: 1 });
-    worker.append(&Record::Sent { session: anna, message: lid, packet_id: 2, order: 2 });
-    worker.append(&Record::Released { session: anna, message: Some(lid), packet_id: 2, order: 3 });
-    worker.append(&Record::Sent { session: anna, message: unheard, packet_id: 300, order: 4 });
-    worker.append(&Record::Settled { session: anna, message: Some(unheard), packet_id: Some(300) });
-    worker.append(&Record::Settled { session: ben, message: Some(kettle), packet_id: None });
-    worker.append(&Record::Moved { message: pot, from: cup, to: &[shared(ben, 3)] });
+    worker.append(&Record::Sent { session: anna, message: kettle, copy: 0, packet_id: 1, order: 1 });
+    worker.append(&Record::Sent { session: anna, message: lid, copy: 0, packet_id: 2, order: 2 });
+    worker.append(&Record::Released { session: anna, message: Some(lid), copy: 0, packet_id: 2, order: 3 });
+    worker.append(&Record::Sent { session: anna, message: unheard, copy: 0, packet_id: 300, order: 4 });
+    worker.append(&Record::Settled { session: anna, message: Some(unheard), copy: 0, packet_id: Some(300) });
+    worker.append(&Record::Settled { session: ben, message: Some(kettle), copy: 0, packet_id: None });
+    worker.append(&Record::Moved { message: pot, from: cup, copy: shared(ben, 3).copy(), to: &[shared(ben, 3)] });
     broker.commit();
 
     // A member ends with a message that nobody else has been given yet, and leaves what refers to nobody.
@@ -165,7 +165,7 @@ pub fn live<D: Disk>(disk: D) {
     let stray =
         broker.publish(plain("tea/stray", b"of a Session that never was"), &[receiver(SessionNumber(number), 1, 1)]);
     let worker = broker.worker(0);
-    worker.append(&Record::Sent { session: cup, message: stray, packet_id: 9, order: 1 });
+    worker.append(&Record::Sent { session: cup, message: stray, copy: 0, packet_id: 9, order: 1 });
     worker.append(&Record::SessionEnded { session: cup });
     broker.commit();
 }
