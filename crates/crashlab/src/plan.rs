@@ -187,9 +187,9 @@ impl Casting {
             topics,
             qos: vec![AtLeastOnce],
             window: 5,
-            messages: random.count(5..=40),
+            messages: random.count(20..=60),
             deletes: None,
-            expiries: vec![1, 2, 3_600],
+            expiries: vec![1, 1, 2, 3_600],
             large: 0,
         };
         let number = this.publisher(random, publishing, vec![Present]);
@@ -202,7 +202,7 @@ impl Casting {
             ("slow", &["lab/p/#", "lab/hot/#"], &[Present, Present, Reconnecting], slow),
             ("absent", &["lab/p/+/0", "lab/hot/#"], &[Absent, Absent, Present], Duration::ZERO),
             ("fickle", &["lab/hot/#", "lab/p/+/1"], &[Reconnecting], Duration::ZERO),
-            ("expiring", &["lab/e/#"], &[Absent, Present, Reconnecting], Duration::ZERO),
+            ("expiring", &["lab/e/#"], &[Absent, Absent, Present, Reconnecting], Duration::ZERO),
             ("follower", &["lab/r/#"], &[Present, Reconnecting, Absent], Duration::ZERO),
         ] {
             let qos = random.pick(&[AtLeastOnce, ExactlyOnce]);

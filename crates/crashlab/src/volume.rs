@@ -100,7 +100,8 @@ impl Volume {
     pub fn relieve(&mut self) -> io::Result<()> {
         match fs::remove_file(self.ballast()) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            // Or a power cut brings it back, and with it the full disk.
+            _ => File::open(self.mount_point())?.sync_all(),
         }
     }
 
