@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::codec::{Reader, put_option, put_text, put_varint};
-use crate::record::{Message, MessageId, Receiver, Session, SessionNumber, Stage, Will};
+use crate::record::{Kept, Message, MessageId, Owed, Receiver, Session, SessionNumber, Stage, Will};
 
 /// What a key names: the kind of an entry in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +90,7 @@ pub(crate) fn message_key(id: MessageId) -> [u8; 8] {
 }
 
 /// Key of [`Kind::Receiver`] and [`Kind::Settled`]: of the Session seven bytes suffice (`NUMBER_END`), before them is the copy.
-pub(crate) fn receiver_key(id: MessageId, (session, copy): (SessionNumber, u8)) -> [u8; 16] {
+pub(crate) fn receiver_key(id: MessageId, (session, copy): Owed) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&message_key(id));
     key[8..].copy_from_slice(&session_key(session));
@@ -112,7 +112,7 @@ pub(crate) fn read_message_key(key: &[u8]) -> Option<MessageId> {
     MessageId::from_number(u64::from_be_bytes(key.try_into().ok()?))
 }
 
-pub(crate) fn read_receiver_key(key: &[u8]) -> Option<(MessageId, (SessionNumber, u8))> {
+pub(crate) fn read_receiver_key(key: &[u8]) -> Option<(MessageId, Owed)> {
     let (id, session) = key.split_at_checked(8)?;
     let mut number: [u8; 8] = session.try_into().ok()?;
     let copy = std::mem::take(&mut number[0]);
@@ -261,7 +261,7 @@ pub(crate) fn read_will(value: &[u8]) -> Option<Will<'_>> {
     Some(Will { delay_interval, message_expiry_interval, message: read_message(reader)? })
 }
 
-pub(crate) fn put_outbound(out: &mut Vec<u8>, order: u64, stage: Stage, message: Option<(MessageId, u8)>) {
+pub(crate) fn put_outbound(out: &mut Vec<u8>, order: u64, stage: Stage, message: Option<Kept>) {
     out.push(match stage {
         Stage::Acknowledgement => 0,
         Stage::PubComp => 1,
@@ -273,7 +273,7 @@ pub(crate) fn put_outbound(out: &mut Vec<u8>, order: u64, stage: Stage, message:
     }
 }
 
-pub(crate) fn read_outbound(value: &[u8]) -> Option<(u64, Stage, Option<(MessageId, u8)>)> {
+pub(crate) fn read_outbound(value: &[u8]) -> Option<(u64, Stage, Option<Kept>)> {
     let mut reader = Reader(value);
     let stage = match reader.byte()? {
         0 => Stage::Acknowledgement,

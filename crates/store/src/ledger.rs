@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::codec::{Reader, put_varint};
 use crate::format::{self, Kind};
-use crate::record::{MessageId, Receiver, SessionNumber, Stage};
+use crate::record::{Kept, MessageId, Owed, Receiver, SessionNumber, Stage};
 use crate::submission::{self, Submission, Taken, TakenPublish};
 
 type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
@@ -83,7 +83,7 @@ struct Known {
     /// Sessions that it is still owed to.
     owed: u32,
     /// Keys beside it that go with it: Sessions it is settled for while it is owed to others, Sessions that came later.
-    beside: Vec<(Kind, (SessionNumber, u8))>,
+    beside: Vec<(Kind, Owed)>,
 }
 
 /// A message that is not in the log yet.
@@ -91,7 +91,7 @@ struct Fresh {
     buffer: Arc<Vec<u8>>,
     message: Range<usize>,
     /// Sorted by Session and copy; None is settled.
-    receivers: Vec<((SessionNumber, u8), Option<Receiver>)>,
+    receivers: Vec<(Owed, Option<Receiver>)>,
     owed: u32,
 }
 
@@ -105,7 +105,7 @@ enum Direction {
 struct Exchange {
     order: u64,
     stage: Stage,
-    message: Option<(MessageId, u8)>,
+    message: Option<Kept>,
 }
 
 /// What became of the record at the front of a stream.
@@ -127,7 +127,7 @@ impl Ledger {
     }
 
     /// A message found in the log.
-    pub(crate) fn recovered(&mut self, id: MessageId, owed: u32, beside: Vec<(Kind, (SessionNumber, u8))>) {
+    pub(crate) fn recovered(&mut self, id: MessageId, owed: u32, beside: Vec<(Kind, Owed)>) {
         self.messages.insert(id, Known { owed, beside });
     }
 
@@ -402,7 +402,7 @@ impl Ledger {
     }
 
     /// A message is owed to a Session no more; one that is owed to nobody is gone.
-    fn settle(&mut self, id: MessageId, session: (SessionNumber, u8), writes: &mut impl Writes) {
+    fn settle(&mut self, id: MessageId, session: Owed, writes: &mut impl Writes) {
         if let Some(fresh) = self.fresh.get_mut(&id) {
             let first = fresh.receivers.partition_point(|(other, _)| *other < session);
             let same = fresh.receivers[first..].iter_mut().take_while(|(other, _)| *other == session);

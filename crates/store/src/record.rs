@@ -108,6 +108,11 @@ impl Receiver {
     }
 }
 
+/// A message, and which copy of it.
+pub(crate) type Kept = (MessageId, u8);
+/// Who is owed a copy of a message: the Session, and which copy.
+pub(crate) type Owed = (SessionNumber, u8);
+
 /// Which copy of a message one is that came by this Shared Subscription, or by none: a Session may be owed one of its own and
 /// one by each group that it is a member of. 0 is its own; two groups may have the same number, by a chance of 1 in 255.
 pub fn copy_of(group: Option<&str>) -> u8 {

@@ -8,7 +8,7 @@ use crate::codec::Reader;
 use crate::entry::Entry;
 use crate::format::{self, Kind};
 use crate::ledger::Ledger;
-use crate::record::{Message, MessageId, Receiver, SessionNumber, Stage};
+use crate::record::{Kept, Message, MessageId, Owed, Receiver, SessionNumber, Stage};
 
 // The numbers are ours: nobody can choose them to collide.
 type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
@@ -158,14 +158,14 @@ pub(crate) struct Collector {
     wills: Vec<(SessionNumber, RecoveredWill)>,
     subscriptions: Vec<(SessionNumber, Box<str>, u8, Option<NonZeroU32>)>,
     inbound: Vec<(SessionNumber, u16)>,
-    outbound: Vec<(SessionNumber, u16, u64, Stage, Option<(MessageId, u8)>)>,
+    outbound: Vec<(SessionNumber, u16, u64, Stage, Option<Kept>)>,
     messages: Vec<(MessageId, Queued)>,
     /// Receivers that were named with their message; None when they have been handed on.
     named: Vec<Option<Receiver>>,
     /// Those that came later.
     receivers: HashMap<MessageId, Vec<Receiver>>,
-    settled: HashSet<(MessageId, (SessionNumber, u8))>,
-    beside: HashMap<MessageId, Vec<(Kind, (SessionNumber, u8))>>,
+    settled: HashSet<(MessageId, Owed)>,
+    beside: HashMap<MessageId, Vec<(Kind, Owed)>>,
     recovered: Recovered,
 }
 
@@ -263,7 +263,7 @@ impl Collector {
                 None => garbage.push((Kind::Inbound, format::exchange_key(session, packet_id).into())),
             }
         }
-        let mut sent: HashMap<((MessageId, u8), SessionNumber), (u16, u64)> = HashMap::default();
+        let mut sent: HashMap<(Kept, SessionNumber), (u16, u64)> = HashMap::default();
         for (session, packet_id, order, stage, message) in self.outbound {
             match (sessions.get_mut(&session), stage, message) {
                 (Some(session), Stage::PubComp, _) => {
