@@ -364,6 +364,14 @@ impl<D: Disk> Committer<D> {
     /// Takes what has been submitted, and commits it. `clock` is the time now; `notice` gets what an operator should know.
     /// Afterwards [`Store::durable`] may have moved.
     pub fn step(&mut self, clock: Clock, notice: &mut dyn FnMut(Notice)) -> Pause {
+        match self.commit(clock, notice) {
+            Pause::Idle => self.tidy(notice),
+            pause => pause,
+        }
+    }
+
+    /// The part of a step that others wait for.
+    fn commit(&mut self, clock: Clock, notice: &mut dyn FnMut(Notice)) -> Pause {
         self.took = Duration::ZERO;
         let mut taken = std::mem::take(&mut self.taken);
         std::mem::swap(&mut taken, &mut self.shared.queue().submissions);
@@ -386,7 +394,7 @@ impl<D: Disk> Committer<D> {
             if self.batch.is_empty() {
                 // All of it has come and gone, or concerns nobody any more.
                 self.publish();
-                return if more { Pause::None } else { self.tidy(notice) };
+                return if more { Pause::None } else { Pause::Idle };
             }
         }
         self.unfinished = true;
@@ -398,7 +406,7 @@ impl<D: Disk> Committer<D> {
                 self.unfinished = false;
                 self.set_health(Health::Working, notice);
                 self.publish();
-                if more { Pause::None } else { self.tidy(notice) }
+                if more { Pause::None } else { Pause::Idle }
             }
             Err(CommitError::NoSpace) => {
                 self.set_health(Health::Full, notice);
@@ -495,7 +503,7 @@ impl<D: Disk> Committer<D> {
         let mut told: Vec<u64> = vec![0; self.shared.durable.len()];
         loop {
             let now = clock();
-            let pause = self.step(now, &mut notice);
+            let mut pause = self.commit(now, &mut notice);
             for (worker, told) in told.iter_mut().enumerate() {
                 let durable = self.shared.durable[worker].load(Ordering::Relaxed);
                 if durable != *told {
@@ -505,6 +513,10 @@ impl<D: Disk> Committer<D> {
             }
             if self.sync && self.took >= SLOW_SYNC {
                 self.gather();
+            }
+            // Not before: to make a spare file takes longer than many a sync.
+            if pause == Pause::Idle {
+                pause = self.tidy(&mut notice);
             }
             let mut queue = self.shared.queue();
             match pause {
