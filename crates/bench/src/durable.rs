@@ -49,7 +49,7 @@ pub const DURABLE_FIGURES: &[DurableFigure] = &[
     DurableFigure { id: "D4", title: "one publisher, 1 KiB, 1 000 absent subscribers", measure: d4 },
     DurableFigure { id: "D5", title: "1 000 Sessions with 1 000 messages each come back at once", measure: d5 },
     DurableFigure { id: "D6", title: "kill -9 and start with messages, Retained Messages, Sessions", measure: d6 },
-    DurableFigure { id: "D8", title: "each sync takes 50 ms longer, 500 publishers, 20 in flight each", measure: d8 },
+    DurableFigure { id: "D8", title: "each sync takes 50 ms longer, 50 publishers, 20 in flight each", measure: d8 },
 ];
 
 impl DurableFigure {
@@ -495,7 +495,7 @@ fn d6(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
 }
 
 fn d8(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
-    let load = Publishing { publishers: 500, ..SATURATING };
+    let load = Publishing { publishers: 50, ..SATURATING };
     let subscribers = [Subscriber { number: 0, topic_filter: "bench/kept/+".to_owned(), hears: 0..load.publishers }];
     let mut rates = Vec::new();
     for (name, delay) in [("quick", None), ("slow", Some(SYNC_DELAY))] {
@@ -520,6 +520,7 @@ fn d8(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
         publishers.close()?;
         backlog::drain(address, &subscribers, &sent, 1, load.payload_bytes, 1_000, STALL_AFTER)?;
         if let Some(delay) = delay {
+            // The raw sync on top of the delay is small beside it.
             let bound = f64::from(load.publishers * load.window) / delay.as_secs_f64();
             reading(out, "throughput by bound", "%", published.rate() / bound * 100.0, Aim::AtLeast(90.0));
             reading(out, "throughput", "messages/s", published.rate(), Aim::None);

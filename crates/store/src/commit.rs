@@ -1,12 +1,17 @@
 //! Group commit: what all workers have appended goes down as one batch, by one thread, as soon as the last one is down.
 //!
-//! There is no timer. A record that comes alone is synced at once; those that come while a sync is under way share the
-//! next one. So an idle broker answers within one sync, and a busy one has hundreds of answers for each.
+//! A record that comes alone is synced at once; those that come while a sync is under way share the next one. So an idle
+//! broker answers within one sync, and a busy one has hundreds of answers for each.
+//!
+//! There is no timer, but on a slow disk there is a breath. Clients with a window speak again when they are answered: those
+//! answered after one sync would miss the next, and the two halves would take turns for ever, each waiting for two syncs. So
+//! after a sync of [`SLOW_SYNC`] or more the next one begins when nothing more comes, an eighth of the last one's time later
+//! at most.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::disk::Disk;
 use crate::format::{self, Kind};
@@ -103,6 +108,12 @@ struct Counts {
 const WAITING_BYTES_MAX: usize = 64 << 20;
 /// Bytes of old segments copied in one step of cleaning.
 const CLEAN_BYTES: usize = 1 << 20;
+/// After a sync that has taken so long, those that were answered are waited for.
+const SLOW_SYNC: Duration = Duration::from_millis(8);
+/// That takes at most this part of the sync's time,
+const GATHERING_PART: u32 = 8;
+/// and ends when in this part of it nobody has come.
+const GATHERING_STEP_PART: u32 = 64;
 /// While nothing else is written, the clock is, this often, so that after a crash it is known when that was.
 pub const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks whether a full disk has room again.
@@ -163,6 +174,8 @@ pub struct Committer<D: Disk> {
     scratch: Vec<u8>,
     /// Something was written since the clock was.
     clock_at: u64,
+    /// How long the last step's commit has taken; zero if there was none.
+    took: Duration,
 }
 
 /// A durable store that has been opened.
@@ -224,6 +237,7 @@ pub fn open<D: Disk>(
         taken: Vec::new(),
         scratch: Vec::new(),
         clock_at: 0,
+        took: Duration::ZERO,
     };
     Ok(Opened { recovered, report, stores, committer })
 }
@@ -350,6 +364,15 @@ impl<D: Disk> Committer<D> {
     /// Takes what has been submitted, and commits it. `clock` is the time now; `notice` gets what an operator should know.
     /// Afterwards [`Store::durable`] may have moved.
     pub fn step(&mut self, clock: Clock, notice: &mut dyn FnMut(Notice)) -> Pause {
+        match self.commit(clock, notice) {
+            Pause::Idle => self.tidy(notice),
+            pause => pause,
+        }
+    }
+
+    /// The part of a step that others wait for.
+    fn commit(&mut self, clock: Clock, notice: &mut dyn FnMut(Notice)) -> Pause {
+        self.took = Duration::ZERO;
         let mut taken = std::mem::take(&mut self.taken);
         std::mem::swap(&mut taken, &mut self.shared.queue().submissions);
         for (worker, submission) in &mut taken {
@@ -371,17 +394,19 @@ impl<D: Disk> Committer<D> {
             if self.batch.is_empty() {
                 // All of it has come and gone, or concerns nobody any more.
                 self.publish();
-                return if more { Pause::None } else { self.tidy(notice) };
+                return if more { Pause::None } else { Pause::Idle };
             }
         }
         self.unfinished = true;
         self.put_clock(clock);
+        let begun = Instant::now();
         match self.log.commit(&mut self.batch, self.sync && !mutant!(SyncSkipped)) {
             Ok(()) => {
+                self.took = begun.elapsed();
                 self.unfinished = false;
                 self.set_health(Health::Working, notice);
                 self.publish();
-                if more { Pause::None } else { self.tidy(notice) }
+                if more { Pause::None } else { Pause::Idle }
             }
             Err(CommitError::NoSpace) => {
                 self.set_health(Health::Full, notice);
@@ -425,6 +450,21 @@ impl<D: Disk> Committer<D> {
         self.clock_at = clock.broker;
     }
 
+    /// After a slow sync: returns when those that it has answered have spoken again, as far as they do so soon.
+    fn gather(&self) {
+        let (begun, step) = (Instant::now(), self.took / GATHERING_STEP_PART);
+        let mut before = 0;
+        while begun.elapsed() < self.took / GATHERING_PART {
+            std::thread::sleep(step);
+            let queue = self.shared.queue();
+            let count = queue.submissions.len();
+            if queue.stop || count > 0 && count == before {
+                return;
+            }
+            before = count;
+        }
+    }
+
     /// Writes nothing but the time.
     fn write_clock(&mut self, clock: Clock) {
         if !self.unfinished && self.batch.is_empty() {
@@ -463,13 +503,20 @@ impl<D: Disk> Committer<D> {
         let mut told: Vec<u64> = vec![0; self.shared.durable.len()];
         loop {
             let now = clock();
-            let pause = self.step(now, &mut notice);
+            let mut pause = self.commit(now, &mut notice);
             for (worker, told) in told.iter_mut().enumerate() {
                 let durable = self.shared.durable[worker].load(Ordering::Relaxed);
                 if durable != *told {
                     *told = durable;
                     completed(worker);
                 }
+            }
+            if self.sync && self.took >= SLOW_SYNC {
+                self.gather();
+            }
+            // Not before: to make a spare file takes longer than many a sync.
+            if pause == Pause::Idle {
+                pause = self.tidy(&mut notice);
             }
             let mut queue = self.shared.queue();
             match pause {
