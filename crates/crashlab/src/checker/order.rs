@@ -72,7 +72,9 @@ pub fn check(index: &Index<'_>, found: &mut Vec<Violation>) {
 fn has_one_place(index: &Index<'_>, at: usize, first: usize, message: MessageId, qos: QoS) -> bool {
     let trace = index.trace(message);
     let accepted = trace.accepted.unwrap_or(at);
-    let is_undone = first < accepted && index.crashes(first, accepted) > 0;
+    // What was on its way when the broker went comes after that in the history.
+    let sent = trace.first_sent.map_or(first, |sent| sent.min(first));
+    let is_undone = first < accepted && index.crashes(sent, accepted) > 0;
     trace.sends == 1 || (qos == QoS::ExactlyOnce && !is_undone)
 }
 
