@@ -232,9 +232,10 @@ impl Broker {
         Duration::from_millis(ticks * 10)
     }
 
-    /// Open descriptors.
+    /// Open descriptors that are not files: what it stores is in files, and those it may open at any time.
     pub fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+        let open = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().flatten();
+        open.filter(|entry| !fs::read_link(entry.path()).is_ok_and(|target| target.is_absolute())).count()
     }
 }
 

@@ -65,7 +65,8 @@ fn it_is_ready_soon_and_says_how_to_use_it() {
     for said in [
         "starting with 2 workers",
         "(anonymous clients allowed)",
-        "Durability: memory",
+        "Durability: fsync",
+        "home/.local/state/pantala",
         &format!("mosquitto_sub -p {port} -t '#' -v"),
         &format!("mosquitto_pub -p {port} -t a/b -m hi -q 2"),
     ] {
