@@ -232,8 +232,13 @@ impl Broker {
         Duration::from_millis(ticks * 10)
     }
 
-    /// Open descriptors that are not files: what it stores is in files, and those it may open at any time.
+    /// Open descriptors.
     pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// Those that are not files: what it stores is in files, and those it may open at any time.
+    pub fn descriptors_but_files(&self) -> usize {
         let open = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().flatten();
         open.filter(|entry| !fs::read_link(entry.path()).is_ok_and(|target| target.is_absolute())).count()
     }
