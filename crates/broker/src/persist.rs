@@ -294,7 +294,7 @@ impl<S: Store> Core<S> {
             return;
         }
         let Some(outbound) = &mut session.outbound else { return };
-        for queued in outbound.queued_mut().skip(session.evicted as usize).take(EVICTIONS) {
+        for queued in outbound.queued_mut(session.evicted as usize).take(EVICTIONS) {
             if let Body::Here(message) = &queued.body {
                 let Some(id) = message.id().filter(|id| store.holds(*id)) else { return };
                 let bytes = message.bytes() as u32;

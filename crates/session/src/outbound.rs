@@ -327,9 +327,10 @@ impl<M: Clone> Outbound<M> {
         self.inflight.is_empty() && self.queue.is_empty()
     }
 
-    /// The messages of the queue, to be changed in place.
-    pub fn queued_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut M> + ExactSizeIterator {
-        self.queue.iter_mut().map(|(.., message)| message)
+    /// The messages of the queue from the one with number `first` on, to be changed in place. Those before it cost nothing.
+    pub fn queued_mut(&mut self, first: usize) -> impl DoubleEndedIterator<Item = &mut M> + ExactSizeIterator {
+        let first = first.min(self.queue.len());
+        self.queue.range_mut(first..).map(|(.., message)| message)
     }
 
     /// All that is left when the Session ends: open exchanges with their stage, whose message is gone if PUBREC has come,
