@@ -410,6 +410,15 @@ mod tests {
         Some(Send::Publish(delivery, message))
     }
 
+    #[test]
+    fn the_queue_is_changed_from_any_message_on() {
+        let mut outbound = Outbound::default();
+        (1..=4).for_each(|message| outbound.restore_queued(QoS::AtLeastOnce, message, message));
+        outbound.queued_mut(2).for_each(|message| *message += 10);
+        assert_eq!(outbound.queued_mut(9).len(), 0);
+        assert_eq!(outbound.queued_mut(0).map(|message| *message).collect::<Vec<_>>(), [1, 2, 13, 14]);
+    }
+
     /// What every packet does to an exchange in every stage.
     #[test]
     fn the_table_of_stages() {
