@@ -39,7 +39,9 @@ const ORDER: [(&str, &[&str]); 12] = [
     ("pantala-store", &["pantala-mutants"]),
     ("pantala-broker", &["pantala-mutants", "pantala-proto", "pantala-session", "pantala-router", "pantala-store"]),
     ("pantala-server", &["pantala-proto", "pantala-session", "pantala-store", "pantala-broker"]),
-    ("pantala", &["pantala-server"]),
+    // The store is for its outbox.
+    ("pantala-client", &["pantala-proto", "pantala-session", "pantala-store"]),
+    ("pantala", &["pantala-server", "pantala-client"]),
     // Black-box: what they shared with the broker, a bug could share too.
     ("pantala-conformance", &[]),
     ("pantala-bench", &["pantala-proto"]),

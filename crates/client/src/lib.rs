@@ -1,0 +1,3 @@
+//! An MQTT client for 3.1.1 and 5.0 on tokio.
+
+pub mod transport;

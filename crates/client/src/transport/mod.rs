@@ -1,0 +1,1 @@
+//! Ways to a broker: TCP, Unix socket, TLS, WebSocket, SOCKS5.
