@@ -37,12 +37,32 @@ struct Exchange<M> {
     message: Option<M>,
 }
 
+/// Packet Identifiers that are in use for other things than messages: at a client, for SUBSCRIBE and UNSUBSCRIBE, which
+/// share the numbers with PUBLISH (v5 MQTT-2.2.1-3). A server has none of those: `()`, which costs nothing.
+pub trait OtherPacketIds: Default {
+    /// Whether something else has this number.
+    fn contain(&self, packet_id: PacketId) -> bool;
+}
+
+impl OtherPacketIds for () {
+    #[inline]
+    fn contain(&self, _: PacketId) -> bool {
+        false
+    }
+}
+
+impl OtherPacketIds for Vec<PacketId> {
+    fn contain(&self, packet_id: PacketId) -> bool {
+        self.contains(&packet_id)
+    }
+}
+
 /// Outgoing half of a Session. `M` is a handle to a message and whatever goes with it; it should be cheap to clone.
 ///
 /// Invariants: `sent <= inflight.len()`; the first `sent` exchanges have been sent on the present connection, those
 /// after them have not; Packet Identifiers in `inflight` are distinct.
 #[derive(Debug, Clone)]
-pub struct Outbound<M> {
+pub struct Outbound<M, O = ()> {
     /// In the order of their first sending.
     inflight: VecDeque<Exchange<M>>,
     sent: usize,
@@ -52,6 +72,7 @@ pub struct Outbound<M> {
     /// Packet Identifiers have gone round since `inflight` was last empty, so the next may be in use.
     wrapped: bool,
     next_order: u64,
+    others: O,
 }
 
 /// A packet to send now.
@@ -81,7 +102,7 @@ pub enum AckError {
     Unexpected(Stage),
 }
 
-impl<M> Default for Outbound<M> {
+impl<M, O: Default> Default for Outbound<M, O> {
     fn default() -> Self {
         Self {
             inflight: VecDeque::new(),
@@ -90,11 +111,12 @@ impl<M> Default for Outbound<M> {
             next_packet_id: PacketId::FIRST,
             wrapped: false,
             next_order: 1,
+            others: O::default(),
         }
     }
 }
 
-impl<M: Clone> Outbound<M> {
+impl<M: Clone, O: OtherPacketIds> Outbound<M, O> {
     /// Whether a new QoS 1 or 2 message may go out at once, with at most `window` unacknowledged: nothing waits before it.
     #[inline]
     pub fn can_start(&self, window: u16) -> bool {
@@ -289,6 +311,22 @@ impl<M: Clone> Outbound<M> {
         self.sent = 0;
     }
 
+    /// The peer has lost the Session: exchanges that no PUBREC has answered begin anew, as new messages at the front of the
+    /// queue and in their order. `over` gets those that wait for PUBCOMP: their messages had arrived.
+    pub fn session_lost(&mut self, mut over: impl FnMut(PacketId)) {
+        for exchange in self.inflight.drain(..).rev() {
+            match exchange.message {
+                Some(message) => {
+                    let qos = if exchange.stage == Stage::AwaitPubAck { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+                    self.queue.push_front((qos, exchange.order, message));
+                }
+                None => over(exchange.packet_id),
+            }
+        }
+        self.sent = 0;
+        self.wrapped = false;
+    }
+
     /// The message that [`Outbound::next`] sends next, and whether it is one of the queue; None too if that is PUBREL.
     pub fn next_message_mut(&mut self) -> Option<(&mut M, bool)> {
         match self.inflight.get_mut(self.sent) {
@@ -368,16 +406,22 @@ impl<M: Clone> Outbound<M> {
         exchange.message
     }
 
-    /// The next Packet Identifier that is not in use (v5 MQTT-2.2.1-4). One is free, as `inflight` is shorter than the
-    /// window and the window at most 65_535.
-    fn take_packet_id(&mut self) -> PacketId {
+    /// The Packet Identifiers in use for other things.
+    pub fn others_mut(&mut self) -> &mut O {
+        &mut self.others
+    }
+
+    /// The next Packet Identifier that is not in use (v5 MQTT-2.2.1-4). The caller keeps open exchanges and other uses
+    /// together below 65_535, so one is free.
+    pub fn take_packet_id(&mut self) -> PacketId {
         loop {
             let packet_id = self.next_packet_id;
             self.next_packet_id = packet_id.following();
             if self.next_packet_id == PacketId::FIRST {
                 self.wrapped = true;
             }
-            if !self.wrapped || !self.inflight.iter().any(|exchange| exchange.packet_id == packet_id) {
+            let open = self.wrapped && self.inflight.iter().any(|exchange| exchange.packet_id == packet_id);
+            if !open && !self.others.contain(packet_id) {
                 return packet_id;
             }
         }
@@ -412,7 +456,7 @@ mod tests {
 
     #[test]
     fn the_queue_is_changed_from_any_message_on() {
-        let mut outbound = Outbound::default();
+        let mut outbound = Outbound::<_>::default();
         (1..=4).for_each(|message| outbound.restore_queued(QoS::AtLeastOnce, message, message));
         outbound.queued_mut(2).for_each(|message| *message += 10);
         assert_eq!(outbound.queued_mut(9).len(), 0);
@@ -425,7 +469,7 @@ mod tests {
         let mut table = String::new();
         for stage in ["AwaitPubAck", "AwaitPubRec", "AwaitPubComp", "none"] {
             for packet in ["PUBACK", "PUBREC", "PUBREC 0x80", "PUBCOMP", "reconnect"] {
-                let mut outbound = Outbound::default();
+                let mut outbound = Outbound::<_>::default();
                 match stage {
                     "AwaitPubAck" => drop(outbound.start(QoS::AtLeastOnce, 7)),
                     "AwaitPubRec" => drop(outbound.start(QoS::ExactlyOnce, 7)),
@@ -454,7 +498,7 @@ mod tests {
 
     #[test]
     fn the_window_bounds_what_is_unacknowledged() {
-        let mut outbound = Outbound::default();
+        let mut outbound = Outbound::<_>::default();
         for message in 0..4 {
             outbound.enqueue(QoS::AtLeastOnce, message);
         }
@@ -470,7 +514,7 @@ mod tests {
 
     #[test]
     fn a_reconnect_resends_in_order_with_dup_within_the_new_window() {
-        let mut outbound = Outbound::default();
+        let mut outbound = Outbound::<_>::default();
         outbound.start(QoS::AtLeastOnce, 0);
         outbound.start(QoS::ExactlyOnce, 1);
         outbound.start(QoS::ExactlyOnce, 2);
@@ -487,7 +531,7 @@ mod tests {
 
     #[test]
     fn what_was_never_sent_goes_without_dup() {
-        let mut outbound = Outbound::default();
+        let mut outbound = Outbound::<_>::default();
         outbound.start(QoS::AtLeastOnce, 0);
         outbound.start(QoS::AtLeastOnce, 1);
         outbound.connection_lost();
@@ -500,7 +544,7 @@ mod tests {
 
     #[test]
     fn identifiers_in_use_are_passed_over_after_going_round() {
-        let mut outbound = Outbound::default();
+        let mut outbound = Outbound::<_>::default();
         outbound.start(QoS::ExactlyOnce, 0);
         for round in 0..2 {
             for number in 2..=u16::MAX {
@@ -514,7 +558,7 @@ mod tests {
 
     #[test]
     fn what_is_admitted_waits_until_it_is_ready_and_holds_up_what_follows() {
-        let mut outbound = Outbound::default();
+        let mut outbound = Outbound::<_>::default();
         outbound.admit(QoS::ExactlyOnce, 0);
         assert!(!outbound.can_start(10));
         outbound.enqueue(QoS::AtLeastOnce, 1);
@@ -525,8 +569,37 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_session_begins_anew_in_order() {
+        let mut outbound = Outbound::<_>::default();
+        outbound.start(QoS::AtLeastOnce, 0);
+        outbound.start(QoS::ExactlyOnce, 1);
+        outbound.start(QoS::ExactlyOnce, 2);
+        outbound.pub_rec(id(2), false).unwrap();
+        outbound.enqueue(QoS::AtLeastOnce, 3);
+        outbound.connection_lost();
+        let mut over = Vec::new();
+        outbound.session_lost(|packet_id| over.push(packet_id));
+        assert_eq!(over, [id(2)]);
+        assert_eq!(outbound.next(10, |_| true), publish(1, 4, false, 0));
+        assert_eq!(outbound.next(10, |_| true), publish(2, 5, false, 2));
+        assert_eq!(outbound.next(10, |_| true), publish(1, 6, false, 3));
+    }
+
+    #[test]
+    fn numbers_of_other_packets_are_passed_over() {
+        let mut outbound = Outbound::<u32, Vec<PacketId>>::default();
+        let subscribe = outbound.take_packet_id();
+        outbound.others_mut().push(subscribe);
+        for _ in 2..=u16::MAX {
+            let packet_id = outbound.start(QoS::AtLeastOnce, 0).packet_id().unwrap();
+            outbound.pub_ack(packet_id).unwrap();
+        }
+        assert_eq!(outbound.start(QoS::AtLeastOnce, 0).packet_id(), Some(id(2)));
+    }
+
+    #[test]
     fn exchanges_of_an_earlier_process_go_on_under_their_identifiers() {
-        let mut outbound = Outbound::default();
+        let mut outbound = Outbound::<_>::default();
         outbound.restore(QoS::ExactlyOnce, id(65_535), 3, Some(0));
         outbound.restore(QoS::ExactlyOnce, id(1), 4, None);
         outbound.restore(QoS::AtLeastOnce, id(2), 5, Some(1));
@@ -543,7 +616,7 @@ mod tests {
         /// and first deliveries are in order.
         #[test]
         fn nothing_is_lost_or_reordered(steps in proptest::collection::vec((0..6_u8, 0..8_usize), 1..300), window in 1..6_u16) {
-            let mut outbound = Outbound::default();
+            let mut outbound = Outbound::<_>::default();
             let mut offered = 0_u32;
             let mut open: Vec<(PacketId, QoS, bool)> = Vec::new();
             let mut first_deliveries = Vec::new();
