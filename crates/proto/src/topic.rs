@@ -74,6 +74,29 @@ impl<'a> TopicFilter<'a> {
     pub fn has_wildcard(self) -> bool {
         memchr::memchr2(b'+', b'#', self.filter().as_bytes()).is_some()
     }
+
+    /// Whether a message with this Topic Name is one that the filter asks for. A filter that begins with a wildcard does not
+    /// ask for names that begin with `$` (v5 MQTT-4.7.2-1).
+    ///
+    /// Walks both level by level. For many filters at once there is `pantala-router`.
+    pub fn matches(self, topic_name: &str) -> bool {
+        let filter = self.filter();
+        if topic_name.starts_with('$') && filter.starts_with(['+', '#']) {
+            return false;
+        }
+        let mut names = topic_name.split('/');
+        for level in filter.split('/') {
+            match (level, names.next()) {
+                // It stands for its parent too: `a/#` matches `a` (v5 section 4.7.1.2).
+                ("#", _) => return true,
+                (_, None) => return false,
+                ("+", Some(_)) => {}
+                (level, Some(name)) if level == name => {}
+                _ => return false,
+            }
+        }
+        names.next().is_none()
+    }
 }
 
 fn check_filter(filter: &str) -> Result<(), FilterError> {
@@ -106,6 +129,44 @@ impl core::error::Error for FilterError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn filters_match_as_the_standard_says() {
+        let matching = [
+            ("a/b", "a/b"),
+            ("a/#", "a"),
+            ("a/#", "a/b/c"),
+            ("#", "a"),
+            ("#", "/"),
+            ("+", "a"),
+            ("+/+", "/"),
+            ("/+", "/a"),
+            ("+/b/#", "a/b"),
+            ("a/+", "a/"),
+            ("$SYS/#", "$SYS/x"),
+            ("$share/g/a/+", "a/b"),
+            ("$share/g/#", "a"),
+        ];
+        for (filter, name) in matching {
+            assert!(TopicFilter::parse(filter).unwrap().matches(name), "{filter} {name}");
+        }
+        let others = [
+            ("a/b", "a"),
+            ("a", "a/b"),
+            ("+", "/a"),
+            ("+", "a/b"),
+            ("#", "$SYS"),
+            ("+/x", "$SYS/x"),
+            ("a/+", "a"),
+            ("a/#", "ab"),
+            ("a/b", "a/b/"),
+            ("$share/g/#", "$SYS/x"),
+            ("A", "a"),
+        ];
+        for (filter, name) in others {
+            assert!(!TopicFilter::parse(filter).unwrap().matches(name), "{filter} {name}");
+        }
+    }
 
     #[test]
     fn topic_names() {
