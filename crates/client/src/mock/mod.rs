@@ -18,7 +18,7 @@
 //! # /// Stands for the program under test: a client that connects and publishes "21" to "t".
 //! # async fn run_program(url: &str) {
 //! #     let mut stream = tokio::net::TcpStream::connect(url.trim_start_matches("mqtt://")).await.unwrap();
-//! #     stream.write_all(b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x00").await.unwrap();
+//! #     stream.write_all(b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01p").await.unwrap();
 //! #     let mut conn_ack = [0; 5];
 //! #     stream.read_exact(&mut conn_ack).await.unwrap();
 //! #     stream.write_all(b"\x30\x06\x00\x01t\x0021\xe0\x00").await.unwrap();

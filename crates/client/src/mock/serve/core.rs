@@ -198,10 +198,12 @@ impl Core {
                 }
             }
         }
-        if is_cut && let Some(connection) = self.connections.get_mut(&number) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        if is_cut {
             connection.output.clear();
-            connection.closing = true;
         }
+        // After DISCONNECT there should be nothing; what came with it has been looked at.
+        connection.closing |= is_cut || connection.stage == Stage::Over;
     }
 
     /// Ends the connection without a word.
