@@ -26,12 +26,15 @@ async fn seen(limits: Limits, packets: &[Vec<u8>]) -> (Vec<&'static str>, Option
     (statements(&broker), code.and(rest.last().copied()))
 }
 
+/// Statement, Reason Code of DISCONNECT, limits, packets.
+type Case = (&'static str, Option<u8>, Limits, Vec<Vec<u8>>);
+
 #[tokio::test]
 async fn each_violation_has_its_statement() {
     let connect = || raw::connect("c");
     let none = Limits::default;
     let aliases = || Limits { topic_alias_maximum: Some(2), ..none() };
-    let cases: Vec<(&str, Option<u8>, Limits, Vec<Vec<u8>>)> = vec![
+    let cases: Vec<Case> = vec![
         ("MQTT-3.1.0-1", None, none(), vec![vec![0xc0, 0]]),
         ("MQTT-3.1.0-2", Some(0x82), none(), vec![connect(), connect()]),
         ("MQTT-2.2.1-3", None, none(), vec![connect(), raw::publish(2, "t", 1, "a"), raw::publish(2, "t", 1, "b")]),
