@@ -142,6 +142,9 @@ pub enum End {
 /// and with what came instead, if that is not what was expected, or if nothing comes in time. Packets are encoded and
 /// decoded in the version of the CONNECT received, before it in that of MQTT 5.
 ///
+/// All bytes of a connection are kept until it is dropped. Dropping it closes the connection as it is: if anything of the
+/// client is unread, that is a reset.
+///
 /// Cancelling an expectation loses no byte; cancelling a `send` may leave half a packet sent.
 pub struct Peer {
     stream: TcpStream,

@@ -26,6 +26,8 @@ use super::violation::{Finding, Violation};
 
 /// Packets and messages that are remembered for the test; the oldest beyond are forgotten.
 const REMEMBERED_MAX: usize = 1_000_000;
+/// Violations that are told; the first are the ones to look at.
+const VIOLATIONS_MAX: usize = 1_000;
 /// Output a client may leave unread. Beyond it QoS 0 messages are not sent to it, and it is not read.
 pub(super) const OUTPUT_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
@@ -761,6 +763,9 @@ impl Core {
     }
 
     fn violated(&mut self, number: usize, finding: Finding, packet: Option<&Received>) {
+        if self.violations.len() == VIOLATIONS_MAX {
+            return;
+        }
         let client_id =
             self.connections.get(&number).map(|connection| connection.client_id.clone()).unwrap_or_default();
         let Finding { statement, what } = finding;

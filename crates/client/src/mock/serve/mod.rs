@@ -122,7 +122,7 @@ impl ServingBroker {
         });
     }
 
-    /// Where clients have violated the standard.
+    /// Where clients have violated the standard, in the order in which it was seen. At most the first 1 000.
     pub fn violations(&self) -> Vec<Violation> {
         self.look(|core| core.violations.clone())
     }
