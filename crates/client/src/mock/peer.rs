@@ -138,12 +138,12 @@ pub enum End {
 
 /// The broker's end of one connection, in the hands of a test.
 ///
-/// It reads only when it is asked for something or while it writes. Every `expect…` panics, with the line that called it
-/// and with what came instead, if that is not what was expected, or if nothing comes in time. Packets are encoded and
+/// It reads only when it is asked for something or while it writes. Every `expect…` panics, with the line that called
+/// it and with what came instead, if that is not what was expected, or if nothing comes in time. Packets are encoded and
 /// decoded in the version of the CONNECT received, before it in that of MQTT 5.
 ///
-/// All bytes of a connection are kept until it is dropped. Dropping it closes the connection as it is: if anything of the
-/// client is unread, that is a reset.
+/// All bytes of a connection are kept until it is dropped. Dropping it closes the connection as it is: if anything of
+/// the client is unread, that is a reset.
 ///
 /// Cancelling an expectation loses no byte; cancelling a `send` may leave half a packet sent.
 pub struct Peer {
@@ -370,8 +370,8 @@ impl Peer {
         self.reading = true;
     }
 
-    /// Closes the connection. Everything sent before arrives: what the client still sends is read and thrown away, since
-    /// closing with unread input would be a reset.
+    /// Closes the connection. Everything sent before arrives: what the client still sends is read and thrown away,
+    /// since closing with unread input would be a reset.
     pub async fn close(mut self) {
         let _ = self.stream.shutdown().await;
         tokio::spawn(drain(self.stream));

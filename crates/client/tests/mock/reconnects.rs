@@ -1,5 +1,5 @@
-//! A plain, correct client over a link that cuts at random bytes: every message arrives, and nothing is reported that is
-//! right.
+//! A plain client over a link that cuts at random bytes: if it is correct every message arrives and nothing is reported;
+//! if it has a bug, that is.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;

@@ -13,8 +13,8 @@ fn statements(broker: &ServingBroker) -> Vec<&'static str> {
     broker.violations().into_iter().map(|violation| violation.statement.unwrap_or("none")).collect()
 }
 
-/// Sends all of it to a broker with these limits that holds its acknowledgements, and ends. The statements violated, and
-/// the Reason Code of the broker's DISCONNECT, if that came.
+/// Sends all of it to a broker with these limits that holds its acknowledgements, and ends. The statements violated,
+/// and the Reason Code of the broker's DISCONNECT, if that came.
 async fn seen(limits: Limits, packets: &[Vec<u8>]) -> (Vec<&'static str>, Option<u8>) {
     let behaviour = Behaviour { limits, hold_acknowledgements: true, ..Behaviour::default() };
     let broker = MockBroker::serve_with(behaviour).await;

@@ -39,7 +39,7 @@ pub enum Cut {
 
 /// What CONNACK tells an MQTT 5 client to keep to. The default is no limit and no property.
 ///
-/// For MQTT 3.1.1 only what goes without saying so is done: an assigned Client Identifier is not, all else has no effect.
+/// Clients of MQTT 3.1 and 3.1.1 cannot be told: for them there are no limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// QoS 1 and 2 messages the broker takes at once; None is 65_535.

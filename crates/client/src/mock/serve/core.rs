@@ -589,8 +589,8 @@ impl Core {
         self.detach(number, disconnect.reason_code != ReasonCode::Success);
     }
 
-    /// The client is gone from its Session, which ends if it is not to last. The Will is published if there is one and it
-    /// is `wanted`.
+    /// The client is gone from its Session, which ends if it is not to last. The Will is published if there is one and
+    /// it is `wanted`.
     fn detach(&mut self, number: usize, wanted: bool) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         connection.stage = Stage::Over;

@@ -108,8 +108,8 @@ impl ServingBroker {
         self.look(|core| core.received.iter().filter(of_type).cloned().collect())
     }
 
-    /// All messages that were published, Wills and those of [`ServingBroker::publish`] too: each time a subscriber would
-    /// have got it. So one of QoS 2 stands there once. At most the last 1 000 000.
+    /// All messages that were published, Wills and those of [`ServingBroker::publish`] too: each time a subscriber
+    /// would have got it. So one of QoS 2 stands there once. At most the last 1 000 000.
     pub fn published(&self) -> Vec<Message> {
         self.look(|core| core.published.iter().cloned().collect())
     }

@@ -11,7 +11,7 @@ pub struct Violation {
     pub connection: usize,
     /// The client's Client Identifier; empty before CONNECT.
     pub client_id: String,
-    /// The statement, by its number in MQTT 5, for clients of 3.1.1 too; None if what is wrong has no number of its own.
+    /// The statement, by its number in MQTT 5, for clients of 3.1.1 too; None if it has none of its own.
     pub statement: Option<&'static str>,
     /// What happened.
     pub what: String,
