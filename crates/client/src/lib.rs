@@ -1,3 +1,5 @@
 //! An MQTT client for 3.1.1 and 5.0 on tokio.
 
+#[cfg(feature = "mock")]
+pub mod mock;
 pub mod transport;
