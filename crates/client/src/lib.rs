@@ -1,3 +1,4 @@
 //! An MQTT client for 3.1.1 and 5.0 on tokio.
 
 pub mod transport;
+pub mod url;
