@@ -1,4 +1,5 @@
 //! An MQTT client for 3.1.1 and 5.0 on tokio.
 
+pub mod authentication;
 pub mod transport;
 pub mod url;
