@@ -2,4 +2,6 @@
 
 #[cfg(feature = "mock")]
 pub mod mock;
+pub mod authentication;
 pub mod transport;
+pub mod url;
