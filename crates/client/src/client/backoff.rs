@@ -1,0 +1,68 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+/// When to try again after a connection has failed or ended: exponential back-off with full jitter. The wait is random
+/// between nothing and a bound that doubles with every failure, so that a thousand clients that lost the same broker do not
+/// come back at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reconnect {
+    /// The bound of the first wait. Default: 500 ms.
+    pub first_wait_max: Duration,
+    /// The bound of every later wait. Default: 60 s.
+    pub wait_max: Duration,
+    /// Give up after so many attempts in a row without a connection; None is never. Default: never.
+    pub attempts_max: Option<u32>,
+    /// Whether the first connection is tried again as well. If not, [`Client::connect`](crate::Client::connect) ends with the
+    /// first error. Default: false.
+    pub retry_first: bool,
+}
+
+impl Default for Reconnect {
+    fn default() -> Self {
+        Self {
+            first_wait_max: Duration::from_millis(500),
+            wait_max: Duration::from_secs(60),
+            attempts_max: None,
+            retry_first: false,
+        }
+    }
+}
+
+impl Reconnect {
+    /// No second attempt.
+    pub const NEVER: Self =
+        Self { first_wait_max: Duration::ZERO, wait_max: Duration::ZERO, attempts_max: Some(0), retry_first: false };
+
+    /// How long to wait after the `failures`-th failure in a row, from 1; `random` decides within the bound. None: give up.
+    pub(super) fn wait(&self, failures: u32, random: u32) -> Option<Duration> {
+        if self.attempts_max.is_some_and(|maximum| failures > maximum) {
+            return None;
+        }
+        let doublings = failures.saturating_sub(1).min(31);
+        let bound = self.first_wait_max.saturating_mul(1 << doublings).min(self.wait_max);
+        Some(bound.mul_f64(f64::from(random) / f64::from(u32::MAX)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_doubles_up_to_its_end() {
+        let reconnect = Reconnect { wait_max: Duration::from_secs(3), ..Reconnect::default() };
+        let bounds: Vec<_> = (1..6).map(|failures| reconnect.wait(failures, u32::MAX).unwrap().as_millis()).collect();
+        assert_eq!(bounds, [500, 1_000, 2_000, 3_000, 3_000]);
+        assert_eq!(reconnect.wait(1_000_000, u32::MAX), Some(Duration::from_secs(3)));
+        assert_eq!(reconnect.wait(3, 0), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn it_gives_up_when_told() {
+        assert_eq!(Reconnect::NEVER.wait(1, 7), None);
+        let twice = Reconnect { attempts_max: Some(2), ..Reconnect::default() };
+        assert!(twice.wait(2, 7).is_some());
+        assert_eq!(twice.wait(3, 7), None);
+    }
+}

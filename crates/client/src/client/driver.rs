@@ -1,0 +1,301 @@
+//! The task of a client: moves bytes between the network and the machine, and makes connections anew.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pantala_proto::ReasonCode;
+use pantala_session::Instant;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::shared::{Shared, Status};
+use super::{BoxedStream, Connector, Reconnect};
+use crate::error::ConnectionError;
+use crate::machine::Phase;
+
+/// Bytes that are read at once, into a buffer that all clients of a thread share.
+const READ_BYTES: usize = 64 << 10;
+/// Reads and writes of one turn; then others get theirs.
+const STEPS_PER_TURN: usize = 32;
+/// A buffer above this is given back when there is nothing to write. Bytes.
+const OUTPUT_KEPT_BYTES: usize = 1 << 10;
+/// While more than so many times `output_bytes_max` wait for a broker that does not read, nothing is read from it either.
+const OUTPUT_OVER: usize = 4;
+/// A connection that has lasted this long is a success, after which waits begin small again.
+const SUCCESS_AFTER: Duration = Duration::from_secs(5);
+/// How long the last bytes and the end of the connection may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+thread_local! {
+    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+pub(super) struct Driver {
+    pub(super) shared: Arc<Shared>,
+    pub(super) connector: Arc<dyn Connector>,
+    pub(super) reconnect: Reconnect,
+    pub(super) clock: Clock,
+}
+
+/// Milliseconds since the client began.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    beginning: tokio::time::Instant,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self { beginning: tokio::time::Instant::now() }
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        Instant(u64::try_from(self.beginning.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn at(&self, instant: Instant) -> tokio::time::Instant {
+        self.beginning + Duration::from_millis(instant.0)
+    }
+}
+
+impl Driver {
+    pub(super) async fn run(mut self) {
+        let mut failures = 0;
+        let mut was_connected = false;
+        loop {
+            let began = tokio::time::Instant::now();
+            let error = match self.connection().await {
+                Ok(()) => break self.shared.lock().end(None),
+                Err(error) => error,
+            };
+            let connected = matches!(self.shared.lock().status, Status::Connected(_));
+            was_connected |= connected;
+            failures = if connected && began.elapsed() >= SUCCESS_AFTER { 1 } else { failures + 1 };
+            // Whoever took the Session over would be thrown out by us, and come back, and so on.
+            let taken_over = matches!(&error, ConnectionError::Disconnected { refusal, .. }
+                if refusal.reason_code == ReasonCode::SessionTakenOver);
+            let wanted = was_connected || self.reconnect.retry_first;
+            let wait = self.reconnect.wait(failures, random()).filter(|_| wanted && !taken_over);
+            let error = Arc::new(error);
+            let Some(wait) = wait else { break self.shared.lock().end(Some(error)) };
+            self.shared.lock().set_status(Status::Waiting { error, wait });
+            if self.or_stop(tokio::time::sleep(wait)).await.is_none() {
+                break self.shared.lock().end(None);
+            }
+            self.shared.lock().set_status(Status::Connecting);
+        }
+    }
+
+    /// The end of `future`; None if the client is to end before.
+    async fn or_stop<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        std::future::poll_fn(|context| {
+            let mut state = self.shared.lock();
+            if state.stop.is_some() {
+                return Poll::Ready(None);
+            }
+            state.driver_sleeps(context);
+            drop(state);
+            future.as_mut().poll(context).map(Some)
+        })
+        .await
+    }
+
+    /// One connection, from its beginning to its end.
+    async fn connection(&mut self) -> Result<(), ConnectionError> {
+        // In a box of its own, since making a connection needs much more memory than having one.
+        let connecting = self.connector.connect();
+        let Some(connected) = self.or_stop(connecting).await else { return Ok(()) };
+        let stream = connected.map_err(ConnectionError::Connect)?;
+        {
+            let mut state = self.shared.lock();
+            state.ended = None;
+            state.now = self.clock.now();
+            let now = state.now;
+            state.machine.connection_made(now);
+        }
+        let mut connection =
+            Connection { driver: &mut *self, stream, writing: Vec::new(), written: 0, flushed: true, sleep: None };
+        let result = std::future::poll_fn(|context| connection.poll(context)).await;
+        connection.close().await;
+        let mut state = self.shared.lock();
+        state.machine.connection_lost();
+        state.dispatch();
+        result
+    }
+}
+
+fn random() -> u32 {
+    // Without randomness all clients wait as long as they may.
+    getrandom::u32().unwrap_or(u32::MAX)
+}
+
+struct Connection<'d> {
+    driver: &'d mut Driver,
+    stream: BoxedStream,
+    writing: Vec<u8>,
+    written: usize,
+    flushed: bool,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is to be done after a look at the shared state.
+struct Look {
+    phase: Phase,
+    read: bool,
+    deadline: Option<Instant>,
+}
+
+impl Connection<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        for _ in 0..STEPS_PER_TURN {
+            let look = self.look(context);
+            let wrote = match self.poll_write(context) {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.why(network(&error)))),
+                Poll::Ready(Ok(any)) => any,
+                Poll::Pending => false,
+            };
+            if look.phase == Phase::Closing && self.written == self.writing.len() && self.flushed {
+                let mut state = self.driver.shared.lock();
+                let stopped = state.stop.is_some();
+                let error = state.ended.take();
+                return Poll::Ready(match error {
+                    Some(error) => Err(error),
+                    None if stopped => Ok(()),
+                    None => Err(ConnectionError::Closed),
+                });
+            }
+            let read = match look.read.then(|| self.poll_read(context)) {
+                Some(Poll::Ready(Err(error))) => return Poll::Ready(Err(self.why(error))),
+                Some(Poll::Ready(Ok(()))) => true,
+                Some(Poll::Pending) | None => false,
+            };
+            if !wrote && !read {
+                if self.written == self.writing.len() && self.writing.capacity() > OUTPUT_KEPT_BYTES {
+                    (self.writing, self.written) = (Vec::new(), 0);
+                }
+                if self.poll_sleep(context, look.deadline).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The cause that the machine knows comes before the one of the network.
+    fn why(&self, error: ConnectionError) -> ConnectionError {
+        self.driver.shared.lock().ended.take().unwrap_or(error)
+    }
+
+    fn look(&mut self, context: &Context<'_>) -> Look {
+        let now = self.driver.clock.now();
+        let mut state = self.driver.shared.lock();
+        let state = &mut *state;
+        state.driver_sleeps(context);
+        state.now = now;
+        state.machine.handle_timeout(now);
+        if let Some(stop) = state.stop {
+            state.machine.disconnect(stop.reason_code, stop.session_expiry_interval);
+        }
+        if self.written == self.writing.len() {
+            self.written = 0;
+            self.writing.clear();
+            if state.machine.output_len() > 0 {
+                self.writing = state.machine.swap_output(now, std::mem::take(&mut self.writing));
+                self.flushed = false;
+            }
+        }
+        state.dispatch();
+        let paused = state.reading_paused();
+        state.machine.set_reading_paused(now, paused);
+        let behind = state.machine.output_len() > state.machine.settings().output_bytes_max * OUTPUT_OVER;
+        Look { phase: state.machine.phase(), read: !paused && !behind, deadline: state.machine.deadline() }
+    }
+
+    /// Ready with whether anything was written or flushed.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
+        let mut any = false;
+        while self.written < self.writing.len() {
+            match Pin::new(&mut self.stream).poll_write(context, &self.writing[self.written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(bytes)) => self.written += bytes,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return if any { Poll::Ready(Ok(true)) } else { Poll::Pending },
+            }
+            any = true;
+        }
+        if !self.flushed {
+            match Pin::new(&mut self.stream).poll_flush(context) {
+                Poll::Ready(Ok(())) => self.flushed = true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Ready(Ok(any))
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            match Pin::new(&mut self.stream).poll_read(context, &mut read) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Err(error)) => Poll::Ready(Err(network(&error))),
+                Poll::Ready(Ok(())) if read.filled().is_empty() => Poll::Ready(Err(ConnectionError::Closed)),
+                Poll::Ready(Ok(())) => {
+                    let mut state = self.driver.shared.lock();
+                    let now = state.now;
+                    state.machine.handle_input(now, read.filled());
+                    state.dispatch();
+                    Poll::Ready(Ok(()))
+                }
+            }
+        })
+    }
+
+    /// Ready when the deadline has come.
+    fn poll_sleep(&mut self, context: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
+        let Some(deadline) = deadline else { return Poll::Pending };
+        let deadline = self.driver.clock.at(deadline);
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        // One that fires too early is set again then; moving it with each packet would cost more.
+        if sleep.deadline() > deadline || sleep.is_elapsed() {
+            sleep.as_mut().reset(deadline);
+        }
+        match sleep.as_mut().poll(context) {
+            Poll::Ready(()) if tokio::time::Instant::now() < deadline => {
+                sleep.as_mut().reset(deadline);
+                sleep.as_mut().poll(context)
+            }
+            poll => poll,
+        }
+    }
+
+    /// Sends what is left, as far as it goes, and ends the stream.
+    async fn close(mut self) {
+        let shut_down = std::future::poll_fn(|context| {
+            match self.poll_write(context) {
+                Poll::Ready(Ok(_)) if self.written == self.writing.len() => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                _ => return Poll::Pending,
+            }
+            Pin::new(&mut self.stream).poll_shutdown(context).map(|_| ())
+        });
+        drop(tokio::time::timeout(CLOSE_TIMEOUT, shut_down).await);
+    }
+}
+
+fn network(error: &std::io::Error) -> ConnectionError {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => ConnectionError::Closed,
+        _ => ConnectionError::Network(error.to_string()),
+    }
+}
+
+/// A stream of bytes in both directions.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}

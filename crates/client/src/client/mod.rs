@@ -1,0 +1,411 @@
+//! The client: a handle, its streams, and the task behind them.
+
+mod backoff;
+mod driver;
+mod options;
+mod queue;
+mod requester;
+mod shared;
+mod subscription;
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use pantala_proto::ReasonCode;
+
+pub use backoff::Reconnect;
+pub use driver::Io;
+pub use options::{Options, OptionsError};
+pub use queue::Overflow;
+pub use requester::{RequestError, Requester};
+pub use shared::Status;
+pub use subscription::{Ended, Received, Subscribe, Subscription};
+
+use crate::Message;
+use crate::error::{ConnectionError, PublishError, SubscribeError};
+use crate::machine::{Accepted, Answered, Connected, Machine, Published, Token, UnsubscribeRequest};
+use driver::{Clock, Driver};
+use queue::Queue;
+use shared::{Outcome, Shared, State, Stop};
+
+/// A stream of bytes to a broker.
+pub type BoxedStream = Box<dyn Io>;
+
+/// Makes the network connections of a client. [`Options`] have one for every kind of URL; whoever has a transport of their own
+/// brings theirs.
+pub trait Connector: Send + Sync + 'static {
+    /// One attempt. The error is for people. May be dropped before it ends.
+    fn connect(&self) -> Pin<Box<dyn Future<Output = Result<BoxedStream, String>> + Send>>;
+}
+
+/// A client of one broker, with a task of its own that keeps the connection. A handle: clones are the same client.
+///
+/// Every method can be called from anywhere, also while a message is being handled: the task never waits for the program, with
+/// one exception that has to be asked for ([`Overflow::Wait`]).
+///
+/// When the last handle and the last [`Subscription`] are dropped, DISCONNECT is sent and the client ends. What has not been
+/// acknowledged then is lost to this program; await [`Client::publish`] or [`Client::settled`] before.
+#[derive(Clone)]
+pub struct Client {
+    handle: Arc<Handle>,
+}
+
+/// Ends the client when nobody has one any more.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.stop.get_or_insert(Stop { reason_code: ReasonCode::Success, session_expiry_interval: None });
+        state.wake_driver();
+    }
+}
+
+impl Client {
+    /// Connects, and stays connected: when the connection is lost, a new one is made as [`Reconnect`] says.
+    ///
+    /// Dropping the future ends the client.
+    ///
+    /// # Errors
+    /// Why the first connection did not come about, unless [`Reconnect::retry_first`] is set.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn connect(options: Options) -> Result<Self, ConnectionError> {
+        let client = Self::start(options);
+        client.connected().await?;
+        Ok(client)
+    }
+
+    /// As [`Client::connect`], without waiting for the connection: what is asked of the client meanwhile waits for it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(options: Options) -> Self {
+        let Options { session, reconnect, connector, authenticator } = options;
+        let mut machine = Machine::new(session);
+        if let Some(authenticator) = authenticator {
+            machine = machine.with_authenticator(authenticator);
+        }
+        let shared = Arc::new(Shared::new(machine));
+        let driver = Driver { shared: shared.clone(), connector, reconnect, clock: Clock::start() };
+        tokio::spawn(driver.run());
+        Self { handle: Arc::new(Handle { shared }) }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    /// Waits until the broker has taken us in. May be dropped at any time.
+    ///
+    /// # Errors
+    /// Why the client has ended.
+    pub async fn connected(&self) -> Result<Arc<Connected>, ConnectionError> {
+        poll_fn(|context| {
+            let mut state = self.shared().lock();
+            match &state.status {
+                Status::Connected(connected) => return Poll::Ready(Ok(connected.clone())),
+                Status::Ended(error) => {
+                    let error = error.as_ref().map_or(ConnectionError::Closed, |error| (**error).clone());
+                    return Poll::Ready(Err(error));
+                }
+                Status::Connecting | Status::Waiting { .. } => {}
+            }
+            state.wait_for_status(context);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// How it stands now.
+    pub fn status(&self) -> Status {
+        self.shared().lock().status.clone()
+    }
+
+    /// How it stands, at each change: for programs that show it. Who looks late sees only the last one.
+    pub fn changes(&self) -> Changes {
+        Changes { shared: self.shared().clone(), seen: 0 }
+    }
+
+    /// Publishes a message, and waits until the broker has it: until PUBACK at QoS 1 and PUBCOMP at QoS 2, over as many
+    /// connections as it takes. At QoS 0 until it has been handed to the connection. Waits for room first if too much waits
+    /// already.
+    ///
+    /// When the future is dropped while it waits for room, the message is not published; later, it is, and only the answer is
+    /// lost.
+    ///
+    /// # Errors
+    /// [`PublishError`]. [`PublishError::QueueFull`] is not among them.
+    pub async fn publish(&self, message: Message) -> Result<Published, PublishError> {
+        let mut request = Request { shared: self.shared(), token: None };
+        let accepted = poll_fn(|context| {
+            let mut state = self.shared().lock();
+            if state.is_over() {
+                return Poll::Ready(Err(PublishError::Ended));
+            }
+            let token = *request.token.get_or_insert_with(|| state.begin());
+            match offer(&mut state, &message, Some(token)) {
+                Err(PublishError::QueueFull) => {
+                    state.wait_for_room(context);
+                    Poll::Pending
+                }
+                result => Poll::Ready(result),
+            }
+        })
+        .await;
+        match accepted {
+            Ok(Accepted::Sent) => {
+                request.forget();
+                Ok(Published::SUCCESS)
+            }
+            Ok(Accepted::Pending) => match request.outcome().await {
+                Outcome::Published(outcome) => outcome,
+                Outcome::Answered(_) => Err(PublishError::Ended),
+            },
+            Err(error) => {
+                request.forget();
+                Err(error)
+            }
+        }
+    }
+
+    /// Publishes a message without waiting for anything: for telemetry. It goes out as soon as it can, and at QoS 1 and 2 as
+    /// often as it takes; nobody hears of its end.
+    ///
+    /// # Errors
+    /// What is wrong with the message, [`PublishError::QueueFull`] if too much waits already, or [`PublishError::Ended`].
+    pub fn try_publish(&self, message: &Message) -> Result<(), PublishError> {
+        let mut state = self.shared().lock();
+        if state.is_over() {
+            return Err(PublishError::Ended);
+        }
+        offer(&mut state, message, None).map(|_| ())
+    }
+
+    /// Waits until every message that was taken has been acknowledged, or sent at QoS 0. May be dropped at any time.
+    ///
+    /// # Errors
+    /// The client has ended before.
+    pub async fn settled(&self) -> Result<(), PublishError> {
+        poll_fn(|context| {
+            let mut state = self.shared().lock();
+            if state.is_over() {
+                return Poll::Ready(Err(PublishError::Ended));
+            }
+            if state.machine.unsettled() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            state.wait_for_settled(context);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Subscribes, and returns the stream of the messages: see [`Subscribe`] for what can be asked, which a filter and a QoS
+    /// turn into.
+    ///
+    /// When the future is dropped, the subscription ends as if the stream had been dropped.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or that the broker refused every filter; [`Subscription::granted`] has its answers.
+    pub async fn subscribe(&self, subscribe: impl Into<Subscribe>) -> Result<Subscription, SubscribeError> {
+        let subscribe = subscribe.into();
+        let queue = Arc::new(Queue::new(subscribe.buffer, subscribe.overflow));
+        let mut request = Request { shared: self.shared(), token: None };
+        let mut subscription = Subscription::new(self.clone(), queue.clone(), subscribe.manual);
+        {
+            let mut state = self.shared().lock();
+            if state.is_over() {
+                return Err(SubscribeError::Ended);
+            }
+            let token = state.begin();
+            let (now, packet) = (state.now, subscribe.packet(&state));
+            let names: Vec<String> = packet.filters.iter().map(|(filter, _)| filter.clone()).collect();
+            let identifier = state.identifier_for(&names);
+            if let Err(error) = state.machine.subscribe(now, packet, token) {
+                state.forget(token);
+                return Err(error);
+            }
+            request.token = Some(token);
+            // Messages may come before SUBACK does.
+            state.add_route(identifier, &names, &queue);
+            state.dispatch();
+            state.wake_driver();
+        }
+        let answered = request.answered().await?;
+        subscription.set_granted(answered);
+        Ok(subscription)
+    }
+
+    /// The stream of all messages that no other stream is for: those of a Session from before this program began, and those of
+    /// streams that were dropped. There is one; asking again ends the one before.
+    ///
+    /// Without it such messages wait, unacknowledged at QoS 1 and 2, until somebody subscribes with the filter that they came
+    /// for; of QoS 0 the last 1 000.
+    pub fn unclaimed(&self) -> Subscription {
+        let subscribe = Subscribe::default();
+        let queue = Arc::new(Queue::new(subscribe.buffer, subscribe.overflow));
+        self.shared().lock().set_catch_all(&queue);
+        Subscription::new(self.clone(), queue, false)
+    }
+
+    /// Ends subscriptions, also those of an earlier program. Streams for these filters get nothing more; one that is dropped
+    /// needs no call, see [`Subscription`].
+    ///
+    /// # Errors
+    /// What is wrong with the request, or that the broker refused every filter.
+    pub async fn unsubscribe(
+        &self,
+        filters: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<Answered, SubscribeError> {
+        let filters = filters.into_iter().map(Into::into).collect();
+        let mut request = Request { shared: self.shared(), token: None };
+        {
+            let mut state = self.shared().lock();
+            if state.is_over() {
+                return Err(SubscribeError::Ended);
+            }
+            let token = state.begin();
+            let now = state.now;
+            let packet = UnsubscribeRequest { filters, user_properties: Vec::new() };
+            if let Err(error) = state.machine.unsubscribe(now, packet, token) {
+                state.forget(token);
+                return Err(error);
+            }
+            request.token = Some(token);
+            state.dispatch();
+            state.wake_driver();
+        }
+        request.answered().await
+    }
+
+    /// Proves again who we are, by the [`Authenticator`](crate::authentication::Authenticator) of the options: before a token
+    /// ends. If the broker refuses, it ends the connection.
+    pub fn reauthenticate(&self) {
+        let mut state = self.shared().lock();
+        state.machine.reauthenticate();
+        state.dispatch();
+        state.wake_driver();
+    }
+
+    /// Ends the connection with DISCONNECT, and the client with it, and waits until that is done. What waits to be sent is not
+    /// waited for: see [`Client::settled`].
+    ///
+    /// When the future is dropped, the client ends all the same.
+    pub async fn disconnect(&self) {
+        self.disconnect_with(ReasonCode::Success, None).await;
+    }
+
+    /// As [`Client::disconnect`], with a reason and another Session Expiry Interval (MQTT 5).
+    /// [`ReasonCode::DisconnectWithWillMessage`] has the broker publish the Will. An interval is ignored if CONNECT had 0.
+    pub async fn disconnect_with(&self, reason_code: ReasonCode, session_expiry_interval: Option<Duration>) {
+        {
+            let mut state = self.shared().lock();
+            state.stop.get_or_insert(Stop { reason_code, session_expiry_interval });
+            state.wake_driver();
+        }
+        poll_fn(|context| {
+            let mut state = self.shared().lock();
+            if state.is_over() {
+                return Poll::Ready(());
+            }
+            state.wait_for_status(context);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// QoS 0 messages that came for no stream and found no room to wait.
+    pub fn unclaimed_dropped(&self) -> u64 {
+        self.shared().lock().unclaimed_dropped()
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Client").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+/// Gives a message to the machine, and has the task write it.
+fn offer(state: &mut State, message: &Message, token: Option<Token>) -> Result<Accepted, PublishError> {
+    let now = state.now;
+    let accepted = state.machine.publish(now, message, token)?;
+    if state.machine.output_len() > 0 {
+        state.wake_driver();
+    }
+    Ok(accepted)
+}
+
+/// A request that was taken, until its answer.
+struct Request<'c> {
+    shared: &'c Shared,
+    token: Option<Token>,
+}
+
+impl Request<'_> {
+    async fn outcome(mut self) -> Outcome {
+        let outcome = poll_fn(|context| match self.token {
+            Some(token) => self.shared.lock().poll_completion(token, context),
+            None => Poll::Ready(Outcome::Published(Err(PublishError::Ended))),
+        })
+        .await;
+        self.token = None;
+        outcome
+    }
+
+    async fn answered(self) -> Result<Answered, SubscribeError> {
+        match self.outcome().await {
+            Outcome::Answered(outcome) => outcome,
+            Outcome::Published(_) => Err(SubscribeError::Ended),
+        }
+    }
+
+    /// It is over.
+    fn forget(&mut self) {
+        if let Some(token) = self.token.take() {
+            self.shared.lock().forget(token);
+        }
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        if let Some(token) = self.token {
+            self.shared.lock().abandon(token);
+        }
+    }
+}
+
+/// See [`Client::changes`].
+pub struct Changes {
+    shared: Arc<Shared>,
+    seen: u64,
+}
+
+impl Changes {
+    /// The status, when it is another than the last one that was returned; the first time at once. None after
+    /// [`Status::Ended`]. May be dropped at any time.
+    pub async fn next(&mut self) -> Option<Status> {
+        poll_fn(|context| {
+            let mut state = self.shared.lock();
+            // The first status is number 0; `seen` counts from 1.
+            if state.status_version + 1 > self.seen {
+                self.seen = state.status_version + 1;
+                return Poll::Ready(Some(state.status.clone()));
+            }
+            if state.is_over() {
+                return Poll::Ready(None);
+            }
+            state.wait_for_status(context);
+            Poll::Pending
+        })
+        .await
+    }
+}

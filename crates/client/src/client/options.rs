@@ -1,0 +1,156 @@
+//! What a client is told before it begins.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{BoxedStream, Connector, Reconnect};
+use crate::authentication::Authenticator;
+use crate::machine::{SessionSettings, Will};
+use crate::url::{BrokerUrl, UrlError};
+use crate::{Message, ProtocolVersion};
+
+/// Where the broker is, and what the connection and the Session are to be like.
+///
+/// ```
+/// use std::time::Duration;
+/// use pantala_client::{Message, Options, QoS};
+///
+/// let options = Options::new("mqtt://localhost")?
+///     .client_id("kitchen-sensor")
+///     .keep_session(Duration::from_secs(3_600))
+///     .will(Message::new("sensors/kitchen/state", "gone").qos(QoS::AtLeastOnce).retain());
+/// # Ok::<(), pantala_client::OptionsError>(())
+/// ```
+pub struct Options {
+    /// Session, limits and credentials.
+    pub session: SessionSettings,
+    /// When to try again. Default: see [`Reconnect`].
+    pub reconnect: Reconnect,
+    pub(super) connector: Arc<dyn Connector>,
+    pub(super) authenticator: Option<Box<dyn Authenticator>>,
+}
+
+/// What is wrong with [`Options`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// The URL.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+}
+
+impl Options {
+    /// A broker by its URL: `mqtt://host:1883`, `mqtts://`, `ws://`, `wss://` or `unix:///path`. User name and password of the
+    /// URL count.
+    ///
+    /// # Errors
+    /// What is wrong with the URL.
+    pub fn new(url: &str) -> Result<Self, OptionsError> {
+        Ok(Self::of(&url.parse()?))
+    }
+
+    /// As [`Options::new`], for a URL that has been parsed.
+    pub fn of(url: &BrokerUrl) -> Self {
+        let address = (url.host().unwrap_or_default().to_owned(), url.port().unwrap_or_default());
+        let mut this = Self::with_connector(Tcp { address });
+        this.session.user_name = url.user_name().map(str::to_owned);
+        this.session.password = url.password().map(<[u8]>::to_vec);
+        this
+    }
+
+    /// A broker that `connector` knows how to reach.
+    pub fn with_connector(connector: impl Connector) -> Self {
+        Self {
+            session: SessionSettings::default(),
+            reconnect: Reconnect::default(),
+            connector: Arc::new(connector),
+            authenticator: None,
+        }
+    }
+
+    /// The version to speak. Default: 5.0.
+    #[must_use]
+    pub fn version(mut self, version: ProtocolVersion) -> Self {
+        self.session.version = version;
+        self
+    }
+
+    /// Who we are, to the broker. Default: the broker chooses.
+    #[must_use]
+    pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
+        self.session.client_id = client_id.into();
+        self
+    }
+
+    /// User Name and Password.
+    #[must_use]
+    pub fn credentials(mut self, user_name: impl Into<String>, password: impl Into<Vec<u8>>) -> Self {
+        self.session.user_name = Some(user_name.into());
+        self.session.password = Some(password.into());
+        self
+    }
+
+    /// Goes on with the Session that the broker may have, and has it kept for `interval` after each connection; before MQTT 5 for
+    /// as long as the broker likes. Needs a Client Identifier of our own. Default: the Session ends with the connection.
+    #[must_use]
+    pub fn keep_session(mut self, interval: Duration) -> Self {
+        self.session.clean_start = false;
+        self.session.session_expiry_interval = interval;
+        self
+    }
+
+    /// The longest silence. Default: 60 s.
+    #[must_use]
+    pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
+        self.session.keep_alive = keep_alive;
+        self
+    }
+
+    /// What the broker publishes should we vanish.
+    #[must_use]
+    pub fn will(mut self, message: Message) -> Self {
+        self.session.will = Some(Will::from(message));
+        self
+    }
+
+    /// When to try again after a connection is lost.
+    #[must_use]
+    pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
+        self.reconnect = reconnect;
+        self
+    }
+
+    /// Enhanced authentication, as by [`ScramSha256`](crate::authentication::ScramSha256). MQTT 5.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticator + 'static) -> Self {
+        self.authenticator = Some(Box::new(authenticator));
+        self
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Options")
+            .field("session", &self.session)
+            .field("reconnect", &self.reconnect)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Tcp {
+    address: (String, u16),
+}
+
+impl Connector for Tcp {
+    fn connect(&self) -> Pin<Box<dyn Future<Output = Result<BoxedStream, String>> + Send>> {
+        let address = self.address.clone();
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            Ok(Box::new(stream) as BoxedStream)
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! CONNECT, CONNACK and AUTH.
+
+use std::time::Duration;
+
+use pantala_proto::{
+    Auth, ConnAck, Connect, ConnectProperties, ProtocolVersion, PublishProperties, ReasonCode, Will as WillPacket,
+};
+use pantala_session::{Instant, SentAliases};
+
+use super::{Connected, Details, Event, Machine, Phase, ServerLimits, seconds};
+use crate::authentication::AuthenticationError;
+use crate::error::{ConnectionError, Refusal, Violation};
+
+impl Machine {
+    /// There is a connection: CONNECT is in the output.
+    pub fn connection_made(&mut self, now: Instant) {
+        debug_assert_eq!(self.phase, Phase::Offline);
+        self.phase = Phase::Connecting;
+        let first = match self.authenticator.as_mut().map(|authenticator| authenticator.start()) {
+            None => None,
+            Some(Ok(first)) => first,
+            Some(Err(error)) => return self.fail(authentication_error(&error)),
+        };
+        let authentication_method = self.authenticator.as_ref().map(|authenticator| authenticator.method());
+        let settings = &self.settings;
+        let session_expiry = settings.session_expiry_seconds();
+        let will = settings.will.as_ref().map(|will| WillPacket {
+            qos: will.message.qos,
+            retain: will.message.retain,
+            delay_interval: seconds(will.delay),
+            properties: PublishProperties::new(will.message.properties.section()).unwrap_or_default(),
+            topic_name: &will.message.topic_name,
+            payload: &will.message.payload,
+        });
+        Connect {
+            version: settings.version,
+            bridge: false,
+            clean_start: settings.clean_start && !(self.was_open && settings.outlives_connection()),
+            keep_alive: u16::try_from(seconds(settings.keep_alive)).unwrap_or(u16::MAX),
+            properties: ConnectProperties {
+                session_expiry_interval: (session_expiry > 0).then_some(session_expiry),
+                receive_maximum: Some(settings.receive_maximum).filter(|maximum| maximum.get() < u16::MAX),
+                maximum_packet_size: settings.maximum_packet_size,
+                topic_alias_maximum: Some(settings.topic_alias_maximum).filter(|maximum| *maximum > 0),
+                request_response_information: settings.request_response_information,
+                request_problem_information: true,
+                authentication_method,
+                authentication_data: first.as_deref(),
+                user_properties: pairs(&settings.user_properties),
+            },
+            client_id: &settings.client_id,
+            will,
+            user_name: settings.user_name.as_deref(),
+            password: settings.password.as_deref(),
+        }
+        .encode(&mut self.output);
+        self.asked = Some(now);
+        self.last_sent = now;
+        self.last_received = now;
+    }
+
+    pub(super) fn handle_conn_ack(&mut self, now: Instant, conn_ack: &ConnAck<'_>) -> Result<(), ConnectionError> {
+        self.asked = None;
+        let details = Details::of(conn_ack.reason_string, &conn_ack.user_properties);
+        if conn_ack.reason_code.is_error() {
+            return Err(ConnectionError::Refused {
+                refusal: Box::new(Refusal { reason_code: conn_ack.reason_code, details }),
+                server_reference: conn_ack.server_reference.map(str::to_owned),
+            });
+        }
+        let clean = self.settings.clean_start && !(self.was_open && self.settings.outlives_connection());
+        if conn_ack.session_present && clean && self.version() != ProtocolVersion::V31 {
+            return Err(ConnectionError::Protocol(Violation::SessionPresent));
+        }
+        // Before anything else is believed: who answers may not be the broker.
+        match (&mut self.authenticator, conn_ack.authentication_method) {
+            (Some(authenticator), _) => {
+                authenticator.finish(conn_ack.authentication_data).map_err(|error| authentication_error(&error))?;
+            }
+            (None, Some(_)) => return Err(ConnectionError::Protocol(Violation::Auth)),
+            (None, None) => {}
+        }
+        self.phase = Phase::Open;
+        self.was_open = true;
+        self.limits = ServerLimits {
+            receive_maximum: conn_ack.receive_maximum.unwrap_or(std::num::NonZeroU16::MAX),
+            maximum_packet_size: conn_ack.maximum_packet_size,
+            maximum_qos: conn_ack.maximum_qos,
+            retain_available: conn_ack.retain_available,
+            topic_alias_maximum: conn_ack.topic_alias_maximum.unwrap_or(0),
+            wildcard_subscription_available: conn_ack.wildcard_subscription_available,
+            subscription_identifier_available: conn_ack.subscription_identifier_available,
+            shared_subscription_available: conn_ack.shared_subscription_available,
+        };
+        self.sent_aliases = SentAliases::new(self.limits.topic_alias_maximum.min(self.settings.sent_topic_aliases));
+        // The broker's Keep Alive replaces ours (v5 MQTT-3.2.2-21).
+        let keep_alive = conn_ack.server_keep_alive;
+        self.keep_alive =
+            keep_alive.map_or(self.settings.keep_alive, |seconds| Duration::from_secs(u64::from(seconds)));
+        if let Some(assigned) = conn_ack.assigned_client_identifier {
+            assigned.clone_into(&mut self.settings.client_id);
+        }
+        self.events.push_back(Event::Connected(Box::new(Connected {
+            session_present: conn_ack.session_present,
+            client_id: self.settings.client_id.clone(),
+            limits: self.limits,
+            keep_alive: u16::try_from(seconds(self.keep_alive)).unwrap_or(u16::MAX),
+            session_expiry_interval: match (self.version().is_v5(), conn_ack.session_expiry_interval) {
+                (true, Some(seconds)) => seconds,
+                (true, None) => self.settings.session_expiry_seconds(),
+                (false, _) => 0,
+            },
+            response_information: conn_ack.response_information.map(str::to_owned),
+            details,
+        })));
+        if !conn_ack.session_present {
+            self.session_lost();
+        }
+        self.send_requests(now);
+        self.pump(now);
+        Ok(())
+    }
+
+    /// The broker has no Session of ours: what only it could have finished begins anew, and we subscribe again.
+    fn session_lost(&mut self) {
+        let releasing = &mut self.releasing;
+        let events = &mut self.events;
+        self.outbound.session_lost(|packet_id| {
+            if let Some(token) = super::publish::take_releasing(releasing, packet_id) {
+                events.push_back(Event::Published { token, outcome: Ok(super::Published::SUCCESS) });
+            }
+        });
+        self.receiver.session_lost();
+        self.requests.session_lost();
+    }
+
+    pub(super) fn handle_auth(&mut self, auth: &Auth<'_>) -> Result<(), ConnectionError> {
+        let violation = ConnectionError::Protocol(Violation::Auth);
+        let Some(authenticator) = &mut self.authenticator else { return Err(violation) };
+        if auth.authentication_method != Some(authenticator.method()) {
+            return Err(violation);
+        }
+        match auth.reason_code {
+            ReasonCode::ContinueAuthentication => {
+                let answer =
+                    authenticator.step(auth.authentication_data).map_err(|error| authentication_error(&error))?;
+                self.send_auth(ReasonCode::ContinueAuthentication, answer.as_deref());
+                Ok(())
+            }
+            ReasonCode::Success if self.phase == Phase::Open => {
+                authenticator.finish(auth.authentication_data).map_err(|error| authentication_error(&error))
+            }
+            _ => Err(violation),
+        }
+    }
+
+    /// Begins enhanced authentication anew on the open connection, as before a token ends (v5 section 4.12.1). Does nothing
+    /// without a method or without a connection.
+    pub fn reauthenticate(&mut self) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        match self.authenticator.as_mut().map(|authenticator| authenticator.start()) {
+            None => {}
+            Some(Ok(first)) => self.send_auth(ReasonCode::ReAuthenticate, first.as_deref()),
+            Some(Err(error)) => self.fail(authentication_error(&error)),
+        }
+    }
+
+    fn send_auth(&mut self, reason_code: ReasonCode, data: Option<&[u8]>) {
+        let method = self.authenticator.as_ref().map(|authenticator| authenticator.method());
+        let auth = Auth { authentication_method: method, authentication_data: data, ..Auth::new(reason_code) };
+        auth.encode(&mut self.output);
+    }
+}
+
+fn authentication_error(error: &AuthenticationError) -> ConnectionError {
+    ConnectionError::Authentication(error.to_string())
+}
+
+pub(super) fn pairs<'p>(pairs: &'p [(String, String)]) -> pantala_proto::UserProperties<'p> {
+    pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}

@@ -1,0 +1,378 @@
+//! One end of a Session as a machine without I/O: bytes, requests and `now` go in, bytes, events and the next deadline come
+//! out. [`Client`](crate::Client) drives one; whoever has a transport or a runtime of their own can do the same.
+//!
+//! ```text
+//!             connection_made                 CONNACK                     disconnect, or an error
+//!   Offline ───────────────────► Connecting ───────────► Open ─────────────────────────────────────► Closing
+//!      ▲                              │                    │                                             │
+//!      └──────────────────────────────┴────────────────────┴─────────────────────────────────────────────┘
+//!                                           connection_lost
+//! ```
+//!
+//! ```
+//! use pantala_client::machine::{Event, Machine, SessionSettings};
+//! use pantala_session::Instant;
+//!
+//! let mut machine = Machine::new(SessionSettings::default());
+//! let now = Instant(0);
+//! machine.connection_made(now);
+//! let connect = machine.take_output(now);
+//! assert_eq!(connect[0], 0x10);
+//! machine.handle_input(now, &[0x20, 0x03, 0x00, 0x00, 0x00]);
+//! assert!(matches!(machine.poll_event(), Some(Event::Connected(_))));
+//! ```
+//!
+//! After each input, take events until there are none, write the output, and be back at [`Machine::deadline`].
+
+mod connect;
+mod event;
+mod publish;
+mod receive;
+mod request;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pantala_proto::{Disconnect, Packet, PacketId, ProtocolVersion, ReasonCode, frame};
+use pantala_session::{Instant, Outbound, ReceivedAliases, SentAliases};
+
+pub use event::{Answered, Connected, Details, Event, Inbound, Published, ServerLimits, Token};
+pub use publish::Accepted;
+pub use request::{REQUESTS_WAITING_MAX, SubscribeRequest, UnsubscribeRequest};
+pub use settings::{SessionSettings, Will};
+
+pub(crate) use settings::seconds;
+
+use crate::authentication::Authenticator;
+use crate::error::{ConnectionError, Violation};
+use publish::Waiting;
+use receive::Receiver;
+use request::Requests;
+
+/// A read buffer above this is given back when it is empty. Bytes.
+const INPUT_KEPT_BYTES: usize = 4 << 10;
+/// PINGREQ goes out this long before the Keep Alive is over, or a quarter of it where that is less.
+const PING_MARGIN: Duration = Duration::from_secs(5);
+/// PINGRESP may take this long, or half the Keep Alive where that is more.
+const PING_TIMEOUT_MIN: Duration = Duration::from_secs(5);
+
+/// Where the connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// There is none.
+    Offline,
+    /// CONNECT has been sent.
+    Connecting,
+    /// CONNACK has come: messages flow.
+    Open,
+    /// The last packet is in the output; nothing is read any more.
+    Closing,
+}
+
+/// One end of a Session. See the [module](self).
+pub struct Machine {
+    settings: SessionSettings,
+    authenticator: Option<Box<dyn Authenticator>>,
+    phase: Phase,
+    /// A CONNACK with Success has come once: from then on Clean Start is not asked for where the Session can live on.
+    was_open: bool,
+    limits: ServerLimits,
+    keep_alive: Duration,
+
+    outbound: Outbound<Waiting, Vec<PacketId>>,
+    /// Bytes of topics and payloads in `outbound`.
+    waiting_bytes: usize,
+    /// QoS 2 messages that PUBREC has come for: who waits for PUBCOMP.
+    releasing: VecDeque<(PacketId, Option<Token>)>,
+    sent_aliases: SentAliases,
+
+    receiver: Receiver,
+    received_aliases: ReceivedAliases,
+    requests: Requests,
+
+    input: Vec<u8>,
+    output: Vec<u8>,
+    events: VecDeque<Event>,
+
+    last_sent: Instant,
+    last_received: Instant,
+    /// When CONNECT or PINGREQ was sent, if its answer has not come.
+    asked: Option<Instant>,
+    /// Nobody reads: silence says nothing about the broker.
+    reading_paused: bool,
+}
+
+impl Machine {
+    /// A machine without a connection.
+    pub fn new(settings: SessionSettings) -> Self {
+        Self {
+            keep_alive: settings.keep_alive,
+            settings,
+            authenticator: None,
+            phase: Phase::Offline,
+            was_open: false,
+            limits: ServerLimits::default(),
+            outbound: Outbound::default(),
+            waiting_bytes: 0,
+            releasing: VecDeque::new(),
+            sent_aliases: SentAliases::new(0),
+            receiver: Receiver::default(),
+            received_aliases: ReceivedAliases::default(),
+            requests: Requests::default(),
+            input: Vec::new(),
+            output: Vec::new(),
+            events: VecDeque::new(),
+            last_sent: Instant::default(),
+            last_received: Instant::default(),
+            asked: None,
+            reading_paused: false,
+        }
+    }
+
+    /// With enhanced authentication (MQTT 5). Its work is done inside the calls into the machine.
+    #[must_use]
+    pub fn with_authenticator(mut self, authenticator: Box<dyn Authenticator>) -> Self {
+        self.authenticator = Some(authenticator);
+        self
+    }
+
+    /// What it was told.
+    pub fn settings(&self) -> &SessionSettings {
+        &self.settings
+    }
+
+    /// What the connections to come are to be like.
+    pub fn settings_mut(&mut self) -> &mut SessionSettings {
+        &mut self.settings
+    }
+
+    /// Where the connection stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// What the broker can do; before the first CONNACK, everything.
+    pub fn limits(&self) -> &ServerLimits {
+        &self.limits
+    }
+
+    fn version(&self) -> ProtocolVersion {
+        self.settings.version
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Bytes that are to be written.
+    pub fn output_len(&self) -> usize {
+        self.output.len()
+    }
+
+    /// The bytes that are to be written, which are the caller's now: all of them must go out, in order, before those taken
+    /// later.
+    pub fn take_output(&mut self, now: Instant) -> Vec<u8> {
+        self.swap_output(now, Vec::new())
+    }
+
+    /// As [`Machine::take_output`], with an empty buffer in exchange, so that none is allocated.
+    pub fn swap_output(&mut self, now: Instant, mut empty: Vec<u8>) -> Vec<u8> {
+        if self.output.is_empty() {
+            return empty;
+        }
+        self.last_sent = now;
+        empty.clear();
+        let output = std::mem::replace(&mut self.output, empty);
+        // There is room again for what waited.
+        self.pump(now);
+        output
+    }
+
+    /// Nothing is read from here on, or it is again: while nobody reads, the broker's silence is not held against it.
+    pub fn set_reading_paused(&mut self, now: Instant, paused: bool) {
+        if self.reading_paused && !paused {
+            self.last_received = now;
+            self.asked = self.asked.map(|_| now);
+        }
+        self.reading_paused = paused;
+    }
+
+    /// Bytes have come. What follows a packet that ends the connection is not looked at.
+    pub fn handle_input(&mut self, now: Instant, bytes: &[u8]) {
+        self.last_received = now;
+        if self.input.is_empty() {
+            let used = self.handle_packets(now, bytes);
+            self.input.extend_from_slice(&bytes[used..]);
+            return;
+        }
+        let mut input = std::mem::take(&mut self.input);
+        input.extend_from_slice(bytes);
+        let used = self.handle_packets(now, &input);
+        input.drain(..used);
+        if !input.is_empty() || input.capacity() <= INPUT_KEPT_BYTES {
+            self.input = input;
+        }
+    }
+
+    /// Handles the whole packets at the front of `bytes`; how many bytes those were.
+    fn handle_packets(&mut self, now: Instant, bytes: &[u8]) -> usize {
+        let packet_bytes_max = self.settings.maximum_packet_size.map_or(u32::MAX, u32::from);
+        let mut used = 0;
+        while matches!(self.phase, Phase::Connecting | Phase::Open) {
+            let frame = match frame::split(&bytes[used..], packet_bytes_max) {
+                Ok(frame::Split::Frame(frame)) => frame,
+                Ok(frame::Split::Incomplete { .. }) => break,
+                Err(error) => {
+                    self.fail(ConnectionError::Malformed(error));
+                    break;
+                }
+            };
+            used += frame.packet_bytes;
+            match Packet::decode(self.version(), frame.first_byte, frame.body) {
+                Ok(packet) => {
+                    if let Err(error) = self.handle_packet(now, packet) {
+                        self.fail(error);
+                    }
+                }
+                Err(error) => self.fail(ConnectionError::Malformed(error)),
+            }
+        }
+        if self.phase == Phase::Closing { bytes.len() } else { used }
+    }
+
+    fn handle_packet(&mut self, now: Instant, packet: Packet<'_>) -> Result<(), ConnectionError> {
+        if self.phase == Phase::Connecting {
+            return match packet {
+                Packet::ConnAck(conn_ack) => self.handle_conn_ack(now, &conn_ack),
+                Packet::Auth(auth) => self.handle_auth(&auth),
+                _ => Err(ConnectionError::Protocol(Violation::NotConnAck)),
+            };
+        }
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(&publish),
+            Packet::Acknowledgement(acknowledgement) => self.handle_acknowledgement(now, &acknowledgement),
+            Packet::SubAck(sub_ack) => self.handle_sub_ack(&sub_ack),
+            Packet::UnsubAck(unsub_ack) => self.handle_unsub_ack(&unsub_ack),
+            Packet::PingResp => {
+                self.asked = None;
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) if self.version().is_v5() => Err(ConnectionError::Disconnected {
+                refusal: Box::new(crate::error::Refusal {
+                    reason_code: disconnect.reason_code,
+                    details: Details::of(disconnect.reason_string, &disconnect.user_properties),
+                }),
+                server_reference: disconnect.server_reference.map(str::to_owned),
+            }),
+            Packet::Auth(auth) => self.handle_auth(&auth),
+            Packet::ConnAck(_) => Err(ConnectionError::Protocol(Violation::SecondConnAck)),
+            Packet::Connect(_)
+            | Packet::Subscribe(_)
+            | Packet::Unsubscribe(_)
+            | Packet::PingReq
+            | Packet::Disconnect(_) => Err(ConnectionError::Protocol(Violation::ClientPacket)),
+        }
+    }
+
+    /// The connection is over: says so to the broker where it wants to hear it, and to the caller.
+    pub(crate) fn fail(&mut self, error: ConnectionError) {
+        if self.phase == Phase::Closing || self.phase == Phase::Offline {
+            return;
+        }
+        let reason_code = match &error {
+            ConnectionError::Malformed(error) => Some(error.reason_code()),
+            ConnectionError::Protocol(violation) => Some(violation.reason_code()),
+            ConnectionError::Authentication(_) => Some(ReasonCode::NotAuthorized),
+            ConnectionError::TimedOut => Some(ReasonCode::UnspecifiedError),
+            // The broker has closed, or the network is gone.
+            _ => None,
+        };
+        if let Some(reason_code) = reason_code.filter(|_| self.phase == Phase::Open && self.version().is_v5()) {
+            Disconnect::new(reason_code).encode(self.version(), &mut self.output);
+        }
+        self.phase = Phase::Closing;
+        self.events.push_back(Event::Ended(error));
+    }
+
+    /// Ends the connection: DISCONNECT is the last that goes out. What waits stays for the next connection. With
+    /// [`ReasonCode::DisconnectWithWillMessage`] the broker publishes the Will (MQTT 5).
+    pub fn disconnect(&mut self, reason_code: ReasonCode, session_expiry_interval: Option<Duration>) {
+        if self.phase == Phase::Open {
+            let mut disconnect = Disconnect::new(reason_code);
+            // It must not be set where CONNECT had 0 (v5 section 3.14.2.2.2).
+            if self.settings.session_expiry_seconds() > 0 {
+                disconnect.session_expiry_interval = session_expiry_interval.map(seconds);
+            }
+            disconnect.encode(self.version(), &mut self.output);
+        }
+        if self.phase != Phase::Offline {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    /// The connection is gone. Exchanges and requests go on with the next one.
+    pub fn connection_lost(&mut self) {
+        self.phase = Phase::Offline;
+        self.input = Vec::new();
+        self.output = Vec::new();
+        self.asked = None;
+        self.outbound.connection_lost();
+        self.received_aliases = ReceivedAliases::default();
+        self.sent_aliases = SentAliases::new(0);
+        self.receiver.connection_lost();
+        self.requests.connection_lost(self.outbound.others_mut());
+    }
+
+    /// When [`Machine::handle_timeout`] is to be called, if nothing else comes before.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Offline | Phase::Closing => None,
+            Phase::Connecting => self.asked.map(|asked| asked.after(self.settings.connect_timeout)),
+            Phase::Open if self.keep_alive.is_zero() || self.reading_paused => None,
+            Phase::Open => Some(match self.asked {
+                Some(asked) => asked.after((self.keep_alive / 2).max(PING_TIMEOUT_MIN)),
+                // A broker that only takes, and a client that only gives, are both asked whether they are alive.
+                None => {
+                    let margin = PING_MARGIN.min(self.keep_alive / 4);
+                    self.last_sent.min(self.last_received).after(self.keep_alive - margin)
+                }
+            }),
+        }
+    }
+
+    /// The deadline may have come: sends PINGREQ, or gives a silent broker up.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        if self.asked.is_some() {
+            self.fail(ConnectionError::TimedOut);
+        } else {
+            Packet::PingReq.encode(self.version(), &mut self.output);
+            self.asked = Some(now);
+            self.last_sent = now;
+        }
+    }
+}
+
+/// The last Topic Name, so that a stream of messages on one topic shares it.
+#[derive(Default)]
+pub(crate) struct LastTopic(Option<Arc<str>>);
+
+impl LastTopic {
+    pub(crate) fn intern(&mut self, topic_name: &str) -> Arc<str> {
+        match &self.0 {
+            Some(last) if **last == *topic_name => last.clone(),
+            _ => {
+                let fresh: Arc<str> = topic_name.into();
+                self.0 = Some(fresh.clone());
+                fresh
+            }
+        }
+    }
+}

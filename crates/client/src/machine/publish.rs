@@ -1,0 +1,325 @@
+//! Messages on their way to the broker.
+
+use std::collections::VecDeque;
+
+use pantala_proto::{
+    Acknowledgement, AcknowledgementKind, Delivery, Outgoing, PacketId, PublishProperties, QoS, ReasonCode,
+    VARIABLE_BYTE_INTEGER_MAX, valid_topic_name,
+};
+use pantala_session::{AckError, Acknowledged, Instant, Send, SentAlias};
+
+use super::{Details, Event, Machine, Phase, Published, Token};
+use crate::Message;
+use crate::error::{ConnectionError, PublishError, Refusal, Violation};
+use crate::message::STRING_BYTES_MAX;
+
+/// At most so many QoS 1 and 2 messages are in flight, whatever is asked for: the other Packet Identifiers are for SUBSCRIBE
+/// and UNSUBSCRIBE.
+const INFLIGHT_MAX: u16 = 64_000;
+/// A fixed header and Remaining Length have no more bytes than this.
+const FIXED_HEADER_BYTES_MAX: usize = 5;
+/// What a Topic Alias adds to a packet at most: the property, and a longer property length and Remaining Length.
+const ALIAS_BYTES_MAX: usize = 3 + 2;
+/// A Topic Name up to this long is not worth an alias. Bytes.
+const ALIAS_TOPIC_BYTES_MIN: usize = 4;
+
+/// A message with what goes with it.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    message: Message,
+    token: Option<Token>,
+    since: Instant,
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        message_bytes(&self.message)
+    }
+}
+
+fn message_bytes(message: &Message) -> usize {
+    message.topic_name.len() + message.payload.len() + message.properties.section().len()
+}
+
+/// What became of a message that was given to [`Machine::publish`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is in the output, and that is all that happens at QoS 0.
+    Sent,
+    /// An event with its token will say more.
+    Pending,
+}
+
+impl Machine {
+    /// Publishes a message, now or when it can. A message with a token ends in [`Event::Published`], unless the answer is
+    /// [`Accepted::Sent`]; one without ends silently.
+    ///
+    /// # Errors
+    /// What is wrong with the message, or [`PublishError::QueueFull`]: try again when [`Machine::has_room`].
+    pub fn publish(&mut self, now: Instant, message: &Message, token: Option<Token>) -> Result<Accepted, PublishError> {
+        self.check(message)?;
+        if self.phase == Phase::Open {
+            self.check_limits(message)?;
+            let free = self.output.len() < self.settings.output_bytes_max;
+            let alone = self.outbound.queue_len() == 0 && !self.outbound.has_resends();
+            if free && alone && message.qos == QoS::AtMostOnce {
+                self.encode(now, Delivery::AtMostOnce, message, now)?;
+                return Ok(Accepted::Sent);
+            }
+            if free && message.qos != QoS::AtMostOnce && self.outbound.can_start(self.window()) {
+                let waiting = Waiting { message: message.clone(), token, since: now };
+                self.waiting_bytes += waiting.bytes();
+                let delivery = self.outbound.start(message.qos, waiting.clone());
+                self.encode_or_abandon(now, delivery, &waiting);
+                return Ok(Accepted::Pending);
+            }
+        }
+        if !self.has_room() {
+            return Err(PublishError::QueueFull);
+        }
+        self.waiting_bytes += message_bytes(message);
+        self.outbound.enqueue(message.qos, Waiting { message: message.clone(), token, since: now });
+        Ok(Accepted::Pending)
+    }
+
+    /// Whether one more message is taken to wait.
+    pub fn has_room(&self) -> bool {
+        self.outbound.queue_len() < self.settings.queue_messages_max
+            && self.waiting_bytes < self.settings.queue_bytes_max
+    }
+
+    /// Messages that the broker has not acknowledged, or that have not been sent.
+    pub fn unsettled(&self) -> usize {
+        self.outbound.inflight_len() + self.outbound.queue_len()
+    }
+
+    fn window(&self) -> u16 {
+        self.limits.receive_maximum.min(self.settings.inflight_maximum).get().min(INFLIGHT_MAX)
+    }
+
+    /// What can be known without a connection.
+    fn check(&self, message: &Message) -> Result<(), PublishError> {
+        if !valid_topic_name(&message.topic_name) || message.topic_name.len() > STRING_BYTES_MAX {
+            return Err(PublishError::TopicName);
+        }
+        if !message.properties.is_empty() {
+            if !self.version().is_v5() {
+                return Err(PublishError::PropertiesNeedV5);
+            }
+            if !message.properties.fit() {
+                return Err(PublishError::PropertyTooLong);
+            }
+        }
+        let bytes = message_bytes(message) + 2 + 2 + FIXED_HEADER_BYTES_MAX;
+        if bytes > VARIABLE_BYTE_INTEGER_MAX as usize {
+            return Err(PublishError::PacketTooLarge {
+                bytes: bytes as u64,
+                maximum: u64::from(VARIABLE_BYTE_INTEGER_MAX),
+            });
+        }
+        Ok(())
+    }
+
+    /// What CONNACK forbids.
+    fn check_limits(&self, message: &Message) -> Result<(), PublishError> {
+        if message.qos > self.limits.maximum_qos {
+            return Err(PublishError::QosUnsupported { maximum: self.limits.maximum_qos });
+        }
+        if message.retain && !self.limits.retain_available {
+            return Err(PublishError::RetainUnsupported);
+        }
+        if let Some(maximum) = self.limits.maximum_packet_size {
+            let form = outgoing(message, some_delivery(message.qos));
+            let bytes = form.packet_bytes(self.version(), message.payload.len());
+            if bytes > maximum.get() as usize {
+                return Err(PublishError::PacketTooLarge { bytes: bytes as u64, maximum: u64::from(maximum.get()) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Encodes what may go out, while there is room in the output.
+    pub(super) fn pump(&mut self, now: Instant) {
+        while self.phase == Phase::Open && self.output.len() < self.settings.output_bytes_max {
+            match self.outbound.next(self.window(), |_| true) {
+                Some(Send::Publish(delivery, waiting)) => match self.check_limits(&waiting.message) {
+                    Ok(()) => self.encode_or_abandon(now, delivery, &waiting),
+                    Err(error) => self.abandon(delivery, &waiting, error),
+                },
+                Some(Send::PubRel(packet_id)) => {
+                    self.acknowledge_with(AcknowledgementKind::PubRel, packet_id, ReasonCode::Success);
+                }
+                None => break,
+            }
+        }
+    }
+
+    fn encode_or_abandon(&mut self, now: Instant, delivery: Delivery, waiting: &Waiting) {
+        match self.encode(now, delivery, &waiting.message, waiting.since) {
+            Ok(()) if delivery == Delivery::AtMostOnce => {
+                self.waiting_bytes -= waiting.bytes();
+                self.settle(waiting.token, Ok(Published::SUCCESS));
+            }
+            Ok(()) => {}
+            Err(error) => self.abandon(delivery, waiting, error),
+        }
+    }
+
+    /// A message is not sent after all.
+    fn abandon(&mut self, delivery: Delivery, waiting: &Waiting, error: PublishError) {
+        self.waiting_bytes -= waiting.bytes();
+        if let Some(packet_id) = delivery.packet_id() {
+            self.outbound.abandon(packet_id);
+        }
+        self.settle(waiting.token, Err(error));
+    }
+
+    /// Appends the PUBLISH of a message that has waited from `since` on.
+    fn encode(
+        &mut self,
+        now: Instant,
+        delivery: Delivery,
+        message: &Message,
+        since: Instant,
+    ) -> Result<(), PublishError> {
+        let version = self.settings.version;
+        let mut form = outgoing(message, delivery);
+        if !message.properties.is_empty() {
+            let properties = PublishProperties::new(message.properties.section()).unwrap_or_default();
+            if let Some(interval) = properties.message_expiry_interval {
+                let waited = u32::try_from(now.0.saturating_sub(since.0) / 1_000).unwrap_or(u32::MAX);
+                // One that has been sent before must go on, or its exchange would never end.
+                let again = matches!(
+                    delivery,
+                    Delivery::AtLeastOnce { dup: true, .. } | Delivery::ExactlyOnce { dup: true, .. }
+                );
+                if waited >= interval && waited > 0 && !again {
+                    return Err(PublishError::Expired);
+                }
+                form.message_expiry_interval = Some(interval.saturating_sub(waited));
+            }
+        }
+        if version.is_v5() && self.limits.topic_alias_maximum > 0 && message.topic_name.len() >= ALIAS_TOPIC_BYTES_MIN {
+            let maximum = self.limits.maximum_packet_size.map_or(u32::MAX, u32::from) as usize;
+            if form.packet_bytes(version, message.payload.len()) + ALIAS_BYTES_MAX <= maximum {
+                match self.sent_aliases.alias(&message.topic_name) {
+                    Some(SentAlias::Known(alias)) => {
+                        form.topic_name = "";
+                        form.topic_alias = Some(alias);
+                    }
+                    Some(SentAlias::New(alias)) => form.topic_alias = Some(alias),
+                    None => {}
+                }
+            }
+        }
+        form.encode_header(version, message.payload.len(), &mut self.output);
+        self.output.extend_from_slice(&message.payload);
+        Ok(())
+    }
+
+    fn settle(&mut self, token: Option<Token>, outcome: Result<Published, PublishError>) {
+        if let Some(token) = token {
+            self.events.push_back(Event::Published { token, outcome });
+        }
+    }
+
+    pub(super) fn acknowledge_with(&mut self, kind: AcknowledgementKind, packet_id: PacketId, reason_code: ReasonCode) {
+        Acknowledgement::new(kind, packet_id, reason_code).encode(self.settings.version, &mut self.output);
+    }
+
+    pub(super) fn handle_acknowledgement(
+        &mut self,
+        now: Instant,
+        acknowledgement: &Acknowledgement<'_>,
+    ) -> Result<(), ConnectionError> {
+        let packet_id = acknowledgement.packet_id;
+        let refused = acknowledgement.reason_code.is_error();
+        let unexpected = |_| ConnectionError::Protocol(Violation::Acknowledgement);
+        match acknowledgement.kind {
+            AcknowledgementKind::PubAck => match self.outbound.pub_ack(packet_id) {
+                // It may answer what was sent before a Session was lost.
+                Err(AckError::Unknown) => {}
+                Err(AckError::Unexpected(stage)) => return Err(unexpected(stage)),
+                Ok(Acknowledged::Settled(waiting) | Acknowledged::Release(waiting)) => {
+                    self.settle_message(waiting, acknowledgement);
+                }
+            },
+            AcknowledgementKind::PubRec => match self.outbound.pub_rec(packet_id, refused) {
+                Err(AckError::Unknown) => {
+                    let code = ReasonCode::PacketIdentifierNotFound;
+                    self.acknowledge_with(AcknowledgementKind::PubRel, packet_id, code);
+                }
+                Err(AckError::Unexpected(stage)) => return Err(unexpected(stage)),
+                Ok(Acknowledged::Settled(waiting)) => self.settle_message(waiting, acknowledgement),
+                Ok(Acknowledged::Release(first)) => {
+                    if let Some(waiting) = first {
+                        self.waiting_bytes -= waiting.bytes();
+                        self.releasing.push_back((packet_id, waiting.token));
+                    }
+                    self.acknowledge_with(AcknowledgementKind::PubRel, packet_id, ReasonCode::Success);
+                }
+            },
+            AcknowledgementKind::PubComp => match self.outbound.pub_comp(packet_id) {
+                Err(AckError::Unknown) => {}
+                Err(AckError::Unexpected(stage)) => return Err(unexpected(stage)),
+                Ok(_) => {
+                    // That the broker does not know the identifier any more (0x92) says that it was done with it before.
+                    let token = take_releasing(&mut self.releasing, packet_id);
+                    self.settle(token, Ok(Published::SUCCESS));
+                }
+            },
+            AcknowledgementKind::PubRel => return self.handle_release(packet_id),
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    fn settle_message(&mut self, waiting: Option<Waiting>, acknowledgement: &Acknowledgement<'_>) {
+        let Some(waiting) = waiting else { return };
+        self.waiting_bytes -= waiting.bytes();
+        if waiting.token.is_none() {
+            return;
+        }
+        let reason_code = acknowledgement.reason_code;
+        let details = Details::of(acknowledgement.reason_string, &acknowledgement.user_properties);
+        let outcome = if reason_code.is_error() {
+            Err(PublishError::Refused(Box::new(Refusal { reason_code, details })))
+        } else {
+            Ok(Published { reason_code, details: (!details.is_empty()).then(|| Box::new(details)) })
+        };
+        self.settle(waiting.token, outcome);
+    }
+}
+
+/// Who waits for the PUBCOMP with this identifier.
+pub(super) fn take_releasing(
+    releasing: &mut VecDeque<(PacketId, Option<Token>)>,
+    packet_id: PacketId,
+) -> Option<Token> {
+    // PUBCOMP come in the order of PUBREL, so the first is nearly always the one.
+    let at = releasing.iter().position(|(known, _)| *known == packet_id)?;
+    releasing.remove(at)?.1
+}
+
+fn some_delivery(qos: QoS) -> Delivery {
+    let (packet_id, dup) = (PacketId::FIRST, false);
+    match qos {
+        QoS::AtMostOnce => Delivery::AtMostOnce,
+        QoS::AtLeastOnce => Delivery::AtLeastOnce { packet_id, dup },
+        QoS::ExactlyOnce => Delivery::ExactlyOnce { packet_id, dup },
+    }
+}
+
+/// The packet of a message, without an alias.
+fn outgoing(message: &Message, delivery: Delivery) -> Outgoing<'_> {
+    let properties = PublishProperties::new(message.properties.section()).unwrap_or_default();
+    Outgoing {
+        delivery,
+        retain: message.retain,
+        topic_name: &message.topic_name,
+        properties: properties.forward(),
+        message_expiry_interval: properties.message_expiry_interval,
+        topic_alias: None,
+        subscription_identifiers: &[],
+    }
+}
