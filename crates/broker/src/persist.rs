@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use pantala_proto::{PacketId, QoS};
 use pantala_session::Instant;
-use pantala_store::{MessageId, Position, Publish, Receiver, Record, SessionNumber, Store};
+use pantala_store::{Durability, MessageId, Position, Publish, Receiver, Record, SessionNumber, Store};
 
 use crate::ConnectionKey;
 use crate::core::Core;
@@ -61,9 +61,15 @@ impl<S: Store> Core<S> {
     #[inline]
     pub(crate) fn begin_routing(&mut self, incoming: &mut Incoming<'_>) {
         if self.store.keeps() && (incoming.qos != QoS::AtMostOnce || incoming.retain) {
-            self.begin_naming();
-            incoming.id = self.store.next_message();
+            let level = self.level(incoming.topic_name);
+            self.begin_routing_at(level, incoming);
         }
+    }
+
+    /// The same for a message that may have to be kept, and whose level is known.
+    pub(crate) fn begin_routing_at(&mut self, level: Option<Durability>, incoming: &mut Incoming<'_>) {
+        self.begin_naming();
+        incoming.id = if level == Some(Durability::Memory) { None } else { self.store.next_message() };
     }
 
     /// Whatever an earlier routing has left behind, by a panic, is not for this one.
@@ -152,6 +158,15 @@ impl<S: Store> Core<S> {
         self.naming.begun = begun;
     }
 
+    /// Records an exchange at QoS 2 with a message that the store does not have: its Packet Identifier is in use, and after a
+    /// crash PUBREL makes it free. The PUBLISH waits for that.
+    pub(crate) fn record_bare_exchange(&mut self, key: SessionKey, session: SessionNumber, packet_id: PacketId) {
+        let outbound = self.sessions[key as usize].outbound.as_ref();
+        let order = outbound.and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
+        let position = self.store.append(&bare_exchange(session, packet_id, order));
+        self.ready_at(key, packet_id, position);
+    }
+
     /// The PUBLISH of an exchange may go out when the store has got there.
     fn ready_at(&mut self, key: SessionKey, packet_id: PacketId, position: Position) {
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
@@ -217,11 +232,14 @@ impl<S: Store> Core<S> {
         let (Some(number), Some(outbound)) = (session.number, session.outbound.as_mut()) else { return };
         let (mut bytes, mut position) = (0, None);
         // One that has expired is dropped where all others are.
-        let wanted = |qos, queued: &Queued| qos == QoS::ExactlyOnce && queued.id().is_some() && !queued.is_expired(now);
+        let wanted = |qos, queued: &Queued| qos == QoS::ExactlyOnce && !queued.is_expired(now);
         outbound.admit_queued(window, wanted, |packet_id, order, queued| {
-            let Some((message, copy)) = queued.kept() else { return };
-            let packet_id = packet_id.number();
-            queued.ready_at = store.append(&Record::Sent { session: number, message, copy, packet_id, order });
+            queued.ready_at = store.append(&match queued.kept() {
+                Some((message, copy)) => {
+                    Record::Sent { session: number, message, copy, packet_id: packet_id.number(), order }
+                }
+                None => bare_exchange(number, packet_id, order),
+            });
             position = Some(queued.ready_at);
             bytes += queued.bytes() as u64;
             if matches!(queued.body, Body::Here(_)) {
@@ -295,8 +313,13 @@ impl<S: Store> Core<S> {
         }
         let Some(outbound) = &mut session.outbound else { return };
         for queued in outbound.queued_mut(session.evicted as usize).take(EVICTIONS) {
-            if let Body::Here(message) = &queued.body {
-                let Some(id) = message.id().filter(|id| store.holds(*id)) else { return };
+            // One that the store does not have stays in memory, and those behind it need not.
+            if let Body::Here(message) = &queued.body
+                && let Some(id) = message.id()
+            {
+                if !store.holds(id) {
+                    return;
+                }
                 let bytes = message.bytes() as u32;
                 self.queued_memory = self.queued_memory.saturating_sub(u64::from(bytes));
                 queued.body = Body::Stored(Stored { id, bytes, expires_at: queued.expires_at() });
@@ -327,4 +350,9 @@ impl<S: Store> Core<S> {
             },
         }
     }
+}
+
+/// What the store is told of an exchange whose message it does not have.
+fn bare_exchange<'a>(session: SessionNumber, packet_id: PacketId, order: u64) -> Record<'a> {
+    Record::Released { session, message: None, copy: 0, packet_id: packet_id.number(), order }
 }

@@ -113,6 +113,8 @@ impl<S: Store> Core<S> {
             if !self.retained_ended.is_empty() {
                 self.record_retained_ended();
             }
+        } else if incoming.retain && self.store.keeps() {
+            routed.position = self.end_retained_before(incoming.topic_name);
         }
         routed
     }
@@ -480,7 +482,7 @@ impl<S: Store> Core<S> {
         let session = &mut self.sessions[key as usize];
         let (number, connection, bytes) = (session.number, session.connection, queued.bytes() as u64);
         let outbound = session.outbound.get_or_insert_default();
-        let waits = qos == QoS::ExactlyOnce && kept.is_some();
+        let waits = qos == QoS::ExactlyOnce && number.is_some();
         let delivery = if waits {
             queued.ready_at = Position::NEVER;
             outbound.admit(qos, queued.clone())
@@ -495,6 +497,9 @@ impl<S: Store> Core<S> {
         {
             self.abandon(key, packet_id, bytes);
             return self.record_settled(number, if path.named { kept } else { None }, None);
+        }
+        if let (Some(number), None, true) = (number, kept, waits) {
+            self.record_bare_exchange(key, number, packet_id);
         }
         if let (Some(number), Some(kept)) = (number, kept) {
             if !path.named {
