@@ -243,6 +243,10 @@ impl<S: Store> Core<S> {
         let origin = Origin { opens, will_of: None };
         if !self.store.accepts() && !in_memory && (opens.is_some() || self.has_to_be_kept(session, &incoming)) {
             self.counters.dropped_store_refused += 1;
+            if !v5 {
+                // It cannot be told. Were it only left without an answer, later messages could be taken before it comes again.
+                return self.break_off(now, key, ReasonCode::QuotaExceeded, Cause::Store);
+            }
             return self.refuse_publish(key, kind, packet_id, Cause::Store);
         }
         if self.store.keeps() {
@@ -274,7 +278,8 @@ impl<S: Store> Core<S> {
         Flow::Continue
     }
 
-    /// Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection.
+    /// Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection. A queue that is
+    /// full concerns the topics of one receiver, so its connection stays.
     fn refuse_publish(
         &mut self,
         key: ConnectionKey,
