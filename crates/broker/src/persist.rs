@@ -43,7 +43,7 @@ pub(crate) struct Naming {
 struct Begun {
     session: SessionNumber,
     /// The message, and which copy of it.
-    kept: (MessageId, u8),
+    kept: (MessageId, u32),
     packet_id: PacketId,
     order: u64,
     /// The Session, if its PUBLISH waits for the record.
@@ -104,7 +104,7 @@ impl<S: Store> Core<S> {
     }
 
     /// An exchange has begun with the message that is being routed.
-    pub(crate) fn note_begun(&mut self, key: SessionKey, kept: (MessageId, u8), packet_id: PacketId, waits: bool) {
+    pub(crate) fn note_begun(&mut self, key: SessionKey, kept: (MessageId, u32), packet_id: PacketId, waits: bool) {
         let session = &self.sessions[key as usize];
         let order = session.outbound.as_ref().and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
         if let Some(session) = session.number {
@@ -200,7 +200,7 @@ impl<S: Store> Core<S> {
     pub(crate) fn record_settled(
         &mut self,
         session: Option<SessionNumber>,
-        kept: Option<(MessageId, u8)>,
+        kept: Option<(MessageId, u32)>,
         packet_id: Option<PacketId>,
     ) {
         if let Some(session) = session

@@ -354,7 +354,7 @@ impl<S: Store> Core<S> {
         }
         // What has expired makes room first.
         let (mut expired, mut freed, mut memory, mut next) = (0, 0, 0, Instant(u64::MAX));
-        let mut gone: Vec<(MessageId, u8)> = Vec::new();
+        let mut gone: Vec<(MessageId, u32)> = Vec::new();
         if let Some(outbound) = &mut session.outbound {
             outbound.retain_queued(|_, queued| {
                 let keep = !queued.is_expired(now);
@@ -477,7 +477,7 @@ impl<S: Store> Core<S> {
         qos: QoS,
         mut queued: Queued,
         path: Path,
-        kept: Option<(MessageId, u8)>,
+        kept: Option<(MessageId, u32)>,
     ) {
         let session = &mut self.sessions[key as usize];
         let (number, connection, bytes) = (session.number, session.connection, queued.bytes() as u64);

@@ -332,6 +332,30 @@ fn a_session_that_gets_a_message_by_itself_and_by_a_group_is_owed_both() {
     );
 }
 
+/// The copies of groups had numbers of eight bits, and these two the same: with one settled, both were.
+#[test]
+fn a_session_that_gets_a_message_by_two_groups_is_owed_both() {
+    let one_at_a_time = Settings { inflight_messages_max: 1, ..settings() };
+    across(
+        &one_at_a_time,
+        0,
+        |world| {
+            let s = world.client("s").persistent().connect();
+            s.subscribe("$share/g5/t", 1);
+            s.subscribe("$share/g20/t", 1);
+            let o = world.client("o").persistent().connect();
+            o.subscribe("t", 1);
+            o.lose();
+            s.lose();
+            world.client("p").connect().publish("t", 1, "twice");
+            world.client("s").persistent().resume().take("t", "twice");
+        },
+        |world| {
+            assert_eq!(payloads(world.client("s").persistent().resume().take_everything()), ["twice"]);
+        },
+    );
+}
+
 #[test]
 fn a_session_that_was_cleaned_leaves_nothing_to_its_successor() {
     across(
