@@ -8,7 +8,8 @@
 //!
 //! - A QoS 2 PUBLISH to a Session that outlives the process goes out when the store knows under which Packet Identifier.
 //!   Otherwise it could come again under another one after a crash, and be taken for a new message.
-//! - All output of a connection, its CONNACK first, until the Session that it speaks of is the one that would come back.
+//! - All output of a connection, its CONNACK first, until the Session that it speaks of is the one that would come back. What
+//!   comes for the client at QoS 1 and 2 waits in its queue until then, where its life goes on to be counted.
 
 use std::sync::Arc;
 
@@ -286,6 +287,9 @@ impl<S: Store> Core<S> {
             {
                 connection.gated = false;
                 self.dirty.push(key);
+                if let Some(session) = connection.session {
+                    self.pump(now, session);
+                }
             }
         }
         while let Some(&(position, key, generation)) = self.waiting_sessions.front() {

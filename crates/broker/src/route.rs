@@ -334,7 +334,8 @@ impl<S: Store> Core<S> {
             return false;
         };
         let inflight_bytes_max = self.settings.inflight_bytes_max;
-        connection.output.pending() < self.settings.outgoing_bytes_max as usize
+        !connection.gated
+            && connection.output.pending() < self.settings.outgoing_bytes_max as usize
             && (inflight_bytes_max == 0 || session.inflight_bytes < inflight_bytes_max)
             && session.outbound.as_ref().is_none_or(|outbound| outbound.can_start(connection.window))
     }
@@ -619,7 +620,7 @@ impl<S: Store> Core<S> {
             if connection.output.pending() >= self.settings.outgoing_bytes_max as usize {
                 return;
             }
-            let window = connection.window;
+            let (window, gated) = (connection.window, connection.gated);
             let Some(outbound) = &mut session.outbound else { break };
             let inflight_bytes_max = self.settings.inflight_bytes_max;
             if inflight_bytes_max > 0 && session.inflight_bytes >= inflight_bytes_max && !outbound.has_resends() {
@@ -627,6 +628,10 @@ impl<S: Store> Core<S> {
             }
             if session.number.is_some() && !outbound.has_resends() && self.store.keeps() {
                 self.admit_queued(now, key, window);
+            }
+            // Exchanges can begin, so that they wait for the store once; but what is sent now would not get older.
+            if gated {
+                return;
             }
             let Some(session) = self.sessions.get_mut(key as usize) else { return };
             let Some(outbound) = &mut session.outbound else { break };
