@@ -675,3 +675,50 @@ impl Store for AnyStore {
         either!(self, store => store.submit())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::disk::{Operation, SimDisk};
+
+    /// With a sync that fails nothing is ever durable, so whoever is told is told of what is written.
+    #[test]
+    fn who_waits_for_the_write_is_told_before_the_sync() {
+        for tells in [true, false] {
+            let disk = SimDisk::new();
+            let Opened { mut stores, mut committer, .. } =
+                open(disk.clone(), LogOptions::default(), 1, Durability::Fsync).unwrap();
+            if tells {
+                committer.tell_written();
+            }
+            let store = &mut stores[0];
+            let session = store.next_session().unwrap();
+            // The first batch makes a segment, which has syncs of its own.
+            let first = store.append(&Record::SessionEnded { session });
+            store.submit();
+            while committer.step(Clock::default(), &mut |_| {}) != Pause::Idle {}
+            assert_eq!((store.written(), store.durable()), (first, first));
+            let position = store.append(&Record::SessionEnded { session });
+            store.submit();
+            disk.fail_at(Operation::Sync, disk.counts().syncs + 1, io::ErrorKind::Other);
+            let (told, heard) = mpsc::channel();
+            let failed = told.clone();
+            let stop = store.stopper();
+            let thread = thread::spawn(move || {
+                let completed = move |worker| told.send(Some(worker)).unwrap();
+                committer.run(Clock::default, completed, move |_| failed.send(None).unwrap());
+            });
+            if tells {
+                assert_eq!(heard.recv(), Ok(Some(0)));
+            }
+            assert_eq!(heard.recv(), Ok(None), "the sync has failed");
+            assert_eq!(store.written(), position);
+            assert_eq!(store.durable(), first);
+            stop();
+            thread.join().unwrap();
+        }
+    }
+}

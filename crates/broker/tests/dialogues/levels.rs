@@ -1,5 +1,6 @@
 //! Durability by Topic Filter: what is worth less than the broker's own level.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 
 use pantala_broker::{DurabilityRule, Settings};
@@ -7,7 +8,7 @@ use pantala_proto::{AcknowledgementKind as Kind, ReasonCode};
 use pantala_store::Durability;
 use pantala_store::disk::Operation;
 
-use crate::support::{Delivered, Note, Outcome, Pub, Received, Will, World, everywhere_kept, settings};
+use crate::support::{Chance, Delivered, Note, Outcome, Peer, Pub, Received, Will, World, everywhere_kept, settings};
 
 const SUCCESS: Outcome = Outcome::Acknowledged(ReasonCode::Success);
 
@@ -344,4 +345,102 @@ fn a_group_gets_what_is_kept_in_memory_when_its_member_has_gone() {
         world.client("one").connect().disconnect();
         assert_eq!(payloads(peer.take_everything()), ["0", "1", "2", "3"]);
     });
+}
+
+/// A subscriber that remembers over connections which Packet Identifiers it has answered with PUBREC, as the standard asks.
+#[derive(Default)]
+struct Careful {
+    open: BTreeSet<u16>,
+    got: BTreeMap<String, u32>,
+}
+
+impl Careful {
+    /// Takes what has come; answers each packet, or not.
+    fn read(&mut self, world: &World, peer: &Peer, mut answers: impl FnMut() -> bool) {
+        world.run();
+        for packet in peer.drain() {
+            let answer = match packet {
+                Received::Publish(message) if message.qos == 2 => {
+                    if self.open.insert(message.packet_id) {
+                        *self.got.entry(message.payload).or_default() += 1;
+                    }
+                    (Kind::PubRec, message.packet_id)
+                }
+                Received::Publish(message) => {
+                    *self.got.entry(message.payload).or_default() += 1;
+                    (Kind::PubAck, message.packet_id)
+                }
+                Received::Ack(Kind::PubRel, number, _) => {
+                    self.open.remove(&number);
+                    (Kind::PubComp, number)
+                }
+                _ => continue,
+            };
+            if answers() {
+                peer.ack(answer.0, answer.1);
+            }
+        }
+        world.run();
+    }
+}
+
+/// Whatever is kept in memory between them, no message that was accepted at the broker's level is lost, or comes twice at QoS 2.
+#[test]
+fn what_is_kept_in_memory_never_costs_another_message() {
+    for seed in 0..200_u64 {
+        let workers = 1 + (seed % 3) as u8;
+        let _note = Note { workers, seed };
+        let mut chance = Chance::new(seed);
+        let mut world = World::new(&rules(), workers, seed);
+        let mut s = Careful::default();
+        let mut accepted = BTreeSet::new();
+        let mut published = 0;
+        world.client("s").persistent().connect().subscribe("#", 2);
+        for life in 0..4 {
+            let mut peer = world.client("s").persistent().resume();
+            let p = world.client(&format!("p{life}")).connect();
+            world.delay_stores();
+            let mut waiting = BTreeMap::new();
+            for _ in 0..chance.below(40) {
+                match chance.below(8) {
+                    0..=2 => {
+                        published += 1;
+                        let (level, qos) = (["m", "k"][chance.below(2)], 1 + chance.below(2) as u8);
+                        let payload = format!("{level}{qos}-{published}");
+                        p.send_publish(&Pub::new(&format!("{level}/x"), &payload).qos(qos).id(published));
+                        waiting.insert(published, payload);
+                    }
+                    3 => {
+                        // The connection is lost, with all that was not answered.
+                        peer.lose();
+                        peer = world.client("s").persistent().begin();
+                    }
+                    4 => world.sync(),
+                    _ => s.read(&world, &peer, || chance.below(4) > 0),
+                }
+                world.run();
+                for packet in p.drain() {
+                    let Received::Ack(kind, number, code) = packet else { continue };
+                    if kind == Kind::PubRec {
+                        p.ack(Kind::PubRel, number);
+                    }
+                    if let (false, Some(payload)) = (code.is_error(), waiting.remove(&number)) {
+                        accepted.insert(payload);
+                    }
+                }
+            }
+            world = world.power_cut(1 + chance.below(3) as u8, 0);
+        }
+        // An answer may be lost with its connection only.
+        let peer = world.client("s").persistent().resume();
+        for _ in 0..100 {
+            s.read(&world, &peer, || true);
+        }
+        for payload in accepted.iter().filter(|payload| payload.starts_with('k')) {
+            assert!(s.got.contains_key(payload), "{payload} is lost: {:?}", s.got);
+        }
+        for (payload, times) in s.got.iter().filter(|(payload, _)| payload[1..].starts_with('2')) {
+            assert_eq!(*times, 1, "{payload}");
+        }
+    }
 }
