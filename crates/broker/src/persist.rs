@@ -360,3 +360,60 @@ impl<S: Store> Core<S> {
 fn bare_exchange<'a>(session: SessionNumber, packet_id: PacketId, order: u64) -> Record<'a> {
     Record::Released { session, message: None, copy: 0, packet_id: packet_id.number(), order }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pantala_store::disk::SimDisk;
+    use pantala_store::log::LogOptions;
+    use pantala_store::{Clock, Pause};
+
+    use super::*;
+    use crate::{CoreOptions, DurabilityRule, ListenerSettings, Settings};
+
+    fn packet(first_byte: u8, body: &[&[u8]]) -> Vec<u8> {
+        let mut left = body.concat().len();
+        let mut packet = vec![first_byte];
+        while left >= 0x80 {
+            packet.push(left as u8 | 0x80);
+            left >>= 7;
+        }
+        packet.push(left as u8);
+        packet.extend(body.concat());
+        packet
+    }
+
+    /// What could not be put out of memory stopped all behind it from being so.
+    #[test]
+    fn messages_that_stay_in_memory_do_not_keep_others_there() {
+        const PAYLOAD_BYTES: usize = 1 << 20;
+        let rule = DurabilityRule { filter: "m/#".to_owned(), level: Durability::Memory };
+        let listeners = vec![ListenerSettings::default()];
+        let settings = Settings { listeners, durability_rules: vec![rule], ..Settings::default() };
+        let mut opened = pantala_store::open(SimDisk::new(), LogOptions::default(), 1, Durability::Fsync).unwrap();
+        let options = CoreOptions::alone(Arc::new(settings), Box::new(|bytes| bytes.fill(7)));
+        let (mut core, now) = (Core::new(options, opened.stores.remove(0)), Instant(1));
+        let connect = |core: &mut Core<_>, flags: u8, name: &[u8]| {
+            let key = core.open(now, 0);
+            core.receive(now, key, &packet(0x10, &[b"\0\x04MQTT\x04", &[flags, 0, 0], b"\0\x01", name]));
+            key
+        };
+        // Clean Session 0.
+        let absent = connect(&mut core, 0, b"s");
+        core.receive(now, absent, &packet(0x82, &[b"\0\x01\0\x01#\x01"]));
+        core.lost(now, absent);
+        let publisher = connect(&mut core, 2, b"p");
+        let messages = QUEUED_MEMORY_BYTES_MAX as usize / PAYLOAD_BYTES + 8;
+        for number in 0..messages {
+            let topic_name = if number % 20 == 0 { b"\0\x03m/x" } else { b"\0\x03k/x" };
+            core.receive(now, publisher, &packet(0x32, &[topic_name, b"\0\x01", &vec![0; PAYLOAD_BYTES]]));
+            core.submit();
+            while opened.committer.step(Clock::default(), &mut |_| {}) == Pause::None {}
+            core.store_completed(now);
+        }
+        let queued = core.sessions.iter().map(|(_, session)| session.queued_bytes).sum::<u64>();
+        assert!(queued > (messages * PAYLOAD_BYTES) as u64);
+        assert!(core.queued_memory <= QUEUED_MEMORY_BYTES_MAX, "{} bytes", core.queued_memory);
+    }
+}
