@@ -1,11 +1,12 @@
 //! Answers: sent in the order of what they answer, each when what it vouches for is safe.
 
 use pantala_proto::{Acknowledgement, Packet};
-use pantala_store::{Position, Store};
+use pantala_store::Store;
 
 use crate::ConnectionKey;
 use crate::connection::{Answer, Held};
 use crate::core::Core;
+use crate::durability::Until;
 
 impl<S: Store> Core<S> {
     /// Appends to a connection's output, whatever its length.
@@ -18,17 +19,18 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Sends an answer once the store has reached `position` and `waiting` confirmations have come, and not before the
+    /// Sends an answer once the store has reached `until` and `waiting` confirmations have come, and not before the
     /// answers held already. Returns its number among those held, or None if it went out at once.
     pub(crate) fn answer(
         &mut self,
         key: ConnectionKey,
-        position: Position,
+        until: impl Into<Until>,
         waiting: u32,
         answer: Answer,
     ) -> Option<u32> {
+        let until = until.into();
+        let safe = is_safe(&self.store, until) || mutant!(AckBeforeCommit);
         let connection = self.connections.get_mut(key as usize)?;
-        let safe = position <= self.store.durable() || mutant!(AckBeforeCommit);
         if waiting == 0 && safe && connection.held_len() == 0 {
             self.send_answer(key, answer);
             return None;
@@ -37,21 +39,22 @@ impl<S: Store> Core<S> {
         let extras = connection.extras();
         let number = extras.next_held;
         extras.next_held = number.wrapping_add(1);
-        extras.held.push_back(Held { number, position, waiting, answer });
-        if !safe {
-            self.waiting_for_store.push_back((position, key, generation));
+        extras.held.push_back(Held { number, until, waiting, answer });
+        match until {
+            _ if safe => {}
+            Until::Durable(position) => self.waiting_for_store.push_back((position, key, generation)),
+            Until::Written(position) => self.waiting_for_write.push_back((position, key, generation)),
         }
         Some(number)
     }
 
     /// Sends what is held and may go.
     pub(crate) fn release_held(&mut self, key: ConnectionKey) {
-        let durable = self.store.durable();
         loop {
             let Some(connection) = self.connections.get_mut(key as usize) else { return };
             let Some(extras) = &mut connection.extras else { return };
             match extras.held.front() {
-                Some(held) if held.waiting == 0 && held.position <= durable => {}
+                Some(held) if held.waiting == 0 && is_safe(&self.store, held.until) => {}
                 _ => return,
             }
             let Some(held) = extras.held.pop_front() else { return };
@@ -86,5 +89,12 @@ impl<S: Store> Core<S> {
                 self.send(key, |out| Packet::PingResp.encode(pantala_proto::ProtocolVersion::V311, out));
             }
         }
+    }
+}
+
+fn is_safe(store: &impl Store, until: Until) -> bool {
+    match until {
+        Until::Durable(position) => position <= store.durable(),
+        Until::Written(position) => position <= store.written(),
     }
 }

@@ -7,14 +7,14 @@ use pantala_proto::{
     Auth, ConnAck, Connect, DecodeError, ProtocolVersion, PublishProperties, QoS, ReasonCode, topic_levels,
 };
 use pantala_session::{Instant, KeepAlive, SentAliases};
-use pantala_store::{Record, Store};
+use pantala_store::{Durability, Record, Store};
 
 use crate::authentication::Step;
 use crate::connection::{Authentication, Phase};
 use crate::core::{Core, Flow, cap_expiry};
 use crate::message::{Incoming, Message, Room};
 use crate::session::{NEVER, Will};
-use crate::{Cause, ConnectionKey, End, Event, access, owner};
+use crate::{Cause, ConnectionKey, End, Event, access, durability, owner};
 
 /// AUTH packets that one authentication may take from the client.
 const AUTHENTICATION_ROUNDS_MAX: u8 = 8;
@@ -333,15 +333,19 @@ impl<S: Store> Core<S> {
         let old_will = session.will.take();
         session.will = connect.will.as_ref().map(|will| Box::new(keep_will(will)));
         if let Some(session_number) = number {
+            let is_in_memory = |will: &Will| {
+                let topic_name = will.message.incoming().topic_name;
+                durability::level(&self.settings, topic_name) == Some(Durability::Memory)
+            };
             match &session.will {
-                Some(will) => {
+                Some(will) if !is_in_memory(will) => {
                     let will = will.to_store();
                     self.store.append(&Record::Will { session: session_number, will });
                 }
-                None if old_will.is_some() => {
+                _ if old_will.is_some() => {
                     self.store.append(&Record::WillEnded { session: session_number });
                 }
-                None => {}
+                _ => {}
             }
         }
         let session = &mut self.sessions[session_key as usize];

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use pantala_proto::{AcknowledgementKind, PacketId, ProtocolVersion, ReasonCode};
 use pantala_session::{Instant, KeepAlive, ReceivedAliases, SentAliases};
-use pantala_store::Position;
 
 use crate::asking::Asking;
 use crate::authentication::Exchange;
+use crate::durability::Until;
 use crate::output::Output;
 use crate::replay::Replay;
 use crate::session::SessionKey;
@@ -102,7 +102,7 @@ pub(crate) struct Extras {
 pub(crate) struct Held {
     pub(crate) number: u32,
     /// The store has to reach this.
-    pub(crate) position: Position,
+    pub(crate) until: Until,
     /// Confirmations from other workers still to come.
     pub(crate) waiting: u32,
     pub(crate) answer: Answer,

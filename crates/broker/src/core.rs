@@ -17,6 +17,7 @@ use slab::Slab;
 use crate::asking::Verdict;
 use crate::authentication::Method;
 use crate::connection::{Answer, Connection, Phase};
+use crate::durability::RetainedBefore;
 use crate::mailbox::{Batch, Outbox, Phase as BatchPhase};
 use crate::output::BufferPool;
 use crate::persist::Naming;
@@ -41,6 +42,7 @@ pub struct Totals {
     pub sessions: AtomicU32,
     /// Retained Messages.
     pub retained: AtomicU32,
+    pub(crate) retained_before: RetainedBefore,
 }
 
 impl Totals {
@@ -180,6 +182,8 @@ pub struct Core<S> {
     pub(crate) next_token: u32,
     /// Connections with answers that wait for the store, by the position they wait for.
     pub(crate) waiting_for_store: VecDeque<(Position, ConnectionKey, u32)>,
+    /// The same with what only has to be written.
+    pub(crate) waiting_for_write: VecDeque<(Position, ConnectionKey, u32)>,
     /// The same for connections whose whole output waits.
     pub(crate) waiting_gates: VecDeque<(Position, ConnectionKey, u32)>,
     /// The same for Sessions with a message that must not go out before.
@@ -209,6 +213,8 @@ pub struct Core<S> {
     pub(crate) retained_expiring: usize,
     /// Those that were not kept, of which the store has to learn.
     pub(crate) retained_ended: Vec<(Box<str>, MessageId)>,
+    /// Those from before a rule that the store is to forget, by the position at which it has.
+    pub(crate) retained_ending: VecDeque<(Position, Box<str>)>,
     pub(crate) outboxes: Vec<Outbox>,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) events: VecDeque<Event>,
@@ -257,6 +263,7 @@ impl<S: Store> Core<S> {
             pending: HashMap::new(),
             next_token: 0,
             waiting_for_store: VecDeque::new(),
+            waiting_for_write: VecDeque::new(),
             waiting_gates: VecDeque::new(),
             waiting_sessions: VecDeque::new(),
             naming: Naming::default(),
@@ -273,6 +280,7 @@ impl<S: Store> Core<S> {
             retained_sweep: None,
             retained_expiring: 0,
             retained_ended: Vec::new(),
+            retained_ending: VecDeque::new(),
             outboxes: (0..workers).map(|_| Outbox::new(options.worker)).collect(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -419,18 +427,22 @@ impl<S: Store> Core<S> {
         self.end(now, key, End::Panic, Some(ReasonCode::UnspecifiedError));
     }
 
-    /// The store has made more records safe: what waited for them goes out.
+    /// The store has made more records safe, or written more of them: what waited for them goes out.
     pub fn store_completed(&mut self, now: Instant) {
-        let durable = self.store.durable();
+        let (written, durable) = (self.store.written(), self.store.durable());
         self.open_gates(now, durable);
-        while let Some(&(position, key, generation)) = self.waiting_for_store.front() {
-            if position > durable {
-                break;
-            }
-            self.waiting_for_store.pop_front();
-            if self.connections.get(key as usize).is_some_and(|connection| connection.generation == generation) {
-                self.release_held(key);
-            }
+        self.forget_retained_before(durable);
+        while let Some(waiting) = self.waiting_for_store.pop_front_if(|(position, ..)| *position <= durable) {
+            self.release_waiting(waiting);
+        }
+        while let Some(waiting) = self.waiting_for_write.pop_front_if(|(position, ..)| *position <= written) {
+            self.release_waiting(waiting);
+        }
+    }
+
+    fn release_waiting(&mut self, (_, key, generation): (Position, ConnectionKey, u32)) {
+        if self.connections.get(key as usize).is_some_and(|connection| connection.generation == generation) {
+            self.release_held(key);
         }
     }
 

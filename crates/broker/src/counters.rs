@@ -41,6 +41,9 @@ counters! {
     sessions_taken_over,
     /// Connections ended for malformed packets or Protocol Errors.
     protocol_errors,
+    /// Connections of clients before MQTT 5 ended because a message of theirs would have to be kept, and the disk is full or
+    /// has failed.
+    closed_store_refused,
     /// Connections ended because our own code panicked over them.
     panics,
     /// Bytes received.

@@ -30,6 +30,9 @@ impl<S: Store> Core<S> {
         match why {
             End::Decode(_) | End::NotMqtt(_) => self.counters.protocol_errors += 1,
             End::Because(ReasonCode::SessionTakenOver, _) => self.counters.sessions_taken_over += 1,
+            End::Because(_, Cause::Store) if connection.phase == Phase::Connected => {
+                self.counters.closed_store_refused += 1
+            }
             // A client that is not let in is counted among those.
             End::Because(..) if connection.phase == Phase::Connected => self.counters.protocol_errors += 1,
             End::Because(ReasonCode::ProtocolError, _) => self.counters.protocol_errors += 1,

@@ -54,6 +54,7 @@ mod connect;
 mod connection;
 mod core;
 mod counters;
+mod durability;
 mod ending;
 mod event;
 mod mailbox;
@@ -77,7 +78,7 @@ pub use counters::Counters;
 pub use event::{End, Event, Stranger};
 pub use mailbox::{Batch, Phase as BatchPhase};
 pub use restore::{Share, shares};
-pub use settings::{ListenerSettings, QueueFull, Redirect, ScramUser, Settings};
+pub use settings::{DurabilityRule, ListenerSettings, QueueFull, Redirect, ScramUser, Settings};
 
 /// Index of a listener in [`Settings::listeners`].
 pub type ListenerId = u16;

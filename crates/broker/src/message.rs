@@ -220,7 +220,7 @@ impl Queued {
     }
 
     /// What the store knows it as for its Session: the message, and which copy of it.
-    pub(crate) fn kept(&self) -> Option<(MessageId, u8)> {
+    pub(crate) fn kept(&self) -> Option<(MessageId, u32)> {
         Some((self.id()?, pantala_store::copy_of(self.group.as_deref())))
     }
 

@@ -8,13 +8,14 @@
 //!
 //! - A QoS 2 PUBLISH to a Session that outlives the process goes out when the store knows under which Packet Identifier.
 //!   Otherwise it could come again under another one after a crash, and be taken for a new message.
-//! - All output of a connection, its CONNACK first, until the Session that it speaks of is the one that would come back.
+//! - All output of a connection, its CONNACK first, until the Session that it speaks of is the one that would come back. What
+//!   comes for the client at QoS 1 and 2 waits in its queue until then, where its life goes on to be counted.
 
 use std::sync::Arc;
 
 use pantala_proto::{PacketId, QoS};
 use pantala_session::Instant;
-use pantala_store::{MessageId, Position, Publish, Receiver, Record, SessionNumber, Store};
+use pantala_store::{Durability, MessageId, Position, Publish, Receiver, Record, SessionNumber, Store};
 
 use crate::ConnectionKey;
 use crate::core::Core;
@@ -43,7 +44,7 @@ pub(crate) struct Naming {
 struct Begun {
     session: SessionNumber,
     /// The message, and which copy of it.
-    kept: (MessageId, u8),
+    kept: (MessageId, u32),
     packet_id: PacketId,
     order: u64,
     /// The Session, if its PUBLISH waits for the record.
@@ -61,9 +62,15 @@ impl<S: Store> Core<S> {
     #[inline]
     pub(crate) fn begin_routing(&mut self, incoming: &mut Incoming<'_>) {
         if self.store.keeps() && (incoming.qos != QoS::AtMostOnce || incoming.retain) {
-            self.begin_naming();
-            incoming.id = self.store.next_message();
+            let level = self.level(incoming.topic_name);
+            self.begin_routing_at(level, incoming);
         }
+    }
+
+    /// The same for a message that may have to be kept, and whose level is known.
+    pub(crate) fn begin_routing_at(&mut self, level: Option<Durability>, incoming: &mut Incoming<'_>) {
+        self.begin_naming();
+        incoming.id = if level == Some(Durability::Memory) { None } else { self.store.next_message() };
     }
 
     /// Whatever an earlier routing has left behind, by a panic, is not for this one.
@@ -98,7 +105,7 @@ impl<S: Store> Core<S> {
     }
 
     /// An exchange has begun with the message that is being routed.
-    pub(crate) fn note_begun(&mut self, key: SessionKey, kept: (MessageId, u8), packet_id: PacketId, waits: bool) {
+    pub(crate) fn note_begun(&mut self, key: SessionKey, kept: (MessageId, u32), packet_id: PacketId, waits: bool) {
         let session = &self.sessions[key as usize];
         let order = session.outbound.as_ref().and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
         if let Some(session) = session.number {
@@ -152,6 +159,15 @@ impl<S: Store> Core<S> {
         self.naming.begun = begun;
     }
 
+    /// Records an exchange at QoS 2 with a message that the store does not have: its Packet Identifier is in use, and after a
+    /// crash PUBREL makes it free. The PUBLISH waits for that.
+    pub(crate) fn record_bare_exchange(&mut self, key: SessionKey, session: SessionNumber, packet_id: PacketId) {
+        let outbound = self.sessions[key as usize].outbound.as_ref();
+        let order = outbound.and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
+        let position = self.store.append(&bare_exchange(session, packet_id, order));
+        self.ready_at(key, packet_id, position);
+    }
+
     /// The PUBLISH of an exchange may go out when the store has got there.
     fn ready_at(&mut self, key: SessionKey, packet_id: PacketId, position: Position) {
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
@@ -185,7 +201,7 @@ impl<S: Store> Core<S> {
     pub(crate) fn record_settled(
         &mut self,
         session: Option<SessionNumber>,
-        kept: Option<(MessageId, u8)>,
+        kept: Option<(MessageId, u32)>,
         packet_id: Option<PacketId>,
     ) {
         if let Some(session) = session
@@ -217,11 +233,14 @@ impl<S: Store> Core<S> {
         let (Some(number), Some(outbound)) = (session.number, session.outbound.as_mut()) else { return };
         let (mut bytes, mut position) = (0, None);
         // One that has expired is dropped where all others are.
-        let wanted = |qos, queued: &Queued| qos == QoS::ExactlyOnce && queued.id().is_some() && !queued.is_expired(now);
+        let wanted = |qos, queued: &Queued| qos == QoS::ExactlyOnce && !queued.is_expired(now);
         outbound.admit_queued(window, wanted, |packet_id, order, queued| {
-            let Some((message, copy)) = queued.kept() else { return };
-            let packet_id = packet_id.number();
-            queued.ready_at = store.append(&Record::Sent { session: number, message, copy, packet_id, order });
+            queued.ready_at = store.append(&match queued.kept() {
+                Some((message, copy)) => {
+                    Record::Sent { session: number, message, copy, packet_id: packet_id.number(), order }
+                }
+                None => bare_exchange(number, packet_id, order),
+            });
             position = Some(queued.ready_at);
             bytes += queued.bytes() as u64;
             if matches!(queued.body, Body::Here(_)) {
@@ -268,6 +287,9 @@ impl<S: Store> Core<S> {
             {
                 connection.gated = false;
                 self.dirty.push(key);
+                if let Some(session) = connection.session {
+                    self.pump(now, session);
+                }
             }
         }
         while let Some(&(position, key, generation)) = self.waiting_sessions.front() {
@@ -295,8 +317,13 @@ impl<S: Store> Core<S> {
         }
         let Some(outbound) = &mut session.outbound else { return };
         for queued in outbound.queued_mut(session.evicted as usize).take(EVICTIONS) {
-            if let Body::Here(message) = &queued.body {
-                let Some(id) = message.id().filter(|id| store.holds(*id)) else { return };
+            // One that the store does not have stays in memory, and those behind it need not.
+            if let Body::Here(message) = &queued.body
+                && let Some(id) = message.id()
+            {
+                if !store.holds(id) {
+                    return;
+                }
                 let bytes = message.bytes() as u32;
                 self.queued_memory = self.queued_memory.saturating_sub(u64::from(bytes));
                 queued.body = Body::Stored(Stored { id, bytes, expires_at: queued.expires_at() });
@@ -326,5 +353,67 @@ impl<S: Store> Core<S> {
                 }
             },
         }
+    }
+}
+
+/// What the store is told of an exchange whose message it does not have.
+fn bare_exchange<'a>(session: SessionNumber, packet_id: PacketId, order: u64) -> Record<'a> {
+    Record::Released { session, message: None, copy: 0, packet_id: packet_id.number(), order }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pantala_store::disk::SimDisk;
+    use pantala_store::log::LogOptions;
+    use pantala_store::{Clock, Pause};
+
+    use super::*;
+    use crate::{CoreOptions, DurabilityRule, ListenerSettings, Settings};
+
+    fn packet(first_byte: u8, body: &[&[u8]]) -> Vec<u8> {
+        let mut left = body.concat().len();
+        let mut packet = vec![first_byte];
+        while left >= 0x80 {
+            packet.push(left as u8 | 0x80);
+            left >>= 7;
+        }
+        packet.push(left as u8);
+        packet.extend(body.concat());
+        packet
+    }
+
+    /// What could not be put out of memory stopped all behind it from being so.
+    #[test]
+    fn messages_that_stay_in_memory_do_not_keep_others_there() {
+        const PAYLOAD_BYTES: usize = 1 << 20;
+        let rule = DurabilityRule { filter: "m/#".to_owned(), level: Durability::Memory };
+        let listeners = vec![ListenerSettings::default()];
+        let settings = Settings { listeners, durability_rules: vec![rule], ..Settings::default() };
+        let mut opened = pantala_store::open(SimDisk::new(), LogOptions::default(), 1, Durability::Fsync).unwrap();
+        let options = CoreOptions::alone(Arc::new(settings), Box::new(|bytes| bytes.fill(7)));
+        let (mut core, now) = (Core::new(options, opened.stores.remove(0)), Instant(1));
+        let connect = |core: &mut Core<_>, flags: u8, name: &[u8]| {
+            let key = core.open(now, 0);
+            core.receive(now, key, &packet(0x10, &[b"\0\x04MQTT\x04", &[flags, 0, 0], b"\0\x01", name]));
+            key
+        };
+        // Clean Session 0.
+        let absent = connect(&mut core, 0, b"s");
+        core.receive(now, absent, &packet(0x82, &[b"\0\x01\0\x01#\x01"]));
+        core.lost(now, absent);
+        let publisher = connect(&mut core, 2, b"p");
+        let messages = QUEUED_MEMORY_BYTES_MAX as usize / PAYLOAD_BYTES + 8;
+        for number in 0..messages {
+            let topic_name = if number % 20 == 0 { b"\0\x03m/x" } else { b"\0\x03k/x" };
+            core.receive(now, publisher, &packet(0x32, &[topic_name, b"\0\x01", &vec![0; PAYLOAD_BYTES]]));
+            core.submit();
+            while opened.committer.step(Clock::default(), &mut |_| {}) == Pause::None {}
+            core.store_completed(now);
+        }
+        let queued = core.sessions.iter().map(|(_, session)| session.queued_bytes).sum::<u64>();
+        assert!(queued > (messages * PAYLOAD_BYTES) as u64);
+        assert!(core.queued_memory <= QUEUED_MEMORY_BYTES_MAX, "{} bytes", core.queued_memory);
     }
 }

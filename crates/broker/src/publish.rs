@@ -7,11 +7,12 @@ use pantala_proto::{
     topic_levels,
 };
 use pantala_session::{AckError, Acknowledged, ExactlyOnce, Instant};
-use pantala_store::{Position, Record, Store};
+use pantala_store::{Durability, Position, Record, Store};
 
 use crate::asking::Unrouted;
 use crate::connection::{Answer, Route};
 use crate::core::{Core, Flow};
+use crate::durability::Until;
 use crate::message::{Incoming, Queued, Room};
 use crate::persist::Origin;
 use crate::session::SessionKey;
@@ -130,7 +131,8 @@ impl<S: Store> Core<S> {
                 if self.sessions[session as usize].inbound.is_open(packet_id) {
                     // A repeat: acknowledged once more, not routed once more (v5 MQTT-4.3.3-10), and not before what was
                     // recorded for the first one is safe.
-                    let position = self.store.appended();
+                    let recorded = !self.sessions[session as usize].is_unrecorded(packet_id);
+                    let position = if recorded { self.store.appended() } else { Position::default() };
                     let answer = Answer::Acknowledgement(AcknowledgementKind::PubRec, packet_id, ReasonCode::Success);
                     self.answer(key, position, 0, answer);
                     return Flow::Continue;
@@ -235,13 +237,21 @@ impl<S: Store> Core<S> {
             }
         };
         let number = self.sessions[session as usize].number;
-        let opens = if exactly_once { number.map(|number| (number, packet_id)) } else { None };
+        let level = self.level(incoming.topic_name);
+        let in_memory = level == Some(Durability::Memory);
+        let opens = if exactly_once && !in_memory { number.map(|number| (number, packet_id)) } else { None };
         let origin = Origin { opens, will_of: None };
-        if !self.store.accepts() && (opens.is_some() || self.has_to_be_kept(session, &incoming)) {
+        if !self.store.accepts() && !in_memory && (opens.is_some() || self.has_to_be_kept(session, &incoming)) {
             self.counters.dropped_store_refused += 1;
+            if !v5 {
+                // It cannot be told. Were it only left without an answer, later messages could be taken before it comes again.
+                return self.break_off(now, key, ReasonCode::QuotaExceeded, Cause::Store);
+            }
             return self.refuse_publish(key, kind, packet_id, Cause::Store);
         }
-        self.begin_routing(&mut incoming);
+        if self.store.keeps() {
+            self.begin_routing_at(level, &mut incoming);
+        }
         let routed = if self.settings.queue_full == QueueFull::Refuse {
             match self.route_if_room(now, key, session, &incoming, origin, permit) {
                 Ok(routed) => routed,
@@ -251,17 +261,25 @@ impl<S: Store> Core<S> {
         } else {
             self.route(now, Some(session), &incoming, origin, permit)
         };
-        let position = routed.position;
         if exactly_once {
-            let first = self.sessions[session as usize].inbound.publish(packet_id);
+            let session = &mut self.sessions[session as usize];
+            let first = session.inbound.publish(packet_id);
             debug_assert_eq!(first, ExactlyOnce::First);
+            if in_memory && session.number.is_some() {
+                session.inbound_unrecorded.get_or_insert_default().publish(packet_id);
+            }
         }
+        let until = match level {
+            Some(Durability::Os) => Until::Written(routed.position),
+            _ => Until::Durable(routed.position),
+        };
         let code = if routed.receivers > 0 { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
-        self.answer(key, position, 0, Answer::Acknowledgement(kind, packet_id, code));
+        self.answer(key, until, 0, Answer::Acknowledgement(kind, packet_id, code));
         Flow::Continue
     }
 
-    /// Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection.
+    /// Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection. A queue that is
+    /// full concerns the topics of one receiver, so its connection stays.
     fn refuse_publish(
         &mut self,
         key: ConnectionKey,
@@ -286,7 +304,8 @@ impl<S: Store> Core<S> {
         if packet.kind == AcknowledgementKind::PubRel {
             let mut position = Position::default();
             let known = session.inbound.release(packet_id);
-            if let Some(session) = session.number {
+            let unrecorded = session.inbound_unrecorded.as_mut().is_some_and(|them| them.release(packet_id));
+            if let (Some(session), false) = (session.number, unrecorded) {
                 // If it is a repeat, the record of the first one may not be safe yet.
                 position = if known {
                     self.store.append(&Record::ExactlyOnceReleased { session, packet_id: packet_id.number() })
@@ -320,8 +339,11 @@ impl<S: Store> Core<S> {
             Ok(Acknowledged::Settled(queued)) => {
                 // With a slot free now there is something to do only if something waits.
                 let waiting = session.queue_len() > 0 || session.has_waiting(window);
-                if number.is_some() && self.store.keeps() {
-                    self.record_settled(number, queued.and_then(|queued| queued.kept()), Some(packet_id));
+                let kept = queued.as_ref().and_then(Queued::kept);
+                // Of a message at QoS 1 that is kept in memory only the store never knew.
+                let unrecorded = packet.kind == AcknowledgementKind::PubAck && kept.is_none();
+                if number.is_some() && self.store.keeps() && !unrecorded {
+                    self.record_settled(number, kept, Some(packet_id));
                 }
                 if waiting {
                     self.pump(now, session_key);
@@ -335,11 +357,14 @@ impl<S: Store> Core<S> {
                 // Not before it is safe that PUBREC has come: after a crash the message must not be sent again.
                 let position = match queued {
                     Some(_) if mutant!(PubRecForgotten) => self.store.appended(),
-                    Some(queued) => {
-                        let (message, copy) = queued.kept().map_or((None, 0), |(message, copy)| (Some(message), copy));
-                        let packet_id = packet_id.number();
-                        self.store.append(&Record::Released { session, message, copy, packet_id, order })
-                    }
+                    Some(queued) => match queued.kept() {
+                        Some((message, copy)) => {
+                            let (message, packet_id) = (Some(message), packet_id.number());
+                            self.store.append(&Record::Released { session, message, copy, packet_id, order })
+                        }
+                        // The store has it so from the beginning.
+                        None => Position::default(),
+                    },
                     None => self.store.appended(),
                 };
                 let answer = Answer::Acknowledgement(AcknowledgementKind::PubRel, packet_id, ReasonCode::Success);

@@ -243,7 +243,8 @@ impl<S: Store> Core<S> {
     pub(crate) fn replay(&mut self, now: Instant, key: SessionKey) {
         let session = &mut self.sessions[key as usize];
         let Some(connection) = session.connection.and_then(|key| self.connections.get(key as usize)) else { return };
-        let room = connection.output.pending() < REPLAY_OUTPUT_BYTES_MAX && session.queue_len() == 0;
+        let room =
+            !connection.gated && connection.output.pending() < REPLAY_OUTPUT_BYTES_MAX && session.queue_len() == 0;
         let generation = session.generation;
         let Some(replays) = &mut session.replays else { return };
         let Some(replay) = replays.front_mut() else {

@@ -7,7 +7,8 @@
 use pantala_proto::{PacketId, QoS, TopicFilter};
 use pantala_session::Instant;
 use pantala_store::{
-    CLOCK_INTERVAL, Orphan, Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill, Store,
+    CLOCK_INTERVAL, Durability, Orphan, Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession,
+    RecoveredWill, Store,
 };
 
 use crate::core::{Core, Target, Timer};
@@ -53,6 +54,9 @@ impl<S: Store> Core<S> {
         }
         for retained in share.retained {
             let message = Message::from_stored(&retained.message);
+            if self.level(message.incoming().topic_name) == Some(Durability::Memory) {
+                self.totals.retained_before.insert(message.incoming().topic_name);
+            }
             let retained = Retained::restored(std::sync::Arc::clone(&message));
             self.retained_expiring += retained.expires();
             if self.retained.insert(message.incoming().topic_name, retained).is_none() {

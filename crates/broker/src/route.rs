@@ -113,6 +113,8 @@ impl<S: Store> Core<S> {
             if !self.retained_ended.is_empty() {
                 self.record_retained_ended();
             }
+        } else if incoming.retain && self.store.keeps() {
+            routed.position = self.end_retained_before(incoming.topic_name);
         }
         routed
     }
@@ -332,7 +334,8 @@ impl<S: Store> Core<S> {
             return false;
         };
         let inflight_bytes_max = self.settings.inflight_bytes_max;
-        connection.output.pending() < self.settings.outgoing_bytes_max as usize
+        !connection.gated
+            && connection.output.pending() < self.settings.outgoing_bytes_max as usize
             && (inflight_bytes_max == 0 || session.inflight_bytes < inflight_bytes_max)
             && session.outbound.as_ref().is_none_or(|outbound| outbound.can_start(connection.window))
     }
@@ -352,7 +355,7 @@ impl<S: Store> Core<S> {
         }
         // What has expired makes room first.
         let (mut expired, mut freed, mut memory, mut next) = (0, 0, 0, Instant(u64::MAX));
-        let mut gone: Vec<(MessageId, u8)> = Vec::new();
+        let mut gone: Vec<(MessageId, u32)> = Vec::new();
         if let Some(outbound) = &mut session.outbound {
             outbound.retain_queued(|_, queued| {
                 let keep = !queued.is_expired(now);
@@ -475,12 +478,12 @@ impl<S: Store> Core<S> {
         qos: QoS,
         mut queued: Queued,
         path: Path,
-        kept: Option<(MessageId, u8)>,
+        kept: Option<(MessageId, u32)>,
     ) {
         let session = &mut self.sessions[key as usize];
         let (number, connection, bytes) = (session.number, session.connection, queued.bytes() as u64);
         let outbound = session.outbound.get_or_insert_default();
-        let waits = qos == QoS::ExactlyOnce && kept.is_some();
+        let waits = qos == QoS::ExactlyOnce && number.is_some();
         let delivery = if waits {
             queued.ready_at = Position::NEVER;
             outbound.admit(qos, queued.clone())
@@ -495,6 +498,9 @@ impl<S: Store> Core<S> {
         {
             self.abandon(key, packet_id, bytes);
             return self.record_settled(number, if path.named { kept } else { None }, None);
+        }
+        if let (Some(number), None, true) = (number, kept, waits) {
+            self.record_bare_exchange(key, number, packet_id);
         }
         if let (Some(number), Some(kept)) = (number, kept) {
             if !path.named {
@@ -614,7 +620,7 @@ impl<S: Store> Core<S> {
             if connection.output.pending() >= self.settings.outgoing_bytes_max as usize {
                 return;
             }
-            let window = connection.window;
+            let (window, gated) = (connection.window, connection.gated);
             let Some(outbound) = &mut session.outbound else { break };
             let inflight_bytes_max = self.settings.inflight_bytes_max;
             if inflight_bytes_max > 0 && session.inflight_bytes >= inflight_bytes_max && !outbound.has_resends() {
@@ -622,6 +628,10 @@ impl<S: Store> Core<S> {
             }
             if session.number.is_some() && !outbound.has_resends() && self.store.keeps() {
                 self.admit_queued(now, key, window);
+            }
+            // Exchanges can begin, so that they wait for the store once; but what is sent now would not get older.
+            if gated {
+                return;
             }
             let Some(session) = self.sessions.get_mut(key as usize) else { return };
             let Some(outbound) = &mut session.outbound else { break };

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use pantala_proto::{QoS, SubscriptionOptions};
+use pantala_proto::{PacketId, QoS, SubscriptionOptions};
 use pantala_session::{Inbound, Instant, Outbound};
 use pantala_store::SessionNumber;
 
@@ -41,11 +41,13 @@ pub(crate) struct Session {
     pub(crate) inflight_bytes: u64,
     /// Bytes of the messages in the queue of `outbound`.
     pub(crate) queued_bytes: u64,
-    /// Messages at the front of the queue whose bytes are in the store only.
+    /// Messages at the front of the queue whose bytes are in the store only, or cannot be.
     pub(crate) evicted: u32,
     /// No queued message expires before this: a full queue is not searched in vain for what has.
     pub(crate) queue_expires_at: Instant,
     pub(crate) inbound: Inbound,
+    /// Those of `inbound` that the store does not know of, as their messages are kept in memory only.
+    pub(crate) inbound_unrecorded: Option<Box<Inbound>>,
     pub(crate) subscriptions: Option<Box<HashMap<Box<str>, Subscription>>>,
     /// How many of the subscriptions are shared.
     pub(crate) shared_subscriptions: u32,
@@ -121,6 +123,7 @@ impl Session {
             evicted: 0,
             queue_expires_at: Instant(u64::MAX),
             inbound: Inbound::default(),
+            inbound_unrecorded: None,
             subscriptions: None,
             shared_subscriptions: 0,
             replays: None,
@@ -138,6 +141,11 @@ impl Session {
     /// This Session as a member of a Shared Subscription.
     pub(crate) fn member(&self, worker: WorkerId, key: SessionKey) -> Member {
         Member { worker, session: key, generation: self.generation, number: self.number }
+    }
+
+    /// Whether the store does not know of a Packet Identifier that is open.
+    pub(crate) fn is_unrecorded(&self, packet_id: PacketId) -> bool {
+        self.inbound_unrecorded.as_ref().is_some_and(|unrecorded| unrecorded.is_open(packet_id))
     }
 
     /// Whether something waits that could not go out before: resends, queued messages, Retained Messages.

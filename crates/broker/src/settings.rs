@@ -6,6 +6,7 @@
 use std::num::NonZeroU32;
 
 use pantala_proto::QoS;
+use pantala_store::Durability;
 
 /// All settings of the core. Shared by every worker and never changed while it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,9 @@ pub struct Settings {
     pub queued_bytes_max: u64,
     /// What happens to a message when the queue is at one of its limits. Default [`QueueFull::DropNewest`].
     pub queue_full: QueueFull,
+    /// Topics with a durability of their own: for each message the first one counts that matches. Default none. The list is
+    /// gone through for each message at QoS 1 and 2, or with RETAIN.
+    pub durability_rules: Vec<DurabilityRule>,
     /// Whether QoS 0 messages are queued for absent Sessions. Default false.
     pub queue_qos0_messages: bool,
     /// Whether messages are delivered at the subscription's QoS even when published at a lower one.
@@ -126,6 +130,17 @@ pub struct ListenerSettings {
     pub topic_alias_broker_max: Option<u16>,
 }
 
+/// Messages of some topics that are worth less than the broker's durability.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DurabilityRule {
+    /// A Topic Filter, not that of a Shared Subscription. As with subscriptions, wildcards at its front do not match Topic
+    /// Names that begin with `$`.
+    pub filter: String,
+    /// What an acknowledgement of such a message vouches for: less than the store makes of it, so never
+    /// [`Durability::Fsync`].
+    pub level: Durability,
+}
+
 /// The answer to a message for a full queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueFull {
@@ -179,6 +194,7 @@ impl Default for Settings {
             queued_messages_max: 100_000,
             queued_bytes_max: 268_435_456,
             queue_full: QueueFull::DropNewest,
+            durability_rules: Vec::new(),
             queue_qos0_messages: false,
             upgrade_outgoing_qos: false,
             topic_alias_max: 10,

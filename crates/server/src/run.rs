@@ -8,14 +8,14 @@ use std::thread;
 
 use mio::{Poll, Waker};
 use pantala_broker::authentication::{Method, ScramSha256};
-use pantala_broker::{Core, CoreOptions, ListenerId, Random, Totals, WORKERS_MAX, WorkerId};
+use pantala_broker::{Core, CoreOptions, DurabilityRule, ListenerId, Random, Totals, WORKERS_MAX, WorkerId};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, LogType};
 use crate::inbox::{Inbox, Letter};
 use crate::listen::{self, Bound};
-use crate::log::Log;
+use crate::log::{Log, shown};
 use crate::storage::{self, Storage};
 use crate::worker::{Clock, WAKER, Worker};
 
@@ -230,7 +230,9 @@ fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], wor
     let version = env!("CARGO_PKG_VERSION");
     let plural = if workers == 1 { "worker" } else { "workers" };
     log.line(LogType::Notice, &format!("Pantala {version} starting with {workers} {plural}."));
-    for line in config.describe().lines().filter(|line| !line.starts_with("listener")) {
+    // Listeners and durability have lines of their own below.
+    let elsewhere = |line: &&str| line.starts_with("listener") || line.starts_with("durability of ");
+    for line in config.describe().lines().filter(|line| !elsewhere(line)) {
         log.line(LogType::Information, &format!("  {line}"));
     }
     for (socket, listener, _) in bound {
@@ -239,6 +241,9 @@ fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], wor
         log.line(LogType::Notice, &format!("Listening on {} ({who}).", socket.local_address()));
     }
     log.line(LogType::Notice, &storage::describe(config));
+    for DurabilityRule { filter, level } in &config.settings.durability_rules {
+        log.line(LogType::Notice, &format!("Durability of {}: {level}.", shown(filter)));
+    }
     if let Some(port) = bound.iter().find_map(|(socket, ..)| socket.port()) {
         let port = if port == 1883 { String::new() } else { format!("-p {port} ") };
         log.line(

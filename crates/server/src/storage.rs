@@ -99,6 +99,10 @@ impl Storage {
             Some(clock) => (Instant(clock.resumed(wall(), jump_max)), Instant(clock.broker)),
             None => (Instant(1), Instant(1)),
         };
+        let mut committer = opened.committer;
+        if config.settings.durability_rules.iter().any(|rule| rule.level == Durability::Os) {
+            committer.tell_written();
+        }
         let stopper: Option<Stopper> = opened.stores.first().map(|store| Box::new(store.stopper()) as Box<_>);
         let activity = opened.stores.first().map(|store| Arc::new(store.activity()) as ActivitySource);
         Ok(Self {
@@ -107,7 +111,7 @@ impl Storage {
             shares: shares(opened.recovered, workers),
             now,
             stopped,
-            committer: stopper.map(|stopper| (opened.committer, stopper)),
+            committer: stopper.map(|stopper| (committer, stopper)),
         })
     }
 

@@ -122,8 +122,8 @@ pub(crate) struct Worker {
     turn_bytes: usize,
     /// Bytes that may still be written in this turn.
     turn_output_bytes: usize,
-    /// How far the store was when the core was told last.
-    completed: Position,
+    /// How far the store was, written and durable, when the core was told last.
+    completed: (Position, Position),
     /// The worker ends when all clients have closed their side, or at this time.
     ending: Option<Instant>,
 }
@@ -156,7 +156,7 @@ impl Worker {
             inboxes,
             turn_bytes: 0,
             turn_output_bytes: 0,
-            completed: Position::default(),
+            completed: Default::default(),
             ending: None,
         };
         for (index, (listener, _)) in worker.listeners.iter_mut().enumerate() {
@@ -254,11 +254,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells the core if more is durable than it has been told of.
+    /// Tells the core if more is written or durable than it has been told of.
     fn store_completed(&mut self, now: Instant) {
-        let durable = self.core.store().durable();
-        if durable != self.completed {
-            self.completed = durable;
+        let reached = (self.core.store().written(), self.core.store().durable());
+        if reached != self.completed {
+            self.completed = reached;
             self.guarded(|core| core.store_completed(now));
         }
     }

@@ -127,6 +127,8 @@ struct Shared {
     wake: Condvar,
     /// For each worker, how many of its records are durable.
     durable: Box<[AtomicU64]>,
+    /// For each worker, how many of its records are written; as many or more.
+    written: Box<[AtomicU64]>,
     /// For each worker, up to which count its messages are durable.
     passed: Box<[AtomicU64]>,
     waiting_bytes: AtomicUsize,
@@ -170,6 +172,8 @@ pub struct Committer<D: Disk> {
     /// The batch has been filled and could not be committed yet.
     unfinished: bool,
     sync: bool,
+    /// Somebody waits for what is written and not synced yet.
+    tells_written: bool,
     taken: Vec<(usize, Submission)>,
     scratch: Vec<u8>,
     /// Something was written since the clock was.
@@ -211,10 +215,12 @@ pub fn open<D: Disk>(
     }
     let reader: Reader<D::File> = log.reader();
     let load = move |id: MessageId| reader.get(Kind::Message as u8, &format::message_key(id));
+    let zeros = || std::iter::repeat_with(AtomicU64::default).take(usize::from(workers)).collect();
     let shared = Arc::new(Shared {
         queue: Mutex::default(),
         wake: Condvar::new(),
-        durable: std::iter::repeat_with(AtomicU64::default).take(usize::from(workers)).collect(),
+        durable: zeros(),
+        written: zeros(),
         passed: std::iter::repeat_with(|| AtomicU64::new(recovered.message_count)).take(usize::from(workers)).collect(),
         waiting_bytes: AtomicUsize::new(0),
         health: AtomicU8::new(Health::Working as u8),
@@ -234,6 +240,7 @@ pub fn open<D: Disk>(
         unfinished: !batch.is_empty(),
         batch,
         sync: durability == Durability::Fsync,
+        tells_written: false,
         taken: Vec::new(),
         scratch: Vec::new(),
         clock_at: 0,
@@ -323,6 +330,10 @@ impl Store for DurableStore {
         Position(self.shared.durable[usize::from(self.worker)].load(Ordering::Acquire))
     }
 
+    fn written(&self) -> Position {
+        Position(self.shared.written[usize::from(self.worker)].load(Ordering::Acquire))
+    }
+
     fn holds(&self, message: MessageId) -> bool {
         let passed = self.shared.passed.get(message.worker());
         passed.is_none_or(|passed| message.count() <= passed.load(Ordering::Acquire))
@@ -361,17 +372,23 @@ impl Writes for Batch {
 }
 
 impl<D: Disk> Committer<D> {
+    /// From now on [`Committer::run`] tells workers of what is written before it is synced, too. It costs each of them a
+    /// turn more for each batch, so not unless answers wait for that.
+    pub fn tell_written(&mut self) {
+        self.tells_written = self.sync;
+    }
+
     /// Takes what has been submitted, and commits it. `clock` is the time now; `notice` gets what an operator should know.
     /// Afterwards [`Store::durable`] may have moved.
     pub fn step(&mut self, clock: Clock, notice: &mut dyn FnMut(Notice)) -> Pause {
-        match self.commit(clock, notice) {
+        match self.commit(clock, notice, &|_| {}) {
             Pause::Idle => self.tidy(notice),
             pause => pause,
         }
     }
 
-    /// The part of a step that others wait for.
-    fn commit(&mut self, clock: Clock, notice: &mut dyn FnMut(Notice)) -> Pause {
+    /// The part of a step that others wait for. `written` is called for each worker of which more is written.
+    fn commit(&mut self, clock: Clock, notice: &mut dyn FnMut(Notice), written: &dyn Fn(usize)) -> Pause {
         self.took = Duration::ZERO;
         let mut taken = std::mem::take(&mut self.taken);
         std::mem::swap(&mut taken, &mut self.shared.queue().submissions);
@@ -400,7 +417,12 @@ impl<D: Disk> Committer<D> {
         self.unfinished = true;
         self.put_clock(clock);
         let begun = Instant::now();
-        match self.log.commit(&mut self.batch, self.sync && !mutant!(SyncSkipped)) {
+        let mut result = self.log.commit(&mut self.batch, false);
+        if result.is_ok() && self.sync && !mutant!(SyncSkipped) {
+            self.publish_written(written);
+            result = self.log.sync();
+        }
+        match result {
             Ok(()) => {
                 self.took = begun.elapsed();
                 self.unfinished = false;
@@ -481,7 +503,18 @@ impl<D: Disk> Committer<D> {
         }
     }
 
+    /// What has been applied is written; it is not durable yet.
+    fn publish_written(&self, tell: &dyn Fn(usize)) {
+        for (worker, written) in self.shared.written.iter().enumerate() {
+            let applied = self.ledger.applied(worker);
+            if written.swap(applied, Ordering::AcqRel) != applied {
+                tell(worker);
+            }
+        }
+    }
+
     fn publish(&self) {
+        self.publish_written(&|_| {});
         let totals = self.log.totals();
         let records = (0..self.shared.durable.len()).map(|worker| self.ledger.applied(worker)).sum();
         let Counts { batches, syncs, bytes, records: counted } = &self.shared.counts;
@@ -498,12 +531,19 @@ impl<D: Disk> Committer<D> {
 
     /// Commits until [`DurableStore::stop`] is called, and all that has been submitted by then is down.
     ///
-    /// `completed` is called for each worker for which something has become durable.
+    /// `completed` is called for each worker for which something has become durable; and before that, when it is written, if
+    /// [`Committer::tell_written`] asks for it.
     pub fn run(mut self, mut clock: impl FnMut() -> Clock, completed: impl Fn(usize), mut notice: impl FnMut(Notice)) {
         let mut told: Vec<u64> = vec![0; self.shared.durable.len()];
+        let tells_written = self.tells_written;
         loop {
             let now = clock();
-            let mut pause = self.commit(now, &mut notice);
+            let written = |worker| {
+                if tells_written {
+                    completed(worker);
+                }
+            };
+            let mut pause = self.commit(now, &mut notice, &written);
             for (worker, told) in told.iter_mut().enumerate() {
                 let durable = self.shared.durable[worker].load(Ordering::Relaxed);
                 if durable != *told {
@@ -616,6 +656,11 @@ impl Store for AnyStore {
     }
 
     #[inline]
+    fn written(&self) -> Position {
+        either!(self, store => store.written())
+    }
+
+    #[inline]
     fn holds(&self, message: MessageId) -> bool {
         either!(self, store => store.holds(message))
     }
@@ -628,5 +673,52 @@ impl Store for AnyStore {
     #[inline]
     fn submit(&mut self) {
         either!(self, store => store.submit())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::disk::{Operation, SimDisk};
+
+    /// With a sync that fails nothing is ever durable, so whoever is told is told of what is written.
+    #[test]
+    fn who_waits_for_the_write_is_told_before_the_sync() {
+        for tells in [true, false] {
+            let disk = SimDisk::new();
+            let Opened { mut stores, mut committer, .. } =
+                open(disk.clone(), LogOptions::default(), 1, Durability::Fsync).unwrap();
+            if tells {
+                committer.tell_written();
+            }
+            let store = &mut stores[0];
+            let session = store.next_session().unwrap();
+            // The first batch makes a segment, which has syncs of its own.
+            let first = store.append(&Record::SessionEnded { session });
+            store.submit();
+            while committer.step(Clock::default(), &mut |_| {}) != Pause::Idle {}
+            assert_eq!((store.written(), store.durable()), (first, first));
+            let position = store.append(&Record::SessionEnded { session });
+            store.submit();
+            disk.fail_at(Operation::Sync, disk.counts().syncs + 1, io::ErrorKind::Other);
+            let (told, heard) = mpsc::channel();
+            let failed = told.clone();
+            let stop = store.stopper();
+            let thread = thread::spawn(move || {
+                let completed = move |worker| told.send(Some(worker)).unwrap();
+                committer.run(Clock::default, completed, move |_| failed.send(None).unwrap());
+            });
+            if tells {
+                assert_eq!(heard.recv(), Ok(Some(0)));
+            }
+            assert_eq!(heard.recv(), Ok(None), "the sync has failed");
+            assert_eq!(store.written(), position);
+            assert_eq!(store.durable(), first);
+            stop();
+            thread.join().unwrap();
+        }
     }
 }

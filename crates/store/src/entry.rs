@@ -50,7 +50,7 @@ pub enum Entry<'a> {
         /// What it waits for.
         stage: Stage,
         /// The message and which copy of it, as long as that has not been taken over.
-        message: Option<(MessageId, u8)>,
+        message: Option<(MessageId, u32)>,
     },
     /// See [`Kind::Message`].
     Message {
@@ -73,7 +73,7 @@ pub enum Entry<'a> {
         /// Which message.
         message: MessageId,
         /// Which copy of it.
-        copy: u8,
+        copy: u32,
         /// To whom it is not owed any more.
         session: SessionNumber,
     },
@@ -331,7 +331,7 @@ mod tests {
         #[test]
         fn exchanges_come_back(
             session in sessions(), packet_id in packet_ids(), order in numbers(), is_released in any::<bool>(), id in ids(),
-            copy in any::<u8>(),
+            copy in any::<u32>(),
         ) {
             let (stage, message) = match is_released {
                 false => (Stage::Acknowledgement, Some((id, copy)).filter(|(id, _)| id.number() < u64::MAX)),

@@ -89,13 +89,27 @@ pub(crate) fn message_key(id: MessageId) -> [u8; 8] {
     id.number().to_be_bytes()
 }
 
-/// Key of [`Kind::Receiver`] and [`Kind::Settled`]: of the Session seven bytes suffice (`NUMBER_END`), before them is the copy.
-pub(crate) fn receiver_key(id: MessageId, (session, copy): Owed) -> [u8; 16] {
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&message_key(id));
-    key[8..].copy_from_slice(&session_key(session));
-    key[8] = copy;
-    key
+/// A [`receiver_key`], in place.
+pub(crate) struct ReceiverKey {
+    bytes: [u8; 20],
+    has_copy: bool,
+}
+
+impl std::ops::Deref for ReceiverKey {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..if self.has_copy { 20 } else { 16 }]
+    }
+}
+
+/// Key of [`Kind::Receiver`] and [`Kind::Settled`]. Most copies are a Session's own, and need no number.
+pub(crate) fn receiver_key(id: MessageId, (session, copy): Owed) -> ReceiverKey {
+    let mut bytes = [0; 20];
+    bytes[..8].copy_from_slice(&message_key(id));
+    bytes[8..16].copy_from_slice(&session_key(session));
+    bytes[16..].copy_from_slice(&copy.to_be_bytes());
+    ReceiverKey { bytes, has_copy: copy > 0 }
 }
 
 pub(crate) fn read_session_key(key: &[u8]) -> Option<SessionNumber> {
@@ -113,10 +127,13 @@ pub(crate) fn read_message_key(key: &[u8]) -> Option<MessageId> {
 }
 
 pub(crate) fn read_receiver_key(key: &[u8]) -> Option<(MessageId, Owed)> {
-    let (id, session) = key.split_at_checked(8)?;
-    let mut number: [u8; 8] = session.try_into().ok()?;
-    let copy = std::mem::take(&mut number[0]);
-    Some((read_message_key(id)?, (SessionNumber::from_number(u64::from_be_bytes(number))?, copy)))
+    let (id, owed) = key.split_at_checked(8)?;
+    let (session, copy) = owed.split_at_checked(8)?;
+    let copy = match copy {
+        [] => 0,
+        copy => Some(u32::from_be_bytes(copy.try_into().ok()?)).filter(|copy| *copy > 0)?,
+    };
+    Some((read_message_key(id)?, (read_session_key(session)?, copy)))
 }
 
 pub(crate) fn read_subscription_key(key: &[u8]) -> Option<(SessionNumber, &str)> {
@@ -269,7 +286,7 @@ pub(crate) fn put_outbound(out: &mut Vec<u8>, order: u64, stage: Stage, message:
     put_varint(out, order);
     put_option(out, message.map(|(message, _)| message.number()));
     if let Some((_, copy)) = message {
-        out.push(copy);
+        put_varint(out, u64::from(copy));
     }
 }
 
@@ -282,7 +299,7 @@ pub(crate) fn read_outbound(value: &[u8]) -> Option<(u64, Stage, Option<Kept>)> 
     };
     let order = reader.varint()?;
     let message = match reader.option()?.and_then(MessageId::from_number) {
-        Some(message) => Some((message, reader.byte()?)),
+        Some(message) => Some((message, reader.number()?)),
         None => None,
     };
     Some((order, stage, message))

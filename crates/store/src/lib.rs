@@ -112,6 +112,10 @@ pub trait Store {
     /// All records up to here are as safe as this store makes them.
     fn durable(&self) -> Position;
 
+    /// All records up to here have at least been handed to the operating system, so that they outlive this process. Never
+    /// behind [`Store::durable`].
+    fn written(&self) -> Position;
+
     /// Whether a message has become durable, and can be loaded as long as somebody is owed it.
     fn holds(&self, message: MessageId) -> bool;
 
@@ -162,6 +166,11 @@ impl Store for MemoryStore {
 
     #[inline]
     fn durable(&self) -> Position {
+        Position::default()
+    }
+
+    #[inline]
+    fn written(&self) -> Position {
         Position::default()
     }
 

@@ -103,23 +103,23 @@ pub struct Receiver {
 
 impl Receiver {
     /// Which copy of the message this is for the Session.
-    pub fn copy(&self) -> u8 {
+    pub fn copy(&self) -> u32 {
         copy_of(self.group.as_deref())
     }
 }
 
 /// A message, and which copy of it.
-pub(crate) type Kept = (MessageId, u8);
+pub(crate) type Kept = (MessageId, u32);
 /// Who is owed a copy of a message: the Session, and which copy.
-pub(crate) type Owed = (SessionNumber, u8);
+pub(crate) type Owed = (SessionNumber, u32);
 
 /// Which copy of a message one is that came by this Shared Subscription, or by none: a Session may be owed one of its own and
-/// one by each group that it is a member of. 0 is its own; two groups may have the same number, by a chance of 1 in 255.
-pub fn copy_of(group: Option<&str>) -> u8 {
+/// one by each group that it is a member of. 0 is its own; two groups have the same number by a chance of 1 in 2^32.
+pub fn copy_of(group: Option<&str>) -> u32 {
     group.map_or(0, |filter| {
         let hash =
             filter.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        1 + (hash % 255) as u8
+        hash.max(1)
     })
 }
 
@@ -225,7 +225,7 @@ pub enum Record<'a> {
         /// What.
         message: MessageId,
         /// Which of the copies that the Session may be owed: see [`copy_of`].
-        copy: u8,
+        copy: u32,
         /// Packet Identifier.
         packet_id: u16,
         /// Its place among the Session's exchanges: later ones have larger numbers.
@@ -238,7 +238,7 @@ pub enum Record<'a> {
         /// What.
         message: Option<MessageId>,
         /// Which of the copies that the Session may be owed: see [`copy_of`].
-        copy: u8,
+        copy: u32,
         /// Packet Identifier.
         packet_id: u16,
         /// As in [`Record::Sent`].
@@ -251,7 +251,7 @@ pub enum Record<'a> {
         /// What, if the exchange still held a message.
         message: Option<MessageId>,
         /// Which of the copies that the Session may be owed: see [`copy_of`].
-        copy: u8,
+        copy: u32,
         /// Packet Identifier, if it had one.
         packet_id: Option<u16>,
     },
@@ -276,7 +276,7 @@ pub enum Record<'a> {
         /// The Session that was to have it.
         from: SessionNumber,
         /// The copy that it was to have.
-        copy: u8,
+        copy: u32,
         /// The ones that are.
         to: &'a [Receiver],
     },

@@ -310,15 +310,16 @@ impl Collector {
                 ledger.recovered(id, owed, beside);
             } else {
                 garbage.push((Kind::Message, format::message_key(id).into()));
-                garbage
-                    .extend(beside.into_iter().map(|(kind, session)| (kind, format::receiver_key(id, session).into())));
+                garbage.extend(
+                    beside.into_iter().map(|(kind, session)| (kind, Box::from(&*format::receiver_key(id, session)))),
+                );
             }
         }
         // Exchanges whose message never got into the log: it was not acknowledged, and comes again.
         let lost = sent.into_iter().map(|((_, session), (packet_id, _))| format::exchange_key(session, packet_id));
         garbage.extend(lost.map(|key| (Kind::Outbound, key.into())));
         for (id, beside) in self.beside {
-            let keys = beside.into_iter().map(|(kind, session)| (kind, format::receiver_key(id, session).into()));
+            let keys = beside.into_iter().map(|(kind, session)| (kind, Box::from(&*format::receiver_key(id, session))));
             garbage.extend(keys);
         }
         recovered.sessions = self.sessions.into_values().collect();

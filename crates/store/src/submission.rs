@@ -95,7 +95,7 @@ pub(crate) fn put(out: &mut Vec<u8>, record: &Record<'_>) {
             out.push(SENT);
             put_varint(out, session.number());
             put_varint(out, message.number());
-            out.push(*copy);
+            put_varint(out, u64::from(*copy));
             put_varint(out, u64::from(*packet_id));
             put_varint(out, *order);
         }
@@ -103,7 +103,7 @@ pub(crate) fn put(out: &mut Vec<u8>, record: &Record<'_>) {
             out.push(RELEASED);
             put_varint(out, session.number());
             put_option(out, message.map(MessageId::number));
-            out.push(*copy);
+            put_varint(out, u64::from(*copy));
             put_varint(out, u64::from(*packet_id));
             put_varint(out, *order);
         }
@@ -111,7 +111,7 @@ pub(crate) fn put(out: &mut Vec<u8>, record: &Record<'_>) {
             out.push(SETTLED);
             put_varint(out, session.number());
             put_option(out, message.map(MessageId::number));
-            out.push(*copy);
+            put_varint(out, u64::from(*copy));
             put_varint(out, u64::from(packet_id.unwrap_or(0)));
         }
         Record::ExactlyOnceReleased { session, packet_id } => {
@@ -126,7 +126,7 @@ pub(crate) fn put(out: &mut Vec<u8>, record: &Record<'_>) {
         }
         Record::Moved { message, from, copy, to } => {
             out.push(MOVED);
-            out.push(*copy);
+            put_varint(out, u64::from(*copy));
             put_varint(out, message.number());
             put_varint(out, from.number());
             format::put_receivers(out, to.len(), to.iter().cloned());
@@ -154,12 +154,12 @@ pub(crate) enum Taken<'a> {
     Subscription { session: SessionNumber, filter: &'a str, options: u8, identifier: Option<NonZeroU32> },
     SubscriptionEnded { session: SessionNumber, filter: &'a str },
     Publish(TakenPublish<'a>),
-    Sent { session: SessionNumber, message: MessageId, copy: u8, packet_id: u16, order: u64 },
-    Released { session: SessionNumber, message: Option<MessageId>, copy: u8, packet_id: u16, order: u64 },
-    Settled { session: SessionNumber, message: Option<MessageId>, copy: u8, packet_id: Option<u16> },
+    Sent { session: SessionNumber, message: MessageId, copy: u32, packet_id: u16, order: u64 },
+    Released { session: SessionNumber, message: Option<MessageId>, copy: u32, packet_id: u16, order: u64 },
+    Settled { session: SessionNumber, message: Option<MessageId>, copy: u32, packet_id: Option<u16> },
     ExactlyOnceReleased { session: SessionNumber, packet_id: u16 },
     RetainedEnded { topic_name: &'a str, message: MessageId },
-    Moved { message: MessageId, from: SessionNumber, copy: u8, to: Vec<Receiver> },
+    Moved { message: MessageId, from: SessionNumber, copy: u32, to: Vec<Receiver> },
 }
 
 #[derive(Debug)]
@@ -232,27 +232,27 @@ fn take_some<'a>(reader: &mut Reader<'a>) -> Option<Taken<'a>> {
         SENT => Taken::Sent {
             session: session(reader)?,
             message: message(reader)?,
-            copy: reader.byte()?,
+            copy: reader.number()?,
             packet_id: reader.number()?,
             order: reader.varint()?,
         },
         RELEASED => Taken::Released {
             session: session(reader)?,
             message: optional(reader)?,
-            copy: reader.byte()?,
+            copy: reader.number()?,
             packet_id: reader.number()?,
             order: reader.varint()?,
         },
         SETTLED => Taken::Settled {
             session: session(reader)?,
             message: optional(reader)?,
-            copy: reader.byte()?,
+            copy: reader.number()?,
             packet_id: Some(reader.number()?).filter(|packet_id| *packet_id > 0),
         },
         EXACTLY_ONCE_RELEASED => Taken::ExactlyOnceReleased { session: session(reader)?, packet_id: reader.number()? },
         RETAINED_ENDED => Taken::RetainedEnded { message: message(reader)?, topic_name: reader.text()? },
         MOVED => {
-            let copy = reader.byte()?;
+            let copy = reader.number()?;
             let (message, from, mut to) = (message(reader)?, session(reader)?, Vec::new());
             format::read_receivers(reader, |receiver| to.push(receiver))?;
             Taken::Moved { message, from, copy, to }

@@ -1,7 +1,7 @@
 //! The steps that are cargo's own: formatting, lints, documentation, tests; and building for the others.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use crate::process::Guarded;
@@ -49,19 +49,56 @@ pub fn bench(workspace: &Workspace, arguments: &[String]) -> Result<bool, Failur
     Ok(status.success())
 }
 
+/// What `cargo test` runs in the step `unit`: all tests of the workspace, then those of the broker with seeded bugs, each of
+/// which has to be found. The bugs are compiled in for these tests only, so what is built anew is the broker and what it
+/// is made of.
+const UNIT: [&[&str]; 2] = [
+    &["test", "--workspace", "--locked", "--no-fail-fast"],
+    &[
+        "test",
+        "--package",
+        "pantala-broker",
+        "--features",
+        "mutants",
+        "--test",
+        "dialogues",
+        "--locked",
+        "--no-fail-fast",
+        "crashes::mutants",
+    ],
+];
+
 /// `cargo test`: every test counts. What passes is not printed; the whole output is kept in a file.
 pub fn unit(workspace: &Workspace) -> Result<Counts, Failure> {
     let path = workspace.scratch()?.join("unit.log");
     let mut log = File::create(&path).map_err(|error| Failure::io(path.display(), &error))?;
-    let mut command = command(workspace, &["test", "--workspace", "--locked", "--no-fail-fast"], &[]);
-    let child = command.stdout(Stdio::piped()).spawn().map_err(|error| Failure::io("cargo test", &error))?;
-    let mut child = Guarded::new(child);
+    let mut counts = Counts::default();
+    for arguments in UNIT {
+        counts += test(workspace, arguments, &mut log).map_err(|error| match error {
+            TestError::Log(error) => Failure::io(path.display(), &error),
+            TestError::Failure(failure) => failure,
+        })?;
+    }
+    println!("The whole output is in {}", path.display());
+    Ok(counts)
+}
+
+enum TestError {
+    Log(io::Error),
+    Failure(Failure),
+}
+
+/// One `cargo test`.
+fn test(workspace: &Workspace, arguments: &[&str], log: &mut File) -> Result<Counts, TestError> {
+    let failed = |error| TestError::Failure(Failure::io("cargo test", &error));
+    let mut command = command(workspace, arguments, &[]);
+    let mut child = Guarded::new(command.stdout(Stdio::piped()).spawn().map_err(failed)?);
     let mut counts = Counts::default();
     if let Some(output) = child.child().stdout.take() {
         for line in BufReader::new(output).split(b'\n') {
-            let line = line.map_err(|error| Failure::io("cargo test", &error))?;
+            let line = line.map_err(failed)?;
             let line = String::from_utf8_lossy(&line);
-            writeln!(log, "{line}").map_err(|error| Failure::io(path.display(), &error))?;
+            writeln!(log, "{line}").map_err(TestError::Log)?;
             if let Some(result) = parse_test_result(&line) {
                 counts += result;
             }
@@ -70,8 +107,7 @@ pub fn unit(workspace: &Workspace) -> Result<Counts, Failure> {
             }
         }
     }
-    let status = child.child().wait().map_err(|error| Failure::io("cargo test", &error))?;
-    println!("The whole output is in {}", path.display());
+    let status = child.child().wait().map_err(failed)?;
     if !status.success() && counts.failed == 0 {
         println!(
             "cargo test ended with {status} without counting a failed test: something does not build, or a test ended its process"
@@ -79,7 +115,7 @@ pub fn unit(workspace: &Workspace) -> Result<Counts, Failure> {
         counts.failed = 1;
     }
     if counts == Counts::default() {
-        return Err(Failure("cargo test ran no test".into()));
+        return Err(TestError::Failure(Failure("cargo test ran no test".into())));
     }
     Ok(counts)
 }

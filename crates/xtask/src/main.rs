@@ -60,7 +60,7 @@ enum Command {
     Doc,
     /// Licences, banned crates, which crate may know which, and what text files must not say.
     Policy,
-    /// All Rust tests of the workspace, the fuzz corpora among them.
+    /// All Rust tests of the workspace, the fuzz corpora among them, and whether each seeded bug of the broker is found.
     Unit,
     /// The conformance suite against the broker, with one worker and with two.
     Conformance(ConformanceArguments),

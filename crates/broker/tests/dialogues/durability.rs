@@ -70,6 +70,34 @@ fn a_message_at_qos_2_expires_as_long_as_it_has_not_been_sent() {
     });
 }
 
+/// What came while CONNACK waited for the store was encoded at once, with the life that it had then.
+#[test]
+fn a_message_that_waits_behind_a_connack_gets_older() {
+    everywhere_kept(&settings(), |world| {
+        let s = world.client("s").persistent();
+        let peer = s.connect();
+        peer.subscribe("t", 2);
+        peer.lose();
+        let publisher = world.client("p").connect();
+        publisher.must_publish(&Pub::new("t", "queued").qos(1).expiry(100));
+        world.delay_stores();
+        let peer = s.begin();
+        world.run();
+        publisher.send_publish(&Pub::new("t", "one").qos(1).expiry(60));
+        publisher.send_publish(&Pub::new("t", "short").qos(1).expiry(10));
+        publisher.send_publish(&Pub::new("t", "two").qos(2).expiry(60));
+        world.run();
+        peer.expect_nothing();
+        world.seconds(20);
+        world.stop_delaying();
+        peer.expect(&Received::ConnAck { session_present: true, code: ReasonCode::Success });
+        let got = peer.take_everything();
+        let told: Vec<_> = got.iter().map(|message| (&*message.payload, message.expiry)).collect();
+        assert_eq!(told, [("queued", Some(80)), ("one", Some(40)), ("two", Some(40))]);
+        assert_eq!(world.counters().dropped_expired, 1);
+    });
+}
+
 #[test]
 fn answers_keep_their_order_behind_one_that_waits() {
     everywhere_kept(&settings(), |world| {

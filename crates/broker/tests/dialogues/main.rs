@@ -9,6 +9,7 @@ mod aliases;
 mod crashes;
 mod delivery;
 mod durability;
+mod levels;
 mod limits;
 mod model;
 mod reasons;

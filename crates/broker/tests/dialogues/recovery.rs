@@ -332,6 +332,30 @@ fn a_session_that_gets_a_message_by_itself_and_by_a_group_is_owed_both() {
     );
 }
 
+/// The copies of groups had numbers of eight bits, and these two the same: with one settled, both were.
+#[test]
+fn a_session_that_gets_a_message_by_two_groups_is_owed_both() {
+    let one_at_a_time = Settings { inflight_messages_max: 1, ..settings() };
+    across(
+        &one_at_a_time,
+        0,
+        |world| {
+            let s = world.client("s").persistent().connect();
+            s.subscribe("$share/g5/t", 1);
+            s.subscribe("$share/g20/t", 1);
+            let o = world.client("o").persistent().connect();
+            o.subscribe("t", 1);
+            o.lose();
+            s.lose();
+            world.client("p").connect().publish("t", 1, "twice");
+            world.client("s").persistent().resume().take("t", "twice");
+        },
+        |world| {
+            assert_eq!(payloads(world.client("s").persistent().resume().take_everything()), ["twice"]);
+        },
+    );
+}
+
 #[test]
 fn a_session_that_was_cleaned_leaves_nothing_to_its_successor() {
     across(
@@ -407,7 +431,9 @@ fn with_the_disk_full_what_would_be_kept_is_refused_and_all_else_goes_on() {
         assert!((1..2_000).contains(&fitting), "the disk is full some time");
         let waiting = v5;
         let v5 = world.client("another").connect();
+        // Before MQTT 5 it cannot be told, and its connection ends.
         assert_eq!(v3.publish_with(&Pub::new("kept", "x").qos(1)), Outcome::Withheld);
+        assert!(v3.is_closed());
         assert_eq!(
             v5.publish_with(&Pub::new("kept", "x").qos(1).retained()),
             Outcome::Acknowledged(ReasonCode::QuotaExceeded)
@@ -434,6 +460,45 @@ fn with_the_disk_full_what_would_be_kept_is_refused_and_all_else_goes_on() {
         assert_eq!(got.last().map(String::as_str), Some("after"));
         assert_eq!(got.len(), fitting + 3);
         after.end();
+    }
+}
+
+/// What was refused got no answer, and later messages were taken when there was room again: it came behind them when the client
+/// sent it once more.
+#[test]
+fn a_client_that_cannot_be_told_of_a_full_disk_keeps_its_order() {
+    for (workers, qos) in [(1, 1), (2, 1), (1, 2), (3, 2)] {
+        let _note = Note { workers, seed: 0 };
+        let world = World::new(&settings(), workers, 0);
+        let s = world.client("s").persistent().connect();
+        s.subscribe("kept", 2);
+        s.lose();
+        let (v3, filler) = (world.client("v3").v3(), world.client("filler").connect());
+        let p = v3.connect();
+        world.disk().full(Some(world.disk().bytes()));
+        let fits = |number: &usize| {
+            filler.send_publish(&Pub::new("kept", &format!("{number:0>200}")).qos(1).id(9));
+            world.run();
+            filler.take_first(|answer| matches!(answer, Received::Ack(..))).is_some()
+        };
+        let fitting = (0..2_000).take_while(fits).count();
+        // Together, as a client with a window sends them: the first one ends the connection, and nobody looks at the second.
+        p.send_publish(&Pub::new("kept", "one").qos(qos).id(1));
+        p.send_publish(&Pub::new("elsewhere", "for nobody").qos(qos).id(2));
+        world.run();
+        p.expect_nothing();
+        assert!(p.is_closed());
+        let counters = world.counters();
+        let (closed, refused) = (counters.closed_store_refused, counters.dropped_store_refused);
+        assert_eq!((closed, refused, counters.protocol_errors), (1, 1, 0));
+        world.disk().full(None);
+        world.sync();
+        let p = v3.connect();
+        p.must_publish(&Pub::new("kept", "one").qos(qos).id(1).dup());
+        p.must_publish(&Pub::new("kept", "two").qos(qos).id(2));
+        let got = payloads(world.client("s").persistent().resume().take_everything());
+        assert_eq!(got[fitting + 1..], ["one", "two"]);
+        world.end();
     }
 }
 

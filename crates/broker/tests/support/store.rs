@@ -68,6 +68,10 @@ impl Store for TestStore {
         self.inner.durable()
     }
 
+    fn written(&self) -> Position {
+        self.inner.written()
+    }
+
     fn holds(&self, message: MessageId) -> bool {
         self.inner.holds(message)
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::client::{Client, V5, V311, connect};
+use crate::client::{Client, V5, V311, acknowledgement, connect, publish};
 use crate::process::{Broker, Folder, free_port, wait_for};
 
 const READY_DURATION_MAX: Duration = Duration::from_secs(2);
@@ -71,6 +71,26 @@ fn it_is_ready_soon_and_says_how_to_use_it() {
         &format!("mosquitto_pub -p {port} -t a/b -m hi -q 2"),
     ] {
         assert!(log.contains(said), "it does not say \"{said}\": {log}");
+    }
+    broker.check();
+}
+
+#[test]
+fn topics_that_are_worth_less_are_named_at_the_start_and_acknowledged() {
+    let mut broker = Broker::start(
+        "[broker]\nworkers = 2\n[[durability]]\nfilter = \"o/#\"\nlevel = \"os\"\n\
+         [[durability]]\nfilter = \"m/#\"\nlevel = \"memory\"\n",
+    );
+    let log = broker.wait_for_log("Try it");
+    for said in ["Durability: fsync.", "Durability of o/#: os.\n", "Durability of m/#: memory.\n"] {
+        assert!(log.contains(said), "it does not say \"{said}\": {log}");
+    }
+    let mut client = Client::connect(broker.address(), V311, "publisher");
+    for (packet_id, topic_name) in [(1, "o/x"), (2, "m/x"), (3, "k")] {
+        let mut packet = publish(V311, topic_name, 1, packet_id, b"retained");
+        packet[0] |= 1;
+        client.send(&packet);
+        client.expect(&acknowledgement(0x40, packet_id));
     }
     broker.check();
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
-use pantala_broker::{ListenerSettings, Redirect, ScramUser, Settings};
+use pantala_broker::{DurabilityRule, ListenerSettings, Redirect, ScramUser, Settings};
 use pantala_proto::QoS;
 use pantala_store::Durability;
 
@@ -23,7 +23,7 @@ pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A configuration being put together. What a source sets, a later and stronger source sets again.
 pub(super) struct Draft {
-    /// Its `listeners`, `scram_users`, `redirect` and `connect_packet_bytes_max` are filled in at the end.
+    /// Its `listeners`, `scram_users`, `durability_rules`, `redirect` and `connect_packet_bytes_max` are filled in at the end.
     pub settings: Settings,
     pub connect_packet_bytes_max: Option<u32>,
     pub log: LogConfig,
@@ -32,6 +32,7 @@ pub(super) struct Draft {
     /// None: what the kind of file means by silence.
     pub durability: Option<Durability>,
     pub durability_default: Durability,
+    pub durability_rules: Vec<DurabilityDraft>,
     pub redirect: RedirectDraft,
     pub listeners: Vec<ListenerDraft>,
     /// Whether the loopback listener that nobody wrote lets anonymous clients in.
@@ -69,6 +70,14 @@ pub(super) struct ListenerDraft {
     pub optional: bool,
 }
 
+pub(super) struct DurabilityDraft {
+    pub origin: Origin,
+    pub filter: Option<String>,
+    pub level: Option<Durability>,
+    /// Where the level was written.
+    pub level_origin: Option<Origin>,
+}
+
 pub(super) struct ScramUserDraft {
     pub origin: Origin,
     pub name: Option<String>,
@@ -86,6 +95,7 @@ impl Draft {
             data_dir: None,
             durability: None,
             durability_default: Durability::Fsync,
+            durability_rules: Vec::new(),
             redirect: RedirectDraft::default(),
             listeners: Vec::new(),
             loopback_anonymous: true,
@@ -110,6 +120,8 @@ impl Draft {
         self.settings.connect_packet_bytes_max = self.connect_packet_bytes_max()?;
         self.settings.redirect = self.redirect()?;
         self.settings.scram_users = scram_users(std::mem::take(&mut self.scram_users))?;
+        let durability = overrides.durability.or(self.durability).unwrap_or(self.durability_default);
+        self.settings.durability_rules = durability_rules(std::mem::take(&mut self.durability_rules), durability)?;
         self.place_ports(&overrides.ports);
         let listeners = self.listeners()?;
         self.settings.listeners = listeners.iter().map(|listener| listener.settings.clone()).collect();
@@ -120,7 +132,7 @@ impl Draft {
             log: self.log,
             workers: self.workers,
             data_dir,
-            durability: overrides.durability.or(self.durability).unwrap_or(self.durability_default),
+            durability,
             warnings: self.warnings,
         })
     }
@@ -270,6 +282,19 @@ impl ListenerDraft {
     }
 }
 
+impl DurabilityDraft {
+    pub fn new(origin: Origin) -> Self {
+        Self { origin, filter: None, level: None, level_origin: None }
+    }
+
+    /// Remembers where a key was written.
+    pub fn note(&mut self, key: &'static str, origin: Origin) {
+        if key == "level" {
+            self.level_origin = Some(origin);
+        }
+    }
+}
+
 impl ScramUserDraft {
     pub fn new(origin: Origin) -> Self {
         Self { origin, name: None, password: None, password_file: None }
@@ -286,6 +311,33 @@ fn is_local(address: &ListenAddress) -> bool {
                 || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
         }
     }
+}
+
+fn durability_rules(drafts: Vec<DurabilityDraft>, broker: Durability) -> Result<Vec<DurabilityRule>, ConfigError> {
+    const SECTION: &str = "[[durability]]";
+    let mut rules: Vec<DurabilityRule> = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let missing = |key| ConfigError::new(draft.origin.clone(), Fault::Missing { key, section: SECTION });
+        let filter = draft.filter.ok_or_else(|| missing("filter"))?;
+        let level = draft.level.ok_or_else(|| missing("level"))?;
+        if !is_cheaper(level, broker) {
+            let origin = draft.level_origin.unwrap_or(draft.origin);
+            return Err(ConfigError::new(origin, Fault::NotCheaper { level, broker }));
+        }
+        if rules.iter().any(|rule| rule.filter == filter) {
+            let what = format!("durability of \"{}\"", filter.escape_debug());
+            return Err(ConfigError::new(draft.origin, Fault::Twice { what }));
+        }
+        rules.push(DurabilityRule { filter, level });
+    }
+    Ok(rules)
+}
+
+fn is_cheaper(level: Durability, than: Durability) -> bool {
+    matches!(
+        (level, than),
+        (Durability::Os | Durability::Memory, Durability::Fsync) | (Durability::Memory, Durability::Os)
+    )
 }
 
 fn scram_users(drafts: Vec<ScramUserDraft>) -> Result<Vec<ScramUser>, ConfigError> {

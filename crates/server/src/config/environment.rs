@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::draft::{Draft, ListenerDraft, ScramUserDraft};
+use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
 use super::key::{self, Key};
 
@@ -62,6 +62,13 @@ impl Environment {
                     draft.listeners.push(ListenerDraft::new(origin.clone(), draft.tcp_no_delay));
                 }
                 Address::Listener { index, .. } => return Err(gap("listener", index, draft.listeners.len())),
+                Address::Durability { index, .. } if index < draft.durability_rules.len() => {}
+                Address::Durability { index, .. } if index == draft.durability_rules.len() => {
+                    draft.durability_rules.push(DurabilityDraft::new(origin.clone()));
+                }
+                Address::Durability { index, .. } => {
+                    return Err(gap("durability", index, draft.durability_rules.len()));
+                }
                 Address::ScramUser { index, key } => {
                     match index.cmp(&draft.scram_users.len()) {
                         std::cmp::Ordering::Less => {}
@@ -103,6 +110,7 @@ impl<Name: Into<String>, Value: Into<OsString>> FromIterator<(Name, Value)> for 
 enum Address {
     Table { section: usize, key: usize },
     Listener { index: usize, key: usize },
+    Durability { index: usize, key: usize },
     ScramUser { index: usize, key: usize },
 }
 
@@ -113,6 +121,9 @@ impl Address {
         match parts[..] {
             ["listener", index, key] => {
                 Ok(Self::Listener { index: position(index)?, key: find(key, key::LISTENER, "[[listener]]")? })
+            }
+            ["durability", index, key] => {
+                Ok(Self::Durability { index: position(index)?, key: find(key, key::DURABILITY, "[[durability]]")? })
             }
             ["scram_user", index, key] => {
                 Ok(Self::ScramUser { index: position(index)?, key: find(key, key::SCRAM_USER, "[[scram_user]]")? })
@@ -139,8 +150,9 @@ fn all_paths() -> Vec<String> {
         .iter()
         .flat_map(|section| section.keys.iter().map(move |key| format!("{}__{}", section.name, key.name)));
     let listeners = key::LISTENER.iter().map(|key| format!("listener__0__{}", key.name));
+    let rules = key::DURABILITY.iter().map(|key| format!("durability__0__{}", key.name));
     let users = key::SCRAM_USER.iter().map(|key| format!("scram_user__0__{}", key.name));
-    tables.chain(listeners).chain(users).collect()
+    tables.chain(listeners).chain(rules).chain(users).collect()
 }
 
 fn position(text: &str) -> Result<usize, Fault> {
@@ -167,6 +179,11 @@ fn put(draft: &mut Draft, address: Address, origin: &Origin, value: &str) -> Res
             key.accept_text(draft, value)
         }
         Address::Listener { index, key } => key::LISTENER[key].accept_text(&mut draft.listeners[index], value),
+        Address::Durability { index, key } => {
+            let (rule, key) = (&mut draft.durability_rules[index], &key::DURABILITY[key]);
+            rule.note(key.name, origin.clone());
+            key.accept_text(rule, value)
+        }
         Address::ScramUser { index, key } => key::SCRAM_USER[key].accept_text(&mut draft.scram_users[index], value),
     }
 }

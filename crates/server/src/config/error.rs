@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use pantala_store::Durability;
+
 /// A configuration that cannot be used. Nothing was opened or changed.
 ///
 /// Shown as one line, `pantala.toml:3:5: unknown key "packet_bytes_mx" in [limits]; did you mean
@@ -182,6 +184,13 @@ pub enum Fault {
         /// Its value.
         bound_value: u64,
     },
+    /// A rule for messages that are to be less safe than others, and would not be.
+    NotCheaper {
+        /// The level of the rule.
+        level: Durability,
+        /// The level of the broker.
+        broker: Durability,
+    },
     /// A name that must be unique and is not.
     Twice {
         /// What is there twice.
@@ -280,6 +289,9 @@ impl fmt::Display for Fault {
             }
             Self::Above { key, given, bound, bound_value } => {
                 write!(f, "\"{key}\" is {given}, above \"{bound}\", which is {bound_value}")
+            }
+            Self::NotCheaper { level, broker } => {
+                write!(f, "\"level\" is \"{level}\", but has to be below \"broker.durability\", which is \"{broker}\"")
             }
             Self::Twice { what } => write!(f, "{what} is there twice"),
             Self::Gap { section, index, entries } => {

@@ -5,11 +5,11 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use pantala_broker::{QueueFull, Settings};
-use pantala_proto::QoS;
+use pantala_broker::{DurabilityRule, QueueFull, Settings};
+use pantala_proto::{FilterError, QoS, TopicFilter};
 use pantala_store::Durability;
 
-use super::draft::{Draft, ListenerDraft, ScramUserDraft};
+use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
 use super::log::{LogType, LogTypes};
 use super::timestamp::Timestamp;
@@ -609,8 +609,33 @@ pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
     },
 ];
 
+/// The keys of a `[[durability]]`.
+pub(super) static DURABILITY: &[Key<DurabilityDraft, DurabilityRule>] = &[
+    Key {
+        name: "filter",
+        kind: Kind::Text {
+            put: |rule, text| {
+                rule.filter = Some(topic_filter(text)?);
+                Ok(())
+            },
+        },
+        show: |rule| rule.filter.clone(),
+    },
+    Key {
+        name: "level",
+        kind: Kind::Choice {
+            // Not `fsync`: nothing is less safe than that.
+            allowed: &["os", "memory"],
+            put: |rule, word| {
+                rule.level = Some(if word == "os" { Durability::Os } else { Durability::Memory });
+            },
+        },
+        show: |rule| rule.level.to_string(),
+    },
+];
+
 /// The sections that are lists, in the words of the file.
-pub(super) const LISTS: [&str; 2] = ["listener", "scram_user"];
+pub(super) const LISTS: [&str; 3] = ["listener", "durability", "scram_user"];
 
 pub(super) const BAD_TIMESTAMP: &str = "it has a conversion that is not known; known are %Y %C %y %m %d %e %j %H %I %M %S %p \
      %s %F %T %D %R %a %A %b %B %h %Z %z %n %t %%";
@@ -652,6 +677,17 @@ fn mqtt_text(text: String) -> Result<String, &'static str> {
     }
     if text.len() > usize::from(u16::MAX) {
         return Err("it goes into MQTT packets, where a text has at most 65535 bytes");
+    }
+    Ok(text)
+}
+
+fn topic_filter(text: String) -> Result<String, &'static str> {
+    let text = mqtt_text(text)?;
+    match TopicFilter::parse(&text) {
+        Ok(TopicFilter::Shared(_)) => return Err("a Shared Subscription is not a set of topics; its filter alone is"),
+        Ok(_) => {}
+        Err(FilterError::Empty) => return Err("it must not be empty"),
+        Err(_) => return Err("a wildcard must have its level for itself, and # must be the last"),
     }
     Ok(text)
 }

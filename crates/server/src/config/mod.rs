@@ -198,6 +198,9 @@ impl Config {
                 }
             }
         }
+        for rule in &self.settings.durability_rules {
+            let _ = writeln!(text, "durability of {} = {}", rule.filter.escape_debug(), rule.level);
+        }
         for user in &self.settings.scram_users {
             let _ = writeln!(text, "scram_user {}", user.name.escape_debug());
         }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pantala_broker::QueueFull;
+use pantala_broker::{DurabilityRule, QueueFull};
 use pantala_proto::QoS;
 use pantala_store::Durability;
 use proptest::prelude::*;
@@ -134,7 +134,7 @@ fn a_toml_with_every_key() {
 [broker]
 workers = 3
 data_dir = "/srv/pantala"
-durability = "memory"
+durability = "os"
 allow_zero_length_client_id = false
 auto_id_prefix = "p-"
 response_information_prefix = "reply/"
@@ -202,6 +202,10 @@ tcp_no_delay = false
 [[listener]]
 unix_path = "/run/pantala.sock"
 
+[[durability]]
+filter = "telemetry/#"
+level = "memory"
+
 [[scram_user]]
 name = "ann"
 password = "in the open"
@@ -253,6 +257,7 @@ password_file = "{}"
             allow_duplicate_messages: true,
             response_information_prefix: Some("reply/".to_owned()),
             redirect: redirect.clone(),
+            durability_rules: vec![DurabilityRule { filter: "telemetry/#".to_owned(), level: Durability::Memory }],
             scram_users: scram_users.clone(),
             listeners: in_core.clone(),
         }
@@ -298,7 +303,7 @@ password_file = "{}"
         }
     );
     assert_eq!(config.workers.map(NonZeroUsize::get), Some(3));
-    assert_eq!((config.data_dir.as_deref(), config.durability), (Some(Path::new("/srv/pantala")), Durability::Memory));
+    assert_eq!((config.data_dir.as_deref(), config.durability), (Some(Path::new("/srv/pantala")), Durability::Os));
 
     // Each key of the tables was among them, so none can be forgotten above.
     for name in all_names() {
@@ -315,6 +320,8 @@ password_file = "{}"
         "delivery.queue_full = refuse (default drop_newest)\n",
         "log.types = error,debug (default error,warning,notice,information)\n",
         "redirect.server_reference = other:1883\n",
+        "broker.durability = os (default fsync)\n",
+        "durability of telemetry/# = memory\n",
         "scram_user ann\nscram_user bob\n",
         "listener [::1]:1884, no anonymous, socket_domain = ipv6, connections_max = 26, maximum_qos = 0, \
          topic_alias_max = 27, topic_alias_broker_max = 28, tcp_no_delay = false\n",
@@ -330,7 +337,7 @@ fn names<Written, Used>(keys: &[Key<Written, Used>]) -> impl Iterator<Item = &'s
 
 fn all_names() -> BTreeSet<&'static str> {
     let tables = key::SECTIONS.iter().flat_map(|section| names(section.keys));
-    tables.chain(names(key::LISTENER)).chain(names(key::SCRAM_USER)).collect()
+    tables.chain(names(key::LISTENER)).chain(names(key::DURABILITY)).chain(names(key::SCRAM_USER)).collect()
 }
 
 #[test]
@@ -435,6 +442,44 @@ fn what_is_wrong_with_a_toml_is_said_with_line_and_column() {
         (
             "[redirect]\nserver_reference = \"\"",
             r#"pantala.toml:2:20: "server_reference" cannot be "": it must not be empty"#,
+        ),
+        (
+            "[broker]\ndurability = \"os\"\n[[durability]]\nfilter = \"a\"\nlevel = \"os\"",
+            r#"pantala.toml:5:9: "level" is "os", but has to be below "broker.durability", which is "os""#,
+        ),
+        // Wherever the broker's own level stands.
+        (
+            "[[durability]]\nfilter = \"a\"\nlevel = \"memory\"\n[broker]\ndurability = \"memory\"",
+            r#"pantala.toml:3:9: "level" is "memory", but has to be below "broker.durability", which is "memory""#,
+        ),
+        (
+            "[[durability]]\nfilter = \"a\"\nlevel = \"fsync\"",
+            r#"pantala.toml:3:9: "level" cannot be "fsync" (allowed: os, memory)"#,
+        ),
+        ("[[durability]]\nlevel = \"os\"", r#"pantala.toml:1:1: [[durability]] needs "filter""#),
+        ("[[durability]]\nfilter = \"a\"", r#"pantala.toml:1:1: [[durability]] needs "level""#),
+        (
+            "[[durability]]\nfilter = \"a/#/b\"\nlevel = \"os\"",
+            "pantala.toml:2:10: \"filter\" cannot be \"a/#/b\": a wildcard must have its level for itself, and # must be \
+             the last",
+        ),
+        (
+            "[[durability]]\nfilter = \"$share/g/a\"\nlevel = \"os\"",
+            "pantala.toml:2:10: \"filter\" cannot be \"$share/g/a\": a Shared Subscription is not a set of topics; its \
+             filter alone is",
+        ),
+        (
+            "[[durability]]\nfilter = \"\"\nlevel = \"os\"",
+            r#"pantala.toml:2:10: "filter" cannot be "": it must not be empty"#,
+        ),
+        (
+            "[[durability]]\nfilter = \"a\"\nlevel = \"os\"\n[[durability]]\nfilter = \"a\"\nlevel = \"memory\"",
+            r#"pantala.toml:4:1: durability of "a" is there twice"#,
+        ),
+        (
+            "durability = \"os\"",
+            "pantala.toml:1:1: unknown key \"durability\" in front of the first section; did you mean \"durability\" in \
+             \"[broker]\"?",
         ),
         ("[[scram_user]]\npassword = \"x\"", r#"pantala.toml:1:1: [[scram_user]] needs "name""#),
         ("[[scram_user]]\nname = \"x\"", r#"pantala.toml:1:1: [[scram_user]] needs "password""#),
@@ -994,6 +1039,8 @@ fn variables_of_each_type() {
         ("PANTALA__LISTENER__0__PORT", "2000"),
         ("PANTALA__LISTENER__1__UNIX_PATH", "/run/p"),
         ("PANTALA__LISTENER__1__ALLOW_ANONYMOUS", "false"),
+        ("PANTALA__DURABILITY__0__FILTER", "a/+"),
+        ("PANTALA__DURABILITY__0__LEVEL", "os"),
         ("PANTALA__SCRAM_USER__0__NAME", "ann"),
         ("PANTALA__SCRAM_USER__0__PASSWORD", "secret"),
         ("PANTALA_OTHER", "1"),
@@ -1008,6 +1055,8 @@ fn variables_of_each_type() {
     assert_eq!(config.settings.auto_id_prefix, "123");
     assert_eq!(listeners(&config), "*:2000 unix:/run/p");
     assert_eq!(config.settings.scram_users[0].password, "secret");
+    let rule = DurabilityRule { filter: "a/+".to_owned(), level: Durability::Os };
+    assert_eq!(config.settings.durability_rules, [rule]);
 
     // More than ten: 10 comes after 2.
     let names: Vec<String> = (0..12).map(|index| format!("PANTALA__LISTENER__{index}__PORT")).collect();
@@ -1021,6 +1070,17 @@ fn variables_of_each_type() {
     let config = load("f.toml", text, &Overrides::default(), &variables).expect("mixed");
     assert_eq!(listeners(&config), "[::1]:2+");
     assert_eq!(config.settings.scram_users[0].password, "x");
+
+    // A flag that takes the broker's level below that of a rule.
+    let text = "[[durability]]\nfilter = \"a\"\nlevel = \"memory\"";
+    let variables = [("PANTALA__DURABILITY__0__LEVEL", "os")];
+    let overrides = Overrides { durability: Some(Durability::Os), ..Overrides::default() };
+    assert_eq!(
+        load("f.toml", text, &overrides, &variables).expect_err("not below the flag"),
+        "environment variable PANTALA__DURABILITY__0__LEVEL: \"level\" is \"os\", but has to be below \
+         \"broker.durability\", which is \"os\""
+    );
+    assert!(load("f.toml", text, &overrides, &[]).is_ok());
 }
 
 #[test]
@@ -1041,6 +1101,8 @@ fn what_is_wrong_with_a_variable() {
         ("PANTALA__LIMITS__KEEP_ALIVE_MAX", "65536", r#""keep_alive_max" is 65536, but has to be from 0 to 65535"#),
         ("PANTALA__DELIVERY__QUEUE_QOS0_MESSAGES", "yes", r#""queue_qos0_messages" takes true or false, not "yes""#),
         ("PANTALA__SCRAM_USER__0__NAME", "a", r#"[[scram_user]] needs "password""#),
+        ("PANTALA__DURABILITY__0__LEVEL", "os", r#"[[durability]] needs "filter""#),
+        ("PANTALA__DURABILITY__1__LEVEL", "os", "there are 0 entries of [[durability]], so the next one is 0, not 1"),
         ("PANTALA__REDIRECT__PERMANENT", "true", r#"[redirect] needs "server_reference""#),
     ] {
         let message = of_variables(&[(name, value)]).expect_err(name);
@@ -1151,6 +1213,7 @@ fn the_page_of_keys_tells_the_truth() {
         expected.extend(section.keys.iter().map(|key| row(section.name, section.name, key, Some(&default))));
     }
     expected.extend(key::LISTENER.iter().map(|key| row("listener", "listener__n", key, Some(&listener))));
+    expected.extend(key::DURABILITY.iter().map(|key| row("durability", "durability__n", key, None)));
     expected.extend(key::SCRAM_USER.iter().map(|key| row("scram_user", "scram_user__n", key, None)));
     let page = document("docs/configuration.md");
     let rows: Vec<Vec<String>> = rows(&page).into_iter().filter(|row| row[0].contains('.')).collect();
@@ -1199,6 +1262,7 @@ fn the_example_shows_every_key_with_its_default() {
             "broker.response_information_prefix = reply/",
             "log.file = /var/log/pantala.log",
             "redirect.server_reference = mqtt.example.org:1883",
+            "durability of telemetry/# = memory",
             "scram_user ann",
             "listener 127.0.0.1:1883, anonymous, topic_alias_max = 10, topic_alias_broker_max = 10",
             "listener unix:/run/pantala/mqtt.sock, anonymous",
@@ -1217,6 +1281,7 @@ fn fragments() -> impl Strategy<Value = String> {
             "[log]\n",
             "[redirect]\n",
             "[[scram_user]]\n",
+            "[[durability]]\n",
             " = ",
             "\n",
             " ",
@@ -1275,7 +1340,7 @@ proptest! {
     }
 
     #[test]
-    fn no_variable_panics(name in "(listener|limits|log|[a-z_]{0,9})(__([0-9]{0,7}|[a-z]{0,5}))?__(port|types|keep_alive_max|[A-Z_é]{0,9})", value in any::<String>()) {
+    fn no_variable_panics(name in "(listener|durability|limits|log|[a-z_]{0,9})(__([0-9]{0,7}|[a-z]{0,5}))?__(port|types|keep_alive_max|[A-Z_é]{0,9})", value in any::<String>()) {
         let name = format!("PANTALA__{}", name.to_uppercase());
         let _ = of_variables(&[(&name, &value)]);
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use ::toml::Spanned;
 use ::toml::de::{DeTable, DeValue};
 
-use super::draft::{Draft, ListenerDraft, ScramUserDraft};
+use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
 use super::key::{self, Key, Raw};
 
@@ -44,6 +44,15 @@ impl Source<'_> {
                     let mut listener = ListenerDraft::new(self.origin(span), draft.tcp_no_delay);
                     self.keys(&mut listener, "[[listener]]", key::LISTENER, table, |_, _, _| {})?;
                     draft.listeners.push(listener);
+                }
+                Ok(())
+            }
+            // A text there is `broker.durability` before its section, and that is said below.
+            "durability" if !matches!(value.get_ref(), DeValue::String(_)) => {
+                for (table, span) in self.list("durability", value)? {
+                    let mut rule = DurabilityDraft::new(self.origin(span));
+                    self.keys(&mut rule, "[[durability]]", key::DURABILITY, table, DurabilityDraft::note)?;
+                    draft.durability_rules.push(rule);
                 }
                 Ok(())
             }

@@ -44,7 +44,7 @@ pub(super) enum Line<'a> {
         awaits: &'static str,
         order: u64,
         message_id: Option<u64>,
-        copy: Option<u8>,
+        copy: Option<u32>,
     },
     Message {
         message_id: u64,
@@ -59,7 +59,7 @@ pub(super) enum Line<'a> {
     Settled {
         message_id: u64,
         session: u64,
-        copy: u8,
+        copy: u32,
     },
     Retained {
         message_id: u64,
