@@ -39,6 +39,9 @@ enum Slot {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
+    /// There is no Response Topic.
+    #[error(transparent)]
+    Subscribe(#[from] SubscribeError),
     /// The request could not be published.
     #[error(transparent)]
     Publish(#[from] PublishError),
