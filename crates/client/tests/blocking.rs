@@ -1,4 +1,5 @@
 //! The client for programs without async.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 use std::time::Duration;
 

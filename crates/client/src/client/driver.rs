@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::shared::{Shared, Status};
-use super::{BoxedStream, Connector, Reconnect};
+use super::{BoxedStream, Connector, Reconnect, Redirected};
 use crate::error::ConnectionError;
 use crate::machine::Phase;
 
@@ -27,6 +27,8 @@ const OUTPUT_KEPT_BYTES: usize = 1 << 10;
 const OUTPUT_OVER: usize = 4;
 /// A connection that has lasted this long is a success, after which waits begin small again.
 const SUCCESS_AFTER: Duration = Duration::from_secs(5);
+/// Servers that send us on, one after the other; then it is an error.
+const REDIRECTS_MAX: u32 = 5;
 /// How long the last bytes and the end of the connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -38,6 +40,7 @@ pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     pub(super) connector: Arc<dyn Connector>,
     pub(super) reconnect: Reconnect,
+    pub(super) follow_redirects: bool,
     pub(super) clock: Clock,
 }
 
@@ -65,12 +68,32 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let mut failures = 0;
         let mut was_connected = false;
+        let home = self.connector.clone();
+        let mut left_at_home = None;
+        let mut redirects = 0;
         loop {
             let began = tokio::time::Instant::now();
             let error = match self.connection().await {
                 Ok(()) => break self.shared.lock().end(None),
                 Err(error) => error,
             };
+            if let Some(redirected) = self.redirected(&error).filter(|_| redirects < REDIRECTS_MAX) {
+                redirects += 1;
+                self.connector = redirected.connector;
+                let mut state = self.shared.lock();
+                if !redirected.same_host {
+                    let credentials = state.machine.take_credentials();
+                    left_at_home.get_or_insert(credentials);
+                }
+                state.set_status(Status::Connecting);
+                continue;
+            }
+            // Whatever went wrong elsewhere, we begin at home again.
+            redirects = 0;
+            self.connector = home.clone();
+            if let Some(credentials) = left_at_home.take() {
+                self.shared.lock().machine.set_credentials(credentials);
+            }
             let connected = matches!(self.shared.lock().status, Status::Connected(_));
             was_connected |= connected;
             failures = if connected && began.elapsed() >= SUCCESS_AFTER { 1 } else { failures + 1 };
@@ -87,6 +110,18 @@ impl Driver {
             }
             self.shared.lock().set_status(Status::Connecting);
         }
+    }
+
+    /// Where the broker sends us, if we are to go there.
+    fn redirected(&self, error: &ConnectionError) -> Option<Redirected> {
+        let (ConnectionError::Refused { refusal, server_reference }
+        | ConnectionError::Disconnected { refusal, server_reference }) = error
+        else {
+            return None;
+        };
+        let moved = matches!(refusal.reason_code, ReasonCode::UseAnotherServer | ReasonCode::ServerMoved);
+        let reference = server_reference.as_deref().filter(|_| moved && self.follow_redirects)?;
+        self.connector.redirected(reference)
     }
 
     /// The end of `future`; None if the client is to end before.
@@ -107,9 +142,9 @@ impl Driver {
     /// One connection, from its beginning to its end.
     async fn connection(&mut self) -> Result<(), ConnectionError> {
         // In a box of its own, since making a connection needs much more memory than having one.
-        let connecting = self.connector.connect();
+        let connecting = self.connector.clone().connect();
         let Some(connected) = self.or_stop(connecting).await else { return Ok(()) };
-        let stream = connected.map_err(ConnectionError::Connect)?;
+        let stream = connected.map_err(|error| ConnectionError::Connect(error.to_string()))?;
         {
             let mut state = self.shared.lock();
             state.ended = None;

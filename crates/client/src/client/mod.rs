@@ -27,6 +27,7 @@ pub use subscription::{Ended, Received, Subscribe, Subscription};
 use crate::Message;
 use crate::error::{ConnectionError, PublishError, SubscribeError};
 use crate::machine::{Accepted, Answered, Connected, Machine, Published, Token, UnsubscribeRequest};
+use crate::transport::ConnectError;
 use driver::{Clock, Driver};
 use queue::Queue;
 use shared::{Outcome, Shared, State, Stop};
@@ -37,8 +38,22 @@ pub type BoxedStream = Box<dyn Io>;
 /// Makes the network connections of a client. [`Options`] have one for every kind of URL; whoever has a transport of their own
 /// brings theirs.
 pub trait Connector: Send + Sync + 'static {
-    /// One attempt. The error is for people. May be dropped before it ends.
-    fn connect(&self) -> Pin<Box<dyn Future<Output = Result<BoxedStream, String>> + Send>>;
+    /// One attempt. May be dropped before it ends.
+    fn connect(self: Arc<Self>) -> Pin<Box<dyn Future<Output = Result<BoxedStream, ConnectError>> + Send>>;
+
+    /// A connector to the server that a Server Reference names; None if it cannot be followed, which is the default.
+    fn redirected(&self, server_reference: &str) -> Option<Redirected> {
+        let _ = server_reference;
+        None
+    }
+}
+
+/// Where a Server Reference leads.
+pub struct Redirected {
+    /// The way there.
+    pub connector: Arc<dyn Connector>,
+    /// Whether it is the same host: credentials may be taken along.
+    pub same_host: bool,
 }
 
 /// A client of one broker, with a task of its own that keeps the connection. A handle: clones are the same client.
@@ -87,13 +102,13 @@ impl Client {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(options: Options) -> Self {
-        let Options { session, reconnect, connector, authenticator } = options;
+        let Options { session, reconnect, connector, authenticator, follow_redirects } = options;
         let mut machine = Machine::new(session);
         if let Some(authenticator) = authenticator {
             machine = machine.with_authenticator(authenticator);
         }
         let shared = Arc::new(Shared::new(machine));
-        let driver = Driver { shared: shared.clone(), connector, reconnect, clock: Clock::start() };
+        let driver = Driver { shared: shared.clone(), connector, reconnect, follow_redirects, clock: Clock::start() };
         tokio::spawn(driver.run());
         Self { handle: Arc::new(Handle { shared }) }
     }

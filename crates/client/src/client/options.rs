@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BoxedStream, Connector, Reconnect};
+use super::{BoxedStream, Connector, Reconnect, Redirected};
 use crate::authentication::Authenticator;
 use crate::machine::{SessionSettings, Will};
+use crate::transport::{Address, ConnectError, Endpoint, Transport, TransportOptions};
 use crate::url::{BrokerUrl, UrlError};
 use crate::{Message, ProtocolVersion};
 
@@ -28,6 +29,10 @@ pub struct Options {
     pub session: SessionSettings,
     /// When to try again. Default: see [`Reconnect`].
     pub reconnect: Reconnect,
+    /// Whether to go where the broker sends us (v5 section 4.11), five times in a row at most. To another host User Name,
+    /// Password, authenticator and client certificate are not taken along, and a connection with TLS leads only to one with TLS.
+    /// Default: false, it is an error.
+    pub follow_redirects: bool,
     pub(super) connector: Arc<dyn Connector>,
     pub(super) authenticator: Option<Box<dyn Authenticator>>,
 }
@@ -53,8 +58,12 @@ impl Options {
 
     /// As [`Options::new`], for a URL that has been parsed.
     pub fn of(url: &BrokerUrl) -> Self {
-        let address = (url.host().unwrap_or_default().to_owned(), url.port().unwrap_or_default());
-        let mut this = Self::with_connector(Tcp { address });
+        Self::with_transport(url, TransportOptions::default())
+    }
+
+    /// As [`Options::of`], with TLS, proxy and the like.
+    pub fn with_transport(url: &BrokerUrl, transport: TransportOptions) -> Self {
+        let mut this = Self::with_connector(Transport::new(Endpoint::of(url), transport));
         this.session.user_name = url.user_name().map(str::to_owned);
         this.session.password = url.password().map(<[u8]>::to_vec);
         this
@@ -67,6 +76,7 @@ impl Options {
             reconnect: Reconnect::default(),
             connector: Arc::new(connector),
             authenticator: None,
+            follow_redirects: false,
         }
     }
 
@@ -140,17 +150,62 @@ impl std::fmt::Debug for Options {
     }
 }
 
-struct Tcp {
-    address: (String, u16),
+impl Connector for Transport {
+    fn connect(self: Arc<Self>) -> Pin<Box<dyn Future<Output = Result<BoxedStream, ConnectError>> + Send>> {
+        Box::pin(async move { Self::connect(&self).await })
+    }
+
+    fn redirected(&self, server_reference: &str) -> Option<Redirected> {
+        let (host, port) = split_reference(server_reference)?;
+        let Address::Host(own_host, own_port) = &self.endpoint().address else { return None };
+        let same_host = host.eq_ignore_ascii_case(own_host);
+        let mut endpoint = self.endpoint().clone();
+        endpoint.address = Address::Host(host.to_owned(), port.unwrap_or(*own_port));
+        let mut options = self.options().clone();
+        if !same_host {
+            // What was set for the one broker is not for the other.
+            options.tls.server_name = None;
+            options.tls.client_certificate = None;
+            options.websocket_headers.clear();
+        }
+        Some(Redirected { connector: Arc::new(Self::new(endpoint, options)), same_host })
+    }
 }
 
-impl Connector for Tcp {
-    fn connect(&self) -> Pin<Box<dyn Future<Output = Result<BoxedStream, String>> + Send>> {
-        let address = self.address.clone();
-        Box::pin(async move {
-            let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            Ok(Box::new(stream) as BoxedStream)
-        })
+/// The first of the servers in a Server Reference: `host`, `host:port` or `[address]:port` (v5 section 4.11).
+fn split_reference(reference: &str) -> Option<(&str, Option<u16>)> {
+    let first = reference.split_whitespace().next()?;
+    let (host, port) = if let Some(rest) = first.strip_prefix('[') {
+        let (host, after) = rest.split_once(']')?;
+        (host, after.strip_prefix(':').map(str::parse))
+    } else {
+        match first.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse())),
+            None => (first, None),
+        }
+    };
+    let port = port.transpose().ok()?;
+    (!host.is_empty() && !host.contains('/')).then_some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_references_are_hosts_with_or_without_a_port() {
+        let cases = [
+            ("other", Some(("other", None))),
+            ("other:1884 third:5", Some(("other", Some(1884)))),
+            ("[::1]:7", Some(("::1", Some(7)))),
+            ("[::1]", Some(("::1", None))),
+            ("mqtt://other", None),
+            ("other:x", None),
+            (":5", None),
+            ("", None),
+        ];
+        for (reference, expected) in cases {
+            assert_eq!(split_reference(reference), expected, "{reference:?}");
+        }
     }
 }

@@ -145,6 +145,23 @@ impl Machine {
         &self.settings
     }
 
+    /// The next connections are to a stranger: User Name, Password and the authenticator are not for it. For
+    /// [`Machine::set_credentials`].
+    pub fn take_credentials(&mut self) -> Credentials {
+        Credentials {
+            user_name: self.settings.user_name.take(),
+            password: self.settings.password.take(),
+            authenticator: self.authenticator.take(),
+        }
+    }
+
+    /// Takes back what [`Machine::take_credentials`] gave.
+    pub fn set_credentials(&mut self, credentials: Credentials) {
+        self.settings.user_name = credentials.user_name;
+        self.settings.password = credentials.password;
+        self.authenticator = credentials.authenticator;
+    }
+
     /// What the connections to come are to be like.
     pub fn settings_mut(&mut self) -> &mut SessionSettings {
         &mut self.settings
@@ -358,6 +375,13 @@ impl Machine {
             self.last_sent = now;
         }
     }
+}
+
+/// What proves who we are.
+pub struct Credentials {
+    user_name: Option<String>,
+    password: Option<Vec<u8>>,
+    authenticator: Option<Box<dyn Authenticator>>,
 }
 
 /// The last Topic Name, so that a stream of messages on one topic shares it.
