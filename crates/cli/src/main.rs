@@ -1,5 +1,7 @@
 //! The Pantala MQTT suite in one binary.
 
+mod connection;
+mod recording;
 mod store;
 
 use std::io::Write as _;
@@ -33,6 +35,14 @@ enum Command {
     /// Status: 0 sound, 1 damaged (or the work could not be finished), 3 the store cannot be opened.
     #[command(subcommand)]
     Store(store::Store),
+    /// Write the messages of a broker into a file, with the times between them.
+    ///
+    /// One line of JSON for each message. Ends at SIGINT and SIGTERM. Status: 0, or 1 if the broker or the file cannot be used.
+    Record(recording::Record),
+    /// Publish the messages of a recording, as fast as they came or faster.
+    ///
+    /// Status: 0 if all were acknowledged, else 1.
+    Replay(recording::Replay),
 }
 
 #[derive(Debug, Args)]
@@ -89,6 +99,8 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Broker(broker) => run_broker(broker),
         Command::Store(store) => store::run(&store),
+        Command::Record(record) => recording::record(&record),
+        Command::Replay(replay) => recording::replay(&replay),
     }
 }
 
