@@ -1,6 +1,7 @@
 //! The Pantala MQTT suite in one binary.
 
 mod connection;
+mod probe;
 mod recording;
 mod store;
 
@@ -35,6 +36,11 @@ enum Command {
     /// Status: 0 sound, 1 damaged (or the work could not be finished), 3 the store cannot be opened.
     #[command(subcommand)]
     Store(store::Store),
+    /// Find out what a broker supports, and how it behaves.
+    ///
+    /// It connects some ten times, and publishes a few messages below pantala/probe/, which nobody else should have subscribed to.
+    /// Nothing is left behind. Status: 0, or 1 if the broker does not let us in.
+    Probe(probe::Probe),
     /// Write the messages of a broker into a file, with the times between them.
     ///
     /// One line of JSON for each message. Ends at SIGINT and SIGTERM. Status: 0, or 1 if the broker or the file cannot be used.
@@ -99,6 +105,7 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Broker(broker) => run_broker(broker),
         Command::Store(store) => store::run(&store),
+        Command::Probe(probe) => probe::run(&probe),
         Command::Record(record) => recording::record(&record),
         Command::Replay(replay) => recording::replay(&replay),
     }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use pantala_client::mock::MockBroker;
-use pantala_client::{Client, Message, Options, ProtocolVersion, QoS, Subscribe};
+use pantala_client::{Client, Message, Options, ProtocolVersion, QoS, ReasonCode, Subscribe};
+use pantala_proto::{Delivery, Packet, Property, Publish, PublishProperties};
 
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 const VERSIONS: [ProtocolVersion; 3] = [ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5];
@@ -84,4 +85,41 @@ async fn a_request_gets_its_answer() {
     answerer.await.unwrap();
     client.disconnect().await;
     broker.assert_no_violations();
+}
+
+/// A broker may send one message with the identifiers of both subscriptions, which are the same.
+#[tokio::test]
+async fn two_filters_of_a_stream_that_match_do_not_double_a_message() {
+    let broker = MockBroker::listen().await;
+    let client = Client::start(Options::new(broker.url()).unwrap());
+    let subscribing = {
+        let client = client.clone();
+        let both = Subscribe::new("a/b", QoS::AtMostOnce).filter("a/+", QoS::AtMostOnce);
+        tokio::spawn(async move { client.subscribe(both).await })
+    };
+    let mut peer = broker.accept().await;
+    peer.expect_connect().await;
+    peer.conn_ack(false, ReasonCode::Success).await;
+    let subscribe = peer.expect_subscribe().await;
+    let (packet_id, identifier) = {
+        let subscribe = subscribe.subscribe();
+        (subscribe.packet_id, subscribe.subscription_identifier.unwrap())
+    };
+    peer.sub_ack(packet_id, &[ReasonCode::Success, ReasonCode::Success]).await;
+    let mut stream = subscribing.await.unwrap().unwrap();
+    for payload in ["1", "2"] {
+        let mut properties = Vec::new();
+        Property::SubscriptionIdentifier(identifier).encode(&mut properties);
+        Property::SubscriptionIdentifier(identifier).encode(&mut properties);
+        peer.send(&Packet::Publish(Publish {
+            delivery: Delivery::AtMostOnce,
+            retain: false,
+            topic_name: "a/b",
+            properties: PublishProperties::new(&properties).unwrap(),
+            payload: payload.as_bytes(),
+        }))
+        .await;
+    }
+    assert_eq!(stream.recv().await.unwrap().payload(), "1");
+    assert_eq!(stream.recv().await.unwrap().payload(), "2");
 }

@@ -80,6 +80,16 @@ impl Options {
         }
     }
 
+    /// What makes the connections.
+    pub fn connector(&self) -> Arc<dyn Connector> {
+        self.connector.clone()
+    }
+
+    /// Has `connector` make the connections: it may be a layer over [`Options::connector`].
+    pub fn set_connector(&mut self, connector: impl Connector) {
+        self.connector = Arc::new(connector);
+    }
+
     /// The version to speak. Default: 5.0.
     #[must_use]
     pub fn version(mut self, version: ProtocolVersion) -> Self {

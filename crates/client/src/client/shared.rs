@@ -296,7 +296,14 @@ impl State {
     fn queues_for(&self, message: &Inbound) -> Vec<Arc<Queue>> {
         let mut identifiers = message.properties.subscription_identifiers().peekable();
         if identifiers.peek().is_some() {
-            identifiers.filter_map(|identifier| self.by_identifier.get(&identifier.get()).cloned()).collect()
+            let mut queues: Vec<Arc<Queue>> = Vec::new();
+            for queue in identifiers.filter_map(|identifier| self.by_identifier.get(&identifier.get())) {
+                // Two filters of one stream have one identifier, which a broker may repeat.
+                if !queues.iter().any(|known| Arc::ptr_eq(known, queue)) {
+                    queues.push(queue.clone());
+                }
+            }
+            queues
         } else {
             let matching = self.routes.iter().filter(|route| route.matches(&message.topic_name));
             matching.map(|route| route.queue.clone()).collect()
