@@ -237,7 +237,7 @@ impl<'a> ServerFirst<'a> {
         if !nonce.bytes().all(|byte| byte.is_ascii_graphic()) || salt.is_empty() || salt.len() > SALT_BYTES_MAX {
             return Err(AuthenticationError::Malformed);
         }
-        if !nonce.strip_prefix(client_nonce).is_some_and(|added| !added.is_empty()) {
+        if nonce.strip_prefix(client_nonce).is_none_or(str::is_empty) {
             return Err(AuthenticationError::Nonce);
         }
         // posit-number = %x31-39 *DIGIT

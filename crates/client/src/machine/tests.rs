@@ -1,1 +1,1 @@
-use super::*;
+//! Bytes in, bytes out, by a clock that the tests own.
