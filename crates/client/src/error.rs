@@ -14,6 +14,9 @@ pub enum PublishError {
     /// A property is longer than 65 535 bytes.
     #[error("a property is longer than 65535 bytes")]
     PropertyTooLong,
+    /// A property holds U+0000, or its Response Topic is not a Topic Name.
+    #[error("a property holds U+0000, or the Response Topic is not a Topic Name")]
+    PropertyMalformed,
     /// The message has properties, and the connection is not MQTT 5.
     #[error("properties need MQTT 5")]
     PropertiesNeedV5,
@@ -75,6 +78,9 @@ pub enum SubscribeError {
     /// User Properties, No Local, Retain As Published and Retain Handling came with MQTT 5.
     #[error("this option needs MQTT 5")]
     NeedsV5,
+    /// A User Property is longer than 65 535 bytes or holds U+0000.
+    #[error("a User Property is longer than 65535 bytes or holds U+0000")]
+    UserProperty,
     /// Too many requests wait already.
     #[error("too many requests wait to be sent")]
     QueueFull,
@@ -143,6 +149,9 @@ pub enum ConnectionError {
     /// The broker did what the standard forbids.
     #[error("the broker broke the protocol: {0}")]
     Protocol(Violation),
+    /// CONNECT cannot say what the settings want.
+    #[error("the settings cannot be sent: {0}")]
+    Settings(&'static str),
     /// Enhanced authentication failed on our side: the broker could not prove who it is.
     #[error("authentication failed: {0}")]
     Authentication(String),

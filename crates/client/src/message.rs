@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pantala_proto::{Property, PublishProperties, QoS};
+use pantala_proto::{Property, PublishProperties, QoS, valid_topic_name};
 
 /// The longest string that MQTT can carry: a Topic Name, a Content Type, a key or value of a User Property. Bytes.
 pub const STRING_BYTES_MAX: usize = 65_535;
@@ -121,11 +121,13 @@ pub struct Properties {
     section: Bytes,
     /// One of them is longer than the wire can say.
     too_long: bool,
+    /// A text holds U+0000, or the Response Topic is not a Topic Name.
+    malformed: bool,
 }
 
 impl Properties {
     pub(crate) fn of_section(section: &[u8]) -> Self {
-        Self { section: Bytes::copy_from_slice(section), too_long: false }
+        Self { section: Bytes::copy_from_slice(section), too_long: false, malformed: false }
     }
 
     pub(crate) fn section(&self) -> &[u8] {
@@ -135,6 +137,11 @@ impl Properties {
     /// Whether each string and Correlation Data have the length that MQTT allows.
     pub(crate) fn fit(&self) -> bool {
         !self.too_long
+    }
+
+    /// Whether each of them may be sent (v5 MQTT-1.5.4-2, MQTT-3.3.2-14).
+    pub(crate) fn well_formed(&self) -> bool {
+        !self.malformed
     }
 
     /// Whether there is none.
@@ -216,6 +223,12 @@ impl Properties {
             _ => 0,
         };
         self.too_long |= longest > STRING_BYTES_MAX;
+        self.malformed |= match property {
+            Property::ContentType(text) => text.contains('\0'),
+            Property::ResponseTopic(text) => !valid_topic_name(text),
+            Property::UserProperty(key, value) => key.contains('\0') || value.contains('\0'),
+            _ => false,
+        };
         let mut section = Vec::from(std::mem::take(&mut self.section));
         property.encode(&mut section);
         self.section = section.into();
@@ -226,6 +239,11 @@ impl std::fmt::Debug for Properties {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_list().entries(self.iter()).finish()
     }
+}
+
+/// Whether it is a string that MQTT can carry (v5 MQTT-1.5.4-2).
+pub(crate) fn is_text(text: &str) -> bool {
+    text.len() <= STRING_BYTES_MAX && !text.contains('\0')
 }
 
 #[cfg(test)]

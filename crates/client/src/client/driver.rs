@@ -77,6 +77,10 @@ impl Driver {
                 Ok(()) => break self.shared.lock().end(None),
                 Err(error) => error,
             };
+            if self.shared.lock().stop.is_some() {
+                // However the connection went: it was to end.
+                break self.shared.lock().end(None);
+            }
             if let Some(redirected) = self.redirected(&error).filter(|_| redirects < REDIRECTS_MAX) {
                 redirects += 1;
                 self.connector = redirected.connector;
@@ -152,8 +156,7 @@ impl Driver {
             let now = state.now;
             state.machine.connection_made(now);
         }
-        let mut connection =
-            Connection { driver: &mut *self, stream, writing: Vec::new(), written: 0, flushed: true, sleep: None };
+        let mut connection = Connection::new(&mut *self, stream);
         let result = std::future::poll_fn(|context| connection.poll(context)).await;
         connection.close().await;
         let mut state = self.shared.lock();
@@ -175,16 +178,23 @@ struct Connection<'d> {
     written: usize,
     flushed: bool,
     sleep: Option<Pin<Box<Sleep>>>,
+    /// When the last packet must have been written.
+    last_call: Option<Instant>,
 }
 
 /// What is to be done after a look at the shared state.
 struct Look {
     phase: Phase,
+    late: bool,
     read: bool,
     deadline: Option<Instant>,
 }
 
-impl Connection<'_> {
+impl<'d> Connection<'d> {
+    fn new(driver: &'d mut Driver, stream: BoxedStream) -> Self {
+        Self { driver, stream, writing: Vec::new(), written: 0, flushed: true, sleep: None, last_call: None }
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         for _ in 0..STEPS_PER_TURN {
             let look = self.look(context);
@@ -193,10 +203,14 @@ impl Connection<'_> {
                 Poll::Ready(Ok(any)) => any,
                 Poll::Pending => false,
             };
-            if look.phase == Phase::Closing && self.written == self.writing.len() && self.flushed {
+            let all_out = self.written == self.writing.len() && self.flushed && !self.has_output();
+            if look.phase == Phase::Closing && (all_out || look.late) {
                 let mut state = self.driver.shared.lock();
                 let stopped = state.stop.is_some();
                 let error = state.ended.take();
+                if !all_out {
+                    (self.writing, self.written) = (Vec::new(), 0);
+                }
                 return Poll::Ready(match error {
                     Some(error) => Err(error),
                     None if stopped => Ok(()),
@@ -219,6 +233,10 @@ impl Connection<'_> {
         }
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn has_output(&self) -> bool {
+        self.driver.shared.lock().machine.output_len() > 0
     }
 
     /// The cause that the machine knows comes before the one of the network.
@@ -248,7 +266,19 @@ impl Connection<'_> {
         let paused = state.reading_paused();
         state.machine.set_reading_paused(now, paused);
         let behind = state.machine.output_len() > state.machine.settings().output_bytes_max * OUTPUT_OVER;
-        Look { phase: state.machine.phase(), read: !paused && !behind, deadline: state.machine.deadline() }
+        let phase = state.machine.phase();
+        // A broker that does not read would keep us here for ever.
+        let last_call = match phase {
+            Phase::Closing => Some(*self.last_call.get_or_insert(now.after(CLOSE_TIMEOUT))),
+            _ => None,
+        };
+        Look {
+            phase,
+            late: last_call.is_some_and(|last_call| last_call <= now),
+            // CONNACK is for nobody's stream.
+            read: (!paused || phase == Phase::Connecting) && !behind,
+            deadline: last_call.or_else(|| state.machine.deadline()),
+        }
     }
 
     /// Ready with whether anything was written or flushed.

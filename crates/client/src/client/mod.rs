@@ -107,8 +107,9 @@ impl Client {
         if let Some(authenticator) = authenticator {
             machine = machine.with_authenticator(authenticator);
         }
-        let shared = Arc::new(Shared::new(machine));
-        let driver = Driver { shared: shared.clone(), connector, reconnect, follow_redirects, clock: Clock::start() };
+        let clock = Clock::start();
+        let shared = Arc::new(Shared::new(machine, clock));
+        let driver = Driver { shared: shared.clone(), connector, reconnect, follow_redirects, clock };
         tokio::spawn(driver.run());
         Self { handle: Arc::new(Handle { shared }) }
     }
@@ -167,6 +168,9 @@ impl Client {
             let token = *request.token.get_or_insert_with(|| state.begin());
             match offer(&mut state, &message, Some(token)) {
                 Err(PublishError::QueueFull) => {
+                    // It was not taken: nothing is left of it if the future is dropped.
+                    state.forget(token);
+                    request.token = None;
                     state.wait_for_room(context);
                     Poll::Pending
                 }
@@ -231,7 +235,9 @@ impl Client {
     /// What is wrong with the request, or that the broker refused every filter; [`Subscription::granted`] has its answers.
     pub async fn subscribe(&self, subscribe: impl Into<Subscribe>) -> Result<Subscription, SubscribeError> {
         let subscribe = subscribe.into();
-        let queue = Arc::new(Queue::new(subscribe.buffer, subscribe.overflow));
+        let mut queue = Queue::new(subscribe.buffer, subscribe.overflow);
+        queue.acknowledged_at_once = subscribe.acknowledged_at_once;
+        let queue = Arc::new(queue);
         let mut request = Request { shared: self.shared(), token: None };
         let mut subscription = Subscription::new(self.clone(), queue.clone(), subscribe.manual);
         {
@@ -279,7 +285,15 @@ impl Client {
         &self,
         filters: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Answered, SubscribeError> {
-        let filters = filters.into_iter().map(Into::into).collect();
+        self.end_subscriptions(filters.into_iter().map(Into::into).collect(), None).await
+    }
+
+    /// `stream` is the one that ends with them.
+    async fn end_subscriptions(
+        &self,
+        filters: Vec<String>,
+        stream: Option<&Arc<Queue>>,
+    ) -> Result<Answered, SubscribeError> {
         let mut request = Request { shared: self.shared(), token: None };
         {
             let mut state = self.shared().lock();
@@ -291,9 +305,15 @@ impl Client {
             let packet = UnsubscribeRequest { filters, user_properties: Vec::new() };
             if let Err(error) = state.machine.unsubscribe(now, packet, token) {
                 state.forget(token);
+                if let Some(stream) = stream {
+                    state.remove_route(stream);
+                }
                 return Err(error);
             }
             request.token = Some(token);
+            if let Some(stream) = stream {
+                state.ends_with(token, stream.clone());
+            }
             state.dispatch();
             state.wake_driver();
         }
@@ -350,6 +370,10 @@ impl std::fmt::Debug for Client {
 
 /// Gives a message to the machine, and has the task write it.
 fn offer(state: &mut State, message: &Message, token: Option<Token>) -> Result<Accepted, PublishError> {
+    if !message.properties().is_empty() {
+        // From now on it may expire, and the task may have slept for long.
+        state.now = state.clock.now();
+    }
     let now = state.now;
     let accepted = state.machine.publish(now, message, token)?;
     if state.machine.output_len() > 0 {

@@ -37,12 +37,17 @@ pub(super) struct Queue {
     inner: Mutex<Inner>,
     qos0_max: usize,
     overflow: Overflow,
+    /// Messages are acknowledged as they come, and may be dropped like those of QoS 0.
+    pub(super) acknowledged_at_once: bool,
 }
 
 #[derive(Default)]
 struct Inner {
     messages: VecDeque<Inbound>,
+    /// Messages that nothing is to be acknowledged of: those of QoS 0, above all.
     at_most_once: usize,
+    /// Nobody wants what comes.
+    discards: bool,
     dropped: u64,
     waker: Option<Waker>,
     closed: Option<Closed>,
@@ -50,7 +55,7 @@ struct Inner {
 
 impl Queue {
     pub(super) fn new(qos0_max: usize, overflow: Overflow) -> Self {
-        Self { inner: Mutex::default(), qos0_max, overflow }
+        Self { inner: Mutex::default(), qos0_max, overflow, acknowledged_at_once: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -61,13 +66,13 @@ impl Queue {
     pub(super) fn push(&self, message: Inbound) -> bool {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        if message.qos == QoS::AtMostOnce {
+        if may_be_dropped(&message) {
             if inner.at_most_once >= self.qos0_max && self.overflow != Overflow::Wait {
                 inner.dropped += 1;
                 if self.overflow == Overflow::DropNewest {
                     return false;
                 }
-                let oldest = inner.messages.iter().position(|message| message.qos == QoS::AtMostOnce);
+                let oldest = inner.messages.iter().position(may_be_dropped);
                 oldest.map(|at| inner.messages.remove(at));
                 inner.at_most_once -= 1;
             }
@@ -91,7 +96,7 @@ impl Queue {
         let mut inner = self.lock();
         if let Some(message) = inner.messages.pop_front() {
             let mut room = false;
-            if message.qos == QoS::AtMostOnce {
+            if may_be_dropped(&message) {
                 inner.at_most_once -= 1;
                 room = self.overflow == Overflow::Wait && inner.at_most_once == self.qos0_max / 2;
             }
@@ -104,6 +109,21 @@ impl Queue {
             inner.waker = Some(context.waker().clone());
         }
         Poll::Pending
+    }
+
+    /// Nobody wants what it holds, nor what comes.
+    pub(super) fn discard(&self) -> VecDeque<Inbound> {
+        self.lock().discards = true;
+        self.drain()
+    }
+
+    pub(super) fn discards(&self) -> bool {
+        self.lock().discards
+    }
+
+    /// Takes out what the broker sends again, as other messages.
+    pub(super) fn forget_repeated(&self) {
+        self.lock().messages.retain(|message| !is_repeated(message));
     }
 
     /// All that is in it.
@@ -126,4 +146,15 @@ impl Queue {
             waker.wake();
         }
     }
+}
+
+/// Whether nobody is owed its delivery.
+pub(super) fn may_be_dropped(message: &Inbound) -> bool {
+    message.acknowledgement.is_none()
+}
+
+/// Whether the broker sends a message of an earlier connection again in a Session that goes on: at QoS 1 it does, as nobody can
+/// have acknowledged what nobody has taken. At QoS 2 the machine knows it again.
+pub(super) fn is_repeated(message: &Inbound) -> bool {
+    message.qos == QoS::AtLeastOnce && message.acknowledgement.is_some()
 }

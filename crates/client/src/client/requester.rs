@@ -74,7 +74,9 @@ impl Client {
         let base = connected.response_information.as_deref().unwrap_or("response");
         let own = connected.client_id.replace(['/', '+', '#'], "_");
         let response_topic: Arc<str> = format!("{}/{own}/{unique:016x}", base.trim_end_matches('/')).into();
-        let subscribe = Subscribe::new(&*response_topic, QoS::AtLeastOnce).acknowledge_by_hand();
+        let mut subscribe = Subscribe::new(&*response_topic, QoS::AtLeastOnce);
+        // Answers that come when nobody asks any more must not hold up the acknowledgements of other streams.
+        subscribe.acknowledged_at_once = true;
         let subscription = self.subscribe(subscribe).await?;
         let inner = Inner { subscription, next: unique, waiting: HashMap::new() };
         Ok(Requester { client: self.clone(), inner: Arc::new(Mutex::new(inner)), response_topic })
@@ -137,10 +139,7 @@ impl Waiting<'_> {
                     return Poll::Ready(Ok(answer));
                 }
                 match inner.subscription.poll_recv(context) {
-                    Poll::Ready(Ok(mut answer)) => {
-                        answer.acknowledge();
-                        inner.answered(answer);
-                    }
+                    Poll::Ready(Ok(answer)) => inner.answered(answer),
                     Poll::Ready(Err(ended)) => {
                         inner.waiting.values_mut().for_each(Slot::wake);
                         return Poll::Ready(Err(ended.into()));

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use pantala_proto::{QoS, ReasonCode, TopicFilter};
+use pantala_proto::{ReasonCode, TopicFilter};
 use pantala_session::Instant;
 use slab::Slab;
 
-use super::queue::{Closed, Queue};
+use super::driver::Clock;
+use super::queue::{Closed, Queue, is_repeated, may_be_dropped};
 use crate::error::{ConnectionError, PublishError, SubscribeError};
 use crate::machine::{Answered, Connected, Event, Inbound, Machine, Published, Token, UnsubscribeRequest};
 
@@ -53,14 +54,23 @@ pub(super) enum Outcome {
 
 /// Where the messages of a stream come from.
 struct Route {
-    identifier: u32,
+    /// Its own, and those of streams with one of its filters that are gone.
+    identifiers: Vec<u32>,
     filters: Vec<String>,
     queue: Arc<Queue>,
 }
 
 impl Route {
     fn matches(&self, topic_name: &str) -> bool {
-        self.filters.iter().any(|filter| TopicFilter::parse(filter).is_ok_and(|filter| filter.matches(topic_name)))
+        self.filters.iter().any(|filter| matches(filter, topic_name))
+    }
+
+    fn shares_filter(&self, filters: &[String]) -> bool {
+        self.filters.iter().any(|filter| filters.contains(filter))
+    }
+
+    fn is(&self, queue: &Arc<Queue>) -> bool {
+        Arc::ptr_eq(&self.queue, queue)
     }
 }
 
@@ -68,6 +78,7 @@ pub(super) struct State {
     pub(super) machine: Machine,
     /// The clock as the task read it last.
     pub(super) now: Instant,
+    pub(super) clock: Clock,
     /// The task, if it sleeps.
     driver: Option<Waker>,
     completions: Slab<Completion>,
@@ -77,6 +88,10 @@ pub(super) struct State {
     settled: Vec<Waker>,
     routes: Vec<Route>,
     by_identifier: HashMap<u32, Arc<Queue>>,
+    /// Two streams have a filter in common.
+    sharing: bool,
+    /// Streams that are gone, until the broker has answered UNSUBSCRIBE.
+    ending: Vec<(Token, Arc<Queue>)>,
     /// Takes what matches no stream.
     catch_all: Option<Arc<Queue>>,
     unclaimed: VecDeque<Inbound>,
@@ -106,17 +121,20 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(machine: Machine) -> Self {
+    pub(super) fn new(machine: Machine, clock: Clock) -> Self {
         Self {
             state: Mutex::new(State {
                 machine,
                 now: Instant::default(),
+                clock,
                 driver: None,
                 completions: Slab::new(),
                 room: Vec::new(),
                 settled: Vec::new(),
                 routes: Vec::new(),
                 by_identifier: HashMap::new(),
+                sharing: false,
+                ending: Vec::new(),
                 catch_all: None,
                 unclaimed: VecDeque::new(),
                 unclaimed_at_most_once: 0,
@@ -235,10 +253,20 @@ impl State {
             match event {
                 Event::Message(message) => self.deliver(message),
                 Event::Published { token, outcome } => self.complete(token, Outcome::Published(outcome)),
-                Event::Subscribed { token, outcome } | Event::Unsubscribed { token, outcome } => {
+                Event::Subscribed { token, outcome } => self.complete(token, Outcome::Answered(outcome)),
+                Event::Unsubscribed { token, outcome } => {
+                    if let Some(at) = self.ending.iter().position(|(known, _)| *known == token) {
+                        let (_, queue) = self.ending.swap_remove(at);
+                        self.remove_route(&queue);
+                    }
                     self.complete(token, Outcome::Answered(outcome));
                 }
-                Event::Connected(connected) => self.set_status(Status::Connected(Arc::from(connected))),
+                Event::Connected(connected) => {
+                    if connected.session_present {
+                        self.forget_repeated();
+                    }
+                    self.set_status(Status::Connected(Arc::from(connected)));
+                }
                 Event::SubscriptionLost { filter, refusal } => {
                     for route in &self.routes {
                         if route.filters.contains(&filter) {
@@ -269,6 +297,7 @@ impl State {
             queue.close(Closed::Client);
         }
         self.by_identifier.clear();
+        self.ending.clear();
         self.unclaimed.clear();
         self.set_status(Status::Ended(error));
         self.room.drain(..).for_each(Waker::wake);
@@ -294,23 +323,47 @@ impl State {
 
     /// The streams that a message is for: by its Subscription Identifiers, or else by what the filters match.
     fn queues_for(&self, message: &Inbound) -> Vec<Arc<Queue>> {
+        let mut queues: Vec<Arc<Queue>> = Vec::new();
         let mut identifiers = message.properties.subscription_identifiers().peekable();
-        if identifiers.peek().is_some() {
-            let mut queues: Vec<Arc<Queue>> = Vec::new();
-            for queue in identifiers.filter_map(|identifier| self.by_identifier.get(&identifier.get())) {
-                // Two filters of one stream have one identifier, which a broker may repeat.
-                if !queues.iter().any(|known| Arc::ptr_eq(known, queue)) {
-                    queues.push(queue.clone());
-                }
-            }
-            queues
-        } else {
+        if identifiers.peek().is_none() {
             let matching = self.routes.iter().filter(|route| route.matches(&message.topic_name));
-            matching.map(|route| route.queue.clone()).collect()
+            return matching.map(|route| route.queue.clone()).collect();
         }
+        for identifier in identifiers {
+            // An identifier comes more than once if several filters of one stream match (v5 section 3.3.4).
+            if let Some(queue) = self.by_identifier.get(&identifier.get())
+                && !queues.iter().any(|known| Arc::ptr_eq(known, queue))
+            {
+                queues.push(queue.clone());
+            }
+        }
+        if self.sharing {
+            self.add_sharing(&message.topic_name, &mut queues);
+        }
+        queues
     }
 
-    fn push(&mut self, queue: &Arc<Queue>, message: Inbound) {
+    /// The broker has one subscription for each filter, with the identifier it saw last: the other streams with that filter
+    /// have its messages too.
+    fn add_sharing(&self, topic_name: &str, queues: &mut Vec<Arc<Queue>>) {
+        let named = |route: &&Route| queues.iter().any(|queue| route.is(queue));
+        let filters = self.routes.iter().filter(named).flat_map(|route| &route.filters);
+        let filters: Vec<String> = filters.filter(|filter| matches(filter, topic_name)).cloned().collect();
+        let more = self.routes.iter().filter(|route| !named(route) && route.shares_filter(&filters));
+        let more: Vec<_> = more.map(|route| route.queue.clone()).collect();
+        queues.extend(more);
+    }
+
+    fn push(&mut self, queue: &Arc<Queue>, mut message: Inbound) {
+        let discards = queue.discards();
+        if (discards || queue.acknowledged_at_once)
+            && let Some(token) = message.acknowledgement.take()
+        {
+            self.machine.acknowledge(token);
+        }
+        if discards {
+            return;
+        }
         if queue.push(message) {
             self.full.push(queue.clone());
         }
@@ -322,13 +375,28 @@ impl State {
         !self.full.is_empty()
     }
 
-    fn leave_unclaimed(&mut self, message: Inbound) {
+    fn forget_repeated(&mut self) {
+        self.routes.iter().for_each(|route| route.queue.forget_repeated());
+        if let Some(queue) = &self.catch_all {
+            queue.forget_repeated();
+        }
+        self.unclaimed.retain(|message| !is_repeated(message));
+    }
+
+    fn leave_unclaimed(&mut self, mut message: Inbound) {
         if let Some(queue) = self.catch_all.clone() {
             return self.push(&queue, message);
         }
-        if message.qos == QoS::AtMostOnce {
+        // In a Session that ends with its connection nobody comes for it later, and the acknowledgements of all others would
+        // wait behind its own.
+        if !self.machine.session_outlives_connection()
+            && let Some(token) = message.acknowledgement.take()
+        {
+            self.machine.acknowledge(token);
+        }
+        if may_be_dropped(&message) {
             if self.unclaimed_at_most_once == UNCLAIMED_MAX {
-                let oldest = self.unclaimed.iter().position(|message| message.qos == QoS::AtMostOnce);
+                let oldest = self.unclaimed.iter().position(may_be_dropped);
                 oldest.map(|at| self.unclaimed.remove(at));
                 self.unclaimed_dropped += 1;
             } else {
@@ -361,7 +429,8 @@ impl State {
     pub(super) fn add_route(&mut self, identifier: NonZeroU32, filters: &[String], queue: &Arc<Queue>) {
         let identifier = identifier.get();
         self.by_identifier.insert(identifier, queue.clone());
-        self.routes.push(Route { identifier, filters: filters.to_vec(), queue: queue.clone() });
+        self.sharing |= self.routes.iter().any(|route| route.shares_filter(filters));
+        self.routes.push(Route { identifiers: vec![identifier], filters: filters.to_vec(), queue: queue.clone() });
         self.deliver_unclaimed();
     }
 
@@ -386,40 +455,85 @@ impl State {
             self.catch_all = None;
             return Vec::new();
         }
-        let Some(at) = self.routes.iter().position(|route| Arc::ptr_eq(&route.queue, queue)) else {
+        let Some(at) = self.routes.iter().position(|route| route.is(queue)) else {
             return Vec::new();
         };
         let route = self.routes.swap_remove(at);
-        self.by_identifier.remove(&route.identifier);
-        let unused = |filter: &String| !self.routes.iter().any(|route| route.filters.contains(filter));
-        route.filters.into_iter().filter(unused).collect()
+        // Whoever has a filter in common gets what comes under its identifiers.
+        let heir = self.routes.iter_mut().find(|other| other.shares_filter(&route.filters) && !other.queue.discards());
+        for identifier in &route.identifiers {
+            self.by_identifier.remove(identifier);
+            if let Some(heir) = &heir {
+                self.by_identifier.insert(*identifier, heir.queue.clone());
+            }
+        }
+        if let Some(heir) = heir {
+            heir.identifiers.extend(&route.identifiers);
+        }
+        self.unused(&route.filters)
+    }
+
+    /// The filters that no stream has.
+    fn unused(&self, filters: &[String]) -> Vec<String> {
+        let live =
+            |filter: &String| self.routes.iter().any(|route| route.filters.contains(filter) && !route.queue.discards());
+        filters.iter().filter(|filter| !live(filter)).cloned().collect()
+    }
+
+    /// Nobody wants the messages of a stream any more. What it held counts as taken, and so does what comes until the broker
+    /// has unsubscribed us from the filters that are returned; if there are some, [`State::ends_with`] has to follow.
+    pub(super) fn end_stream(&mut self, queue: &Arc<Queue>) -> Vec<String> {
+        for token in queue.discard().into_iter().filter_map(|message| message.acknowledgement) {
+            self.machine.acknowledge(token);
+        }
+        self.full.retain(|full| !Arc::ptr_eq(full, queue));
+        let filters = match self.routes.iter().find(|route| route.is(queue)) {
+            Some(route) => self.unused(&route.filters),
+            None => Vec::new(),
+        };
+        if filters.is_empty() {
+            self.remove_route(queue);
+        }
+        filters
+    }
+
+    /// The stream is gone for good when the UNSUBSCRIBE with this token has been answered.
+    pub(super) fn ends_with(&mut self, token: Token, queue: Arc<Queue>) {
+        self.ending.push((token, queue));
     }
 
     /// The user dropped a stream. If the Session ends with the connection anyway, so does the subscription, and what it still
     /// held counts as taken; else the subscription and its messages stay for whoever subscribes next.
     pub(super) fn stream_dropped(&mut self, queue: &Arc<Queue>) {
-        let filters = self.remove_route(queue);
-        let left = queue.drain();
         if self.is_over() {
             return;
         }
-        if self.machine.settings().outlives_connection() {
-            left.into_iter().for_each(|message| self.leave_unclaimed(message));
+        if self.machine.session_outlives_connection() {
+            self.remove_route(queue);
+            queue.drain().into_iter().for_each(|message| self.leave_unclaimed(message));
         } else {
-            left.into_iter().filter_map(|message| message.acknowledgement).for_each(|token| {
-                self.machine.acknowledge(token);
-            });
+            let filters = self.end_stream(queue);
             if !filters.is_empty() {
                 let token = self.begin();
                 let request = UnsubscribeRequest { filters, user_properties: Vec::new() };
                 match self.machine.unsubscribe(self.now, request, token) {
-                    Ok(()) => self.abandon(token),
-                    Err(_) => self.forget(token),
+                    Ok(()) => {
+                        self.abandon(token);
+                        self.ends_with(token, queue.clone());
+                    }
+                    Err(_) => {
+                        self.forget(token);
+                        self.remove_route(queue);
+                    }
                 }
             }
         }
         self.wake_driver();
     }
+}
+
+fn matches(filter: &str, topic_name: &str) -> bool {
+    TopicFilter::parse(filter).is_ok_and(|filter| filter.matches(topic_name))
 }
 
 fn add_waker(wakers: &mut Vec<Waker>, context: &Context<'_>) {

@@ -31,6 +31,8 @@ pub struct Subscribe {
     pub(super) buffer: usize,
     pub(super) overflow: Overflow,
     pub(super) manual: bool,
+    /// Nobody has to take a message for the broker to hear that it came.
+    pub(super) acknowledged_at_once: bool,
 }
 
 impl Default for Subscribe {
@@ -41,6 +43,7 @@ impl Default for Subscribe {
             buffer: 1_000,
             overflow: Overflow::default(),
             manual: false,
+            acknowledged_at_once: false,
         }
     }
 }
@@ -240,17 +243,14 @@ impl Subscription {
         self.unsubscribed = true;
         let filters = {
             let mut state = self.client.shared().lock();
-            let filters = state.remove_route(&self.queue);
-            for token in self.queue.drain().into_iter().filter_map(|message| message.acknowledgement) {
-                state.machine.acknowledge(token);
-            }
+            let filters = state.end_stream(&self.queue);
             state.wake_driver();
             filters
         };
         if filters.is_empty() {
             return Ok(Answered::default());
         }
-        self.client.unsubscribe(filters).await
+        self.client.end_subscriptions(filters, Some(&self.queue)).await
     }
 }
 

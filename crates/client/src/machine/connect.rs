@@ -10,12 +10,16 @@ use pantala_session::{Instant, SentAliases};
 use super::{Connected, Details, Event, Machine, Phase, ServerLimits, seconds};
 use crate::authentication::AuthenticationError;
 use crate::error::{ConnectionError, Refusal, Violation};
+use crate::message::{STRING_BYTES_MAX, is_text};
 
 impl Machine {
     /// There is a connection: CONNECT is in the output.
     pub fn connection_made(&mut self, now: Instant) {
         debug_assert_eq!(self.phase, Phase::Offline);
         self.phase = Phase::Connecting;
+        if let Some(why) = self.unsendable() {
+            return self.fail(ConnectionError::Settings(why));
+        }
         let first = match self.authenticator.as_mut().map(|authenticator| authenticator.start()) {
             None => None,
             Some(Ok(first)) => first,
@@ -59,6 +63,42 @@ impl Machine {
         self.last_received = now;
     }
 
+    /// What CONNECT cannot say.
+    fn unsendable(&self) -> Option<&'static str> {
+        let settings = &self.settings;
+        let user_name = settings.user_name.as_deref().unwrap_or_default();
+        let will = settings.will.as_ref().map(|will| &will.message);
+        let mut pairs = settings.user_properties.iter();
+        let checks = [
+            (!is_text(&settings.client_id), "the Client Identifier is longer than 65535 bytes or holds U+0000"),
+            (!is_text(user_name), "the User Name is longer than 65535 bytes or holds U+0000"),
+            (
+                settings.password.as_ref().is_some_and(|password| password.len() > STRING_BYTES_MAX),
+                "the Password is longer than 65535 bytes",
+            ),
+            (
+                !pairs.all(|(key, value)| is_text(key) && is_text(value)),
+                "a User Property is longer than 65535 bytes or holds U+0000",
+            ),
+            (will.is_some_and(|will| self.check(will).is_err()), "the Will Message could not be published"),
+            (
+                will.is_some_and(|will| will.payload.len() > STRING_BYTES_MAX),
+                "the payload of the Will Message is longer than 65535 bytes",
+            ),
+            // v3.1.1 MQTT-3.1.2-22.
+            (
+                !settings.version.is_v5() && settings.password.is_some() && settings.user_name.is_none(),
+                "a Password without a User Name needs MQTT 5",
+            ),
+            // v3.1.1 MQTT-3.1.3-7.
+            (
+                !settings.version.is_v5() && settings.client_id.is_empty() && !settings.clean_start,
+                "a Session that is kept needs a Client Identifier",
+            ),
+        ];
+        checks.into_iter().find_map(|(wrong, why)| wrong.then_some(why))
+    }
+
     pub(super) fn handle_conn_ack(&mut self, now: Instant, conn_ack: &ConnAck<'_>) -> Result<(), ConnectionError> {
         self.asked = None;
         let details = Details::of(conn_ack.reason_string, &conn_ack.user_properties);
@@ -93,11 +133,13 @@ impl Machine {
             shared_subscription_available: conn_ack.shared_subscription_available,
         };
         self.sent_aliases = SentAliases::new(self.limits.topic_alias_maximum.min(self.settings.sent_topic_aliases));
+        self.session_expiry = conn_ack.session_expiry_interval.filter(|_| self.version().is_v5());
         // The broker's Keep Alive replaces ours (v5 MQTT-3.2.2-21).
         let keep_alive = conn_ack.server_keep_alive;
         self.keep_alive =
             keep_alive.map_or(self.settings.keep_alive, |seconds| Duration::from_secs(u64::from(seconds)));
-        if let Some(assigned) = conn_ack.assigned_client_identifier {
+        // A name of our own stays: the broker gives one only to who comes without (v5 MQTT-3.2.2-16).
+        if let Some(assigned) = conn_ack.assigned_client_identifier.filter(|_| self.settings.client_id.is_empty()) {
             assigned.clone_into(&mut self.settings.client_id);
         }
         self.events.push_back(Event::Connected(Box::new(Connected {
@@ -105,16 +147,19 @@ impl Machine {
             client_id: self.settings.client_id.clone(),
             limits: self.limits,
             keep_alive: u16::try_from(seconds(self.keep_alive)).unwrap_or(u16::MAX),
-            session_expiry_interval: match (self.version().is_v5(), conn_ack.session_expiry_interval) {
-                (true, Some(seconds)) => seconds,
-                (true, None) => self.settings.session_expiry_seconds(),
-                (false, _) => 0,
+            session_expiry_interval: match self.session_expiry {
+                Some(seconds) => seconds,
+                None if self.version().is_v5() => self.settings.session_expiry_seconds(),
+                None => 0,
             },
             response_information: conn_ack.response_information.map(str::to_owned),
             details,
         })));
-        if !conn_ack.session_present {
+        if !conn_ack.session_present && (clean || self.version() != ProtocolVersion::V31) {
             self.session_lost();
+        } else if !conn_ack.session_present {
+            // MQTT 3.1 does not say. Exchanges go on, as they must if there is a Session; to subscribe again does no harm.
+            self.requests.session_lost();
         }
         self.send_requests(now);
         self.pump(now);

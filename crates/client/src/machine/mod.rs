@@ -82,6 +82,8 @@ pub struct Machine {
     was_open: bool,
     limits: ServerLimits,
     keep_alive: Duration,
+    /// What the broker has made of our Session Expiry Interval, if it has another. Seconds.
+    session_expiry: Option<u32>,
 
     outbound: Outbound<Waiting, Vec<PacketId>>,
     /// Bytes of topics and payloads in `outbound`.
@@ -111,6 +113,7 @@ impl Machine {
     pub fn new(settings: SessionSettings) -> Self {
         Self {
             keep_alive: settings.keep_alive,
+            session_expiry: None,
             settings,
             authenticator: None,
             phase: Phase::Offline,
@@ -175,6 +178,11 @@ impl Machine {
     /// What the broker can do; before the first CONNACK, everything.
     pub fn limits(&self) -> &ServerLimits {
         &self.limits
+    }
+
+    /// Whether the broker keeps the Session beyond this connection: as it said, or as we asked.
+    pub fn session_outlives_connection(&self) -> bool {
+        self.session_expiry.map_or_else(|| self.settings.outlives_connection(), |seconds| seconds > 0)
     }
 
     fn version(&self) -> ProtocolVersion {
@@ -349,16 +357,28 @@ impl Machine {
     pub fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Offline | Phase::Closing => None,
-            Phase::Connecting => self.asked.map(|asked| asked.after(self.settings.connect_timeout)),
-            Phase::Open if self.keep_alive.is_zero() || self.reading_paused => None,
-            Phase::Open => Some(match self.asked {
-                Some(asked) => asked.after((self.keep_alive / 2).max(PING_TIMEOUT_MIN)),
-                // A broker that only takes, and a client that only gives, are both asked whether they are alive.
-                None => {
-                    let margin = PING_MARGIN.min(self.keep_alive / 4);
-                    self.last_sent.min(self.last_received).after(self.keep_alive - margin)
+            Phase::Connecting => self.asked.map(|asked| self.patience_ends(asked)),
+            Phase::Open if self.keep_alive.is_zero() => None,
+            Phase::Open => {
+                let silence_max = self.keep_alive - PING_MARGIN.min(self.keep_alive / 4);
+                // Also while an answer is awaited: the Keep Alive may be shorter than our patience (v5 MQTT-3.1.2-20).
+                let ours = self.last_sent.after(silence_max);
+                if self.reading_paused {
+                    return Some(ours);
                 }
-            }),
+                Some(match self.asked {
+                    Some(asked) => ours.min(self.patience_ends(asked)),
+                    // A broker that only takes, and a client that only gives, are both asked whether they are alive.
+                    None => ours.min(self.last_received.after(silence_max)),
+                })
+            }
+        }
+    }
+
+    fn patience_ends(&self, asked: Instant) -> Instant {
+        match self.phase {
+            Phase::Connecting => asked.after(self.settings.connect_timeout),
+            _ => asked.after((self.keep_alive / 2).max(PING_TIMEOUT_MIN)),
         }
     }
 
@@ -367,11 +387,12 @@ impl Machine {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return;
         }
-        if self.asked.is_some() {
+        let heard = !self.reading_paused || self.phase == Phase::Connecting;
+        if heard && self.asked.is_some_and(|asked| self.patience_ends(asked) <= now) {
             self.fail(ConnectionError::TimedOut);
         } else {
             Packet::PingReq.encode(self.version(), &mut self.output);
-            self.asked = Some(now);
+            self.asked.get_or_insert(now);
             self.last_sent = now;
         }
     }

@@ -98,7 +98,7 @@ impl Machine {
     }
 
     /// What can be known without a connection.
-    fn check(&self, message: &Message) -> Result<(), PublishError> {
+    pub(super) fn check(&self, message: &Message) -> Result<(), PublishError> {
         if !valid_topic_name(&message.topic_name) || message.topic_name.len() > STRING_BYTES_MAX {
             return Err(PublishError::TopicName);
         }
@@ -108,6 +108,9 @@ impl Machine {
             }
             if !message.properties.fit() {
                 return Err(PublishError::PropertyTooLong);
+            }
+            if !message.properties.well_formed() {
+                return Err(PublishError::PropertyMalformed);
             }
         }
         let bytes = message_bytes(message) + 2 + 2 + FIXED_HEADER_BYTES_MAX;

@@ -2,6 +2,7 @@
 //! (v5 MQTT-4.6.0-2, MQTT-4.6.0-3).
 
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
 
 use bytes::Bytes;
 use pantala_proto::{AcknowledgementKind, Delivery, PacketId, Property, Publish, ReasonCode};
@@ -82,8 +83,9 @@ impl Machine {
             None => publish.topic_name,
         };
         let receiver = &mut self.receiver;
-        let full =
-            self.settings.version.is_v5() && receiver.quota_used() >= usize::from(self.settings.receive_maximum.get());
+        // Before MQTT 5 there are just no more Packet Identifiers than that.
+        let quota = if self.settings.version.is_v5() { self.settings.receive_maximum } else { NonZeroU16::MAX };
+        let full = receiver.quota_used() >= usize::from(quota.get());
         let over = ConnectionError::Protocol(Violation::ReceiveMaximum);
         let (acknowledgement, dup) = match publish.delivery {
             Delivery::AtMostOnce => (None, false),

@@ -11,7 +11,7 @@ use pantala_session::Instant;
 use super::connect::pairs;
 use super::{Answered, Details, Event, Machine, Phase, Token};
 use crate::error::{ConnectionError, Refusal, SubscribeError, Violation};
-use crate::message::STRING_BYTES_MAX;
+use crate::message::is_text;
 
 /// Requests that wait to be sent; above it nothing more is taken.
 pub const REQUESTS_WAITING_MAX: usize = 1_000;
@@ -110,8 +110,9 @@ impl Requests {
         }
     }
 
-    fn take_awaiting(&mut self, packet_id: PacketId) -> Option<Request> {
-        let at = self.awaiting.iter().position(|(known, _)| *known == packet_id)?;
+    /// The request that this answers, unless it does not fit: then the request stays, and goes out again on the next connection.
+    fn take_awaiting(&mut self, packet_id: PacketId, fits: impl Fn(&Kind) -> bool) -> Option<Request> {
+        let at = self.awaiting.iter().position(|(known, request)| *known == packet_id && fits(&request.kind))?;
         Some(self.awaiting.remove(at)?.1)
     }
 }
@@ -137,9 +138,7 @@ impl Machine {
                 return Err(SubscribeError::NoLocalShared);
             }
         }
-        if !v5 && !request.user_properties.is_empty() {
-            return Err(SubscribeError::NeedsV5);
-        }
+        self.check_user_properties(&request.user_properties)?;
         self.request(now, Request { token: Some(token), kind: Kind::Subscribe(request) })
     }
 
@@ -159,10 +158,16 @@ impl Machine {
         for filter in &request.filters {
             parse(filter)?;
         }
-        if !self.version().is_v5() && !request.user_properties.is_empty() {
+        self.check_user_properties(&request.user_properties)?;
+        self.request(now, Request { token: Some(token), kind: Kind::Unsubscribe(request) })
+    }
+
+    fn check_user_properties(&self, user_properties: &[(String, String)]) -> Result<(), SubscribeError> {
+        if !self.version().is_v5() && !user_properties.is_empty() {
             return Err(SubscribeError::NeedsV5);
         }
-        self.request(now, Request { token: Some(token), kind: Kind::Unsubscribe(request) })
+        let fit = user_properties.iter().all(|(key, value)| is_text(key) && is_text(value));
+        fit.then_some(()).ok_or(SubscribeError::UserProperty)
     }
 
     fn request(&mut self, now: Instant, request: Request) -> Result<(), SubscribeError> {
@@ -238,11 +243,9 @@ impl Machine {
 
     pub(super) fn handle_sub_ack(&mut self, sub_ack: &SubAck<'_>) -> Result<(), ConnectionError> {
         let violation = ConnectionError::Protocol(Violation::RequestAnswer);
-        let request = self.take_request(sub_ack.packet_id).ok_or(violation.clone())?;
+        let fits = |kind: &Kind| matches!(kind, Kind::Subscribe(subscribe) if subscribe.filters.len() == sub_ack.reason_codes.len());
+        let request = self.take_request(sub_ack.packet_id, fits).ok_or(violation.clone())?;
         let Kind::Subscribe(subscribe) = &request.kind else { return Err(violation) };
-        if subscribe.filters.len() != sub_ack.reason_codes.len() {
-            return Err(violation);
-        }
         let details = Details::of(sub_ack.reason_string, &sub_ack.user_properties);
         for ((filter, options), &reason_code) in subscribe.filters.iter().zip(&sub_ack.reason_codes) {
             if !reason_code.is_error() {
@@ -261,19 +264,17 @@ impl Machine {
 
     pub(super) fn handle_unsub_ack(&mut self, unsub_ack: &UnsubAck<'_>) -> Result<(), ConnectionError> {
         let violation = ConnectionError::Protocol(Violation::RequestAnswer);
-        let request = self.take_request(unsub_ack.packet_id).ok_or(violation.clone())?;
-        let Kind::Unsubscribe(unsubscribe) = &request.kind else { return Err(violation) };
-        if self.version().is_v5() && unsubscribe.filters.len() != unsub_ack.reason_codes.len() {
-            return Err(violation);
-        }
+        let v5 = self.version().is_v5();
+        let fits = |kind: &Kind| matches!(kind, Kind::Unsubscribe(it) if !v5 || it.filters.len() == unsub_ack.reason_codes.len());
+        let request = self.take_request(unsub_ack.packet_id, fits).ok_or(violation)?;
         let details = Details::of(unsub_ack.reason_string, &unsub_ack.user_properties);
         self.answer(request, outcome(unsub_ack.reason_codes.clone(), details));
         self.send_requests(Instant::default());
         Ok(())
     }
 
-    fn take_request(&mut self, packet_id: PacketId) -> Option<Request> {
-        let request = self.requests.take_awaiting(packet_id)?;
+    fn take_request(&mut self, packet_id: PacketId, fits: impl Fn(&Kind) -> bool) -> Option<Request> {
+        let request = self.requests.take_awaiting(packet_id, fits)?;
         self.outbound.others_mut().retain(|known| *known != packet_id);
         Some(request)
     }
@@ -298,6 +299,8 @@ fn outcome(reason_codes: Vec<pantala_proto::ReasonCode>, details: Details) -> Re
 }
 
 fn parse(filter: &str) -> Result<TopicFilter<'_>, SubscribeError> {
-    let fits = filter.len() <= STRING_BYTES_MAX && !filter.contains('\0');
-    TopicFilter::parse(filter).ok().filter(|_| fits).ok_or_else(|| SubscribeError::TopicFilter(filter.to_owned()))
+    TopicFilter::parse(filter)
+        .ok()
+        .filter(|_| is_text(filter))
+        .ok_or_else(|| SubscribeError::TopicFilter(filter.to_owned()))
 }
