@@ -16,7 +16,7 @@ fn broker() -> (tokio::runtime::Runtime, ServingBroker) {
 
 #[test]
 fn it_publishes_subscribes_and_ends() {
-    let (_runtime, broker) = broker();
+    let (runtime, broker) = broker();
     let client = Client::connect(Options::new(broker.url()).unwrap()).unwrap();
     let mut stream = client.subscribe(("a/+", QoS::ExactlyOnce)).unwrap();
     client.publish(Message::new("a/b", "1").qos(QoS::ExactlyOnce)).unwrap();
@@ -26,7 +26,8 @@ fn it_publishes_subscribes_and_ends() {
     assert_eq!(stream.next().unwrap().payload(), "2");
     stream.unsubscribe().unwrap();
     drop(client);
-    assert!(!broker.received_of(pantala_proto::PacketType::Disconnect).is_empty());
+    let ended = |broker: &ServingBroker| !broker.received_of(pantala_proto::PacketType::Disconnect).is_empty();
+    runtime.block_on(broker.wait_until(ended));
     broker.assert_no_violations();
 }
 
