@@ -1,16 +1,21 @@
 //! The Pantala MQTT suite in one binary.
 
 mod connection;
+mod manual;
 mod probe;
 mod recording;
 mod store;
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand};
+use pantala_cli::clients::flags::{Program, Surroundings};
+use pantala_cli::clients::passwd::{Passwd, PasswdProgram};
+use pantala_cli::clients::{Called, EXIT_FAILURE, passwd, prepare, program_of_link, run};
 use pantala_server::Durability;
 use pantala_server::config::{Config, Overrides};
 
@@ -49,6 +54,18 @@ enum Command {
     ///
     /// Status: 0 if all were acknowledged, else 1.
     Replay(recording::Replay),
+    Passwd(Passwd),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page of a program, in roff: `pantala man sub | man -l -`.
+    Man {
+        /// A program as it follows `pantala`; without it the page of all.
+        #[arg(value_name = "PROGRAM")]
+        program: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -93,7 +110,30 @@ impl From<DurabilityLevel> for Durability {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Pantala::try_parse() {
+    let mut arguments = std::env::args_os();
+    let started_as = arguments.next().unwrap_or_default();
+    let mut arguments: Vec<OsString> = arguments.collect();
+    // The flags of the clients are Mosquitto's, so they are not for clap.
+    match program_of_link(&started_as) {
+        Some(Called::Client(program)) => return run_client(program, &file_name(&started_as), arguments),
+        Some(Called::Passwd) => return run_passwd(&file_name(&started_as), &arguments),
+        None => {}
+    }
+    match arguments.first().and_then(|name| Called::of_name(name.to_str()?)) {
+        Some(Called::Client(program)) => {
+            arguments.remove(0);
+            return run_client(program, &format!("pantala {}", program.name()), arguments);
+        }
+        Some(Called::Passwd) => {
+            arguments.remove(0);
+            return run_passwd("pantala passwd", &arguments);
+        }
+        None => {}
+    }
+    let parsed = manual::all_commands()
+        .try_get_matches_from(std::iter::once(started_as).chain(arguments))
+        .and_then(|matches| Pantala::from_arg_matches(&matches));
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => {
             let help = !error.use_stderr();
@@ -108,6 +148,60 @@ fn main() -> ExitCode {
         Command::Probe(probe) => probe::run(&probe),
         Command::Record(record) => recording::record(&record),
         Command::Replay(replay) => recording::replay(&replay),
+        // Never here: see `run_passwd`. It is among the commands for what describes them.
+        Command::Passwd(arguments) => ExitCode::from(passwd::run(&arguments)),
+        Command::Completions { shell } => print(&manual::completions(shell)),
+        Command::Man { program } => match manual::man(program.as_deref()) {
+            Some(page) => print(&page),
+            None => {
+                // Nothing can be said about a terminal that is gone.
+                drop(writeln!(std::io::stderr(), "Error: there is no such program; `pantala --help` names them."));
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// What Mosquitto's programs call themselves: the name without its folder.
+fn file_name(path: &OsString) -> String {
+    Path::new(path).file_name().unwrap_or(path).to_string_lossy().into_owned()
+}
+
+fn run_client(program: Program, called: &str, arguments: Vec<OsString>) -> ExitCode {
+    match prepare(program, called, arguments, &Surroundings::of_process()) {
+        Ok(prepared) => run::run(prepared),
+        Err(error) => {
+            // Nothing can be said about a terminal that is gone.
+            drop(writeln!(std::io::stderr(), "Error: {error}\nUse '{called} --help' to see usage."));
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+/// Parsed apart from the other commands, whose status is 3 when their arguments are wrong: mosquitto_passwd's is 1.
+fn run_passwd(called: &str, arguments: &[OsString]) -> ExitCode {
+    let called_as = std::iter::once(OsString::from(called));
+    match PasswdProgram::try_parse_from(called_as.chain(arguments.iter().cloned())) {
+        Ok(program) => ExitCode::from(passwd::run(&program.passwd)),
+        Err(error) if error.use_stderr() => {
+            // Its first paragraph says what is wrong, the rest is what --help has.
+            let text = error.to_string();
+            let wrong: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+            let wrong = wrong.join(" ");
+            let wrong = wrong.strip_prefix("error: ").unwrap_or(&wrong);
+            // Nothing can be said about a terminal that is gone.
+            drop(writeln!(std::io::stderr(), "Error: {wrong}\nUse '{called} --help' to see usage."));
+            ExitCode::from(EXIT_FAILURE)
+        }
+        Err(help) => print(help.to_string().as_bytes()),
+    }
+}
+
+fn print(text: &[u8]) -> ExitCode {
+    match std::io::stdout().write_all(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads it has seen enough.
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

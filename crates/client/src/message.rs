@@ -130,7 +130,8 @@ impl Properties {
         Self { section: Bytes::copy_from_slice(section), too_long: false, malformed: false }
     }
 
-    pub(crate) fn section(&self) -> &[u8] {
+    /// As they stand in the packet, without their length; for [`PublishProperties::new`](pantala_proto::PublishProperties::new).
+    pub fn section(&self) -> &[u8] {
         &self.section
     }
 

@@ -26,7 +26,7 @@ pub use subscription::{Ended, Received, Subscribe, Subscription};
 
 use crate::Message;
 use crate::error::{ConnectionError, PublishError, SubscribeError};
-use crate::machine::{Accepted, Answered, Connected, Machine, Published, Token, UnsubscribeRequest};
+use crate::machine::{Accepted, Answered, Connected, Machine, Published, SubscribeRequest, Token, UnsubscribeRequest};
 use crate::transport::ConnectError;
 use driver::{Clock, Driver};
 use queue::Queue;
@@ -270,10 +270,43 @@ impl Client {
     /// Without it such messages wait, unacknowledged at QoS 1 and 2, until somebody subscribes with the filter that they came
     /// for; of QoS 0 the last 1 000.
     pub fn unclaimed(&self) -> Subscription {
-        let subscribe = Subscribe::default();
-        let queue = Arc::new(Queue::new(subscribe.buffer, subscribe.overflow));
+        self.unclaimed_with(&Subscribe::default())
+    }
+
+    /// As [`Client::unclaimed`], with a buffer, a rule for overflow and a way of acknowledging; filters say nothing here.
+    pub fn unclaimed_with(&self, how: &Subscribe) -> Subscription {
+        let mut queue = Queue::new(how.buffer, how.overflow);
+        queue.acknowledged_at_once = how.acknowledged_at_once;
+        let queue = Arc::new(queue);
         self.shared().lock().set_catch_all(&queue);
-        Subscription::new(self.clone(), queue, false)
+        Subscription::new(self.clone(), queue, how.manual)
+    }
+
+    /// Subscribes without a stream: what comes goes to [`Client::unclaimed`], together with what a Session of before has. For
+    /// programs that take everything from one place, and that choose the Subscription Identifier, or none, themselves.
+    ///
+    /// When the future is dropped, the request goes out all the same.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or that the broker refused every filter.
+    pub async fn subscribe_only(&self, request: SubscribeRequest) -> Result<Answered, SubscribeError> {
+        let mut waiting = Request { shared: self.shared(), token: None };
+        {
+            let mut state = self.shared().lock();
+            if state.is_over() {
+                return Err(SubscribeError::Ended);
+            }
+            let token = state.begin();
+            let now = state.now;
+            if let Err(error) = state.machine.subscribe(now, request, token) {
+                state.forget(token);
+                return Err(error);
+            }
+            waiting.token = Some(token);
+            state.dispatch();
+            state.wake_driver();
+        }
+        waiting.answered().await
     }
 
     /// Ends subscriptions, also those of an earlier program. Streams for these filters get nothing more; one that is dropped

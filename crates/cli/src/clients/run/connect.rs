@@ -1,0 +1,214 @@
+//! From a plan to a connection.
+
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use pantala_client::authentication::{AuthenticationError, Authenticator};
+use pantala_client::machine::{Connected, Will};
+use pantala_client::transport::{
+    Address, ClientCertificate, Endpoint, Roots, Socks5, TlsOptions, TlsVersions, Transport as Way, TransportOptions,
+    Verification,
+};
+use pantala_client::{Client, Message, Options, ReasonCode, Reconnect};
+use pantala_proto::{ProtocolVersion, QoS};
+
+use super::{Failure, complain};
+use crate::clients::plan::{ClientId, Connection, MessageProperties, Password, Target, Tls, Transport};
+use crate::clients::prompt::read_secret;
+
+/// Connects, and tells of it where that was asked for.
+pub(super) async fn connect(plan: &Connection, inflight_max: Option<u16>) -> Result<Client, Failure> {
+    let client = Client::start(options(plan, inflight_max)?);
+    if plan.debug && !plan.quiet {
+        tokio::spawn(tell(client.changes()));
+    }
+    match client.connected().await {
+        Ok(connected) => {
+            tell_reason(plan, &connected);
+            Ok(client)
+        }
+        Err(error) => Err(Failure::connection(&error, plan.version)),
+    }
+}
+
+/// Ends the connection as the plan says.
+pub(super) async fn disconnect(client: &Client, plan: &Connection) {
+    let interval = plan.disconnect_properties.session_expiry_interval.map(seconds);
+    client.disconnect_with(ReasonCode::Success, interval).await;
+}
+
+/// What a broker says to those whom it takes in.
+fn tell_reason(plan: &Connection, connected: &Connected) {
+    if let Some(reason) = connected.details.reason_string.as_ref().filter(|_| plan.debug && !plan.quiet) {
+        complain(&format!("The broker says: {}", reason.escape_debug()));
+    }
+}
+
+/// Each change, until the end.
+async fn tell(mut changes: pantala_client::Changes) {
+    use pantala_client::Status;
+    while let Some(status) = changes.next().await {
+        complain(&match status {
+            Status::Connecting => "Connecting".to_owned(),
+            Status::Connected(connected) => {
+                let id = connected.client_id.escape_debug();
+                format!("Client {id} connected, Session Present {}", u8::from(connected.session_present))
+            }
+            Status::Waiting { error, wait } => format!("Connection lost: {error}; next attempt in {wait:.1?}"),
+            _ => "Disconnected".to_owned(),
+        });
+    }
+}
+
+fn options(plan: &Connection, inflight_max: Option<u16>) -> Result<Options, Failure> {
+    let address = match &plan.target {
+        Target::Tcp { host, port } => Address::Host(host.clone(), *port),
+        Target::Unix(path) => Address::Unix(path.clone()),
+    };
+    let websocket = match &plan.transport {
+        Transport::Plain => None,
+        Transport::WebSocket(path) => Some(path.clone()),
+    };
+    let transport = TransportOptions {
+        nodelay: plan.no_delay,
+        bind: plan.bind_address.as_deref().map(bind_address).transpose()?,
+        proxy: plan.proxy.as_ref().map(|proxy| Socks5 {
+            host: proxy.host.clone(),
+            port: proxy.port,
+            credentials: proxy.credentials.clone(),
+        }),
+        tls: plan.tls.as_ref().map(tls).unwrap_or_default(),
+        ..TransportOptions::default()
+    };
+    let endpoint = Endpoint { address, tls: plan.tls.is_some(), websocket };
+    let mut options = Options::with_connector(Way::new(endpoint, transport));
+    if let Some(method) = &plan.connect_properties.authentication_method {
+        let data = plan.connect_properties.authentication_data.clone();
+        options = options.authenticator(OneStep { method: method.clone(), data });
+    }
+    options.reconnect = match plan.reconnect {
+        Some(reconnect) => {
+            Reconnect { first_wait_max: reconnect.delay, wait_max: reconnect.delay_max, ..Reconnect::default() }
+        }
+        None => Reconnect::NEVER,
+    };
+    let session = &mut options.session;
+    session.version = plan.version;
+    session.client_id = match &plan.client_id {
+        ClientId::Given(id) => id.clone(),
+        // MQTT 3.1 wants one.
+        ClientId::Assigned if plan.version == ProtocolVersion::V31 => format!("pantala-{}", std::process::id()),
+        ClientId::Assigned => String::new(),
+    };
+    session.clean_start = plan.clean_start;
+    session.keep_alive = Duration::from_secs(u64::from(plan.keep_alive));
+    session.user_name.clone_from(&plan.user_name);
+    session.password = match &plan.password {
+        None => None,
+        Some(Password::Given(password)) => Some(password.clone()),
+        Some(Password::Prompt) => {
+            Some(read_secret("Password: ").map_err(|error| Failure::other(format!("no password: {error}")))?)
+        }
+    };
+    let properties = &plan.connect_properties;
+    session.session_expiry_interval = properties.session_expiry_interval.map_or(Duration::ZERO, seconds);
+    session.receive_maximum = properties.receive_maximum.unwrap_or(NonZeroU16::MAX);
+    session.maximum_packet_size = properties.maximum_packet_size;
+    session.topic_alias_maximum = properties.topic_alias_maximum.unwrap_or(0);
+    session.request_response_information = properties.request_response_information.unwrap_or(false);
+    session.user_properties.clone_from(&properties.user_properties);
+    if let Some(inflight) = inflight_max.and_then(NonZeroU16::new) {
+        session.inflight_maximum = inflight;
+    }
+    session.will = plan.will.as_ref().map(|will| Will {
+        message: message(&will.topic_name, will.payload.clone(), will.qos, will.retain, &will.properties),
+        delay: will.properties.will_delay_interval.map_or(Duration::ZERO, seconds),
+    });
+    Ok(options)
+}
+
+/// A message with the properties of a plan. A Topic Alias is the client's own business.
+pub(super) fn message(
+    topic_name: &str,
+    payload: impl Into<Vec<u8>>,
+    qos: QoS,
+    retain: bool,
+    properties: &MessageProperties,
+) -> Message {
+    let mut message = Message::new(topic_name, payload.into()).qos(qos);
+    if retain {
+        message = message.retain();
+    }
+    if properties.payload_format_indicator == Some(true) {
+        message = message.payload_is_utf8();
+    }
+    if let Some(interval) = properties.message_expiry_interval {
+        message = message.message_expiry_interval(seconds(interval));
+    }
+    if let Some(content_type) = &properties.content_type {
+        message = message.content_type(content_type);
+    }
+    if let Some(topic) = &properties.response_topic {
+        message = message.response_topic(topic);
+    }
+    if let Some(data) = &properties.correlation_data {
+        message = message.correlation_data(data);
+    }
+    for (key, value) in &properties.user_properties {
+        message = message.user_property(key, value);
+    }
+    message
+}
+
+/// `u32::MAX` is for ever.
+fn seconds(number: u32) -> Duration {
+    if number == u32::MAX { Duration::MAX } else { Duration::from_secs(u64::from(number)) }
+}
+
+fn bind_address(name: &str) -> Result<IpAddr, Failure> {
+    if let Ok(address) = name.parse() {
+        return Ok(address);
+    }
+    let resolved = (name, 0).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    resolved
+        .map(|address| address.ip())
+        .ok_or_else(|| Failure::other(format!("-A: {name} is no address of this machine")))
+}
+
+fn tls(plan: &Tls) -> TlsOptions {
+    let files: Vec<_> = plan.ca_file.iter().chain(&plan.ca_folder).cloned().collect();
+    TlsOptions {
+        roots: if files.is_empty() { Roots::System } else { Roots::Files(files) },
+        client_certificate: plan.identity.clone().map(|(certificate, key)| ClientCertificate { certificate, key }),
+        alpn: plan.alpn.clone().into_iter().collect(),
+        versions: if plan.only_version_13 { TlsVersions::V13 } else { TlsVersions::All },
+        verification: if plan.insecure { Verification::AnyName } else { Verification::Full },
+        key_log: plan.key_log.clone(),
+        ..TlsOptions::default()
+    }
+}
+
+/// `-D connect authentication-method`: data that is known from the beginning.
+struct OneStep {
+    method: String,
+    data: Option<Vec<u8>>,
+}
+
+impl Authenticator for OneStep {
+    fn method(&self) -> &str {
+        &self.method
+    }
+
+    fn start(&mut self) -> Result<Option<Vec<u8>>, AuthenticationError> {
+        Ok(self.data.clone())
+    }
+
+    fn step(&mut self, _: Option<&[u8]>) -> Result<Option<Vec<u8>>, AuthenticationError> {
+        Err(AuthenticationError::Unexpected)
+    }
+
+    fn finish(&mut self, _: Option<&[u8]>) -> Result<(), AuthenticationError> {
+        Ok(())
+    }
+}

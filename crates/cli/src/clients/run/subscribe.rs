@@ -1,0 +1,236 @@
+//! `sub`.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, SystemTime};
+
+use pantala_client::machine::SubscribeRequest;
+use pantala_client::{Client, Message, Overflow, Received, Status, Subscribe, Subscription};
+use pantala_proto::{QoS, SubscriptionOptions};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::connect::{connect, disconnect};
+use super::{Failure, Signals, complain, printable, ready};
+use crate::clients::decision::Decider;
+use crate::clients::output::{LocalTime, Moment, Printer, ROWS_MIN, Watch};
+use crate::clients::plan::SubscribePlan;
+
+/// Printed bytes from which on they are written, though more messages are there.
+const OUTPUT_BYTES: usize = 64 << 10;
+/// QoS 0 messages that wait to be printed; then the broker's wait.
+const BUFFER_MESSAGES: usize = 4_000;
+
+pub(super) async fn run(plan: &SubscribePlan) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let end = plan.timeout.map(|timeout| Instant::now() + timeout);
+    let work = async {
+        let client = connect(&plan.connection, None).await?;
+        let result = take(&client, plan).await;
+        disconnect(&client, &plan.connection).await;
+        result
+    };
+    tokio::select! {
+        biased;
+        () = signals.come() => Ok(()),
+        () = sleep_until(end) => Err(Failure::timed_out()),
+        result = work => result,
+    }
+}
+
+pub(super) async fn sleep_until(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Everything that comes, whatever it comes for: a Session may have subscriptions of before.
+pub(super) fn everything(client: &Client) -> Subscription {
+    let how = Subscribe::default().buffer(BUFFER_MESSAGES).overflow(Overflow::Wait).acknowledge_by_hand();
+    client.unclaimed_with(&how)
+}
+
+pub(super) fn random() -> u64 {
+    // Chance is good enough by the clock, too.
+    getrandom::u64().unwrap_or_else(|_| {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        since.subsec_nanos().into()
+    })
+}
+
+async fn take(client: &Client, plan: &SubscribePlan) -> Result<(), Failure> {
+    let stream = everything(client);
+    let quiet = plan.connection.quiet;
+    if !plan.filters.is_empty() {
+        let options = SubscriptionOptions {
+            qos: plan.qos,
+            no_local: false,
+            retain_as_published: plan.retain_as_published,
+            retain_handling: plan.retain_handling,
+        };
+        let request = SubscribeRequest {
+            filters: plan.filters.iter().map(|filter| (filter.clone(), options)).collect(),
+            identifier: plan.subscribe_properties.subscription_identifier,
+            user_properties: plan.subscribe_properties.user_properties.clone(),
+        };
+        // Messages may come before SUBACK, and fill what reading waits for; so both at once.
+        let answer = client.subscribe_only(request).await.map_err(|error| ended(client, plan, &error))?;
+        for (filter, code) in plan.filters.iter().zip(&answer.reason_codes) {
+            if code.is_error() && !quiet {
+                let code = *code as u8;
+                complain(&format!("Warning: the broker refused {} (0x{code:02x})", filter.escape_debug()));
+            }
+        }
+    }
+    if !plan.unsubscribe.is_empty() {
+        let answer = client.unsubscribe(plan.unsubscribe.clone()).await;
+        if let Err(error) = answer
+            && !quiet
+        {
+            complain(&format!("Warning: {error}"));
+        }
+    }
+    if plan.exit_after_subscribe || plan.filters.is_empty() {
+        return Ok(());
+    }
+    if plan.message_rate {
+        return count_rate(stream, client, plan).await;
+    }
+    print_all(stream, client, plan).await
+}
+
+fn ended(client: &Client, plan: &SubscribePlan, error: &dyn std::fmt::Display) -> Failure {
+    match client.status() {
+        Status::Ended(Some(error)) => Failure::connection(&error, plan.connection.version),
+        _ => Failure::other(error.to_string()),
+    }
+}
+
+/// Where messages are printed.
+struct Screen {
+    printer: Printer,
+    watch: Option<Watch>,
+    buffer: Vec<u8>,
+    line: Vec<u8>,
+    quiet: bool,
+}
+
+impl Screen {
+    fn new(plan: &SubscribePlan) -> Self {
+        let stdout = io::stdout();
+        let mut printer = plan.output.printer(stdout.is_terminal(), LocalTime::system());
+        let watch = plan.watch.then(|| {
+            printer.escaping = crate::clients::output::Escaping::OneLine;
+            let rows = rustix::termios::tcgetwinsize(&stdout).map_or(24, |size| usize::from(size.ws_row));
+            Watch::new(rows.max(ROWS_MIN))
+        });
+        let (buffer, line) = (Vec::with_capacity(OUTPUT_BYTES), Vec::new());
+        Self { printer, watch, buffer, line, quiet: plan.connection.quiet }
+    }
+
+    fn print(&mut self, message: &Received, at: Moment) {
+        let shown = printable(message, at);
+        let printed = match &mut self.watch {
+            None => self.printer.print(&shown, &mut self.buffer),
+            Some(watch) => {
+                self.line.clear();
+                let printed = self.printer.print(&shown, &mut self.line);
+                watch.show(message.topic_name(), &self.line, &mut self.buffer);
+                printed
+            }
+        };
+        if let Err(error) = printed
+            && !self.quiet
+        {
+            complain(&format!("Error: {error} (topic {})", message.topic_name().escape_debug()));
+        }
+    }
+
+    /// False if nobody reads any more.
+    fn write(&mut self) -> bool {
+        let mut out = io::stdout().lock();
+        let written = out.write_all(&self.buffer).and_then(|()| out.flush());
+        self.buffer.clear();
+        written.is_ok()
+    }
+}
+
+async fn print_all(mut stream: Subscription, client: &Client, plan: &SubscribePlan) -> Result<(), Failure> {
+    let mut decider = Decider::new(plan.wanted.clone(), random());
+    let mut screen = Screen::new(plan);
+    let mut cleared = Vec::new();
+    let mut printed: Vec<Received> = Vec::new();
+    let mut end = false;
+    while !end {
+        let mut next = Some(stream.recv().await);
+        let now = Moment::from(SystemTime::now());
+        while let Some(received) = next.take() {
+            let message = match received {
+                Ok(message) => message,
+                Err(error) => {
+                    screen.write();
+                    return Err(ended(client, plan, &error));
+                }
+            };
+            let decision = decider.decide(message.topic_name(), message.retain());
+            if decision.clear {
+                cleared.push(message.topic_name().to_owned());
+            }
+            if decision.print {
+                screen.print(&message, now);
+            }
+            if message.qos() != QoS::AtMostOnce {
+                printed.push(message);
+            }
+            end = decision.end;
+            if !end && screen.buffer.len() < OUTPUT_BYTES {
+                next = ready(&mut stream).await;
+            }
+        }
+        if !screen.write() {
+            // As when a reader has seen enough: `sub | head`.
+            return Ok(());
+        }
+        // Only what has been written is acknowledged.
+        for mut message in printed.drain(..) {
+            message.acknowledge();
+        }
+        for topic_name in cleared.drain(..) {
+            let message = Message::new(topic_name, "").qos(QoS::AtLeastOnce).retain();
+            client.publish(message).await.map_err(|error| ended(client, plan, &error))?;
+        }
+    }
+    if let Some(watch) = &mut screen.watch {
+        watch.end(&mut screen.buffer);
+        screen.write();
+    }
+    Ok(())
+}
+
+/// Prints how many messages came in each second.
+async fn count_rate(mut stream: Subscription, client: &Client, plan: &SubscribePlan) -> Result<(), Failure> {
+    let mut decider = Decider::new(plan.wanted.clone(), random());
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    seconds.tick().await;
+    let mut count: u64 = 0;
+    loop {
+        tokio::select! {
+            biased;
+            _ = seconds.tick() => {
+                if writeln!(io::stdout(), "{count}").is_err() {
+                    return Ok(());
+                }
+                count = 0;
+            }
+            received = stream.recv() => {
+                let mut message = received.map_err(|error| ended(client, plan, &error))?;
+                let decision = decider.decide(message.topic_name(), message.retain());
+                count += u64::from(decision.print);
+                message.acknowledge();
+                if decision.end {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
