@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pantala_client::error::PublishError;
-use pantala_client::mock::{Cuts, CuttingLink};
+use pantala_client::mock::{CutEnding, Cuts, CuttingLink};
 use pantala_client::{Client, Message, Options, ProtocolVersion, QoS, Reconnect, Subscription};
 use tokio::sync::watch;
 
 /// Messages that one side may be ahead of the other: brokers bound what they keep for a client that is away.
 const AHEAD_MAX: usize = 60;
 /// The longest that anything may take; the clock is the real one.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A broker that is not exact gets the last cuts in this rhythm, until it has sent what it still had.
+const STUCK_AFTER: Duration = Duration::from_millis(300);
 
 /// What one run is like.
 pub(crate) struct Plan {
@@ -23,6 +26,10 @@ pub(crate) struct Plan {
     pub(crate) cuts: usize,
     /// Begins Client Identifiers and Topic Names, so that runs at one broker do not meet.
     pub(crate) prefix: String,
+    /// Whether the broker itself keeps order and QoS 2 over reconnects. Mosquitto 2.0 does not: it sends PUBLISH again for what
+    /// PUBREC has answered, lets new messages overtake those that wait, and forgets to go on with those that wait until the client
+    /// connects again. There, all messages have to come, and that is all.
+    pub(crate) exact: bool,
 }
 
 impl Plan {
@@ -56,20 +63,32 @@ pub(crate) async fn nothing_is_lost(broker: SocketAddr, plan: Plan) {
     let (sent_up, of_up) = watch::channel(None);
     let (sent_down, of_down) = watch::channel(None);
     let cutting = async {
+        // Each cut is a change.
+        let mut changes = shaken.changes();
         while link.cut() < plan.cuts {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            changes.next().await.unwrap();
         }
         over.store(true, Ordering::Relaxed);
         link.pass_all();
+        while !plan.exact {
+            tokio::time::sleep(STUCK_AFTER).await;
+            link.cut_all(CutEnding::Close);
+        }
+        std::future::pending().await
     };
     within("the end", async {
-        tokio::join!(
-            cutting,
-            tell(&shaken, &up, &over, seen_up, sent_up),
-            tell(&mate, &down, &over, seen_down, sent_down),
-            listen(ups, came_up, of_up),
-            listen(downs, came_down, of_down),
-        )
+        let talking = async {
+            tokio::join!(
+                tell(&shaken, &up, &over, seen_up, sent_up),
+                tell(&mate, &down, &over, seen_down, sent_down),
+                listen(ups, came_up, of_up, plan.exact),
+                listen(downs, came_down, of_down, plan.exact),
+            )
+        };
+        tokio::select! {
+            _ = talking => {}
+            () = cutting => {}
+        }
     })
     .await;
     shaken.settled().await.unwrap();
@@ -117,7 +136,12 @@ async fn tell(
 
 /// Takes messages until all that were sent have come: at QoS 1 at least once, at QoS 2 exactly once, and under each Topic Name
 /// and QoS in order, but for what comes again.
-async fn listen(mut stream: Subscription, came: watch::Sender<usize>, mut sent: watch::Receiver<Option<usize>>) {
+async fn listen(
+    mut stream: Subscription,
+    came: watch::Sender<usize>,
+    mut sent: watch::Receiver<Option<usize>>,
+    exact: bool,
+) {
     let mut seen: Vec<bool> = Vec::new();
     let mut distinct = 0;
     let mut last: HashMap<(String, QoS), usize> = HashMap::new();
@@ -135,11 +159,11 @@ async fn listen(mut stream: Subscription, came: watch::Sender<usize>, mut sent: 
         assert_eq!(message.qos(), qos, "{number}");
         seen.resize(seen.len().max(number + 1), false);
         if std::mem::replace(&mut seen[number], true) {
-            assert_eq!(qos, QoS::AtLeastOnce, "{number} came twice");
+            assert!(qos == QoS::AtLeastOnce || !exact, "{number} came twice to {}", message.topic_name());
             continue;
         }
         let last = last.insert((message.topic_name().to_owned(), qos), number);
-        assert!(last < Some(number), "{number} came after {last:?}");
+        assert!(last < Some(number) || !exact, "{number} came after {last:?} to {}", message.topic_name());
         distinct += 1;
         came.send_replace(distinct);
     }
