@@ -79,18 +79,26 @@ fn total(
     scratch: &Path,
 ) -> Result<(u64, u64), Error> {
     let file = scratch.join(format!("callgrind-{}-{messages}.out", program.name()));
-    let wrapper = [
+    let broker = program.start(pinning, scratch, &wrapper(&file))?;
+    let run = Load::connect(broker.address, plan, STALL_AFTER)?.run(Until::MessagesPerPublisher(messages))?;
+    broker.stop()?;
+    Ok((instructions(&file)?, run.delivered))
+}
+
+/// What to put before a command line so that its instructions are counted into `file`.
+pub fn wrapper(file: &Path) -> [String; 5] {
+    [
         "valgrind".to_owned(),
         "--tool=callgrind".to_owned(),
         "--cache-sim=no".to_owned(),
         "--branch-sim=no".to_owned(),
         format!("--callgrind-out-file={}", file.display()),
-    ];
-    let broker = program.start(pinning, scratch, &wrapper)?;
-    let run = Load::connect(broker.address, plan, STALL_AFTER)?.run(Until::MessagesPerPublisher(messages))?;
-    broker.stop()?;
-    let total = parse_total(&fs::read_to_string(&file)?).ok_or(Error::NoTotal)?;
-    Ok((total, run.delivered))
+    ]
+}
+
+/// The instructions that were counted into `file`.
+pub fn instructions(file: &Path) -> Result<u64, Error> {
+    parse_total(&fs::read_to_string(file)?).ok_or(Error::NoTotal)
 }
 
 /// The `totals:` line, or `summary:` where there is none.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::clients::under_test::{self, Library, Scenario, Task};
+use crate::clients::{self, LIBRARY_FIGURES, LibraryFigure, sink};
 use crate::durable::{self, DURABLE_FIGURES, DurableFigure};
 use crate::figures::{self, Options, STALL_AFTER};
 use crate::load::{Load, Until};
@@ -78,6 +80,52 @@ enum Subcommands {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Take the figures of the client library beside other client libraries.
+    ///
+    /// The exit code is 0 whatever the times, and 1 when a message was lost, doubled or reordered.
+    Clients {
+        /// Only these figures, by id, separated by commas.
+        #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = parse_library_figure)]
+        only: Vec<&'static LibraryFigure>,
+        /// Only these libraries, separated by commas.
+        #[arg(long, value_name = "NAME", value_delimiter = ',')]
+        libraries: Vec<Library>,
+        /// Repetitions of each figure; instructions are counted once.
+        #[arg(long, value_name = "COUNT", default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
+        repetitions: u32,
+        /// Part of the messages and clients, above 0.
+        #[arg(long, value_name = "PART", value_parser = parse_scale, default_value = "1")]
+        scale: f64,
+        /// Write the JSON lines to this file instead of standard output.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// The other end of `clients`, which starts it.
+    #[command(hide = true)]
+    Sink {
+        /// Messages for each subscriber.
+        #[arg(long)]
+        messages: u64,
+    },
+    /// One library with one task, which `clients` starts.
+    #[command(hide = true)]
+    ClientUnderTest {
+        /// The library.
+        #[arg(long)]
+        library: Library,
+        /// The task.
+        #[arg(long)]
+        scenario: Scenario,
+        /// Address of the sink.
+        #[arg(long)]
+        address: SocketAddr,
+        /// Messages or clients before anything is counted.
+        #[arg(long)]
+        warm_up: u64,
+        /// Messages or clients that count.
+        #[arg(long)]
+        count: u64,
+    },
     /// Put the load of one figure on a broker that runs already.
     Load {
         /// Id of the figure.
@@ -121,6 +169,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let options =
                 durable::Options { pantala: broker, only, data, workers, repetitions, duration: seconds, scale, json };
             durable::run(&options).map_err(Into::into)
+        }
+        Subcommands::Clients { only, libraries, repetitions, scale, json } => {
+            clients::run(&clients::Options { only, libraries, repetitions, scale, json }).map_err(Into::into)
+        }
+        Subcommands::Sink { messages } => sink::run(messages).map(|()| true).map_err(Into::into),
+        Subcommands::ClientUnderTest { library, scenario, address, warm_up, count } => {
+            let task = Task { scenario, address, warm_up, count };
+            under_test::print(&under_test::run(library, &task)).map(|()| true).map_err(Into::into)
         }
         Subcommands::Load { figure, host, port, pid, seconds } => {
             load(figure, SocketAddr::new(host, port), pid, seconds).map(|()| true)
@@ -184,6 +240,13 @@ fn parse_scale(text: &str) -> Result<f64, String> {
 fn parse_durable_figure(text: &str) -> Result<&'static DurableFigure, String> {
     DurableFigure::find(text).ok_or_else(|| {
         let ids: Vec<&str> = DURABLE_FIGURES.iter().map(|figure| figure.id).collect();
+        format!("one of {}", ids.join(", "))
+    })
+}
+
+fn parse_library_figure(text: &str) -> Result<&'static LibraryFigure, String> {
+    LibraryFigure::find(text).ok_or_else(|| {
+        let ids: Vec<&str> = LIBRARY_FIGURES.iter().map(|figure| figure.id).collect();
         format!("one of {}", ids.join(", "))
     })
 }

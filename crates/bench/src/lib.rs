@@ -1,6 +1,6 @@
 //! Load generator for MQTT 5.0 brokers, and the figures Pantala publishes about itself.
 //!
-//! One process is one thread with one `epoll` set (through `mio`). It knows only as much MQTT as it needs to load a
+//! But for [`clients`], one process is one thread with one `epoll` set (through `mio`). It knows only as much MQTT as it needs to load a
 //! broker and to see whether every message came, once and in order; that little it encodes and parses by itself, so that
 //! a mistake in the broker's codec cannot hide in the measurement.
 //!
@@ -12,6 +12,8 @@
 //! * [`durable`] does the same for what outlives the broker's process: it publishes to clients that are absent, has them
 //!   come back, and accepts nothing less than all that was acknowledged.
 //!
+//! * [`clients`] measures client libraries, ours beside others, against a broker that does next to nothing.
+//!
 //! It leaves latency alone, save that of acknowledgements beside a raw sync: a closed loop cannot tell it (the load waits
 //! for the broker, so stalls hide themselves).
 
@@ -21,6 +23,7 @@
 pub mod backlog;
 pub mod broker;
 pub mod callgrind;
+pub mod clients;
 pub mod command;
 pub mod durable;
 pub mod fault;

@@ -99,6 +99,11 @@ impl PublishTemplate {
 
     /// A template for `topic_name` with a payload of `payload_bytes` (at least [`STAMP_BYTES`]).
     pub fn new(topic_name: &str, qos: u8, payload_bytes: usize, publisher: u32) -> Self {
+        Self::with_properties(topic_name, qos, payload_bytes, publisher, &[])
+    }
+
+    /// The same with properties as they stand in a packet, at most 127 bytes of them.
+    pub fn with_properties(topic_name: &str, qos: u8, payload_bytes: usize, publisher: u32, properties: &[u8]) -> Self {
         let payload_bytes = payload_bytes.max(STAMP_BYTES);
         let mut body = Vec::with_capacity(topic_name.len() + payload_bytes + 8);
         push_binary(&mut body, topic_name.as_bytes());
@@ -106,7 +111,8 @@ impl PublishTemplate {
         if qos > 0 {
             body.extend_from_slice(&[0, 0]);
         }
-        body.push(0);
+        body.push(u8::try_from(properties.len()).expect("few properties"));
+        body.extend_from_slice(properties);
         let stamp_in_body = body.len();
         body.resize(stamp_in_body + payload_bytes, b'.');
         body[stamp_in_body..stamp_in_body + 4].copy_from_slice(&publisher.to_be_bytes());
@@ -196,6 +202,21 @@ impl Frame<'_> {
         Ok((self.u16_at(0)?, self.body.get(2).copied().unwrap_or(0)))
     }
 
+    /// Properties and Topic Filters of a SUBSCRIBE: the bytes of the former, and the highest QoS asked for by each filter.
+    pub fn subscribed(&self) -> Result<(&[u8], Vec<u8>), Fault> {
+        let rest = self.body.get(2..).ok_or(Fault::Malformed)?;
+        let (property_bytes, length_bytes) = split_variable_byte_integer(rest)?.ok_or(Fault::Malformed)?;
+        let (properties, mut rest) = rest[length_bytes..].split_at_checked(property_bytes).ok_or(Fault::Malformed)?;
+        let mut qos = Vec::new();
+        while let Some((length, after)) = rest.split_first_chunk() {
+            let filter_bytes = usize::from(u16::from_be_bytes(*length));
+            let (options, after) = after.get(filter_bytes..).and_then(<[u8]>::split_first).ok_or(Fault::Malformed)?;
+            qos.push(options & 0b11);
+            rest = after;
+        }
+        Ok((properties, qos))
+    }
+
     fn u16_at(&self, at: usize) -> Result<u16, Fault> {
         let bytes = self.body.get(at..).and_then(|rest| rest.first_chunk()).ok_or(Fault::Malformed)?;
         Ok(u16::from_be_bytes(*bytes))
@@ -213,7 +234,8 @@ fn split_variable_byte_integer(bytes: &[u8]) -> Result<Option<(usize, usize)>, F
     if bytes.len() >= 4 { Err(Fault::Malformed) } else { Ok(None) }
 }
 
-fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
+/// A Control Packet around `body`.
+pub fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first_byte];
     let mut rest = body.len();
     loop {

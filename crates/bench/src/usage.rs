@@ -54,6 +54,12 @@ pub fn own_cpu() -> Duration {
     Duration::try_from(time).expect("CPU time never runs backwards from zero")
 }
 
+/// CPU time of this process, user and system together, threads that have ended included.
+pub fn process_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(time).expect("CPU time never runs backwards from zero")
+}
+
 /// Bytes of anonymous memory of process `pid`: heap and stacks, without program text and files.
 pub fn anonymous_bytes(pid: u32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;

@@ -45,7 +45,8 @@ const ORDER: [(&str, &[&str]); 14] = [
     ("pantala", &["pantala-password", "pantala-proto", "pantala-server", "pantala-client"]),
     // Black-box: what they shared with the broker, a bug could share too.
     ("pantala-conformance", &[]),
-    ("pantala-bench", &["pantala-proto"]),
+    // The client library is one of those it measures.
+    ("pantala-bench", &["pantala-proto", "pantala-client"]),
     // It reads and writes packets as we do, knows the seeded bugs by name, and shares no state of an exchange with the
     // broker it checks.
     ("pantala-crashlab", &["pantala-mutants", "pantala-proto"]),
