@@ -604,6 +604,8 @@ mod tests {
             r#""\ud83dx""#,
             r#""\ude00""#,
             r#""\"#,
+            // Which Mosquitto's library reads as a zero byte.
+            r#""\u00zz""#,
         ] {
             assert_eq!(written(payload.as_bytes(), Layout::Compact, Escaping::Raw), None, "{payload}");
         }
