@@ -16,6 +16,7 @@ use super::shared::{Shared, Status};
 use super::{BoxedStream, Connector, Reconnect};
 use crate::error::ConnectionError;
 use crate::machine::Phase;
+use crate::outbox::{OutboxError, Position};
 
 /// Bytes that are read at once, into a buffer that all clients of a thread share.
 const READ_BYTES: usize = 64 << 10;
@@ -41,23 +42,30 @@ pub(super) struct Driver {
     pub(super) clock: Clock,
 }
 
-/// Milliseconds since the client began.
+/// Milliseconds since the client began; with an outbox, since 1970, as far as the wall clock knew when the client began.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     beginning: tokio::time::Instant,
+    /// What it said then. Milliseconds.
+    offset: u64,
 }
 
 impl Clock {
     pub(super) fn start() -> Self {
-        Self { beginning: tokio::time::Instant::now() }
+        Self { beginning: tokio::time::Instant::now(), offset: 0 }
+    }
+
+    pub(super) fn start_at_wall_time() -> Self {
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self { offset: u64::try_from(since.as_millis()).unwrap_or(0), ..Self::start() }
     }
 
     pub(super) fn now(&self) -> Instant {
-        Instant(u64::try_from(self.beginning.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Instant(self.offset).after(self.beginning.elapsed())
     }
 
     fn at(&self, instant: Instant) -> tokio::time::Instant {
-        self.beginning + Duration::from_millis(instant.0)
+        self.beginning + Duration::from_millis(instant.0.saturating_sub(self.offset))
     }
 }
 
@@ -68,7 +76,7 @@ impl Driver {
         loop {
             let began = tokio::time::Instant::now();
             let error = match self.connection().await {
-                Ok(()) => break self.shared.lock().end(None),
+                Ok(()) => break self.end(None).await,
                 Err(error) => error,
             };
             let connected = matches!(self.shared.lock().status, Status::Connected(_));
@@ -78,15 +86,33 @@ impl Driver {
             let taken_over = matches!(&error, ConnectionError::Disconnected { refusal, .. }
                 if refusal.reason_code == ReasonCode::SessionTakenOver);
             let wanted = was_connected || self.reconnect.retry_first;
-            let wait = self.reconnect.wait(failures, random()).filter(|_| wanted && !taken_over);
+            let kept = !matches!(error, ConnectionError::Outbox(_));
+            let wait = self.reconnect.wait(failures, random()).filter(|_| wanted && kept && !taken_over);
             let error = Arc::new(error);
-            let Some(wait) = wait else { break self.shared.lock().end(Some(error)) };
+            let Some(wait) = wait else { break self.end(Some(error)).await };
             self.shared.lock().set_status(Status::Waiting { error, wait });
             if self.or_stop(tokio::time::sleep(wait)).await.is_none() {
-                break self.shared.lock().end(None);
+                break self.end(None).await;
             }
             self.shared.lock().set_status(Status::Connecting);
         }
+    }
+
+    /// The client ends. What was recorded is written first, and the outbox is free afterwards.
+    async fn end(&self, error: Option<Arc<ConnectionError>>) {
+        {
+            let mut state = self.shared.lock();
+            // A failure is told below.
+            drop(state.keep());
+            state.outbox.iter().for_each(|outbox| outbox.stop());
+        }
+        let failure = std::future::poll_fn(|context| match &self.shared.lock().outbox {
+            None => Poll::Ready(None),
+            Some(outbox) => outbox.poll_finished(context),
+        })
+        .await;
+        let failure = failure.map(|failure| Arc::new(ConnectionError::Outbox(failure)));
+        self.shared.lock().end(failure.or(error));
     }
 
     /// The end of `future`; None if the client is to end before.
@@ -94,7 +120,7 @@ impl Driver {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
             let mut state = self.shared.lock();
-            if state.stop.is_some() {
+            if state.stop.is_some() || state.safe(context).is_err() {
                 return Poll::Ready(None);
             }
             state.driver_sleeps(context);
@@ -117,8 +143,16 @@ impl Driver {
             let now = state.now;
             state.machine.connection_made(now);
         }
-        let mut connection =
-            Connection { driver: &mut *self, stream, writing: Vec::new(), written: 0, flushed: true, sleep: None };
+        let mut connection = Connection {
+            driver: &mut *self,
+            stream,
+            writing: Vec::new(),
+            written: 0,
+            follows: 0,
+            safe: 0,
+            flushed: true,
+            sleep: None,
+        };
         let result = std::future::poll_fn(|context| connection.poll(context)).await;
         connection.close().await;
         let mut state = self.shared.lock();
@@ -138,6 +172,10 @@ struct Connection<'d> {
     stream: BoxedStream,
     writing: Vec<u8>,
     written: usize,
+    /// What has to be safe in the outbox before `writing` goes out.
+    follows: Position,
+    /// What is.
+    safe: Position,
     flushed: bool,
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -152,7 +190,10 @@ struct Look {
 impl Connection<'_> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         for _ in 0..STEPS_PER_TURN {
-            let look = self.look(context);
+            let look = match self.look(context) {
+                Ok(look) => look,
+                Err(failure) => return Poll::Ready(Err(ConnectionError::Outbox(failure))),
+            };
             let wrote = match self.poll_write(context) {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.why(network(&error)))),
                 Poll::Ready(Ok(any)) => any,
@@ -191,7 +232,7 @@ impl Connection<'_> {
         self.driver.shared.lock().ended.take().unwrap_or(error)
     }
 
-    fn look(&mut self, context: &Context<'_>) -> Look {
+    fn look(&mut self, context: &Context<'_>) -> Result<Look, OutboxError> {
         let now = self.driver.clock.now();
         let mut state = self.driver.shared.lock();
         let state = &mut *state;
@@ -201,25 +242,36 @@ impl Connection<'_> {
         if let Some(stop) = state.stop {
             state.machine.disconnect(stop.reason_code, stop.session_expiry_interval);
         }
+        let mut fresh = false;
         if self.written == self.writing.len() {
             self.written = 0;
             self.writing.clear();
-            if state.machine.output_len() > 0 {
+            fresh = state.machine.output_len() > 0;
+            if fresh {
                 self.writing = state.machine.swap_output(now, std::mem::take(&mut self.writing));
                 self.flushed = false;
             }
+        }
+        if state.outbox.is_some() {
+            // After the output was taken, so that nothing is missing that it follows from.
+            let recorded = state.keep()?;
+            self.follows = if fresh { recorded } else { self.follows };
+            self.safe = state.safe(context)?;
         }
         state.dispatch();
         let paused = state.reading_paused();
         state.machine.set_reading_paused(now, paused);
         let behind = state.machine.output_len() > state.machine.settings().output_bytes_max * OUTPUT_OVER;
-        Look { phase: state.machine.phase(), read: !paused && !behind, deadline: state.machine.deadline() }
+        Ok(Look { phase: state.machine.phase(), read: !paused && !behind, deadline: state.machine.deadline() })
     }
 
     /// Ready with whether anything was written or flushed.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
         let mut any = false;
         while self.written < self.writing.len() {
+            if self.safe < self.follows {
+                return if any { Poll::Ready(Ok(true)) } else { Poll::Pending };
+            }
             match Pin::new(&mut self.stream).poll_write(context, &self.writing[self.written..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(bytes)) => self.written += bytes,
@@ -276,6 +328,10 @@ impl Connection<'_> {
 
     /// Sends what is left, as far as it goes, and ends the stream.
     async fn close(mut self) {
+        if self.safe < self.follows {
+            // It must not go out, and goes out again on the next connection.
+            (self.writing, self.written, self.flushed) = (Vec::new(), 0, true);
+        }
         let shut_down = std::future::poll_fn(|context| {
             match self.poll_write(context) {
                 Poll::Ready(Ok(_)) if self.written == self.writing.len() => {}

@@ -48,6 +48,18 @@ impl Receiver {
         self.carried.clear();
     }
 
+    /// Packet Identifiers that an earlier program has opened.
+    pub(super) fn restore(&mut self, opened: impl IntoIterator<Item = PacketId>) {
+        for packet_id in opened {
+            self.open.publish(packet_id);
+        }
+    }
+
+    /// Packet Identifiers that are open.
+    pub(super) fn opened(&self) -> impl Iterator<Item = PacketId> + '_ {
+        self.open.iter()
+    }
+
     fn push(&mut self, packet_id: PacketId, exactly_once: bool) -> Token {
         let token = self.next_token;
         self.next_token += 1;
@@ -159,6 +171,8 @@ impl Machine {
         }
         while let Some(one) = self.receiver.unacknowledged.pop_front_if(|one| one.waits_for == 0) {
             let kind = if one.exactly_once {
+                // Not when the message came: a program that ends before it has dealt with it is to get it again.
+                self.record_opened(one.packet_id);
                 AcknowledgementKind::PubRec
             } else {
                 self.receiver.at_least_once -= 1;
@@ -176,6 +190,7 @@ impl Machine {
         }
         receiver.carried.retain(|one| one.packet_id != packet_id);
         let known = receiver.open.release(packet_id);
+        self.record_closed(packet_id);
         let code = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         self.acknowledge_with(AcknowledgementKind::PubComp, packet_id, code);
         Ok(())
