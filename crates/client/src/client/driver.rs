@@ -120,7 +120,7 @@ impl Driver {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
             let mut state = self.shared.lock();
-            if state.stop.is_some() || state.safe(context).is_err() {
+            if state.stop.is_some() || state.keep().and_then(|_| state.safe(context)).is_err() {
                 return Poll::Ready(None);
             }
             state.driver_sleeps(context);

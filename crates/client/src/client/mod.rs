@@ -3,6 +3,8 @@
 mod backoff;
 mod driver;
 mod options;
+#[cfg(all(test, feature = "mock"))]
+mod outbox_tests;
 mod queue;
 mod requester;
 mod shared;

@@ -8,7 +8,7 @@
 //!                       Unsent ──────────────────────────────────────┘
 //!               the broker has lost the Session
 //!
-//!   PUBREC goes out   Opened ──────────►  Closed   PUBCOMP goes out
+//!   acknowledged, PUBREC goes out   Opened ──────────►  Closed   PUBCOMP goes out
 //! ```
 //!
 //! With a journal, whoever drives the machine takes the records after each call, and keeps one rule: **no byte of output goes
@@ -59,7 +59,7 @@ pub enum Record {
         /// Its place.
         place: u64,
     },
-    /// PUBREC for a QoS 2 message of the broker is in the output: it is not to be delivered again.
+    /// A QoS 2 message of the broker has been dealt with, and PUBREC is to follow: it is not to be delivered again.
     Opened {
         /// Its Packet Identifier.
         packet_id: PacketId,

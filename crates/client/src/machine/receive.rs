@@ -160,7 +160,14 @@ impl Machine {
     /// earlier connection that the broker sends again anyway.
     pub fn acknowledge(&mut self, token: Token) {
         if let Some(one) = self.receiver.find(token) {
+            let last = one.waits_for == 1;
             one.waits_for = one.waits_for.saturating_sub(1);
+            if last && one.exactly_once {
+                // Not when the message came: a program that ends before it has dealt with it is to get it again. And not only
+                // with PUBREC, which may have to wait for others or for a connection.
+                let packet_id = one.packet_id;
+                self.record_opened(packet_id);
+            }
             self.send_acknowledgements();
         }
     }
@@ -171,8 +178,6 @@ impl Machine {
         }
         while let Some(one) = self.receiver.unacknowledged.pop_front_if(|one| one.waits_for == 0) {
             let kind = if one.exactly_once {
-                // Not when the message came: a program that ends before it has dealt with it is to get it again.
-                self.record_opened(one.packet_id);
                 AcknowledgementKind::PubRec
             } else {
                 self.receiver.at_least_once -= 1;

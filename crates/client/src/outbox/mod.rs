@@ -32,8 +32,8 @@
 //!   [`OutboxDurability::Fsync`] a power cut may come in between, with [`OutboxDurability::Os`] any end of the program.
 //! - To keep that, nothing goes to the broker before what it follows from is written: PUBLISH of QoS 1 and 2, PUBREL, PUBREC
 //!   and PUBCOMP. What is to be written meanwhile goes with the next batch, so a slow disk makes larger batches.
-//! - A message of QoS 2 that was received and acknowledged does not come a second time to the next program. One that was
-//!   received, and not acknowledged when the program ended, does.
+//! - A message of QoS 2 that was received does not come to a second program once its acknowledgement is written, which begins
+//!   when the program acknowledges it. One that was received, and not acknowledged when the program ended, does.
 //! - The Message Expiry Interval is counted from when the message was taken, also while no program runs, by the wall clock.
 //! - After a failed write or sync, or when the disk is full, the client ends with [`ConnectionError::Outbox`]: nothing is
 //!   acknowledged or sent that could not be kept, and no sync is tried again, since after a failed one nobody knows what is
