@@ -3,6 +3,7 @@
 use pantala_proto::{DecodeError, QoS, ReasonCode};
 
 use crate::machine::Details;
+use crate::outbox::OutboxError;
 
 /// Why a message was not published. It concerns this message only.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +47,9 @@ pub enum PublishError {
     /// The broker refused it.
     #[error("the broker refused the message: {0}")]
     Refused(Box<Refusal>),
+    /// The outbox cannot keep it.
+    #[error(transparent)]
+    Outbox(OutboxError),
     /// The client has ended, and whether the broker has the message is not known.
     #[error("the client has ended before the broker acknowledged")]
     Ended,
@@ -155,6 +159,9 @@ pub enum ConnectionError {
     /// Enhanced authentication failed on our side: the broker could not prove who it is.
     #[error("authentication failed: {0}")]
     Authentication(String),
+    /// There is no outbox, or none any more. The client ends, since it could not keep what it is given.
+    #[error(transparent)]
+    Outbox(OutboxError),
 }
 
 /// What a broker did that the standard forbids.

@@ -57,6 +57,7 @@ pub mod machine;
 mod message;
 #[cfg(feature = "mock")]
 pub mod mock;
+pub mod outbox;
 pub mod transport;
 pub mod url;
 
@@ -65,4 +66,5 @@ pub use client::{
     RequestError, Requester, Status, Subscribe, Subscription,
 };
 pub use message::{Message, Properties, STRING_BYTES_MAX};
+pub use outbox::{OutboxDurability, OutboxError, OutboxOptions, OutboxReport};
 pub use pantala_proto::{ProtocolVersion, QoS, ReasonCode, RetainHandling, SubscriptionOptions};

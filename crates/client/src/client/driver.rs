@@ -16,6 +16,7 @@ use super::shared::{Shared, Status};
 use super::{BoxedStream, Connector, Reconnect, Redirected};
 use crate::error::ConnectionError;
 use crate::machine::Phase;
+use crate::outbox::{OutboxError, Position};
 
 /// Bytes that are read at once, into a buffer that all clients of a thread share.
 const READ_BYTES: usize = 64 << 10;
@@ -44,23 +45,30 @@ pub(super) struct Driver {
     pub(super) clock: Clock,
 }
 
-/// Milliseconds since the client began.
+/// Milliseconds since the client began; with an outbox, since 1970, as far as the wall clock knew when the client began.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     beginning: tokio::time::Instant,
+    /// What it said then. Milliseconds.
+    offset: u64,
 }
 
 impl Clock {
     pub(super) fn start() -> Self {
-        Self { beginning: tokio::time::Instant::now() }
+        Self { beginning: tokio::time::Instant::now(), offset: 0 }
+    }
+
+    pub(super) fn start_at_wall_time() -> Self {
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        Self { offset: u64::try_from(since.as_millis()).unwrap_or(0), ..Self::start() }
     }
 
     pub(super) fn now(&self) -> Instant {
-        Instant(u64::try_from(self.beginning.elapsed().as_millis()).unwrap_or(u64::MAX))
+        Instant(self.offset).after(self.beginning.elapsed())
     }
 
     fn at(&self, instant: Instant) -> tokio::time::Instant {
-        self.beginning + Duration::from_millis(instant.0)
+        self.beginning + Duration::from_millis(instant.0.saturating_sub(self.offset))
     }
 }
 
@@ -74,12 +82,12 @@ impl Driver {
         loop {
             let began = tokio::time::Instant::now();
             let error = match self.connection().await {
-                Ok(()) => break self.shared.lock().end(None),
+                Ok(()) => break self.end(None).await,
                 Err(error) => error,
             };
             if self.shared.lock().stop.is_some() {
                 // However the connection went: it was to end.
-                break self.shared.lock().end(None);
+                break self.end(None).await;
             }
             if let Some(redirected) = self.redirected(&error).filter(|_| redirects < REDIRECTS_MAX) {
                 redirects += 1;
@@ -105,12 +113,13 @@ impl Driver {
             let taken_over = matches!(&error, ConnectionError::Disconnected { refusal, .. }
                 if refusal.reason_code == ReasonCode::SessionTakenOver);
             let wanted = was_connected || self.reconnect.retry_first;
-            let wait = self.reconnect.wait(failures, random()).filter(|_| wanted && !taken_over);
+            let kept = !matches!(error, ConnectionError::Outbox(_));
+            let wait = self.reconnect.wait(failures, random()).filter(|_| wanted && kept && !taken_over);
             let error = Arc::new(error);
-            let Some(wait) = wait else { break self.shared.lock().end(Some(error)) };
+            let Some(wait) = wait else { break self.end(Some(error)).await };
             self.shared.lock().set_status(Status::Waiting { error, wait });
             if self.or_stop(tokio::time::sleep(wait)).await.is_none() {
-                break self.shared.lock().end(None);
+                break self.end(None).await;
             }
             self.shared.lock().set_status(Status::Connecting);
         }
@@ -128,12 +137,29 @@ impl Driver {
         self.connector.redirected(reference)
     }
 
+    /// The client ends. What was recorded is written first, and the outbox is free afterwards.
+    async fn end(&self, error: Option<Arc<ConnectionError>>) {
+        {
+            let mut state = self.shared.lock();
+            // A failure is told below.
+            drop(state.keep());
+            state.outbox.iter().for_each(|outbox| outbox.stop());
+        }
+        let failure = std::future::poll_fn(|context| match &self.shared.lock().outbox {
+            None => Poll::Ready(None),
+            Some(outbox) => outbox.poll_finished(context),
+        })
+        .await;
+        let failure = failure.map(|failure| Arc::new(ConnectionError::Outbox(failure)));
+        self.shared.lock().end(failure.or(error));
+    }
+
     /// The end of `future`; None if the client is to end before.
     async fn or_stop<F: Future>(&self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
             let mut state = self.shared.lock();
-            if state.stop.is_some() {
+            if state.stop.is_some() || state.keep().and_then(|_| state.safe(context)).is_err() {
                 return Poll::Ready(None);
             }
             state.driver_sleeps(context);
@@ -176,6 +202,10 @@ struct Connection<'d> {
     stream: BoxedStream,
     writing: Vec<u8>,
     written: usize,
+    /// What has to be safe in the outbox before `writing` goes out.
+    follows: Position,
+    /// What is.
+    safe: Position,
     flushed: bool,
     sleep: Option<Pin<Box<Sleep>>>,
     /// When the last packet must have been written.
@@ -192,12 +222,29 @@ struct Look {
 
 impl<'d> Connection<'d> {
     fn new(driver: &'d mut Driver, stream: BoxedStream) -> Self {
-        Self { driver, stream, writing: Vec::new(), written: 0, flushed: true, sleep: None, last_call: None }
+        Self {
+            driver,
+            stream,
+            writing: Vec::new(),
+            written: 0,
+            follows: 0,
+            safe: 0,
+            flushed: true,
+            sleep: None,
+            last_call: None,
+        }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         for _ in 0..STEPS_PER_TURN {
-            let look = self.look(context);
+            let look = match self.look(context) {
+                Ok(look) => look,
+                Err(failure) => {
+                    // What was taken meanwhile follows from records that are not kept.
+                    (self.writing, self.written, self.flushed) = (Vec::new(), 0, true);
+                    return Poll::Ready(Err(ConnectionError::Outbox(failure)));
+                }
+            };
             let wrote = match self.poll_write(context) {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.why(network(&error)))),
                 Poll::Ready(Ok(any)) => any,
@@ -244,7 +291,7 @@ impl<'d> Connection<'d> {
         self.driver.shared.lock().ended.take().unwrap_or(error)
     }
 
-    fn look(&mut self, context: &Context<'_>) -> Look {
+    fn look(&mut self, context: &Context<'_>) -> Result<Look, OutboxError> {
         let now = self.driver.clock.now();
         let mut state = self.driver.shared.lock();
         let state = &mut *state;
@@ -254,13 +301,21 @@ impl<'d> Connection<'d> {
         if let Some(stop) = state.stop {
             state.machine.disconnect(stop.reason_code, stop.session_expiry_interval);
         }
+        let mut fresh = false;
         if self.written == self.writing.len() {
             self.written = 0;
             self.writing.clear();
-            if state.machine.output_len() > 0 {
+            fresh = state.machine.output_len() > 0;
+            if fresh {
                 self.writing = state.machine.swap_output(now, std::mem::take(&mut self.writing));
                 self.flushed = false;
             }
+        }
+        if state.outbox.is_some() {
+            // After the output was taken, so that nothing is missing that it follows from.
+            let recorded = state.keep()?;
+            self.follows = if fresh { recorded } else { self.follows };
+            self.safe = state.safe(context)?;
         }
         state.dispatch();
         let paused = state.reading_paused();
@@ -272,19 +327,22 @@ impl<'d> Connection<'d> {
             Phase::Closing => Some(*self.last_call.get_or_insert(now.after(CLOSE_TIMEOUT))),
             _ => None,
         };
-        Look {
+        Ok(Look {
             phase,
             late: last_call.is_some_and(|last_call| last_call <= now),
             // CONNACK is for nobody's stream.
             read: (!paused || phase == Phase::Connecting) && !behind,
             deadline: last_call.or_else(|| state.machine.deadline()),
-        }
+        })
     }
 
     /// Ready with whether anything was written or flushed.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
         let mut any = false;
         while self.written < self.writing.len() {
+            if self.safe < self.follows {
+                return if any { Poll::Ready(Ok(true)) } else { Poll::Pending };
+            }
             match Pin::new(&mut self.stream).poll_write(context, &self.writing[self.written..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(bytes)) => self.written += bytes,
@@ -341,6 +399,10 @@ impl<'d> Connection<'d> {
 
     /// Sends what is left, as far as it goes, and ends the stream.
     async fn close(mut self) {
+        if self.safe < self.follows {
+            // It must not go out, and goes out again on the next connection.
+            (self.writing, self.written, self.flushed) = (Vec::new(), 0, true);
+        }
         let shut_down = std::future::poll_fn(|context| {
             match self.poll_write(context) {
                 Poll::Ready(Ok(_)) if self.written == self.writing.len() => {}

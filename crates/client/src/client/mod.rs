@@ -3,6 +3,8 @@
 mod backoff;
 mod driver;
 mod options;
+#[cfg(all(test, feature = "mock"))]
+mod outbox_tests;
 mod queue;
 mod requester;
 mod shared;
@@ -15,6 +17,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use pantala_proto::ReasonCode;
+use pantala_store::disk::Disk;
 
 pub use backoff::Reconnect;
 pub use driver::Io;
@@ -24,10 +27,11 @@ pub use requester::{RequestError, Requester};
 pub use shared::Status;
 pub use subscription::{Ended, Received, Subscribe, Subscription};
 
-use crate::Message;
 use crate::error::{ConnectionError, PublishError, SubscribeError};
 use crate::machine::{Accepted, Answered, Connected, Machine, Published, SubscribeRequest, Token, UnsubscribeRequest};
+use crate::outbox::{Keeper, Outbox, OutboxError, OutboxOptions, OutboxReport, Position, Recovered};
 use crate::transport::ConnectError;
+use crate::{Message, QoS};
 use driver::{Clock, Driver};
 use queue::Queue;
 use shared::{Outcome, Shared, State, Stop};
@@ -62,7 +66,8 @@ pub struct Redirected {
 /// one exception that has to be asked for ([`Overflow::Wait`]).
 ///
 /// When the last handle and the last [`Subscription`] are dropped, DISCONNECT is sent and the client ends. What has not been
-/// acknowledged then is lost to this program; await [`Client::publish`] or [`Client::settled`] before.
+/// acknowledged then is lost to this program; await [`Client::publish`] or [`Client::settled`] before, or have an
+/// [`outbox`](Options::outbox).
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
@@ -99,17 +104,54 @@ impl Client {
 
     /// As [`Client::connect`], without waiting for the connection: what is asked of the client meanwhile waits for it.
     ///
+    /// With an [`outbox`](Options::outbox), it is opened and read before this returns, which blocks: some ms, and more for
+    /// many messages. Without success the client has [`Status::Ended`], with [`ConnectionError::Outbox`].
+    ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(options: Options) -> Self {
-        let Options { session, reconnect, connector, authenticator, follow_redirects } = options;
+        Self::start_with(options, Keeper::open)
+    }
+
+    fn start_with<D: Disk>(
+        options: Options,
+        open: impl FnOnce(&OutboxOptions, &str) -> Result<(Keeper<D>, Recovered), OutboxError>,
+    ) -> Self {
+        let Options { session, reconnect, outbox, connector, authenticator, follow_redirects } = options;
         let mut machine = Machine::new(session);
         if let Some(authenticator) = authenticator {
             machine = machine.with_authenticator(authenticator);
         }
-        let clock = Clock::start();
-        let shared = Arc::new(Shared::new(machine, clock));
-        let driver = Driver { shared: shared.clone(), connector, reconnect, follow_redirects, clock };
+        let Some(outbox) = outbox else {
+            let clock = Clock::start();
+            let shared = Arc::new(Shared::new(machine, clock, None));
+            return Self::drive(Driver { shared, connector, reconnect, follow_redirects, clock });
+        };
+        let clock = Clock::start_at_wall_time();
+        let opened = crate::outbox::check(machine.settings())
+            .and_then(|()| open(&outbox, &machine.settings().client_id))
+            .and_then(|(keeper, recovered)| {
+                machine.settings_mut().queue_messages_max = outbox.messages_max;
+                machine.settings_mut().queue_bytes_max = outbox.bytes_max;
+                machine.keep_journal();
+                machine.restore(recovered.kept, recovered.opened);
+                Outbox::start(keeper, recovered.report)
+            });
+        match opened {
+            Ok(outbox) => {
+                let shared = Arc::new(Shared::new(machine, clock, Some(outbox)));
+                Self::drive(Driver { shared, connector, reconnect, follow_redirects, clock })
+            }
+            Err(error) => {
+                let shared = Arc::new(Shared::new(machine, clock, None));
+                shared.lock().end(Some(Arc::new(ConnectionError::Outbox(error))));
+                Self { handle: Arc::new(Handle { shared }) }
+            }
+        }
+    }
+
+    fn drive(driver: Driver) -> Self {
+        let shared = driver.shared.clone();
         tokio::spawn(driver.run());
         Self { handle: Arc::new(Handle { shared }) }
     }
@@ -174,7 +216,7 @@ impl Client {
                     state.wait_for_room(context);
                     Poll::Pending
                 }
-                result => Poll::Ready(result),
+                result => Poll::Ready(result.map(|(accepted, _)| accepted)),
             }
         })
         .await;
@@ -205,6 +247,48 @@ impl Client {
             return Err(PublishError::Ended);
         }
         offer(&mut state, message, None).map(|_| ())
+    }
+
+    /// Publishes a message, and waits until it is safe in the [`outbox`](Options::outbox), whether there is a connection or not:
+    /// from then on it reaches the broker even if this program ends. At QoS 0, and without an outbox, until it is taken. Waits
+    /// for room first if too much waits already.
+    ///
+    /// When the future is dropped while it waits for room, the message is not published; later, it may be.
+    ///
+    /// # Errors
+    /// [`PublishError`], of those that can be known without the broker. [`PublishError::QueueFull`] is not among them.
+    pub async fn enqueue(&self, message: Message) -> Result<(), PublishError> {
+        let mut kept = None;
+        poll_fn(|context| {
+            let mut state = self.shared().lock();
+            let position = match kept {
+                Some(position) => position,
+                None if state.is_over() => return Poll::Ready(Err(PublishError::Ended)),
+                None => match offer(&mut state, &message, None) {
+                    Err(PublishError::QueueFull) => {
+                        state.wait_for_room(context);
+                        return Poll::Pending;
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                    Ok((_, position)) => *kept.insert(position),
+                },
+            };
+            match &state.outbox {
+                Some(outbox) if message.qos != QoS::AtMostOnce => outbox.poll_safe(position, context).map_err(unkept),
+                _ => Poll::Ready(Ok(())),
+            }
+        })
+        .await
+    }
+
+    /// Messages of QoS 1 and 2 in the [`outbox`](Options::outbox), those in flight with them; 0 without one.
+    pub fn outbox_len(&self) -> usize {
+        self.shared().lock().machine.kept()
+    }
+
+    /// What was found in the [`outbox`](Options::outbox) when it was opened. None without one.
+    pub fn outbox_report(&self) -> Option<OutboxReport> {
+        self.shared().lock().outbox.as_ref().map(|outbox| outbox.report().clone())
     }
 
     /// Waits until every message that was taken has been acknowledged, or sent at QoS 0. May be dropped at any time.
@@ -401,8 +485,8 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// Gives a message to the machine, and has the task write it.
-fn offer(state: &mut State, message: &Message, token: Option<Token>) -> Result<Accepted, PublishError> {
+/// Gives a message to the machine, and has the task write it. Also where in the outbox it is.
+fn offer(state: &mut State, message: &Message, token: Option<Token>) -> Result<(Accepted, Position), PublishError> {
     if !message.properties().is_empty() {
         // From now on it may expire, and the task may have slept for long.
         state.now = state.clock.now();
@@ -412,7 +496,15 @@ fn offer(state: &mut State, message: &Message, token: Option<Token>) -> Result<A
     if state.machine.output_len() > 0 {
         state.wake_driver();
     }
-    Ok(accepted)
+    let position = state.keep().map_err(unkept)?;
+    Ok((accepted, position))
+}
+
+fn unkept(error: OutboxError) -> PublishError {
+    match error {
+        OutboxError::Closed => PublishError::Ended,
+        error => PublishError::Outbox(error),
+    }
 }
 
 /// A request that was taken, until its answer.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{BoxedStream, Connector, Reconnect, Redirected};
 use crate::authentication::Authenticator;
 use crate::machine::{SessionSettings, Will};
+use crate::outbox::{self, OutboxError, OutboxOptions};
 use crate::transport::{Address, ConnectError, Endpoint, Transport, TransportOptions};
 use crate::url::{BrokerUrl, UrlError};
 use crate::{Message, ProtocolVersion};
@@ -33,6 +34,8 @@ pub struct Options {
     /// Password, authenticator and client certificate are not taken along, and a connection with TLS leads only to one with TLS.
     /// Default: false, it is an error.
     pub follow_redirects: bool,
+    /// Where messages are kept beyond this program. Default: nowhere.
+    pub outbox: Option<OutboxOptions>,
     pub(super) connector: Arc<dyn Connector>,
     pub(super) authenticator: Option<Box<dyn Authenticator>>,
 }
@@ -44,6 +47,9 @@ pub enum OptionsError {
     /// The URL.
     #[error(transparent)]
     Url(#[from] UrlError),
+    /// What an [`outbox`](crate::outbox) needs is missing.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
 }
 
 impl Options {
@@ -74,6 +80,7 @@ impl Options {
         Self {
             session: SessionSettings::default(),
             reconnect: Reconnect::default(),
+            outbox: None,
             connector: Arc::new(connector),
             authenticator: None,
             follow_redirects: false,
@@ -142,6 +149,26 @@ impl Options {
         self
     }
 
+    /// Keeps messages of QoS 1 and 2 in a directory until the broker has them, so that they survive this program: see
+    /// [`outbox`](crate::outbox). Needs [`Options::client_id`] and [`Options::keep_session`]. Default: none.
+    #[must_use]
+    pub fn outbox(mut self, outbox: impl Into<OutboxOptions>) -> Self {
+        self.outbox = Some(outbox.into());
+        self
+    }
+
+    /// Whether all that goes together is there, as far as that can be known before the start; a client that is started
+    /// without ends with the same error.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        if self.outbox.is_some() {
+            outbox::check(&self.session)?;
+        }
+        Ok(())
+    }
+
     /// Enhanced authentication, as by [`ScramSha256`](crate::authentication::ScramSha256). MQTT 5.
     #[must_use]
     pub fn authenticator(mut self, authenticator: impl Authenticator + 'static) -> Self {
@@ -156,6 +183,7 @@ impl std::fmt::Debug for Options {
             .debug_struct("Options")
             .field("session", &self.session)
             .field("reconnect", &self.reconnect)
+            .field("outbox", &self.outbox)
             .finish_non_exhaustive()
     }
 }

@@ -14,6 +14,7 @@ use super::driver::Clock;
 use super::queue::{Closed, Queue, is_repeated, may_be_dropped};
 use crate::error::{ConnectionError, PublishError, SubscribeError};
 use crate::machine::{Answered, Connected, Event, Inbound, Machine, Published, Token, UnsubscribeRequest};
+use crate::outbox::{Outbox, OutboxError, Position};
 
 /// QoS 0 messages that match no stream and wait for one; above it the oldest goes.
 const UNCLAIMED_MAX: usize = 1_000;
@@ -76,9 +77,11 @@ impl Route {
 
 pub(super) struct State {
     pub(super) machine: Machine,
-    /// The clock as the task read it last.
-    pub(super) now: Instant,
     pub(super) clock: Clock,
+    /// The clock as it was read last.
+    pub(super) now: Instant,
+    /// Keeps what the machine records.
+    pub(super) outbox: Option<Outbox>,
     /// The task, if it sleeps.
     driver: Option<Waker>,
     completions: Slab<Completion>,
@@ -121,12 +124,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(machine: Machine, clock: Clock) -> Self {
+    pub(super) fn new(machine: Machine, clock: Clock, outbox: Option<Outbox>) -> Self {
         Self {
             state: Mutex::new(State {
                 machine,
-                now: Instant::default(),
                 clock,
+                now: clock.now(),
+                outbox,
                 driver: None,
                 completions: Slab::new(),
                 room: Vec::new(),
@@ -196,6 +200,20 @@ impl State {
         if !self.room.is_empty() && self.machine.has_room() {
             self.room.drain(..).for_each(Waker::wake);
         }
+    }
+
+    /// Hands what the machine has recorded to the outbox. What the machine has put out up to now may go out when the position
+    /// is safe.
+    pub(super) fn keep(&mut self) -> Result<Position, OutboxError> {
+        match &self.outbox {
+            None => Ok(0),
+            Some(outbox) => outbox.submit(&mut self.machine),
+        }
+    }
+
+    /// Up to where the outbox is safe.
+    pub(super) fn safe(&self, context: &Context<'_>) -> Result<Position, OutboxError> {
+        self.outbox.as_ref().map_or(Ok(0), |outbox| outbox.safe(context))
     }
 
     // Requests and their ends.

@@ -280,6 +280,8 @@ impl Stream for Subscription {
 fn acknowledge(shared: &Shared, token: Token) {
     let mut state = shared.lock();
     state.machine.acknowledge(token);
+    // A failure of the outbox ends the client, and is told so.
+    drop(state.keep());
     if state.machine.output_len() > 0 {
         state.wake_driver();
     }

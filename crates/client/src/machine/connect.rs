@@ -168,13 +168,7 @@ impl Machine {
 
     /// The broker has no Session of ours: what only it could have finished begins anew, and we subscribe again.
     fn session_lost(&mut self) {
-        let releasing = &mut self.releasing;
-        let events = &mut self.events;
-        self.outbound.session_lost(|packet_id| {
-            if let Some(token) = super::publish::take_releasing(releasing, packet_id) {
-                events.push_back(Event::Published { token, outcome: Ok(super::Published::SUCCESS) });
-            }
-        });
+        self.exchanges_lost();
         self.receiver.session_lost();
         self.requests.session_lost();
     }

@@ -26,6 +26,7 @@
 
 mod connect;
 mod event;
+mod journal;
 mod publish;
 mod receive;
 mod request;
@@ -41,6 +42,7 @@ use pantala_proto::{Disconnect, Packet, PacketId, ProtocolVersion, ReasonCode, f
 use pantala_session::{Instant, Outbound, ReceivedAliases, SentAliases};
 
 pub use event::{Answered, Connected, Details, Event, Inbound, Published, ServerLimits, Token};
+pub use journal::{Kept, Progress, Record};
 pub use publish::Accepted;
 pub use request::{REQUESTS_WAITING_MAX, SubscribeRequest, UnsubscribeRequest};
 pub use settings::{SessionSettings, Will};
@@ -49,6 +51,7 @@ pub(crate) use settings::seconds;
 
 use crate::authentication::Authenticator;
 use crate::error::{ConnectionError, Violation};
+use journal::{Journal, Releasing};
 use publish::Waiting;
 use receive::Receiver;
 use request::Requests;
@@ -88,13 +91,15 @@ pub struct Machine {
     outbound: Outbound<Waiting, Vec<PacketId>>,
     /// Bytes of topics and payloads in `outbound`.
     waiting_bytes: usize,
-    /// QoS 2 messages that PUBREC has come for: who waits for PUBCOMP.
-    releasing: VecDeque<(PacketId, Option<Token>)>,
+    /// QoS 2 messages that PUBREC has come for.
+    releasing: VecDeque<Releasing>,
     sent_aliases: SentAliases,
 
     receiver: Receiver,
     received_aliases: ReceivedAliases,
     requests: Requests,
+    /// What has to outlive the program; boxed, as few need it.
+    journal: Option<Box<Journal>>,
 
     input: Vec<u8>,
     output: Vec<u8>,
@@ -126,6 +131,7 @@ impl Machine {
             receiver: Receiver::default(),
             received_aliases: ReceivedAliases::default(),
             requests: Requests::default(),
+            journal: None,
             input: Vec::new(),
             output: Vec::new(),
             events: VecDeque::new(),

@@ -1,13 +1,12 @@
 //! Messages on their way to the broker.
 
-use std::collections::VecDeque;
-
 use pantala_proto::{
     Acknowledgement, AcknowledgementKind, Delivery, Outgoing, PacketId, PublishProperties, QoS, ReasonCode,
     VARIABLE_BYTE_INTEGER_MAX, valid_topic_name,
 };
 use pantala_session::{AckError, Acknowledged, Instant, Send, SentAlias};
 
+use super::journal::{NOT_KEPT, Releasing, take_releasing};
 use super::{Details, Event, Machine, Phase, Published, Token};
 use crate::Message;
 use crate::error::{ConnectionError, PublishError, Refusal, Violation};
@@ -29,6 +28,8 @@ pub(super) struct Waiting {
     message: Message,
     token: Option<Token>,
     since: Instant,
+    /// Its place in the journal.
+    pub(super) place: u64,
 }
 
 impl Waiting {
@@ -58,6 +59,10 @@ impl Machine {
     /// What is wrong with the message, or [`PublishError::QueueFull`]: try again when [`Machine::has_room`].
     pub fn publish(&mut self, now: Instant, message: &Message, token: Option<Token>) -> Result<Accepted, PublishError> {
         self.check(message)?;
+        let kept = self.journal.is_some() && message.qos != QoS::AtMostOnce;
+        if kept && !self.has_room() {
+            return Err(PublishError::QueueFull);
+        }
         if self.phase == Phase::Open {
             self.check_limits(message)?;
             let free = self.output.len() < self.settings.output_bytes_max;
@@ -67,9 +72,11 @@ impl Machine {
                 return Ok(Accepted::Sent);
             }
             if free && message.qos != QoS::AtMostOnce && self.outbound.can_start(self.window()) {
-                let waiting = Waiting { message: message.clone(), token, since: now };
+                let place = if kept { self.record_taken(now, message) } else { NOT_KEPT };
+                let waiting = Waiting { message: message.clone(), token, since: now, place };
                 self.waiting_bytes += waiting.bytes();
                 let delivery = self.outbound.start(message.qos, waiting.clone());
+                self.record_sent(place, delivery);
                 self.encode_or_abandon(now, delivery, &waiting);
                 return Ok(Accepted::Pending);
             }
@@ -78,13 +85,21 @@ impl Machine {
             return Err(PublishError::QueueFull);
         }
         self.waiting_bytes += message_bytes(message);
-        self.outbound.enqueue(message.qos, Waiting { message: message.clone(), token, since: now });
+        let place = if kept { self.record_taken(now, message) } else { NOT_KEPT };
+        self.outbound.enqueue(message.qos, Waiting { message: message.clone(), token, since: now, place });
         Ok(Accepted::Pending)
+    }
+
+    /// A message of an earlier program.
+    pub(super) fn restored(&mut self, place: u64, since: Instant, message: Message) -> Waiting {
+        let waiting = Waiting { message, token: None, since, place };
+        self.waiting_bytes += waiting.bytes();
+        waiting
     }
 
     /// Whether one more message is taken to wait.
     pub fn has_room(&self) -> bool {
-        self.outbound.queue_len() < self.settings.queue_messages_max
+        self.outbound.queue_len().max(self.kept()) < self.settings.queue_messages_max
             && self.waiting_bytes < self.settings.queue_bytes_max
     }
 
@@ -146,7 +161,10 @@ impl Machine {
         while self.phase == Phase::Open && self.output.len() < self.settings.output_bytes_max {
             match self.outbound.next(self.window(), |_| true) {
                 Some(Send::Publish(delivery, waiting)) => match self.check_limits(&waiting.message) {
-                    Ok(()) => self.encode_or_abandon(now, delivery, &waiting),
+                    Ok(()) => {
+                        self.record_sent(waiting.place, delivery);
+                        self.encode_or_abandon(now, delivery, &waiting);
+                    }
                     Err(error) => self.abandon(delivery, &waiting, error),
                 },
                 Some(Send::PubRel(packet_id)) => {
@@ -174,6 +192,7 @@ impl Machine {
         if let Some(packet_id) = delivery.packet_id() {
             self.outbound.abandon(packet_id);
         }
+        self.record_settled(waiting.place);
         self.settle(waiting.token, Err(error));
     }
 
@@ -257,7 +276,9 @@ impl Machine {
                 Ok(Acknowledged::Release(first)) => {
                     if let Some(waiting) = first {
                         self.waiting_bytes -= waiting.bytes();
-                        self.releasing.push_back((packet_id, waiting.token));
+                        self.record_answered(waiting.place, packet_id);
+                        let Waiting { token, place, .. } = waiting;
+                        self.releasing.push_back(Releasing { packet_id, token, place });
                     }
                     self.acknowledge_with(AcknowledgementKind::PubRel, packet_id, ReasonCode::Success);
                 }
@@ -267,8 +288,10 @@ impl Machine {
                 Err(AckError::Unexpected(stage)) => return Err(unexpected(stage)),
                 Ok(_) => {
                     // That the broker does not know the identifier any more (0x92) says that it was done with it before.
-                    let token = take_releasing(&mut self.releasing, packet_id);
-                    self.settle(token, Ok(Published::SUCCESS));
+                    if let Some(over) = take_releasing(&mut self.releasing, packet_id) {
+                        self.record_settled(over.place);
+                        self.settle(over.token, Ok(Published::SUCCESS));
+                    }
                 }
             },
             AcknowledgementKind::PubRel => return self.handle_release(packet_id),
@@ -280,6 +303,7 @@ impl Machine {
     fn settle_message(&mut self, waiting: Option<Waiting>, acknowledgement: &Acknowledgement<'_>) {
         let Some(waiting) = waiting else { return };
         self.waiting_bytes -= waiting.bytes();
+        self.record_settled(waiting.place);
         if waiting.token.is_none() {
             return;
         }
@@ -292,16 +316,6 @@ impl Machine {
         };
         self.settle(waiting.token, outcome);
     }
-}
-
-/// Who waits for the PUBCOMP with this identifier.
-pub(super) fn take_releasing(
-    releasing: &mut VecDeque<(PacketId, Option<Token>)>,
-    packet_id: PacketId,
-) -> Option<Token> {
-    // PUBCOMP come in the order of PUBREL, so the first is nearly always the one.
-    let at = releasing.iter().position(|(known, _)| *known == packet_id)?;
-    releasing.remove(at)?.1
 }
 
 fn some_delivery(qos: QoS) -> Delivery {

@@ -49,6 +49,18 @@ impl Receiver {
         self.carried.clear();
     }
 
+    /// Packet Identifiers that an earlier program has opened.
+    pub(super) fn restore(&mut self, opened: impl IntoIterator<Item = PacketId>) {
+        for packet_id in opened {
+            self.open.publish(packet_id);
+        }
+    }
+
+    /// Packet Identifiers that are open.
+    pub(super) fn opened(&self) -> impl Iterator<Item = PacketId> + '_ {
+        self.open.iter()
+    }
+
     fn push(&mut self, packet_id: PacketId, exactly_once: bool) -> Token {
         let token = self.next_token;
         self.next_token += 1;
@@ -150,7 +162,14 @@ impl Machine {
     /// earlier connection that the broker sends again anyway.
     pub fn acknowledge(&mut self, token: Token) {
         if let Some(one) = self.receiver.find(token) {
+            let last = one.waits_for == 1;
             one.waits_for = one.waits_for.saturating_sub(1);
+            if last && one.exactly_once {
+                // Not when the message came: a program that ends before it has dealt with it is to get it again. And not only
+                // with PUBREC, which may have to wait for others or for a connection.
+                let packet_id = one.packet_id;
+                self.record_opened(packet_id);
+            }
             self.send_acknowledgements();
         }
     }
@@ -178,6 +197,7 @@ impl Machine {
         }
         receiver.carried.retain(|one| one.packet_id != packet_id);
         let known = receiver.open.release(packet_id);
+        self.record_closed(packet_id);
         let code = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         self.acknowledge_with(AcknowledgementKind::PubComp, packet_id, code);
         Ok(())
