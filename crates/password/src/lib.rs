@@ -1,6 +1,6 @@
 //! Password files in Mosquitto's format.
 //!
-//! A file has one line for each user, `name:hash`. [`File`] keeps such a file with its comments and its order; [`Hash`] is
+//! A file has one line for each user, `name:hash`. [`File`] keeps such a file with its comments and its order; [`Hash`](struct@Hash) is
 //! one hash, which [verifies](Hash::verify) a password. Three kinds of hash are read, two are written:
 //!
 //! | written as | is | written by |

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
+use crate::clients::install;
 use crate::process::Guarded;
 use crate::step::{Counts, Failure};
 use crate::workspace::{Workspace, cargo_command};
@@ -68,8 +69,18 @@ const UNIT: [&[&str]; 2] = [
     ],
 ];
 
+/// What tests of the workspace run beside ours, with the Debian packages that have it; where it is missing they are skipped, or
+/// fail with `CI=true`.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("mosquitto", "mosquitto"),
+    ("mosquitto_passwd", "mosquitto"),
+    ("mosquitto_pub", "mosquitto-clients"),
+    ("mosquitto_sub", "mosquitto-clients"),
+];
+
 /// `cargo test`: every test counts. What passes is not printed; the whole output is kept in a file.
 pub fn unit(workspace: &Workspace) -> Result<Counts, Failure> {
+    install::provide(&PROGRAMS);
     let path = workspace.scratch()?.join("unit.log");
     let mut log = File::create(&path).map_err(|error| Failure::io(path.display(), &error))?;
     let mut counts = Counts::default();

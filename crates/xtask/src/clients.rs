@@ -3,7 +3,7 @@
 //! The drivers are in `clients/`. Each takes the broker's address and prints `ok NAME` or `not ok NAME: WHY` for every
 //! check. Here they are given what they need, run beside each other, and counted.
 
-mod install;
+pub mod install;
 
 use std::fmt;
 use std::io::{BufRead, BufReader};

@@ -38,8 +38,11 @@ pub enum JsonLineError {
     #[error("not a message in JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// The topic cannot be published to.
-    #[error("`topic` has no + and no #, and at least one character")]
+    #[error("`topic` and `response-topic` have no + and no #, and at least one character")]
     Topic,
+    /// A string that no packet can hold.
+    #[error("a string has a zero byte or more than 65535 bytes")]
+    String,
     /// Two payloads.
     #[error("`payload` and `payload-base64` are both there")]
     TwoPayloads,
@@ -52,9 +55,7 @@ impl JsonMessage {
     /// What is wrong with it.
     pub fn parse(line: &[u8]) -> Result<Self, JsonLineError> {
         let line: Line = serde_json::from_slice(line)?;
-        if line.topic.as_deref().is_some_and(|topic| !valid_topic_name(topic)) {
-            return Err(JsonLineError::Topic);
-        }
+        line.check_strings()?;
         let payload = match (line.payload, line.payload_base64) {
             (Some(_), Some(_)) => return Err(JsonLineError::TwoPayloads),
             (None, Some(Binary(bytes))) => bytes,
@@ -71,7 +72,7 @@ impl JsonMessage {
                 payload_format_indicator: properties.payload_format_indicator.map(|Flag(flag)| flag),
                 message_expiry_interval: properties.message_expiry_interval,
                 content_type: properties.content_type,
-                response_topic: properties.response_topic.filter(|topic| valid_topic_name(topic)),
+                response_topic: properties.response_topic,
                 correlation_data: match (properties.correlation_data, properties.correlation_data_base64) {
                     (_, Some(Binary(bytes))) => Some(bytes),
                     (text, None) => text.map(String::into_bytes),
@@ -94,6 +95,24 @@ struct Line {
     qos: Option<Bounded>,
     retain: Option<Flag>,
     properties: Option<Properties>,
+}
+
+impl Line {
+    fn check_strings(&self) -> Result<(), JsonLineError> {
+        let properties = self.properties.as_ref();
+        let response_topic = properties.and_then(|properties| properties.response_topic.as_ref());
+        if self.topic.iter().chain(response_topic).any(|topic| !valid_topic_name(topic)) {
+            return Err(JsonLineError::Topic);
+        }
+        let pairs = properties.map(|properties| &properties.user_properties.0[..]).unwrap_or_default();
+        let strings = pairs.iter().flat_map(|(name, value)| [name, value]);
+        let content_type = properties.and_then(|properties| properties.content_type.as_ref());
+        let mut strings = strings.chain(content_type).chain(&self.topic).chain(response_topic);
+        if strings.any(|text| text.contains('\0') || text.len() > usize::from(u16::MAX)) {
+            return Err(JsonLineError::String);
+        }
+        Ok(())
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -223,6 +242,10 @@ mod tests {
             r#"{"topic":"a/#"}"#,
             r#"{"topic":""}"#,
             r#"{"topic":5}"#,
+            r#"{"topic":"a\u0000"}"#,
+            r#"{"properties":{"response-topic":"+"}}"#,
+            r#"{"properties":{"content-type":"\u0000"}}"#,
+            r#"{"properties":{"user-properties":{"\u0000":""}}}"#,
             r#"{"payload":"a","payload-base64":"AA=="}"#,
             r#"{"payload-base64":"!"}"#,
         ] {

@@ -29,8 +29,8 @@ pub fn read_secret(prompt: &str) -> io::Result<Vec<u8>> {
 /// Reads byte by byte, so that what stands behind the line is left to the next who reads.
 fn read_line(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    for byte in input.bytes() {
-        match byte? {
+    while let Some(byte) = next_byte(input)? {
+        match byte {
             b'\n' => {
                 line.pop_if(|last| *last == b'\r');
                 return Ok(line);
@@ -45,8 +45,8 @@ fn read_line(input: &mut impl Read) -> io::Result<Vec<u8>> {
 /// terminal is put back.
 fn read_typed(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    for byte in input.bytes() {
-        match byte? {
+    while let Some(byte) = next_byte(input)? {
+        match byte {
             b'\n' | b'\r' => return Ok(line),
             // Ctrl-C, Ctrl-\.
             3 | 0x1c => return Err(io::ErrorKind::Interrupted.into()),
@@ -60,6 +60,19 @@ fn read_typed(input: &mut impl Read) -> io::Result<Vec<u8>> {
         }
     }
     Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Without a buffer: what is not wanted here is for others.
+fn next_byte(input: &mut impl Read) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    loop {
+        match input.read(&mut byte) {
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(Some(byte[0])),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn push(line: &mut Vec<u8>, byte: u8) -> io::Result<()> {

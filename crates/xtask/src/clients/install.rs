@@ -67,6 +67,19 @@ pub fn prepare(workspace: &Workspace, wanted: &[Client]) -> Vec<(Client, Result<
     prepared
 }
 
+/// Sees to it that programs are there, each with the Debian package that has it. What cannot be installed is told, and left
+/// to those who miss it.
+pub fn provide(programs: &[(&'static str, &'static str)]) {
+    let missing: BTreeSet<_> =
+        programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return;
+    }
+    if let Err(why) = install_packages(&missing) {
+        println!("Missing: {} ({why})", missing.iter().copied().collect::<Vec<_>>().join(", "));
+    }
+}
+
 fn install_packages(packages: &BTreeSet<&str>) -> Result<(), String> {
     if find("apt-get").is_none() {
         return Err("it can be installed here only by hand, since there is no apt-get".into());

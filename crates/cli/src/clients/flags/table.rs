@@ -1,6 +1,6 @@
 //! The table of flags.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -155,8 +155,12 @@ impl Argument<'_> {
 
     /// Text that can stand in a packet (v5 MQTT-1.5.4-1, MQTT-1.5.4-2).
     fn text(&self) -> Result<String, FlagError> {
-        match self.raw().into_string() {
-            Ok(text) if !text.contains('\0') => Ok(text),
+        self.checked_text(&self.raw())
+    }
+
+    fn checked_text(&self, value: &OsStr) -> Result<String, FlagError> {
+        match value.to_str() {
+            Some(text) if !text.contains('\0') => Ok(text.to_owned()),
             _ => Err(self.wrong("expected text in UTF-8")),
         }
     }
@@ -383,14 +387,12 @@ pub static TABLE: &[Flag] = &[
         help: "A property of MQTT 5, which it switches to. PACKET is connect, publish, subscribe, unsubscribe, disconnect or \
                will; NAME is the standard's with hyphens. `user-property` has two values. May be repeated.",
         set: |written, argument| {
-            let value = |index: usize| {
-                argument.values.get(index).map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
-            };
+            let value = |index: usize| argument.values.get(index).map(|value| argument.checked_text(value)).transpose();
             written.properties.push(PropertyWritten {
-                command: value(0),
-                name: value(1),
-                value: value(2),
-                second: argument.values.get(3).map(|_| value(3)),
+                command: value(0)?.unwrap_or_default(),
+                name: value(1)?.unwrap_or_default(),
+                value: value(2)?.unwrap_or_default(),
+                second: value(3)?,
             });
             Ok(())
         },

@@ -1,6 +1,7 @@
 //! What was written, flag by flag: nothing here has been compared with anything else.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -126,7 +127,7 @@ pub enum Stage {
 }
 
 /// Where a password is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum SecretWritten {
     /// `-P`.
     Given(OsString),
@@ -136,6 +137,18 @@ pub enum SecretWritten {
     File(PathBuf),
     /// `--pw-prompt`.
     Prompt,
+}
+
+/// Without what is secret.
+impl fmt::Debug for SecretWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given(_) => f.write_str("Given(…)"),
+            Self::Variable(name) => f.debug_tuple("Variable").field(name).finish(),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Prompt => f.write_str("Prompt"),
+        }
+    }
 }
 
 /// Where a payload is.

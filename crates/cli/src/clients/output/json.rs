@@ -619,9 +619,7 @@ mod tests {
     fn pretty_is_as_mosquitto_has_it() {
         let payload = br#"{"a":[{},[],{"b":[]}]}"#;
         let pretty = "{\n\t\t\"a\":\t[{\n\t\t\t}, [], {\n\t\t\t\t\"b\":\t[]\n\t\t\t}]\n\t}";
-        // Objects inside an array are one level deeper.
-        let pretty = pretty.replace("[{\n\t\t\t}", "[{\n\t\t\t}");
-        assert_eq!(written(payload, Layout::Pretty, Escaping::Raw).as_deref(), Some(pretty.as_str()));
+        assert_eq!(written(payload, Layout::Pretty, Escaping::Raw).as_deref(), Some(pretty));
     }
 
     #[test]

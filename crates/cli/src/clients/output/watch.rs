@@ -52,7 +52,7 @@ impl Watch {
     /// Leaves the screen to the shell: long lines break again, and its prompt comes below.
     pub fn end(&mut self, out: &mut Vec<u8>) {
         if std::mem::take(&mut self.begun) {
-            drop(write!(out, "\x1b[?7h\x1b[{};1H\n", self.rows));
+            drop(writeln!(out, "\x1b[?7h\x1b[{};1H", self.rows));
         }
     }
 }

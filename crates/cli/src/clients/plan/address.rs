@@ -1,5 +1,6 @@
 //! Where the broker is, and the way there.
 
+use std::fmt;
 use std::path::PathBuf;
 
 const PROXY_PORT: u16 = 1080;
@@ -28,7 +29,7 @@ pub enum Transport {
 }
 
 /// The parts of `-L`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     /// mqtts or wss.
     pub secure: bool,
@@ -44,6 +45,15 @@ pub struct Url {
     pub port: Option<u16>,
     /// Everything behind the slash, as it stands.
     pub topic: Option<String>,
+}
+
+/// Without the password.
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { secure, websocket, user_name, host, port, topic, .. } = self;
+        let parts = (secure, websocket, user_name, host, port, topic);
+        f.debug_tuple("Url").field(&parts).finish()
+    }
 }
 
 impl Url {
@@ -110,8 +120,8 @@ impl Proxy {
 }
 
 /// Without the password.
-impl std::fmt::Debug for Proxy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user_name = self.credentials.as_ref().map(|(user_name, _)| user_name);
         f.debug_struct("Proxy").field("host", &self.host).field("port", &self.port).field("user", &user_name).finish()
     }

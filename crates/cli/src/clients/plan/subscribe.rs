@@ -86,6 +86,15 @@ impl Output {
 }
 
 impl SubscribePlan {
+    /// What prints messages, to a terminal or not. With `watch` each message is one line, whatever is in it.
+    pub fn printer(&self, is_terminal: bool, zone: LocalTime) -> Printer {
+        let printer = self.output.printer(is_terminal, zone);
+        if self.watch {
+            return Printer { escaping: Escaping::OneLine, layout: Layout::Compact, ..printer };
+        }
+        printer
+    }
+
     /// Checks what was written.
     ///
     /// # Errors

@@ -235,6 +235,19 @@ fn subscribing_has_its_choices() {
 }
 
 #[test]
+fn a_terminal_is_spoken_to_with_care() {
+    use crate::clients::output::{Escaping, LocalTime};
+    let escaping = |arguments: &[&str], is_terminal| {
+        let zone = LocalTime::named("UTC0").expect("UTC is known");
+        subscribe(&[&["-t", "a"], arguments].concat()).printer(is_terminal, zone).escaping
+    };
+    assert_eq!(escaping(&[], false), Escaping::Raw);
+    assert_eq!(escaping(&[], true), Escaping::Terminal);
+    assert_eq!(escaping(&["--raw"], true), Escaping::Raw);
+    assert_eq!(escaping(&["-w", "--raw"], true), Escaping::OneLine);
+}
+
+#[test]
 fn secrets_come_from_where_nobody_sees_them() {
     let machine = Machine {
         variables: HashMap::from([("SECRET", "s1"), ("TEXT", "t1")]),
@@ -246,6 +259,8 @@ fn secrets_come_from_where_nobody_sees_them() {
     let plan = machine.publish(&["-t", "x", "-n", "-u", "u", "--pw-file", "/secret"]);
     assert_eq!(plan.connection.password, Some(Password::Given(b"s2".to_vec())));
     assert!(!format!("{plan:?}").contains("s2"));
+    let plan = machine.publish(&["-L", "mqtt://u:hidden@h/t", "-n", "--proxy", "socks5h://u:hidden@h"]);
+    assert!(!format!("{plan:?}").contains("hidden"));
     let plan = machine.publish(&["-t", "x", "-n", "-V", "5", "--pw-prompt"]);
     assert_eq!(plan.connection.password, Some(Password::Prompt));
     assert!(machine.prepare(Program::Publish, &["-t", "x", "-n", "-u", "u", "--pw-env", "NONE"]).is_err());
