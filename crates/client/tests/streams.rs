@@ -323,9 +323,9 @@ async fn what_still_comes_for_a_stream_that_unsubscribes_is_acknowledged() {
 #[tokio::test]
 async fn in_a_session_that_lives_on_a_dropped_stream_leaves_its_messages_to_the_next() {
     let (_broker, client, mut peer) = scripted(|options| options.keep_session(Duration::from_secs(100))).await;
-    for round in 0..2 {
+    for time in 0..2 {
         let (mut stream, _) = subscribed(&client, &mut peer, ("t", QoS::AtLeastOnce)).await;
-        if round == 0 {
+        if time == 0 {
             peer.send_bytes(&publish(0x32, "t", 1, "x")).await;
             assert_eq!(stream.recv().await.unwrap().packet_id(), 1);
             stream.acknowledge();
