@@ -13,7 +13,7 @@ use tokio::sync::watch;
 /// Messages that one side may be ahead of the other: brokers bound what they keep for a client that is away.
 const AHEAD_MAX: usize = 60;
 /// The longest that anything may take; the clock is the real one.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A broker that is not exact gets the last cuts in this rhythm, until it has sent what it still had.
 const STUCK_AFTER: Duration = Duration::from_millis(300);

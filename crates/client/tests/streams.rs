@@ -1,0 +1,558 @@
+//! Streams of messages: what is dropped, what is acknowledged and when, who gets what, and what happens when nobody wants it.
+#![cfg(feature = "mock")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+#[path = "support/wire.rs"]
+mod wire;
+
+use std::time::Duration;
+
+use pantala_client::error::{PublishError, SubscribeError};
+use pantala_client::mock::{Message as Sent, MockBroker, Peer, ServingBroker};
+use pantala_client::{
+    Client, Message, Options, Overflow, ProtocolVersion, QoS, ReasonCode, Reconnect, RequestError, Status, Subscribe,
+    Subscription,
+};
+use pantala_proto::{AcknowledgementKind, PacketId, PacketType};
+use tokio::time::Instant;
+use wire::{End, acknowledgement, publish, wire};
+
+fn id(number: u16) -> PacketId {
+    PacketId::new(number).unwrap()
+}
+
+fn quick() -> Reconnect {
+    Reconnect { first_wait_max: Duration::from_millis(1), ..Reconnect::default() }
+}
+
+async fn served() -> (ServingBroker, Client) {
+    let broker = MockBroker::serve().await;
+    let client = Client::connect(Options::new(broker.url()).unwrap().client_id("c")).await.unwrap();
+    (broker, client)
+}
+
+async fn scripted(options: impl FnOnce(Options) -> Options) -> (MockBroker, Client, Peer) {
+    let broker = MockBroker::listen().await;
+    let client = Client::start(options(Options::new(broker.url()).unwrap().client_id("c").reconnect(quick())));
+    let mut peer = broker.accept().await;
+    let resumes = !peer.expect_connect().await.connect().clean_start;
+    peer.conn_ack(resumes, ReasonCode::Success).await;
+    client.connected().await.unwrap();
+    (broker, client, peer)
+}
+
+/// Subscribes; the broker grants all of it. Also its Subscription Identifier, 0 for none.
+async fn subscribed(client: &Client, peer: &mut Peer, subscribe: impl Into<Subscribe>) -> (Subscription, u32) {
+    let (stream, identifier) = tokio::join!(client.subscribe(subscribe), async {
+        let received = peer.expect_subscribe().await;
+        let packet = received.subscribe();
+        let codes = vec![ReasonCode::GrantedQoS2; packet.filters.iter().count()];
+        peer.sub_ack(packet.packet_id, &codes).await;
+        packet.subscription_identifier.map_or(0, u32::from)
+    });
+    (stream.unwrap(), identifier)
+}
+
+/// Whatever was sent before is here after it.
+async fn round(client: &Client, peer: &mut Peer) {
+    let publishing = client.publish(Message::new("round", "").qos(QoS::AtLeastOnce));
+    let answering = async {
+        let packet_id = peer.expect_publish().await.publish().delivery.packet_id().unwrap();
+        peer.acknowledge(AcknowledgementKind::PubAck, packet_id, ReasonCode::Success).await;
+    };
+    tokio::join!(publishing, answering).0.unwrap();
+}
+
+/// PUBLISH for the subscriptions with these identifiers.
+fn publish_for(first_byte: u8, topic_name: &str, packet_id: u16, identifiers: &[u32]) -> Vec<u8> {
+    let mut properties = Vec::new();
+    for identifier in identifiers {
+        properties.push(0x0b);
+        let mut rest = *identifier;
+        loop {
+            let more = if rest > 127 { 0x80 } else { 0 };
+            properties.push((rest & 0x7f) as u8 | more);
+            rest >>= 7;
+            if rest == 0 {
+                break;
+            }
+        }
+    }
+    let mut body = vec![0, topic_name.len() as u8];
+    body.extend(topic_name.as_bytes());
+    if first_byte & 0b110 != 0 {
+        body.extend(packet_id.to_be_bytes());
+    }
+    body.push(properties.len() as u8);
+    body.extend(properties);
+    [vec![first_byte, body.len() as u8], body].concat()
+}
+
+fn is_waiting(future: impl Future) -> bool {
+    let mut future = Box::pin(future);
+    let waker = std::task::Waker::noop();
+    future.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending()
+}
+
+#[tokio::test]
+async fn a_full_stream_drops_the_oldest_or_the_newest() {
+    for (overflow, kept) in [(Overflow::DropOldest, ["7", "8", "9"]), (Overflow::DropNewest, ["0", "1", "2"])] {
+        let (broker, client) = served().await;
+        let subscribe = Subscribe::new("t", QoS::ExactlyOnce).buffer(3).overflow(overflow);
+        let mut stream = client.subscribe(subscribe).await.unwrap();
+        let mut end = client.subscribe("end").await.unwrap();
+        for number in 0..10 {
+            broker.publish(Sent::new("t", number.to_string()));
+        }
+        // Of QoS 1 nothing is dropped, and it takes no room.
+        broker.publish(Sent::new("t", "one").with_qos(QoS::AtLeastOnce));
+        broker.publish(Sent::new("end", ""));
+        end.recv().await.unwrap();
+        for payload in kept {
+            assert_eq!(stream.recv().await.unwrap().payload(), payload);
+        }
+        assert_eq!(stream.recv().await.unwrap().payload(), "one");
+        assert_eq!(stream.dropped(), 7);
+        client.disconnect().await;
+        broker.assert_no_violations();
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_waits_loses_nothing() {
+    let (broker, client) = served().await;
+    let subscribe = Subscribe::new("t", QoS::AtMostOnce).buffer(2).overflow(Overflow::Wait);
+    let mut stream = client.subscribe(subscribe).await.unwrap();
+    for number in 0..20_000 {
+        broker.publish(Sent::new("t", number.to_string()));
+    }
+    for number in 0..20_000 {
+        assert_eq!(stream.recv().await.unwrap().payload(), &number.to_string());
+    }
+    assert_eq!(stream.dropped(), 0);
+}
+
+/// While a stream was full, a new connection came to nothing: its CONNACK was not read either.
+#[tokio::test(start_paused = true)]
+async fn a_full_stream_does_not_prevent_a_new_connection() {
+    let (options, mut listener) = wire();
+    let client = Client::start(options.client_id("c"));
+    let mut end = listener.welcome(false).await;
+    let subscribe = Subscribe::new("t", QoS::AtMostOnce).buffer(1).overflow(Overflow::Wait);
+    let (stream, ()) = tokio::join!(client.subscribe(subscribe), async {
+        let packet = end.skip_to(0x82).await;
+        end.send(&[0x90, 4, packet[2], packet[3], 0, 0]).await;
+        end.send(&publish(0x30, "t", 0, "x").repeat(5)).await;
+    });
+    let mut stream = stream.unwrap();
+    drop(end);
+    let mut end = listener.welcome(false).await;
+    let packet = end.skip_to(0x82).await;
+    let began = Instant::now();
+    // No other connection is made while the program takes its time.
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert!(matches!(client.status(), Status::Connected(_)), "{:?}", client.status());
+    end.send(&[0x90, 4, packet[2], packet[3], 0, 0]).await;
+    for _ in 0..5 {
+        stream.recv().await.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(51));
+}
+
+#[tokio::test]
+async fn acknowledgements_by_hand_go_out_in_the_order_of_the_messages() {
+    let (_broker, client, mut peer) = scripted(|options| options).await;
+    let (mut stream, _) =
+        subscribed(&client, &mut peer, Subscribe::new("t", QoS::ExactlyOnce).acknowledge_by_hand()).await;
+    let mut messages = Vec::new();
+    for packet_id in 1..=6 {
+        let first_byte = if packet_id % 2 == 1 { 0x32 } else { 0x34 };
+        peer.send_bytes(&publish(first_byte, "t", packet_id, "x")).await;
+        messages.push(stream.recv().await.unwrap());
+    }
+    for at in [5, 3, 1, 2, 4, 0] {
+        messages[at].acknowledge();
+        messages[at].acknowledge();
+    }
+    for packet_id in 1..=6 {
+        let kind = if packet_id % 2 == 1 { AcknowledgementKind::PubAck } else { AcknowledgementKind::PubRec };
+        peer.expect_acknowledgement(kind, id(packet_id)).await;
+    }
+    client.try_publish(&Message::new("last", "")).unwrap();
+    peer.expect_publish().await;
+}
+
+#[tokio::test]
+async fn a_message_is_acknowledged_when_the_next_is_asked_for() {
+    let (_broker, client, mut peer) = scripted(|options| options).await;
+    let (mut stream, _) = subscribed(&client, &mut peer, ("t", QoS::AtLeastOnce)).await;
+    peer.send_bytes(&publish(0x32, "t", 1, "x")).await;
+    stream.recv().await.unwrap();
+    client.publish(Message::new("first", "")).await.unwrap();
+    peer.expect_publish().await;
+    assert!(is_waiting(stream.recv()));
+    peer.expect_acknowledgement(AcknowledgementKind::PubAck, id(1)).await;
+}
+
+#[tokio::test]
+async fn overlapping_streams_both_get_the_message_and_both_acknowledge_it() {
+    let (_broker, client, mut peer) = scripted(|options| options).await;
+    let mut identifiers = Vec::new();
+    let mut streams = Vec::new();
+    for filter in ["a/#", "a/+"] {
+        let (stream, identifier) = subscribed(&client, &mut peer, (filter, QoS::AtLeastOnce)).await;
+        streams.push(stream);
+        identifiers.push(identifier);
+    }
+    // Once for both, once for each, and once without a word about it.
+    peer.send_bytes(&publish_for(0x32, "a/b", 1, &identifiers)).await;
+    peer.send_bytes(&publish_for(0x32, "a/b", 2, &identifiers[..1])).await;
+    peer.send_bytes(&publish_for(0x32, "a/b", 3, &identifiers[1..])).await;
+    peer.send_bytes(&publish_for(0x32, "a/b", 4, &[])).await;
+    for (stream, expected) in streams.iter_mut().zip([[1, 2, 4], [1, 3, 4]]) {
+        for packet_id in expected {
+            assert_eq!(stream.recv().await.unwrap().packet_id(), packet_id);
+        }
+        client.publish(Message::new("round", "")).await.unwrap();
+    }
+    // The first stream alone has nothing acknowledged: its first message belongs to the other one, too.
+    peer.expect_publish().await;
+    for packet_id in 1..=3 {
+        peer.expect_acknowledgement(AcknowledgementKind::PubAck, id(packet_id)).await;
+    }
+    peer.expect_publish().await;
+    streams.iter_mut().for_each(Subscription::acknowledge);
+    peer.expect_acknowledgement(AcknowledgementKind::PubAck, id(4)).await;
+}
+
+/// A stream of two filters that both match has one identifier, and the broker may say it twice: the message came twice.
+#[tokio::test]
+async fn an_identifier_that_comes_twice_is_one_stream() {
+    let (_broker, client, mut peer) = scripted(|options| options).await;
+    let ask = Subscribe::new("a/#", QoS::AtLeastOnce).filter("a/+", QoS::AtLeastOnce);
+    let (mut stream, identifier) = subscribed(&client, &mut peer, ask).await;
+    peer.send_bytes(&publish_for(0x32, "a/b", 1, &[identifier, identifier])).await;
+    peer.send_bytes(&publish_for(0x32, "a/b", 2, &[identifier])).await;
+    assert_eq!(stream.recv().await.unwrap().packet_id(), 1);
+    assert_eq!(stream.recv().await.unwrap().packet_id(), 2);
+}
+
+/// The broker has one subscription for each filter: with the second stream the first one had nothing more, and when the second
+/// was dropped, nobody had.
+#[tokio::test]
+async fn streams_with_the_same_filter_all_get_its_messages() {
+    for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
+        let broker = MockBroker::serve().await;
+        let options = Options::new(broker.url()).unwrap().client_id("c").version(version);
+        let client = Client::connect(options).await.unwrap();
+        let mut first = client.subscribe(("a/#", QoS::ExactlyOnce)).await.unwrap();
+        let mut second = client.subscribe(("a/#", QoS::ExactlyOnce)).await.unwrap();
+        let third =
+            client.subscribe(Subscribe::new("a/#", QoS::ExactlyOnce).filter("b", QoS::AtLeastOnce)).await.unwrap();
+        client.publish(Message::new("a/1", "").qos(QoS::ExactlyOnce)).await.unwrap();
+        assert_eq!(first.recv().await.unwrap().topic_name(), "a/1");
+        assert_eq!(second.recv().await.unwrap().topic_name(), "a/1");
+        third.unsubscribe().await.unwrap();
+        assert_eq!(broker.subscriptions_of("c"), ["a/#"]);
+        drop(second);
+        client.publish(Message::new("a/2", "").qos(QoS::ExactlyOnce)).await.unwrap();
+        assert_eq!(first.recv().await.unwrap().topic_name(), "a/2");
+        drop(first);
+        broker.wait_until(|broker| broker.subscriptions_of("c").is_empty()).await;
+        client.disconnect().await;
+        broker.assert_no_violations();
+    }
+}
+
+#[tokio::test]
+async fn before_mqtt_5_streams_get_what_their_filters_match() {
+    let broker = MockBroker::serve().await;
+    let options = Options::new(broker.url()).unwrap().client_id("c").version(ProtocolVersion::V311);
+    let client = Client::connect(options).await.unwrap();
+    let mut all = client.subscribe(("a/#", QoS::AtMostOnce)).await.unwrap();
+    let mut one = client.subscribe(("a/b", QoS::AtMostOnce)).await.unwrap();
+    let mut other = client.subscribe(("a/c", QoS::AtMostOnce)).await.unwrap();
+    broker.publish(Sent::new("a/b", ""));
+    broker.publish(Sent::new("a/c", ""));
+    assert_eq!(one.recv().await.unwrap().topic_name(), "a/b");
+    assert_eq!(other.recv().await.unwrap().topic_name(), "a/c");
+    assert_eq!(all.recv().await.unwrap().topic_name(), "a/b");
+    client.disconnect().await;
+    broker.assert_no_violations();
+}
+
+/// What came between the end of a stream and UNSUBACK was nobody's, and all acknowledgements after it waited for ever.
+#[tokio::test]
+async fn what_still_comes_for_a_dropped_stream_is_acknowledged() {
+    let (_broker, client, mut peer) = scripted(|options| options).await;
+    drop(subscribed(&client, &mut peer, ("t", QoS::AtLeastOnce)).await);
+    let packet_id = peer.expect_unsubscribe().await.unsubscribe().packet_id;
+    peer.send_bytes(&publish(0x32, "t", 1, "x")).await;
+    peer.expect_acknowledgement(AcknowledgementKind::PubAck, id(1)).await;
+    peer.unsub_ack(packet_id, &[ReasonCode::Success]).await;
+    // And if a broker is late with it.
+    peer.send_bytes(&publish(0x34, "t", 2, "x")).await;
+    peer.expect_acknowledgement(AcknowledgementKind::PubRec, id(2)).await;
+    // It is kept a while all the same, if somebody still asks.
+    assert_eq!(client.unclaimed().recv().await.unwrap().packet_id(), 2);
+}
+
+#[tokio::test]
+async fn what_still_comes_for_a_stream_that_unsubscribes_is_acknowledged() {
+    let (_broker, client, mut peer) = scripted(|options| options.keep_session(Duration::from_secs(100))).await;
+    let (stream, _) = subscribed(&client, &mut peer, ("t", QoS::AtLeastOnce)).await;
+    peer.send_bytes(&publish(0x32, "t", 1, "x")).await;
+    let (answer, ()) = tokio::join!(stream.unsubscribe(), async {
+        let mut acknowledged = 0;
+        let packet_id = loop {
+            let received = peer.next_packet().await.unwrap();
+            match received.packet_type() {
+                PacketType::PubAck => acknowledged += 1,
+                _ => break received.unsubscribe().packet_id,
+            }
+        };
+        peer.send_bytes(&publish(0x32, "t", 2, "x")).await;
+        for packet_id in acknowledged + 1..=2 {
+            peer.expect_acknowledgement(AcknowledgementKind::PubAck, id(packet_id)).await;
+        }
+        peer.unsub_ack(packet_id, &[ReasonCode::Success]).await;
+    });
+    assert_eq!(answer.unwrap().reason_codes, [ReasonCode::Success]);
+}
+
+#[tokio::test]
+async fn in_a_session_that_lives_on_a_dropped_stream_leaves_its_messages_to_the_next() {
+    let (_broker, client, mut peer) = scripted(|options| options.keep_session(Duration::from_secs(100))).await;
+    for time in 0..2 {
+        let (mut stream, _) = subscribed(&client, &mut peer, ("t", QoS::AtLeastOnce)).await;
+        if time == 0 {
+            peer.send_bytes(&publish(0x32, "t", 1, "x")).await;
+            assert_eq!(stream.recv().await.unwrap().packet_id(), 1);
+            stream.acknowledge();
+            peer.expect_acknowledgement(AcknowledgementKind::PubAck, id(1)).await;
+            drop(stream);
+            peer.send_bytes(&publish(0x32, "t", 2, "x")).await;
+            // A round, so that it is here.
+            round(&client, &mut peer).await;
+        } else {
+            assert_eq!(stream.recv().await.unwrap().packet_id(), 2);
+            stream.acknowledge();
+            peer.expect_acknowledgement(AcknowledgementKind::PubAck, id(2)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_of_an_earlier_program_wait_for_who_asks() {
+    let (_broker, client, mut peer) = scripted(|options| options.keep_session(Duration::from_secs(100))).await;
+    peer.send_bytes(&publish_for(0x32, "old", 1, &[77])).await;
+    peer.send_bytes(&publish_for(0x34, "old", 2, &[])).await;
+    let mut unclaimed = client.unclaimed();
+    assert_eq!(unclaimed.recv().await.unwrap().packet_id(), 1);
+    assert_eq!(unclaimed.recv().await.unwrap().packet_id(), 2);
+    peer.expect_acknowledgement(AcknowledgementKind::PubAck, id(1)).await;
+    let mut again = client.unclaimed();
+    assert!(unclaimed.recv().await.is_err());
+    peer.send_bytes(&publish(0x32, "old", 3, "")).await;
+    assert_eq!(again.recv().await.unwrap().packet_id(), 3);
+}
+
+/// With each connection the broker sends what is not acknowledged again: unread, it piled up.
+#[tokio::test]
+async fn what_nobody_has_taken_does_not_pile_up_over_connections() {
+    let (broker, client, mut peer) = scripted(|options| options.keep_session(Duration::from_secs(100))).await;
+    let (mut stream, _) = subscribed(&client, &mut peer, ("t", QoS::ExactlyOnce)).await;
+    let mut dup = 0;
+    for _ in 0..5 {
+        peer.send_bytes(&publish(0x32 | dup, "t", 1, "")).await;
+        peer.send_bytes(&publish(0x34 | dup, "t", 2, "")).await;
+        peer.send_bytes(&publish(0x32 | dup, "other", 3, "")).await;
+        round(&client, &mut peer).await;
+        peer.close().await;
+        peer = broker.accept().await;
+        peer.expect_connect().await;
+        peer.conn_ack(true, ReasonCode::Success).await;
+        dup = 8;
+    }
+    round(&client, &mut peer).await;
+    let mut unclaimed = client.unclaimed();
+    peer.send_bytes(&publish(0x3a, "t", 1, "")).await;
+    peer.send_bytes(&publish(0x3c, "t", 2, "")).await;
+    peer.send_bytes(&publish(0x3a, "other", 3, "")).await;
+    peer.send_bytes(&publish(0x30, "t", 0, "end")).await;
+    peer.send_bytes(&publish(0x30, "other", 0, "end")).await;
+    let mut came = Vec::new();
+    loop {
+        let message = stream.recv().await.unwrap();
+        came.push(message.packet_id());
+        if message.payload() == "end" {
+            break;
+        }
+    }
+    came.sort_unstable();
+    assert_eq!(came, [0, 1, 2]);
+    assert_eq!(unclaimed.recv().await.unwrap().packet_id(), 3);
+    assert_eq!(unclaimed.recv().await.unwrap().payload(), "end");
+}
+
+#[tokio::test]
+async fn dropped_futures_lose_nothing() {
+    let (broker, client) = served().await;
+    broker.hold_acknowledgements();
+    // Taken, and published though nobody waits for the answer.
+    assert!(is_waiting(client.publish(Message::new("t", "dropped").qos(QoS::ExactlyOnce))));
+    broker.expect_published("t").await;
+    // The subscription ends.
+    assert!(is_waiting(client.subscribe("never")));
+    broker.release_acknowledgements();
+    client.settled().await.unwrap();
+    let mut stream = client.subscribe(("s", QoS::AtLeastOnce)).await.unwrap();
+    broker.wait_until(|broker| broker.subscriptions_of("c") == ["s"]).await;
+    for number in 0..100 {
+        assert!(is_waiting(stream.recv()));
+        broker.publish(Sent::new("s", number.to_string()).with_qos(QoS::AtLeastOnce));
+        assert_eq!(stream.recv().await.unwrap().payload(), &number.to_string());
+    }
+    client.disconnect().await;
+    broker.assert_no_violations();
+}
+
+#[tokio::test]
+async fn publishing_while_a_message_is_handled_never_locks_up() {
+    let broker = MockBroker::serve().await;
+    let mut options = Options::new(broker.url()).unwrap().client_id("c");
+    options.session.receive_maximum = 1.try_into().unwrap();
+    options.session.inflight_maximum = 1.try_into().unwrap();
+    options.session.queue_messages_max = 1;
+    options.session.output_bytes_max = 1;
+    let client = Client::connect(options).await.unwrap();
+    let mut stream = client.subscribe(Subscribe::new("question", QoS::ExactlyOnce).buffer(1)).await.unwrap();
+    for number in 0..500 {
+        let qos = [QoS::AtLeastOnce, QoS::ExactlyOnce][number % 2];
+        broker.publish(Sent::new("question", number.to_string()).with_qos(qos));
+    }
+    for number in 0..500 {
+        let message = stream.recv().await.unwrap();
+        assert_eq!(message.payload(), &number.to_string());
+        for _ in 0..3 {
+            let answer = Message::new("answer", message.payload().clone()).qos(QoS::ExactlyOnce);
+            client.publish(answer).await.unwrap();
+        }
+    }
+    client.settled().await.unwrap();
+    client.disconnect().await;
+    broker.assert_no_violations();
+}
+
+#[tokio::test]
+async fn the_last_handle_ends_the_client() {
+    let (broker, client) = served().await;
+    let other = client.clone();
+    let stream = client.subscribe("t").await.unwrap();
+    drop(client);
+    drop(other);
+    broker.publish(Sent::new("t", "still there"));
+    let mut stream = stream;
+    assert_eq!(stream.recv().await.unwrap().payload(), "still there");
+    drop(stream);
+    broker.wait_until(|broker| broker.connected().is_empty()).await;
+    assert_eq!(broker.received().last().unwrap().packet_type(), PacketType::Disconnect);
+    broker.assert_no_violations();
+}
+
+/// Answers that came too late were taken by nobody, and all acknowledgements waited behind theirs.
+#[tokio::test]
+async fn answers_that_come_too_late_hold_up_nothing() {
+    let (broker, client) = served().await;
+    let requester = client.requester().await.unwrap();
+    let mut stream = client.subscribe(("t", QoS::AtLeastOnce)).await.unwrap();
+    let question = Message::new("question", "").qos(QoS::AtLeastOnce);
+    let error = requester.request(question, Duration::ZERO).await.unwrap_err();
+    assert!(matches!(error, RequestError::TimedOut), "{error:?}");
+    for number in 0..3_000 {
+        let late = Sent::new(requester.response_topic(), "late").with_qos(QoS::AtLeastOnce);
+        broker.publish(late);
+        broker.publish(Sent::new("t", number.to_string()).with_qos(QoS::AtLeastOnce));
+    }
+    for number in 0..3_000 {
+        assert_eq!(stream.recv().await.unwrap().payload(), &number.to_string());
+    }
+    client.disconnect().await;
+    broker.assert_no_violations();
+}
+
+#[tokio::test]
+async fn requests_need_mqtt_5() {
+    let broker = MockBroker::serve().await;
+    let options = Options::new(broker.url()).unwrap().client_id("c").version(ProtocolVersion::V311);
+    let client = Client::connect(options).await.unwrap();
+    assert!(matches!(client.requester().await, Err(SubscribeError::NeedsV5)));
+}
+
+/// Acknowledges a message of QoS 1, and returns the next packet.
+async fn acknowledged(end: &mut End, packet: &[u8]) -> Vec<u8> {
+    let at = 4 + usize::from(packet[3]);
+    end.send(&acknowledgement(0x40, u16::from_be_bytes([packet[at], packet[at + 1]]))).await;
+    end.packet().await.unwrap()
+}
+
+/// The time that a message had waited was counted from when the connection had last done something.
+#[tokio::test(start_paused = true)]
+async fn a_message_expires_by_the_time_it_has_waited_itself() {
+    let (mut options, mut listener) = wire();
+    options.session.inflight_maximum = 1.try_into().unwrap();
+    let client = Client::start(options.client_id("c").keep_alive(Duration::ZERO));
+    let expiring =
+        |topic: &str| Message::new(topic, "").qos(QoS::AtLeastOnce).message_expiry_interval(Duration::from_secs(10));
+    // Without a connection.
+    let mut end = listener.accept().await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    client.try_publish(&expiring("early")).unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    end.packet().await;
+    end.send(&[0x20, 3, 0, 0, 0]).await;
+    let early = end.packet().await.unwrap();
+    assert_eq!(early[4..9], *b"early");
+    assert_eq!(early[11..], [5, 2, 0, 0, 0, 10]);
+    // Behind another that is not acknowledged.
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    client.try_publish(&expiring("b")).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    client.try_publish(&expiring("c")).unwrap();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    // The one has waited for eleven seconds, the other for eight.
+    let packet = acknowledged(&mut end, &early).await;
+    assert_eq!((packet[4], &packet[7..]), (b'c', &[5, 2, 0, 0, 0, 2][..]));
+    client.try_publish(&Message::new("d", "")).unwrap();
+    end.expect(&publish(0x30, "d", 0, "")).await;
+}
+
+/// The broker took such a message for a Protocol Error, and got it again on each connection.
+#[tokio::test]
+async fn properties_that_mqtt_cannot_carry_are_refused() {
+    let (broker, client) = served().await;
+    for message in [
+        Message::new("t", "").user_property("k\0", "v"),
+        Message::new("t", "").content_type("\0"),
+        Message::new("t", "").response_topic("a/+"),
+        Message::new("t", "").response_topic(""),
+    ] {
+        assert_eq!(client.publish(message.qos(QoS::AtLeastOnce)).await, Err(PublishError::PropertyMalformed));
+    }
+    let subscribe = Subscribe::new("t", QoS::AtMostOnce).user_property("k", "\0");
+    assert!(matches!(client.subscribe(subscribe).await, Err(SubscribeError::UserProperty)));
+    client.disconnect().await;
+    broker.assert_no_violations();
+}
+
+#[tokio::test]
+async fn a_refused_subscription_is_an_error_and_leaves_nothing() {
+    let (broker, client) = served().await;
+    broker.behave(|behaviour| behaviour.refuse_subscriptions = Some(ReasonCode::NotAuthorized));
+    let error = client.subscribe("t").await.unwrap_err();
+    assert!(matches!(error, SubscribeError::Refused(refusal) if refusal.reason_code == ReasonCode::NotAuthorized));
+    broker.behave(|behaviour| behaviour.refuse_subscriptions = None);
+    client.subscribe("t").await.unwrap();
+    client.disconnect().await;
+    broker.assert_no_violations();
+}
