@@ -95,7 +95,7 @@ impl Client {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(options: Options) -> Self {
-        Self::start_with(options, |outbox, client_id| Keeper::open(outbox, client_id))
+        Self::start_with(options, Keeper::open)
     }
 
     fn start_with<D: Disk>(
