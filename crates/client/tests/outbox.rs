@@ -14,12 +14,14 @@ use pantala_client::{
 use pantala_proto::PacketType;
 
 fn options(url: &str, directory: &Path) -> Options {
-    Options::new(url).unwrap().client_id("meter").keep_session(Duration::MAX).outbox(directory)
+    let options = Options::new(url).expect("the URL is right");
+    options.client_id("meter").keep_session(Duration::MAX).outbox(directory)
 }
 
 fn numbers(broker: &ServingBroker, qos: QoS) -> Vec<u64> {
     let of_qos = broker.published().into_iter().filter(|message| message.qos == qos);
-    of_qos.map(|message| std::str::from_utf8(&message.payload).unwrap().parse().unwrap()).collect()
+    let number = |payload: &[u8]| std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
+    of_qos.map(|message| number(&message.payload).expect("a number")).collect()
 }
 
 fn message(number: u64) -> Message {
@@ -205,14 +207,14 @@ fn program_to_be_killed() {
 }
 
 fn start_program(url: &str, directory: &Path, first: u64) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+    Command::new(std::env::current_exe().expect("this test has a file"))
         .args(["--exact", "program_to_be_killed", "--nocapture"])
         .envs([(URL, url), (FIRST, &first.to_string())])
         .env(DIRECTORY, directory)
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .spawn()
-        .unwrap()
+        .expect("this test can be run again")
 }
 
 #[test]

@@ -313,8 +313,10 @@ impl<'d> Connection<'d> {
         }
         if state.outbox.is_some() {
             // After the output was taken, so that nothing is missing that it follows from.
+            // If it cannot be kept, what was taken never goes out.
+            let before = std::mem::replace(&mut self.follows, Position::MAX);
             let recorded = state.keep()?;
-            self.follows = if fresh { recorded } else { self.follows };
+            self.follows = if fresh { recorded } else { before };
             self.safe = state.safe(context)?;
         }
         state.dispatch();

@@ -3,7 +3,7 @@
 mod backoff;
 mod driver;
 mod options;
-#[cfg(all(test, feature = "mock"))]
+#[cfg(test)]
 mod outbox_tests;
 mod queue;
 mod requester;

@@ -52,6 +52,15 @@ impl Gate {
     }
 }
 
+/// Opens a gate when a test fails, so that its client can end.
+struct Opens(Gate);
+
+impl Drop for Opens {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
 /// A disk whose syncs wait at a gate.
 struct Slow(SimDisk, Gate);
 
@@ -116,6 +125,7 @@ async fn nothing_goes_out_before_it_is_safe() {
     let broker = MockBroker::serve().await;
     let gate = Gate::default();
     let client = start(broker.url(), Slow(SimDisk::new(), gate.clone()));
+    let _opens = Opens(gate.clone());
     client.connected().await.unwrap();
 
     gate.close();

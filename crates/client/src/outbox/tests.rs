@@ -226,7 +226,7 @@ impl World {
                 self.to_client.extend(bytes);
             }
             5 if self.random.below(3) == 0 => self.drop_connection(),
-            6 | 7 => self.to_client(),
+            6 | 7 => self.client_reads(),
             _ => {}
         }
         self.connect();
@@ -255,7 +255,7 @@ impl World {
         self.to_client.clear();
     }
 
-    fn to_client(&mut self) {
+    fn client_reads(&mut self) {
         let bytes = std::mem::take(&mut self.to_client);
         let split = self.random.below(bytes.len() as u64 + 1) as usize;
         self.machine.handle_input(self.now, &bytes[..split]);
