@@ -1,6 +1,6 @@
 //! What the handles, the streams and the task of one client share, behind one lock that is never held while anything waits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -76,7 +76,8 @@ pub(super) struct State {
     /// Who waits until no message is left.
     settled: Vec<Waker>,
     routes: Vec<Route>,
-    by_identifier: HashMap<u32, Arc<Queue>>,
+    /// Nearly always a few, which a tree finds without hashing.
+    by_identifier: BTreeMap<u32, Arc<Queue>>,
     /// Takes what matches no stream.
     catch_all: Option<Arc<Queue>>,
     unclaimed: VecDeque<Inbound>,
@@ -116,7 +117,7 @@ impl Shared {
                 room: Vec::new(),
                 settled: Vec::new(),
                 routes: Vec::new(),
-                by_identifier: HashMap::new(),
+                by_identifier: BTreeMap::new(),
                 catch_all: None,
                 unclaimed: VecDeque::new(),
                 unclaimed_at_most_once: 0,
@@ -278,28 +279,29 @@ impl State {
     // Messages and streams.
 
     fn deliver(&mut self, message: Inbound) {
-        let queues = self.queues_for(&message);
-        match queues.as_slice() {
-            [] => self.leave_unclaimed(message),
-            [queue] => self.push(queue, message),
-            [first, others @ ..] => {
-                if let Some(token) = message.acknowledgement {
-                    self.machine.expect_acknowledgements(token, queues.len());
+        match self.queues_for(&message) {
+            (None, _) => self.leave_unclaimed(message),
+            (Some(first), others) => {
+                if let (Some(token), false) = (message.acknowledgement, others.is_empty()) {
+                    self.machine.expect_acknowledgements(token, others.len() + 1);
                 }
                 others.iter().for_each(|queue| self.push(queue, message.clone()));
-                self.push(first, message);
+                self.push(&first, message);
             }
         }
     }
 
-    /// The streams that a message is for: by its Subscription Identifiers, or else by what the filters match.
-    fn queues_for(&self, message: &Inbound) -> Vec<Arc<Queue>> {
+    /// The streams that a message is for: by its Subscription Identifiers, or else by what the filters match. The first is apart,
+    /// since there is seldom another: an empty vector costs nothing.
+    fn queues_for(&self, message: &Inbound) -> (Option<Arc<Queue>>, Vec<Arc<Queue>>) {
         let mut identifiers = message.properties.subscription_identifiers().peekable();
         if identifiers.peek().is_some() {
-            identifiers.filter_map(|identifier| self.by_identifier.get(&identifier.get()).cloned()).collect()
+            let mut queues = identifiers.filter_map(|identifier| self.by_identifier.get(&identifier.get()).cloned());
+            (queues.next(), queues.collect())
         } else {
             let matching = self.routes.iter().filter(|route| route.matches(&message.topic_name));
-            matching.map(|route| route.queue.clone()).collect()
+            let mut queues = matching.map(|route| route.queue.clone());
+            (queues.next(), queues.collect())
         }
     }
 
