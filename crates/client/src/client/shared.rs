@@ -1,6 +1,6 @@
 //! What the handles, the streams and the task of one client share, behind one lock that is never held while anything waits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -90,7 +90,8 @@ pub(super) struct State {
     /// Who waits until no message is left.
     settled: Vec<Waker>,
     routes: Vec<Route>,
-    by_identifier: HashMap<u32, Arc<Queue>>,
+    /// Nearly always a few, which a tree finds without hashing.
+    by_identifier: BTreeMap<u32, Arc<Queue>>,
     /// Two streams have a filter in common.
     sharing: bool,
     /// Streams that are gone, until the broker has answered UNSUBSCRIBE.
@@ -136,7 +137,7 @@ impl Shared {
                 room: Vec::new(),
                 settled: Vec::new(),
                 routes: Vec::new(),
-                by_identifier: HashMap::new(),
+                by_identifier: BTreeMap::new(),
                 sharing: false,
                 ending: Vec::new(),
                 catch_all: None,
@@ -325,40 +326,46 @@ impl State {
     // Messages and streams.
 
     fn deliver(&mut self, message: Inbound) {
-        let queues = self.queues_for(&message);
-        match queues.as_slice() {
-            [] => self.leave_unclaimed(message),
-            [queue] => self.push(queue, message),
-            [first, others @ ..] => {
-                if let Some(token) = message.acknowledgement {
-                    self.machine.expect_acknowledgements(token, queues.len());
+        match self.queues_for(&message) {
+            (None, _) => self.leave_unclaimed(message),
+            (Some(first), others) => {
+                if let (Some(token), false) = (message.acknowledgement, others.is_empty()) {
+                    self.machine.expect_acknowledgements(token, others.len() + 1);
                 }
                 others.iter().for_each(|queue| self.push(queue, message.clone()));
-                self.push(first, message);
+                self.push(&first, message);
             }
         }
     }
 
-    /// The streams that a message is for: by its Subscription Identifiers, or else by what the filters match.
-    fn queues_for(&self, message: &Inbound) -> Vec<Arc<Queue>> {
-        let mut queues: Vec<Arc<Queue>> = Vec::new();
+    /// The streams that a message is for: by its Subscription Identifiers, or else by what the filters match. The first is apart,
+    /// since there is seldom another: an empty vector costs nothing.
+    fn queues_for(&self, message: &Inbound) -> (Option<Arc<Queue>>, Vec<Arc<Queue>>) {
         let mut identifiers = message.properties.subscription_identifiers().peekable();
         if identifiers.peek().is_none() {
             let matching = self.routes.iter().filter(|route| route.matches(&message.topic_name));
-            return matching.map(|route| route.queue.clone()).collect();
+            let mut queues = matching.map(|route| route.queue.clone());
+            return (queues.next(), queues.collect());
         }
-        for identifier in identifiers {
+        let mut first: Option<Arc<Queue>> = None;
+        let mut others: Vec<Arc<Queue>> = Vec::new();
+        for queue in identifiers.filter_map(|identifier| self.by_identifier.get(&identifier.get())) {
             // An identifier comes more than once if several filters of one stream match (v5 section 3.3.4).
-            if let Some(queue) = self.by_identifier.get(&identifier.get())
-                && !queues.iter().any(|known| Arc::ptr_eq(known, queue))
-            {
-                queues.push(queue.clone());
+            if first.iter().chain(&others).any(|known| Arc::ptr_eq(known, queue)) {
+                continue;
+            }
+            match first {
+                None => first = Some(queue.clone()),
+                Some(_) => others.push(queue.clone()),
             }
         }
         if self.sharing {
-            self.add_sharing(&message.topic_name, &mut queues);
+            let mut all: Vec<Arc<Queue>> = first.into_iter().chain(others).collect();
+            self.add_sharing(&message.topic_name, &mut all);
+            let mut all = all.into_iter();
+            return (all.next(), all.collect());
         }
-        queues
+        (first, others)
     }
 
     /// The broker has one subscription for each filter, with the identifier it saw last: the other streams with that filter

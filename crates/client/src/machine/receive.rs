@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU16;
 
 use bytes::Bytes;
-use pantala_proto::{AcknowledgementKind, Delivery, PacketId, Property, Publish, ReasonCode};
+use pantala_proto::{AcknowledgementKind, Delivery, ForwardProperties, PacketId, Publish, ReasonCode};
 use pantala_session::{ExactlyOnce, Inbound as OpenExchanges};
 
 use super::{Event, Inbound, LastTopic, Machine, Phase, Token};
@@ -35,6 +35,7 @@ pub(super) struct Receiver {
     at_least_once: usize,
     next_token: Token,
     last_topic: LastTopic,
+    last_properties: LastProperties,
 }
 
 impl Receiver {
@@ -82,13 +83,15 @@ impl Receiver {
 
 impl Machine {
     pub(super) fn handle_publish(&mut self, publish: &Publish<'_>) -> Result<(), ConnectionError> {
-        let alias_error = ConnectionError::Protocol(Violation::TopicAlias);
+        let alias_error = || ConnectionError::Protocol(Violation::TopicAlias);
         let topic_name = match publish.properties.topic_alias {
-            Some(alias) if publish.topic_name.is_empty() => self.received_aliases.resolve(alias).ok_or(alias_error)?,
+            Some(alias) if publish.topic_name.is_empty() => {
+                self.received_aliases.resolve(alias).ok_or_else(alias_error)?
+            }
             Some(alias) => {
                 let maximum = self.settings.topic_alias_maximum;
                 if !self.received_aliases.set(alias, maximum, publish.topic_name) {
-                    return Err(alias_error);
+                    return Err(alias_error());
                 }
                 publish.topic_name
             }
@@ -98,12 +101,12 @@ impl Machine {
         // Before MQTT 5 there are just no more Packet Identifiers than that.
         let quota = if self.settings.version.is_v5() { self.settings.receive_maximum } else { NonZeroU16::MAX };
         let full = receiver.quota_used() >= usize::from(quota.get());
-        let over = ConnectionError::Protocol(Violation::ReceiveMaximum);
+        let over = || ConnectionError::Protocol(Violation::ReceiveMaximum);
         let (acknowledgement, dup) = match publish.delivery {
             Delivery::AtMostOnce => (None, false),
-            Delivery::AtLeastOnce { .. } if full => return Err(over),
+            Delivery::AtLeastOnce { .. } if full => return Err(over()),
             Delivery::AtLeastOnce { packet_id, dup } => (Some(receiver.push(packet_id, false)), dup),
-            Delivery::ExactlyOnce { packet_id, .. } if full && !receiver.open.is_open(packet_id) => return Err(over),
+            Delivery::ExactlyOnce { packet_id, .. } if full && !receiver.open.is_open(packet_id) => return Err(over()),
             Delivery::ExactlyOnce { packet_id, dup } => match receiver.open.publish(packet_id) {
                 ExactlyOnce::First => (Some(receiver.push(packet_id, true)), dup),
                 ExactlyOnce::Repeat => {
@@ -112,18 +115,14 @@ impl Machine {
                 }
             },
         };
-        let properties = &publish.properties;
         let message = Inbound {
             topic_name: receiver.last_topic.intern(topic_name),
             payload: Bytes::copy_from_slice(publish.payload),
             qos: publish.delivery.qos(),
             retain: publish.retain,
             dup,
-            properties: if properties.topic_alias.is_none() && properties.forward().is_empty() {
-                Properties::default()
-            } else {
-                without_alias(publish)
-            },
+            // Without the alias, which says nothing beyond its connection.
+            properties: receiver.last_properties.intern(publish.properties.forward()),
             packet_id: publish.delivery.packet_id().map_or(0, PacketId::number),
             acknowledgement,
         };
@@ -204,13 +203,60 @@ impl Machine {
     }
 }
 
-/// The properties of a message but its alias, which says nothing beyond its connection.
-fn without_alias(publish: &Publish<'_>) -> Properties {
-    let mut section = Vec::new();
-    for property in publish.properties.iter() {
-        if !matches!(property, Property::TopicAlias(_)) {
-            property.encode(&mut section);
+/// Properties longer than this are not kept for the next message. Bytes.
+const LAST_PROPERTIES_BYTES_MAX: usize = 64;
+
+/// The last properties: most often those of a stream are all the same, a Subscription Identifier and no more.
+#[derive(Default)]
+struct LastProperties(Properties);
+
+impl LastProperties {
+    fn intern(&mut self, properties: ForwardProperties<'_>) -> Properties {
+        let [head, tail] = properties.pieces();
+        let last = self.0.section();
+        if last.len() == properties.len() && last.starts_with(head) && last.ends_with(tail) {
+            return self.0.clone();
+        }
+        let fresh =
+            if tail.is_empty() { Properties::of_section(head) } else { Properties::of_section(&[head, tail].concat()) };
+        if properties.len() <= LAST_PROPERTIES_BYTES_MAX {
+            self.0 = fresh.clone();
+        }
+        fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pantala_proto::{Property, PublishProperties};
+
+    use super::*;
+
+    #[test]
+    fn properties_are_those_that_came_without_the_alias() {
+        let section = |properties: &[Property<'_>]| {
+            let mut section = Vec::new();
+            properties.iter().for_each(|property| property.encode(&mut section));
+            section
+        };
+        let alias = Property::TopicAlias(std::num::NonZeroU16::MIN);
+        let (long, pair) = ("x".repeat(100), Property::UserProperty("k", "v"));
+        let mut last = LastProperties::default();
+        for properties in [
+            vec![],
+            vec![pair],
+            vec![pair],
+            vec![alias, pair],
+            vec![Property::ContentType("a"), alias, pair],
+            vec![Property::ContentType("b"), pair],
+            vec![Property::ContentType(&long), pair],
+            vec![Property::ContentType("b"), pair],
+            vec![alias],
+        ] {
+            let came = section(&properties);
+            let interned = last.intern(PublishProperties::new(&came).unwrap().forward());
+            let without_alias: Vec<_> = properties.into_iter().filter(|property| *property != alias).collect();
+            assert_eq!(interned.section(), section(&without_alias));
         }
     }
-    Properties::of_section(&section)
 }

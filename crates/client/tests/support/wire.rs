@@ -1,7 +1,9 @@
 //! Connections in memory, whose other end the test has: with tokio's clock paused, time passes exactly when both sides wait.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
+use pantala_client::transport::ConnectError;
 use pantala_client::{BoxedStream, Connector, Options};
 use pantala_proto::frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -13,11 +15,11 @@ pub(crate) const WIRE_BYTES: usize = 64 << 10;
 struct Wire(mpsc::UnboundedSender<DuplexStream>);
 
 impl Connector for Wire {
-    fn connect(&self) -> Pin<Box<dyn Future<Output = Result<BoxedStream, String>> + Send>> {
+    fn connect(self: Arc<Self>) -> Pin<Box<dyn Future<Output = Result<BoxedStream, ConnectError>> + Send>> {
         let (ours, theirs) = duplex(WIRE_BYTES);
         let sent = self.0.send(theirs);
         Box::pin(async move {
-            sent.map_err(|_| "nobody listens".to_owned())?;
+            sent.map_err(|_| ConnectError::Other("nobody listens".to_owned()))?;
             Ok(Box::new(ours) as BoxedStream)
         })
     }
