@@ -369,10 +369,10 @@ pub static TABLE: &[Flag] = &[
     Flag {
         short: Some('M'),
         long: None,
-        programs: Programs::P,
+        programs: Programs::ALL,
         value: Value::One("N"),
         heading: Heading::Message,
-        help: "Messages of QoS 1 and 2 under way at once, 1 to 65535; the broker may allow fewer. Default: 20.",
+        help: "Messages of QoS 1 and 2 under way at once to the broker, 1 to 65535; it may allow fewer. Default: 20.",
         set: |written, argument| {
             written.inflight_max = Some(argument.small(1, u16::MAX)?);
             Ok(())

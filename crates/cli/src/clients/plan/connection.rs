@@ -15,6 +15,8 @@ const HOST: &str = "localhost";
 const PORT: u16 = 1883;
 const TLS_PORT: u16 = 8883;
 const KEEP_ALIVE_SECONDS: u16 = 60;
+/// What Mosquitto has under way at once.
+const INFLIGHT_MAX: u16 = 20;
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(30);
 /// The path at which brokers have MQTT over WebSocket.
@@ -51,6 +53,8 @@ pub struct Connection {
     pub keep_alive: u16,
     /// Clean Start, called Clean Session before MQTT 5.
     pub clean_start: bool,
+    /// Messages of QoS 1 and 2 under way to the broker at once, from 1 on; its Receive Maximum may be less.
+    pub inflight_max: u16,
     /// The Will Message.
     pub will: Option<Will>,
     /// Properties of CONNECT; Session Expiry Interval is what `-x`, `-c` and `-D` come to. Empty before MQTT 5.
@@ -215,6 +219,7 @@ impl Connection {
             password,
             keep_alive: written.keep_alive.unwrap_or(KEEP_ALIVE_SECONDS),
             clean_start: !written.keep_session,
+            inflight_max: written.inflight_max.unwrap_or(INFLIGHT_MAX),
             will: will(written, properties.will.as_ref())?,
             connect_properties,
             disconnect_properties: properties.disconnect.clone(),

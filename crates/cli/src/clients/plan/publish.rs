@@ -9,9 +9,6 @@ use super::connection::bytes_of;
 use super::{Connection, MessageProperties, Properties, checked_topic_name};
 use crate::clients::flags::{FlagError, PayloadWritten, Program, Stage, Surroundings, Written};
 
-/// What Mosquitto has under way at once.
-const INFLIGHT_MAX: u16 = 20;
-
 /// What `pub` does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishPlan {
@@ -27,8 +24,6 @@ pub struct PublishPlan {
     pub retain: bool,
     /// Properties of each message; empty before MQTT 5.
     pub properties: MessageProperties,
-    /// Messages of QoS 1 and 2 under way at once, from 1 on; the broker's Receive Maximum may be less.
-    pub inflight_max: u16,
     /// How often it is published, from 1 on; 1 if payloads come line by line.
     pub repeat: u32,
     /// The wait between two of `repeat`.
@@ -76,7 +71,6 @@ impl PublishPlan {
             qos: written.qos.unwrap_or_default(),
             retain: written.retain,
             properties: properties.publish,
-            inflight_max: written.inflight_max.unwrap_or(INFLIGHT_MAX),
             repeat: written.repeat.filter(|_| is_single).unwrap_or(1),
             repeat_delay: written.repeat_delay.unwrap_or_default(),
         })

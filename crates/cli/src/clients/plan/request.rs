@@ -63,9 +63,11 @@ impl RequestPlan {
             .ok_or(FlagError::Missing { flag: "-m", why: "the request is empty; give -m, -f, -n or -s" })?;
         let connection = Connection::new(Program::Request, written, &properties, surroundings)?;
         let is_v5 = connection.version.is_v5();
-        if is_v5 {
-            properties.publish.response_topic.get_or_insert_with(|| response_topic.clone());
+        if properties.publish.response_topic.is_some() {
+            let why = "-e is the Response Topic";
+            return Err(FlagError::Conflict { one: "-e", other: "-D publish response-topic", why });
         }
+        properties.publish.response_topic = is_v5.then(|| response_topic.clone());
         Ok(Self {
             topic_name,
             response_topic,

@@ -66,7 +66,7 @@ fn defaults_are_mosquittos() {
     assert_eq!(plan.connection.version, ProtocolVersion::V311);
     assert_eq!(plan.connection.client_id, ClientId::Assigned);
     assert_eq!((plan.connection.keep_alive, plan.connection.clean_start), (60, true));
-    assert_eq!((plan.qos, plan.retain, plan.inflight_max, plan.repeat), (QoS::AtMostOnce, false, 20, 1));
+    assert_eq!((plan.qos, plan.retain, plan.connection.inflight_max, plan.repeat), (QoS::AtMostOnce, false, 20, 1));
     assert_eq!(plan.connection.tls, None);
     assert_eq!(plan.connection.connect_properties, ConnectProperties::default());
     let plan = subscribe(&["-t", "a/#"]);
@@ -185,7 +185,7 @@ fn properties_go_to_their_packets() {
 fn publishing_has_its_numbers() {
     let plan = publish(&["-t", "z", "-q", "2", "-r", "-M", "9", "--repeat", "3", "--repeat-delay", "0.25"]);
     assert_eq!(plan.topic_names, ["x", "z"]);
-    assert_eq!((plan.qos, plan.retain, plan.inflight_max, plan.repeat), (QoS::ExactlyOnce, true, 9, 3));
+    assert_eq!((plan.qos, plan.retain, plan.connection.inflight_max, plan.repeat), (QoS::ExactlyOnce, true, 9, 3));
     assert_eq!(plan.repeat_delay, Duration::from_millis(250));
     let plan = Machine::default().publish(&["--json", "--repeat=3"]);
     assert_eq!((plan.payload, plan.repeat), (PayloadSource::StdinJson, 1));
@@ -391,6 +391,7 @@ fn what_is_wrong_is_said_in_one_line() {
         (Subscribe, vec!["-t", "a", "-w", "--message-rate"]),
         (Request, vec!["-t", "a", "-m", "b", "-e", "#"]),
         (Request, vec!["-t", "a", "-e", "b", "-l"]),
+        (Request, vec!["-t", "a", "-e", "b", "-n", "-D", "publish", "response-topic", "c"]),
     ] {
         assert_eq!(refused(program, &arguments).lines().count(), 1);
     }
