@@ -18,8 +18,8 @@ use crate::clients::plan::{ClientId, Connection, MessageProperties, Password, Ta
 use crate::clients::prompt::read_secret;
 
 /// Connects, and tells of it where that was asked for.
-pub(super) async fn connect(plan: &Connection, inflight_max: Option<u16>) -> Result<Client, Failure> {
-    let client = Client::start(options(plan, inflight_max)?);
+pub(super) async fn connect(plan: &Connection) -> Result<Client, Failure> {
+    let client = Client::start(options(plan)?);
     if plan.debug && !plan.quiet {
         tokio::spawn(tell(client.changes()));
     }
@@ -61,7 +61,7 @@ async fn tell(mut changes: pantala_client::Changes) {
     }
 }
 
-fn options(plan: &Connection, inflight_max: Option<u16>) -> Result<Options, Failure> {
+fn options(plan: &Connection) -> Result<Options, Failure> {
     let address = match &plan.target {
         Target::Tcp { host, port } => Address::Host(host.clone(), *port),
         Target::Unix(path) => Address::Unix(path.clone()),
@@ -118,7 +118,7 @@ fn options(plan: &Connection, inflight_max: Option<u16>) -> Result<Options, Fail
     session.topic_alias_maximum = properties.topic_alias_maximum.unwrap_or(0);
     session.request_response_information = properties.request_response_information.unwrap_or(false);
     session.user_properties.clone_from(&properties.user_properties);
-    if let Some(inflight) = inflight_max.and_then(NonZeroU16::new) {
+    if let Some(inflight) = NonZeroU16::new(plan.inflight_max) {
         session.inflight_maximum = inflight;
     }
     session.will = plan.will.as_ref().map(|will| Will {

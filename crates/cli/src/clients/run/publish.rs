@@ -29,7 +29,7 @@ pub(super) async fn run(plan: &PublishPlan) -> Result<(), Failure> {
     let single = single(&plan.payload)?;
     let mut signals = Signals::new()?;
     let client = tokio::select! {
-        client = connect(&plan.connection, Some(plan.inflight_max)) => client?,
+        client = connect(&plan.connection) => client?,
         () = signals.come() => return Ok(()),
     };
     let mut publisher = Publisher { client: &client, plan, flying: JoinSet::new(), first_failure: None };

@@ -21,7 +21,7 @@ pub(super) async fn run(plan: &RequestPlan) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let end = plan.timeout.map(|timeout| Instant::now() + timeout);
     let work = async {
-        let client = connect(&plan.connection, None).await?;
+        let client = connect(&plan.connection).await?;
         let result = ask(&client, plan, payload).await;
         disconnect(&client, &plan.connection).await;
         result

@@ -23,7 +23,7 @@ pub(super) async fn run(plan: &SubscribePlan) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let end = plan.timeout.map(|timeout| Instant::now() + timeout);
     let work = async {
-        let client = connect(&plan.connection, None).await?;
+        let client = connect(&plan.connection).await?;
         let result = take(&client, plan).await;
         disconnect(&client, &plan.connection).await;
         result
