@@ -4,6 +4,7 @@
 //! check. Here they are given what they need, run beside each other, and counted.
 
 pub mod install;
+mod own;
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
@@ -106,6 +107,9 @@ pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts
             println!("{failure}");
         }
         counts += Counts::of(ended.is_ok());
+    }
+    if arguments.client.is_empty() && arguments.check.is_none() && arguments.executable.is_none() {
+        counts += own::run(workspace)?;
     }
     Ok(counts)
 }

@@ -34,9 +34,10 @@ impl Reconnect {
     pub const NEVER: Self =
         Self { first_wait_max: Duration::ZERO, wait_max: Duration::ZERO, attempts_max: Some(0), retry_first: false };
 
-    /// How long to wait after the `failures`-th failure in a row, from 1; `random` decides within the bound. None: give up.
-    pub(super) fn wait(&self, failures: u32, random: u32) -> Option<Duration> {
-        if self.attempts_max.is_some_and(|maximum| failures > maximum) {
+    /// How long to wait after the `failures`-th failure in a row, from 1, of which the last `in_vain` brought no connection after
+    /// the first; `random` decides within the bound. None: give up.
+    pub(super) fn wait(&self, failures: u32, in_vain: u32, random: u32) -> Option<Duration> {
+        if self.attempts_max.is_some_and(|maximum| in_vain > maximum) {
             return None;
         }
         let doublings = failures.saturating_sub(1).min(31);
@@ -52,17 +53,18 @@ mod tests {
     #[test]
     fn the_bound_doubles_up_to_its_end() {
         let reconnect = Reconnect { wait_max: Duration::from_secs(3), ..Reconnect::default() };
-        let bounds: Vec<_> = (1..6).map(|failures| reconnect.wait(failures, u32::MAX).unwrap().as_millis()).collect();
+        let bounds: Vec<_> =
+            (1..6).map(|failures| reconnect.wait(failures, failures, u32::MAX).unwrap().as_millis()).collect();
         assert_eq!(bounds, [500, 1_000, 2_000, 3_000, 3_000]);
-        assert_eq!(reconnect.wait(1_000_000, u32::MAX), Some(Duration::from_secs(3)));
-        assert_eq!(reconnect.wait(3, 0), Some(Duration::ZERO));
+        assert_eq!(reconnect.wait(1_000_000, 1, u32::MAX), Some(Duration::from_secs(3)));
+        assert_eq!(reconnect.wait(3, 3, 0), Some(Duration::ZERO));
     }
 
     #[test]
     fn it_gives_up_when_told() {
-        assert_eq!(Reconnect::NEVER.wait(1, 7), None);
+        assert_eq!(Reconnect::NEVER.wait(1, 1, 7), None);
         let twice = Reconnect { attempts_max: Some(2), ..Reconnect::default() };
-        assert!(twice.wait(2, 7).is_some());
-        assert_eq!(twice.wait(3, 7), None);
+        assert!(twice.wait(9, 2, 7).is_some());
+        assert_eq!(twice.wait(9, 3, 7), None);
     }
 }

@@ -74,7 +74,8 @@ impl Clock {
 
 impl Driver {
     pub(super) async fn run(mut self) {
-        let mut failures = 0;
+        // In a row: connections that were none or did not last, and those that were none.
+        let (mut failures, mut in_vain) = (0, 0);
         let mut was_connected = false;
         let home = self.connector.clone();
         let mut left_at_home = None;
@@ -109,12 +110,13 @@ impl Driver {
             let connected = matches!(self.shared.lock().status, Status::Connected(_));
             was_connected |= connected;
             failures = if connected && began.elapsed() >= SUCCESS_AFTER { 1 } else { failures + 1 };
+            in_vain = if connected { 1 } else { in_vain + 1 };
             // Whoever took the Session over would be thrown out by us, and come back, and so on.
             let taken_over = matches!(&error, ConnectionError::Disconnected { refusal, .. }
                 if refusal.reason_code == ReasonCode::SessionTakenOver);
             let wanted = was_connected || self.reconnect.retry_first;
             let kept = !matches!(error, ConnectionError::Outbox(_));
-            let wait = self.reconnect.wait(failures, random()).filter(|_| wanted && kept && !taken_over);
+            let wait = self.reconnect.wait(failures, in_vain, random()).filter(|_| wanted && kept && !taken_over);
             let error = Arc::new(error);
             let Some(wait) = wait else { break self.end(Some(error)).await };
             self.shared.lock().set_status(Status::Waiting { error, wait });

@@ -573,3 +573,31 @@ impl Changes {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    struct Nowhere;
+
+    impl Connector for Nowhere {
+        fn connect(&self) -> Pin<Box<dyn Future<Output = Result<BoxedStream, String>> + Send>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// A future that was dropped while it waited for room left its place behind for ever.
+    #[tokio::test]
+    async fn dropped_futures_leave_nothing_behind() {
+        let mut options = Options::with_connector(Nowhere);
+        options.session.queue_messages_max = 0;
+        let client = Client::start(options);
+        for _ in 0..100 {
+            let mut publishing = Box::pin(client.publish(Message::new("t", "")));
+            assert!(publishing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert_eq!(client.shared().lock().requests(), 0);
+    }
+}

@@ -223,6 +223,12 @@ impl State {
         self.completions.insert(Completion::Waiting(None)) as Token
     }
 
+    /// Requests that have no end yet.
+    #[cfg(test)]
+    pub(super) fn requests(&self) -> usize {
+        self.completions.len()
+    }
+
     /// The request was not taken.
     pub(super) fn forget(&mut self, token: Token) {
         self.completions.try_remove(token as usize);

@@ -80,6 +80,17 @@ pub fn provide(programs: &[(&'static str, &'static str)]) {
     }
 }
 
+/// The broker mosquitto, or why there is none. Debian has it where only administrators look for programs.
+pub fn mosquitto() -> Result<PathBuf, String> {
+    let look =
+        || find("mosquitto").or_else(|| Some(PathBuf::from("/usr/sbin/mosquitto")).filter(|file| file.is_file()));
+    if let Some(file) = look() {
+        return Ok(file);
+    }
+    install_packages(&BTreeSet::from(["mosquitto"]))?;
+    look().ok_or_else(|| "the package mosquitto was installed, but does not have it".into())
+}
+
 fn install_packages(packages: &BTreeSet<&str>) -> Result<(), String> {
     if find("apt-get").is_none() {
         return Err("it can be installed here only by hand, since there is no apt-get".into());
