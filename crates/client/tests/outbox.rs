@@ -68,6 +68,7 @@ fn exchanges_in_flight_go_on_in_the_next_program() {
     let directory = tempfile::tempdir().unwrap();
     let outside = tokio::runtime::Runtime::new().unwrap();
     let broker = outside.block_on(MockBroker::serve());
+    broker.behave(|behaviour| behaviour.distinct_messages = true);
     for round in 0..4 {
         broker.hold_acknowledgements();
         let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -198,7 +199,8 @@ fn program_to_be_killed() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let client = Client::start(options(&url, Path::new(&directory)));
         for number in first.. {
-            client.enqueue(message(number)).await.unwrap();
+            let enqueued = client.enqueue(message(number)).await;
+            enqueued.unwrap_or_else(|error| panic!("{error}: {:?}", client.status()));
             let mut out = std::io::stdout();
             writeln!(out, "accepted {number}").unwrap();
             out.flush().unwrap();

@@ -14,10 +14,12 @@
 //! use std::time::Duration;
 //! use pantala_client::{Client, Message, Options, QoS};
 //!
-//! let options = Options::new("mqtt://localhost")?
+//! let mut options = Options::new("mqtt://localhost")?
 //!     .client_id("meter-17")
 //!     .keep_session(Duration::MAX)
 //!     .outbox("/var/lib/meter/outbox");
+//! // Else the client ends if there is no broker at the start.
+//! options.reconnect.retry_first = true;
 //! let client = Client::start(options);
 //! // Returns when the reading is on the disk, whether there is a connection or not.
 //! client.enqueue(Message::new("meters/17", "1205.3 kWh").qos(QoS::AtLeastOnce)).await?;

@@ -16,8 +16,15 @@ pub struct Directory {
     path: PathBuf,
     /// The folder itself, open to sync its entries.
     folder: File,
-    /// Holds the lock until it is closed.
-    _lock: File,
+    /// Holds the lock.
+    lock: File,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Closing alone would not do while a child process that is just being started has all our files.
+        drop(self.lock.unlock());
+    }
 }
 
 /// Why a folder cannot be used.
@@ -66,7 +73,7 @@ impl Directory {
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
         let folder = File::open(&path)?;
-        Ok(Directory { path, folder, _lock: lock })
+        Ok(Directory { path, folder, lock })
     }
 
     /// Where it is.
