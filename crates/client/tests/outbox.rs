@@ -86,6 +86,8 @@ fn exchanges_in_flight_go_on_in_the_next_program() {
         });
         drop(runtime);
     }
+    // Else it would acknowledge into a connection that is gone.
+    outside.block_on(broker.wait_until(|broker| broker.connected().is_empty()));
     broker.release_acknowledgements();
     outside.block_on(async {
         let client = Client::connect(options(broker.url(), directory.path())).await.unwrap();

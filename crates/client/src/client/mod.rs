@@ -583,7 +583,7 @@ mod tests {
     struct Nowhere;
 
     impl Connector for Nowhere {
-        fn connect(&self) -> Pin<Box<dyn Future<Output = Result<BoxedStream, String>> + Send>> {
+        fn connect(self: Arc<Self>) -> Pin<Box<dyn Future<Output = Result<BoxedStream, ConnectError>> + Send>> {
             Box::pin(std::future::pending())
         }
     }
