@@ -35,5 +35,5 @@ mod time;
 pub use alias::{ReceivedAliases, SentAlias, SentAliases};
 pub use inbound::{ExactlyOnce, Inbound};
 pub use keep_alive::KeepAlive;
-pub use outbound::{AckError, Acknowledged, OtherPacketIds, Outbound, Send, Stage};
+pub use outbound::{AckError, Acknowledged, OtherPacketIds, Outbound, Place, Send, Stage};
 pub use time::Instant;

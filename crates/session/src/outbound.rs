@@ -84,6 +84,26 @@ pub enum Send<M> {
     PubRel(PacketId),
 }
 
+/// A message that is to be sent.
+#[derive(Debug)]
+pub enum Place<'m, M> {
+    /// It stays until it is acknowledged.
+    Kept(&'m M),
+    /// It is done with once it is sent.
+    Last(M),
+}
+
+impl<M> std::ops::Deref for Place<'_, M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        match self {
+            Self::Kept(message) => message,
+            Self::Last(message) => message,
+        }
+    }
+}
+
 /// What an acknowledgement did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acknowledged<M> {
@@ -220,20 +240,32 @@ impl<M: Clone, O: OtherPacketIds> Outbound<M, O> {
     /// earlier connection left open, in its order (v5 MQTT-4.4.0-1, MQTT-4.6.0-1), then the queue.
     ///
     /// None, too, if `ready` says that the message which is next must not go out yet.
+    #[inline]
     pub fn next(&mut self, window: u16, ready: impl FnOnce(&M) -> bool) -> Option<Send<M>> {
+        self.next_in_place(window, ready).map(|send| match send {
+            Send::Publish(delivery, Place::Kept(message)) => Send::Publish(delivery, message.clone()),
+            Send::Publish(delivery, Place::Last(message)) => Send::Publish(delivery, message),
+            Send::PubRel(packet_id) => Send::PubRel(packet_id),
+        })
+    }
+
+    /// As [`Outbound::next`], without a clone of what is kept.
+    #[inline]
+    pub fn next_in_place(&mut self, window: u16, ready: impl FnOnce(&M) -> bool) -> Option<Send<Place<'_, M>>> {
         if self.sent < self.inflight.len() {
             if self.sent >= usize::from(window) {
                 return None;
             }
-            let exchange = &mut self.inflight[self.sent];
+            let exchange = &self.inflight[self.sent];
             if exchange.message.as_ref().is_some_and(|message| !ready(message)) {
                 return None;
             }
             self.sent += 1;
-            let packet_id = exchange.packet_id;
             return Some(match &exchange.message {
-                Some(message) => Send::Publish(delivery(exchange.stage, packet_id, exchange.dup), message.clone()),
-                None => Send::PubRel(packet_id),
+                Some(message) => {
+                    Send::Publish(delivery(exchange.stage, exchange.packet_id, exchange.dup), Place::Kept(message))
+                }
+                None => Send::PubRel(exchange.packet_id),
             });
         }
         let (qos, ..) = self.queue.front()?;
@@ -241,13 +273,13 @@ impl<M: Clone, O: OtherPacketIds> Outbound<M, O> {
             return None;
         }
         let (qos, order, message) = self.queue.pop_front()?;
-        Some(if qos == QoS::AtMostOnce {
-            Send::Publish(Delivery::AtMostOnce, message)
-        } else {
-            let delivery = self.admit_at(order, qos, message.clone());
-            self.sent += 1;
-            Send::Publish(delivery, message)
-        })
+        if qos == QoS::AtMostOnce {
+            return Some(Send::Publish(Delivery::AtMostOnce, Place::Last(message)));
+        }
+        let delivery = self.admit_at(order, qos, message);
+        self.sent += 1;
+        let message = self.inflight.back()?.message.as_ref()?;
+        Some(Send::Publish(delivery, Place::Kept(message)))
     }
 
     /// The packet with this identifier, just taken from [`Outbound::next`] or [`Outbound::start`], was not sent after

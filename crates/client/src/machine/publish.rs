@@ -1,13 +1,13 @@
 //! Messages on their way to the broker.
 
 use pantala_proto::{
-    Acknowledgement, AcknowledgementKind, Delivery, Outgoing, PacketId, PublishProperties, QoS, ReasonCode,
-    VARIABLE_BYTE_INTEGER_MAX, valid_topic_name,
+    Acknowledgement, AcknowledgementKind, Delivery, Outgoing, PacketId, ProtocolVersion, PublishProperties, QoS,
+    ReasonCode, VARIABLE_BYTE_INTEGER_MAX, valid_topic_name,
 };
-use pantala_session::{AckError, Acknowledged, Instant, Send, SentAlias};
+use pantala_session::{AckError, Acknowledged, Instant, Send, SentAlias, SentAliases};
 
 use super::journal::{NOT_KEPT, Releasing, take_releasing};
-use super::{Details, Event, Machine, Phase, Published, Token};
+use super::{Details, Event, Machine, Phase, Published, ServerLimits, Token};
 use crate::Message;
 use crate::error::{ConnectionError, PublishError, Refusal, Violation};
 use crate::message::STRING_BYTES_MAX;
@@ -64,7 +64,7 @@ impl Machine {
             return Err(PublishError::QueueFull);
         }
         if self.phase == Phase::Open {
-            self.check_limits(message)?;
+            self.encoder().check_limits(message)?;
             let free = self.output.len() < self.settings.output_bytes_max;
             let alone = self.outbound.queue_len() == 0 && !self.outbound.has_resends();
             if free && alone && message.qos == QoS::AtMostOnce {
@@ -73,11 +73,12 @@ impl Machine {
             }
             if free && message.qos != QoS::AtMostOnce && self.outbound.can_start(self.window()) {
                 let place = if kept { self.record_taken(now, message) } else { NOT_KEPT };
+                self.waiting_bytes += message_bytes(message);
                 let waiting = Waiting { message: message.clone(), token, since: now, place };
-                self.waiting_bytes += waiting.bytes();
-                let delivery = self.outbound.start(message.qos, waiting.clone());
+                let delivery = self.outbound.start(message.qos, waiting);
                 self.record_sent(place, delivery);
-                self.encode_or_abandon(now, delivery, &waiting);
+                let encoded = self.encode(now, delivery, message, now);
+                self.encoded(delivery, encoded, token, message_bytes(message), place);
                 return Ok(Accepted::Pending);
             }
         }
@@ -138,35 +139,27 @@ impl Machine {
         Ok(())
     }
 
-    /// What CONNACK forbids.
-    fn check_limits(&self, message: &Message) -> Result<(), PublishError> {
-        if message.qos > self.limits.maximum_qos {
-            return Err(PublishError::QosUnsupported { maximum: self.limits.maximum_qos });
-        }
-        if message.retain && !self.limits.retain_available {
-            return Err(PublishError::RetainUnsupported);
-        }
-        if let Some(maximum) = self.limits.maximum_packet_size {
-            let form = outgoing(message, some_delivery(message.qos));
-            let bytes = form.packet_bytes(self.version(), message.payload.len());
-            if bytes > maximum.get() as usize {
-                return Err(PublishError::PacketTooLarge { bytes: bytes as u64, maximum: u64::from(maximum.get()) });
-            }
-        }
-        Ok(())
-    }
-
     /// Encodes what may go out, while there is room in the output.
     pub(super) fn pump(&mut self, now: Instant) {
+        let window = self.window();
         while self.phase == Phase::Open && self.output.len() < self.settings.output_bytes_max {
-            match self.outbound.next(self.window(), |_| true) {
-                Some(Send::Publish(delivery, waiting)) => match self.check_limits(&waiting.message) {
-                    Ok(()) => {
-                        self.record_sent(waiting.place, delivery);
-                        self.encode_or_abandon(now, delivery, &waiting);
+            match self.outbound.next_in_place(window, |_| true) {
+                Some(Send::Publish(delivery, waiting)) => {
+                    let mut encoder = Encoder {
+                        version: self.settings.version,
+                        limits: &self.limits,
+                        sent_aliases: &mut self.sent_aliases,
+                        output: &mut self.output,
+                    };
+                    let encoded = encoder
+                        .check_limits(&waiting.message)
+                        .and_then(|()| encoder.encode(now, delivery, &waiting.message, waiting.since));
+                    let (token, bytes, place) = (waiting.token, waiting.bytes(), waiting.place);
+                    if encoded.is_ok() {
+                        self.record_sent(place, delivery);
                     }
-                    Err(error) => self.abandon(delivery, &waiting, error),
-                },
+                    self.encoded(delivery, encoded, token, bytes, place);
+                }
                 Some(Send::PubRel(packet_id)) => {
                     self.acknowledge_with(AcknowledgementKind::PubRel, packet_id, ReasonCode::Success);
                 }
@@ -175,28 +168,41 @@ impl Machine {
         }
     }
 
-    fn encode_or_abandon(&mut self, now: Instant, delivery: Delivery, waiting: &Waiting) {
-        match self.encode(now, delivery, &waiting.message, waiting.since) {
+    /// A message from `outbound` has been encoded, or is not sent after all.
+    fn encoded(
+        &mut self,
+        delivery: Delivery,
+        encoded: Result<(), PublishError>,
+        token: Option<Token>,
+        bytes: usize,
+        place: u64,
+    ) {
+        match encoded {
             Ok(()) if delivery == Delivery::AtMostOnce => {
-                self.waiting_bytes -= waiting.bytes();
-                self.settle(waiting.token, Ok(Published::SUCCESS));
+                self.waiting_bytes -= bytes;
+                self.settle(token, Ok(Published::SUCCESS));
             }
             Ok(()) => {}
-            Err(error) => self.abandon(delivery, waiting, error),
+            Err(error) => {
+                self.waiting_bytes -= bytes;
+                if let Some(packet_id) = delivery.packet_id() {
+                    self.outbound.abandon(packet_id);
+                }
+                self.record_settled(place);
+                self.settle(token, Err(error));
+            }
         }
     }
 
-    /// A message is not sent after all.
-    fn abandon(&mut self, delivery: Delivery, waiting: &Waiting, error: PublishError) {
-        self.waiting_bytes -= waiting.bytes();
-        if let Some(packet_id) = delivery.packet_id() {
-            self.outbound.abandon(packet_id);
+    fn encoder(&mut self) -> Encoder<'_> {
+        Encoder {
+            version: self.settings.version,
+            limits: &self.limits,
+            sent_aliases: &mut self.sent_aliases,
+            output: &mut self.output,
         }
-        self.record_settled(waiting.place);
-        self.settle(waiting.token, Err(error));
     }
 
-    /// Appends the PUBLISH of a message that has waited from `since` on.
     fn encode(
         &mut self,
         now: Instant,
@@ -204,39 +210,7 @@ impl Machine {
         message: &Message,
         since: Instant,
     ) -> Result<(), PublishError> {
-        let version = self.settings.version;
-        let mut form = outgoing(message, delivery);
-        if !message.properties.is_empty() {
-            let properties = PublishProperties::new(message.properties.section()).unwrap_or_default();
-            if let Some(interval) = properties.message_expiry_interval {
-                let waited = u32::try_from(now.0.saturating_sub(since.0) / 1_000).unwrap_or(u32::MAX);
-                // One that has been sent before must go on, or its exchange would never end.
-                let again = matches!(
-                    delivery,
-                    Delivery::AtLeastOnce { dup: true, .. } | Delivery::ExactlyOnce { dup: true, .. }
-                );
-                if waited >= interval && waited > 0 && !again {
-                    return Err(PublishError::Expired);
-                }
-                form.message_expiry_interval = Some(interval.saturating_sub(waited));
-            }
-        }
-        if version.is_v5() && self.limits.topic_alias_maximum > 0 && message.topic_name.len() >= ALIAS_TOPIC_BYTES_MIN {
-            let maximum = self.limits.maximum_packet_size.map_or(u32::MAX, u32::from) as usize;
-            if form.packet_bytes(version, message.payload.len()) + ALIAS_BYTES_MAX <= maximum {
-                match self.sent_aliases.alias(&message.topic_name) {
-                    Some(SentAlias::Known(alias)) => {
-                        form.topic_name = "";
-                        form.topic_alias = Some(alias);
-                    }
-                    Some(SentAlias::New(alias)) => form.topic_alias = Some(alias),
-                    None => {}
-                }
-            }
-        }
-        form.encode_header(version, message.payload.len(), &mut self.output);
-        self.output.extend_from_slice(&message.payload);
-        Ok(())
+        self.encoder().encode(now, delivery, message, since)
     }
 
     fn settle(&mut self, token: Option<Token>, outcome: Result<Published, PublishError>) {
@@ -315,6 +289,72 @@ impl Machine {
             Ok(Published { reason_code, details: (!details.is_empty()).then(|| Box::new(details)) })
         };
         self.settle(waiting.token, outcome);
+    }
+}
+
+/// What it takes to encode a message, apart from where messages are kept.
+struct Encoder<'m> {
+    version: ProtocolVersion,
+    limits: &'m ServerLimits,
+    sent_aliases: &'m mut SentAliases,
+    output: &'m mut Vec<u8>,
+}
+
+impl Encoder<'_> {
+    /// What CONNACK forbids.
+    fn check_limits(&self, message: &Message) -> Result<(), PublishError> {
+        if message.qos > self.limits.maximum_qos {
+            return Err(PublishError::QosUnsupported { maximum: self.limits.maximum_qos });
+        }
+        if message.retain && !self.limits.retain_available {
+            return Err(PublishError::RetainUnsupported);
+        }
+        if let Some(maximum) = self.limits.maximum_packet_size {
+            let form = outgoing(message, some_delivery(message.qos));
+            let bytes = form.packet_bytes(self.version, message.payload.len());
+            if bytes > maximum.get() as usize {
+                return Err(PublishError::PacketTooLarge { bytes: bytes as u64, maximum: u64::from(maximum.get()) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the PUBLISH of a message that has waited from `since` on.
+    fn encode(
+        &mut self,
+        now: Instant,
+        delivery: Delivery,
+        message: &Message,
+        since: Instant,
+    ) -> Result<(), PublishError> {
+        let version = self.version;
+        let mut form = outgoing(message, delivery);
+        if let Some(interval) = form.message_expiry_interval {
+            let waited = u32::try_from(now.0.saturating_sub(since.0) / 1_000).unwrap_or(u32::MAX);
+            // One that has been sent before must go on, or its exchange would never end.
+            let again =
+                matches!(delivery, Delivery::AtLeastOnce { dup: true, .. } | Delivery::ExactlyOnce { dup: true, .. });
+            if waited >= interval && waited > 0 && !again {
+                return Err(PublishError::Expired);
+            }
+            form.message_expiry_interval = Some(interval.saturating_sub(waited));
+        }
+        if version.is_v5() && self.limits.topic_alias_maximum > 0 && message.topic_name.len() >= ALIAS_TOPIC_BYTES_MIN {
+            let maximum = self.limits.maximum_packet_size.map_or(u32::MAX, u32::from) as usize;
+            if form.packet_bytes(version, message.payload.len()) + ALIAS_BYTES_MAX <= maximum {
+                match self.sent_aliases.alias(&message.topic_name) {
+                    Some(SentAlias::Known(alias)) => {
+                        form.topic_name = "";
+                        form.topic_alias = Some(alias);
+                    }
+                    Some(SentAlias::New(alias)) => form.topic_alias = Some(alias),
+                    None => {}
+                }
+            }
+        }
+        form.encode_header(version, message.payload.len(), self.output);
+        self.output.extend_from_slice(&message.payload);
+        Ok(())
     }
 }
 
