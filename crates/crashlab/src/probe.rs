@@ -17,8 +17,12 @@ use crate::payload;
 /// How long it may take in all.
 const PROBE_MAX: Duration = Duration::from_secs(3);
 
-/// Nothing came for so long after PINGRESP: that was all.
-const QUIET: Duration = Duration::from_millis(40);
+/// Nothing came for so long after PINGRESP: that was all. Retained Messages of other workers may come after it, as late as those
+/// are slow.
+const QUIET_MIN: Duration = Duration::from_millis(40);
+/// So many times as long as SUBACK and PINGRESP took is waited, where that is more: on a machine that has no time, silence says
+/// little.
+const QUIET_FACTOR: u32 = 4;
 
 const PACKET_BYTES_MAX: u32 = 16 << 20;
 
@@ -35,7 +39,9 @@ pub fn run(fleet: &mut Fleet, address: std::net::SocketAddr, salt: u64, number: 
 }
 
 fn read_all(fleet: &mut Fleet, address: std::net::SocketAddr, salt: u64, number: u16) -> Option<()> {
-    let deadline = Instant::now() + PROBE_MAX;
+    let began = Instant::now();
+    let deadline = began + PROBE_MAX;
+    let mut quiet = QUIET_MIN;
     let mut stream = TcpStream::connect_timeout(&address, PROBE_MAX).ok()?;
     stream.set_read_timeout(Some(Duration::from_millis(10))).ok()?;
     stream.set_write_timeout(Some(PROBE_MAX)).ok()?;
@@ -67,7 +73,7 @@ fn read_all(fleet: &mut Fleet, address: std::net::SocketAddr, salt: u64, number:
     loop {
         stream.write_all(&out).ok()?;
         out.clear();
-        if (subscribed && answered && last.elapsed() > QUIET) || Instant::now() > deadline {
+        if (subscribed && answered && last.elapsed() > quiet) || Instant::now() > deadline {
             return (subscribed && answered).then_some(());
         }
         match stream.read(&mut buffer) {
@@ -88,7 +94,10 @@ fn read_all(fleet: &mut Fleet, address: std::net::SocketAddr, salt: u64, number:
                     subscribed = true;
                     Packet::PingReq.encode(version, &mut out);
                 }
-                Packet::PingResp => answered = true,
+                Packet::PingResp => {
+                    answered = true;
+                    quiet = QUIET_MIN.max(began.elapsed() * QUIET_FACTOR);
+                }
                 Packet::Publish(publish) => {
                     if publish.retain {
                         let topic = fleet.history.cast.topics.iter().position(|name| name == publish.topic_name);
