@@ -195,6 +195,16 @@ impl Client {
     /// connections as it takes. At QoS 0 until it has been handed to the connection. Waits for room first if too much waits
     /// already.
     ///
+    /// ```no_run
+    /// # use pantala_client::{Client, Message, QoS, ReasonCode};
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let published = client.publish(Message::new("orders/7", "paid").qos(QoS::ExactlyOnce)).await?;
+    /// if published.reason_code == ReasonCode::NoMatchingSubscribers {
+    ///     println!("nobody has subscribed");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// When the future is dropped while it waits for room, the message is not published; later, it is, and only the answer is
     /// lost.
     ///
@@ -312,6 +322,18 @@ impl Client {
 
     /// Subscribes, and returns the stream of the messages: see [`Subscribe`] for what can be asked, which a filter and a QoS
     /// turn into.
+    ///
+    /// ```no_run
+    /// # use pantala_client::{Client, QoS, Subscribe};
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut orders = client.subscribe(Subscribe::new("orders/+", QoS::AtLeastOnce).acknowledge_by_hand()).await?;
+    /// while let Ok(mut order) = orders.recv().await {
+    ///     println!("{:?}", order.payload());
+    ///     // The work is done; only now the broker may forget the message.
+    ///     order.acknowledge();
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// When the future is dropped, the subscription ends as if the stream had been dropped.
     ///

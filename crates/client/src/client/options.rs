@@ -68,6 +68,20 @@ impl Options {
     }
 
     /// As [`Options::of`], with TLS, proxy and the like.
+    ///
+    /// ```
+    /// use pantala_client::Options;
+    /// use pantala_client::transport::{ClientCertificate, Roots, TlsOptions, TransportOptions};
+    ///
+    /// let tls = TlsOptions {
+    ///     roots: Roots::Files(vec!["ca.pem".into()]),
+    ///     client_certificate: Some(ClientCertificate { certificate: "me.pem".into(), key: "me.key".into() }),
+    ///     ..TlsOptions::default()
+    /// };
+    /// let transport = TransportOptions { tls, ..TransportOptions::default() };
+    /// let options = Options::with_transport(&"mqtts://broker.example".parse()?, transport);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_transport(url: &BrokerUrl, transport: TransportOptions) -> Self {
         let mut this = Self::with_connector(Transport::new(Endpoint::of(url), transport));
         this.session.user_name = url.user_name().map(str::to_owned);

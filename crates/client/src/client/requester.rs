@@ -60,6 +60,17 @@ impl Client {
     /// Begins to ask others by messages: subscribes to a Response Topic of its own, below the broker's Response Information if it
     /// gave one.
     ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use pantala_client::{Client, Message, QoS};
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let requester = client.requester().await?;
+    /// let question = Message::new("kitchen/thermometer/read", "").qos(QoS::AtLeastOnce);
+    /// let answer = requester.request(question, Duration::from_secs(5)).await?;
+    /// println!("{:?}", answer.payload());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`SubscribeError::NeedsV5`], or why there is no subscription.
     pub async fn requester(&self) -> Result<Requester, SubscribeError> {

@@ -1,6 +1,6 @@
 //! Carrying out a plan: what `pub`, `sub` and `rr` do with the network.
 //!
-//! All three run on one thread. Whatever ends them ends here as a [`Failure`], with the status that Mosquitto's programs have.
+//! All three run on one thread. Whatever ends them ends here as a failure in words, with the status that Mosquitto's programs have.
 
 mod connect;
 mod publish;
