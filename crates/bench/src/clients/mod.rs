@@ -1,6 +1,6 @@
 //! Figures of the client library, beside other MQTT client libraries.
 //!
-//! A [sink](sink) in one process takes or gives messages, one library at a time [in another](under_test) publishes, receives
+//! A [sink] in one process takes or gives messages, one library at a time [in another](under_test) publishes, receives
 //! or only is there. What counts is the CPU time and the memory of the latter; the sink checks what it gets as the library's
 //! side does, and a message lost, doubled or reordered makes a figure invalid. As everywhere, times are printed and judged
 //! against an aim, never asserted.
