@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::fault::Fault;
@@ -131,6 +132,76 @@ pub fn drain(
     first_after.sort_unstable();
     fleet.close()?;
     Ok(Drained { messages, elapsed, first_after, generator_cpu })
+}
+
+/// How quickly a subscriber takes messages.
+#[derive(Debug)]
+pub struct Pace {
+    /// Messages per second that it acknowledges.
+    pub per_second: f64,
+    /// From now on it does not wait.
+    pub is_over: AtomicBool,
+    /// Messages it has acknowledged.
+    pub taken: AtomicU64,
+}
+
+/// How often a slow subscriber acknowledges what it may.
+const PACE_STEP: Duration = Duration::from_millis(5);
+
+/// A subscriber comes back and takes messages of QoS 1 at its pace while they are published. Returns when it has got all
+/// that `sent` says of the publishers it hears, each message once and in its publisher's order.
+pub fn consume(
+    address: SocketAddr,
+    subscriber: &Subscriber,
+    sent: &[u64],
+    payload_bytes: usize,
+    receive_maximum: u16,
+    pace: &Pace,
+    stall_after: Duration,
+) -> Result<(), Fault> {
+    let mut draining = Draining {
+        hears: subscriber.hears.clone(),
+        qos: 1,
+        due: vec![0; subscriber.hears.len()].into_boxed_slice(),
+        outstanding: sent[subscriber.hears.start as usize..subscriber.hears.end as usize].iter().sum(),
+        first_at: None,
+    };
+    let mut fleet = Fleet::new(address, stall_after)?;
+    fleet.dial()?;
+    for connection in &mut fleet.connections {
+        connection.output = packet::connect_to_kept_session(&client_id(subscriber.number), receive_maximum);
+        connection.flush()?;
+    }
+    // Acknowledgements, of four bytes each, that have not been sent.
+    let (mut held, mut taken) = (Vec::new(), 0_u64);
+    let (started, mut progress_at) = (Instant::now(), Instant::now());
+    while draining.outstanding > 0 || !held.is_empty() {
+        let turn = fleet.turn(Some(PACE_STEP), |connections, buffer, index, readable, writable| {
+            if readable {
+                connections[index].receive(buffer, |frame, _| {
+                    draining.on_packet(frame, payload_bytes, sent, &mut held).map(|_| ())
+                })?;
+            }
+            if writable { connections[index].flush() } else { Ok(()) }
+        })?;
+        let count = (held.len() / 4) as u64;
+        let may = match pace.is_over.load(Ordering::Relaxed) {
+            true => count,
+            false => ((pace.per_second * started.elapsed().as_secs_f64()) as u64).saturating_sub(taken).min(count),
+        };
+        for connection in &mut fleet.connections {
+            connection.output.extend(held.drain(..may as usize * 4));
+            connection.flush()?;
+        }
+        taken += may;
+        pace.taken.store(taken, Ordering::Relaxed);
+        if turn || may > 0 {
+            progress_at = Instant::now();
+        } else if progress_at.elapsed() >= stall_after {
+            return Err(Fault::Stalled { messages: draining.outstanding });
+        }
+    }
+    fleet.close()
 }
 
 impl Draining {

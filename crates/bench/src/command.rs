@@ -70,9 +70,12 @@ enum Subcommands {
         /// Repetitions of each figure.
         #[arg(long, value_name = "COUNT", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
         repetitions: u32,
-        /// Length of one repetition of D1, D2, D3 and D8 in seconds.
-        #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "3")]
-        seconds: Duration,
+        /// Length of one repetition of D1, D2, D3, D7 and D8 in seconds; 3, but 60 of D7.
+        #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+        seconds: Option<Duration>,
+        /// Messages per second of D7: well below what the broker can do there.
+        #[arg(long, value_name = "COUNT", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        rate: u32,
         /// Part of the messages, Sessions and Retained Messages of D4, D5 and D6, above 0.
         #[arg(long, value_name = "PART", value_parser = parse_scale, default_value = "1")]
         scale: f64,
@@ -165,9 +168,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
             figures::run(&options).map_err(Into::into)
         }
-        Subcommands::Durable { broker, only, data, workers, repetitions, seconds, scale, json } => {
-            let options =
-                durable::Options { pantala: broker, only, data, workers, repetitions, duration: seconds, scale, json };
+        Subcommands::Durable { broker, only, data, workers, repetitions, seconds, rate, scale, json } => {
+            let options = durable::Options {
+                pantala: broker,
+                only,
+                data,
+                workers,
+                repetitions,
+                duration: seconds.unwrap_or(Duration::from_secs(3)),
+                cleaning_duration: seconds.unwrap_or(Duration::from_secs(60)),
+                rate,
+                scale,
+                json,
+            };
             durable::run(&options).map_err(Into::into)
         }
         Subcommands::Clients { only, libraries, repetitions, scale, json } => {

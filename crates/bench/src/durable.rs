@@ -24,6 +24,8 @@ use crate::raw_sync::RawSync;
 use crate::report::{Circumstances, median, number};
 use crate::usage;
 
+mod cleaning;
+
 /// A broker that is silent so long, with messages outstanding, has lost them.
 const STALL_AFTER: Duration = Duration::from_secs(20);
 /// How long the broker may take to write its counters.
@@ -49,6 +51,11 @@ pub const DURABLE_FIGURES: &[DurableFigure] = &[
     DurableFigure { id: "D4", title: "one publisher, 1 KiB, 1 000 absent subscribers", measure: d4 },
     DurableFigure { id: "D5", title: "1 000 Sessions with 1 000 messages each come back at once", measure: d5 },
     DurableFigure { id: "D6", title: "kill -9 and start with messages, Retained Messages, Sessions", measure: d6 },
+    DurableFigure {
+        id: "D7",
+        title: "QoS 1 at a fixed rate while the log is cleaned, subscriber slow",
+        measure: cleaning::d7,
+    },
     DurableFigure { id: "D8", title: "each sync takes 50 ms longer, 50 publishers, 20 in flight each", measure: d8 },
 ];
 
@@ -74,6 +81,10 @@ pub struct Options {
     pub repetitions: u32,
     /// Length of one repetition under load, without its warm-up.
     pub duration: Duration,
+    /// Length of the load of D7.
+    pub cleaning_duration: Duration,
+    /// Messages per second of D7.
+    pub rate: u32,
     /// Part of the messages, Sessions and Retained Messages of D4, D5 and D6.
     pub scale: f64,
     /// Where the JSON lines go; standard output if nowhere else.
@@ -94,7 +105,8 @@ enum Aim {
 struct Reading {
     name: String,
     unit: &'static str,
-    value: f64,
+    /// Or why there is none.
+    value: Result<f64, &'static str>,
     aim: Aim,
 }
 
@@ -106,6 +118,8 @@ struct Row {
     unit: &'static str,
     aim: Aim,
     values: Vec<f64>,
+    /// Why some repetitions have no value.
+    withheld: Vec<&'static str>,
 }
 
 /// Runs them. Gives whether all results are valid.
@@ -133,10 +147,16 @@ pub fn run(options: &Options) -> io::Result<bool> {
                 fs::remove_dir_all(&place)?;
             }
             for Reading { name, unit, value, aim } in readings {
-                eprintln!("{} {repetition}/{}: {name}: {} {unit}", figure.id, options.repetitions, number(value));
-                match rows.iter_mut().find(|row| row.figure.id == figure.id && row.name == name) {
-                    Some(row) => row.values.push(value),
-                    None => rows.push(Row { figure, name, unit, aim, values: vec![value] }),
+                let text = value.map_or_else(str::to_owned, |value| format!("{} {unit}", number(value)));
+                eprintln!("{} {repetition}/{}: {name}: {text}", figure.id, options.repetitions);
+                let place = rows.iter().position(|row| row.figure.id == figure.id && row.name == name);
+                let place = place.unwrap_or_else(|| {
+                    rows.push(Row { figure, name, unit, aim, values: Vec::new(), withheld: Vec::new() });
+                    rows.len() - 1
+                });
+                match value {
+                    Ok(value) => rows[place].values.push(value),
+                    Err(reason) => rows[place].withheld.push(reason),
                 }
             }
         }
@@ -546,7 +566,12 @@ fn slow_syncs(delay: Duration) -> Vec<String> {
 }
 
 fn reading(out: &mut Vec<Reading>, name: &str, unit: &'static str, value: f64, aim: Aim) {
-    out.push(Reading { name: name.to_owned(), unit, value, aim });
+    out.push(Reading { name: name.to_owned(), unit, value: Ok(value), aim });
+}
+
+/// A value that cannot be given.
+fn withheld(out: &mut Vec<Reading>, name: &str, unit: &'static str, reason: &'static str, aim: Aim) {
+    out.push(Reading { name: name.to_owned(), unit, value: Err(reason), aim });
 }
 
 impl Activity {
@@ -582,7 +607,11 @@ impl Row {
     }
 
     fn aim(&self) -> String {
-        let verdict = |is_met| if is_met { "met" } else { "not met" };
+        let verdict = |is_met| match is_met {
+            _ if self.values.is_empty() => "not judged",
+            true => "met",
+            false => "not met",
+        };
         match self.aim {
             Aim::AtMost(limit) => format!("≤ {}: {}", number(limit), verdict(self.median() <= limit)),
             Aim::AtLeast(limit) => format!("≥ {}: {}", number(limit), verdict(self.median() >= limit)),
@@ -595,13 +624,17 @@ fn table(rows: &[Row], faults: &[(&str, String)], circumstances: &Circumstances)
     let mut text = String::from("| id | figure | value | unit | aim |\n|---|---|---|---|---|\n");
     for row in rows {
         let (min, max) = row.bounds();
-        let value = match faults.iter().any(|(id, _)| *id == row.figure.id) {
+        let mut value = match faults.iter().any(|(id, _)| *id == row.figure.id) {
             true => "INVALID".to_owned(),
             false if row.values.len() > 1 => {
                 format!("{} ({}–{})", number(row.median()), number(min), number(max))
             }
+            false if row.values.is_empty() => String::new(),
             false => number(row.median()),
         };
+        for reason in &row.withheld {
+            let _ = write!(value, "{}{reason}", if value.is_empty() { "" } else { "; " });
+        }
         let _ = writeln!(text, "| {} | {} | {value} | {} | {} |", row.figure.id, row.name, row.unit, row.aim());
     }
     let Circumstances { machine, pinning, .. } = circumstances;
@@ -639,6 +672,7 @@ fn json_line(
         "faults": faults,
         "median": row.median(),
         "values": row.values,
+        "withheld": row.withheld,
         "aim": row.aim(),
         "pinning": circumstances.pinning,
         "floor": circumstances.floor,
@@ -668,6 +702,7 @@ mod tests {
             unit: "µs/message",
             aim: Aim::AtMost(6.0),
             values: vec![value],
+            withheld: Vec::new(),
         };
         let circumstances = Circumstances {
             machine: Machine::observe(),
@@ -678,5 +713,27 @@ mod tests {
         assert!(text.contains("| D1 | broker CPU | 7.00 | µs/message | ≤ 6.00: not met |"), "{text}");
         assert!(text.contains("| D5 | broker CPU | INVALID |"), "{text}");
         assert!(text.contains("- D5: INVALID: 3 messages lost"), "{text}");
+    }
+
+    #[test]
+    fn a_value_that_is_withheld_is_neither_a_number_nor_judged() {
+        let mut row = Row {
+            figure: DurableFigure::find("D7").unwrap(),
+            name: "ratio".to_owned(),
+            unit: "×",
+            aim: Aim::AtMost(1.5),
+            values: Vec::new(),
+            withheld: vec!["no cleaning happened"],
+        };
+        let circumstances = Circumstances {
+            machine: Machine::observe(),
+            floor: floor::Floor { null_syscall_ns: 100.0, tcp_write_read_64_ns: 5_000.0 },
+            pinning: "none".to_owned(),
+        };
+        let text = table(std::slice::from_ref(&row), &[], &circumstances);
+        assert!(text.contains("| D7 | ratio | no cleaning happened | × | ≤ 1.50: not judged |"), "{text}");
+        row.values.push(1.25);
+        let text = table(&[row], &[], &circumstances);
+        assert!(text.contains("| D7 | ratio | 1.25; no cleaning happened | × | ≤ 1.50: met |"), "{text}");
     }
 }

@@ -14,8 +14,8 @@
 //!
 //! * [`clients`] measures client libraries, ours beside others, against a broker that does next to nothing.
 //!
-//! It leaves latency alone, save that of acknowledgements beside a raw sync: a closed loop cannot tell it (the load waits
-//! for the broker, so stalls hide themselves).
+//! It leaves latency alone, save that of acknowledgements, beside a raw sync or at a fixed rate: a closed loop cannot tell it
+//! (the load waits for the broker, so stalls hide themselves).
 
 // Printing is what this program is for.
 #![allow(clippy::print_stdout, clippy::print_stderr)]

@@ -1,4 +1,4 @@
-//! Publishers without subscribers: closed loop, and how long each acknowledgement took.
+//! Publishers without subscribers: closed loop or at a fixed rate, and how long each acknowledgement took.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,11 +9,16 @@ use crate::load::Until;
 use crate::packet::{self, Frame, PublishTemplate};
 use crate::usage;
 
+/// How long the generator sleeps at most while a message is due within the next millisecond.
+const NAP: Duration = Duration::from_micros(100);
+
 /// Which Topic Names the messages of a publisher have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topics {
     /// Each publisher has one of its own: see [`topic_name`].
     OfPublisher,
+    /// The same under `bench/earlier/`, for what is not to be heard by those who hear the others.
+    Earlier,
     /// Each message has one of its own, and is retained.
     OfMessage,
 }
@@ -59,9 +64,43 @@ impl Published {
 
     /// The latency that this share of all messages did not exceed, in microseconds.
     pub fn latency(&self, share: f64) -> f64 {
-        let last = self.latencies.len().saturating_sub(1);
-        self.latencies.get((last as f64 * share).round() as usize).map_or(f64::NAN, |micros| f64::from(*micros))
+        percentile(&self.latencies, share).map_or(f64::NAN, f64::from)
     }
+}
+
+/// The value that this share of `sorted` does not exceed.
+pub fn percentile(sorted: &[u32], share: f64) -> Option<u32> {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * share).round() as usize).copied()
+}
+
+/// One acknowledgement of a load with a fixed rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// Microseconds from the begin of the load to when its message was due to be sent.
+    pub due_micros: u32,
+    /// Microseconds from then to the acknowledgement.
+    pub micros: u32,
+}
+
+impl Ack {
+    /// From the begin of the load to when the message was due to be sent.
+    pub fn due(&self) -> Duration {
+        Duration::from_micros(u64::from(self.due_micros))
+    }
+}
+
+/// What publishers did at a fixed rate. All of it was acknowledged.
+#[derive(Clone, Debug)]
+pub struct PublishedAtRate {
+    /// When the first message was due.
+    pub started: Instant,
+    /// From then to the last acknowledgement.
+    pub elapsed: Duration,
+    /// All acknowledgements, in the order in which they came.
+    pub acks: Vec<Ack>,
+    /// Microseconds from when each message was due to when it was given to the kernel, sorted.
+    pub lateness: Vec<u32>,
 }
 
 /// Topic Name of a publisher.
@@ -100,6 +139,10 @@ impl Publishers {
             topic_filters: Vec::new(),
             qos: 0,
         }))?;
+        let topic_name = |number| match plan.topics {
+            Topics::OfPublisher | Topics::OfMessage => topic_name(number),
+            Topics::Earlier => format!("bench/earlier/{number:05}"),
+        };
         let publishers = (0..plan.publishers)
             .map(|number| Publisher {
                 template: PublishTemplate::new(&topic_name(number), plan.qos, plan.payload_bytes, number),
@@ -175,31 +218,110 @@ impl Publishers {
         })
     }
 
+    /// How many messages each will have sent after [`run_at`](Self::run_at), if it was the first run.
+    pub fn shares_at(&self, rate: u32, duration: Duration) -> Vec<u64> {
+        let (all, count) = (messages_at(rate, duration), self.publishers.len() as u64);
+        (0..count).map(|number| all / count + u64::from(number < all % count)).collect()
+    }
+
+    /// Publishes `rate` messages per second for `duration`, evenly and by the publishers in turn, whatever the broker does;
+    /// then waits until all is acknowledged. The plan's window does not count. Latencies begin when a message is due, so those
+    /// that have to wait because the generator or the connection is held up are not told as shorter.
+    pub fn run_at(&mut self, rate: u32, duration: Duration) -> Result<PublishedAtRate, Fault> {
+        let Self { fleet, plan, publishers } = self;
+        debug_assert!(plan.topics != Topics::OfMessage);
+        let all = messages_at(rate, duration);
+        let mut acks = Vec::with_capacity(all as usize);
+        let mut lateness = Vec::with_capacity(all as usize);
+        let started = Instant::now();
+        let due_at =
+            |number: u64| started + Duration::from_nanos((number as u128 * 1_000_000_000 / u128::from(rate)) as u64);
+        let micros = |later: Instant, earlier: Instant| {
+            u32::try_from(later.saturating_duration_since(earlier).as_micros()).unwrap_or(u32::MAX)
+        };
+        let (mut next, mut progress_at) = (0, started);
+        while acks.len() < all as usize {
+            let mut now = Instant::now();
+            while next < all && due_at(next) <= now {
+                let (index, due) = ((next % publishers.len() as u64) as usize, due_at(next));
+                let (publisher, connection) = (&mut publishers[index], &mut fleet.connections[index]);
+                publisher.send(connection, due);
+                connection.flush()?;
+                now = Instant::now();
+                lateness.push(micros(now, due));
+                next += 1;
+            }
+            let wait = match next < all {
+                true => due_at(next).saturating_duration_since(now),
+                false => fleet.stall_after(),
+            };
+            // The kernel waits for events in whole milliseconds, and rather longer than shorter.
+            let timeout = wait.saturating_sub(Duration::from_millis(1));
+            let turn = fleet.turn(Some(timeout), |connections, buffer, index, readable, writable| {
+                let (publisher, connection) = (&mut publishers[index], &mut connections[index]);
+                if readable {
+                    connection.receive(buffer, |frame, output| {
+                        if let Some(due) = publisher.on_answer(frame, plan.qos, output)? {
+                            acks.push(Ack { due_micros: micros(due, started), micros: micros(Instant::now(), due) });
+                        }
+                        Ok(())
+                    })?;
+                }
+                if readable || writable {
+                    connection.flush()?;
+                }
+                Ok(())
+            })?;
+            if turn || next as usize == acks.len() {
+                progress_at = Instant::now();
+            } else if progress_at.elapsed() >= fleet.stall_after() {
+                return Err(Fault::Stalled { messages: next - acks.len() as u64 });
+            }
+            if !turn && timeout.is_zero() {
+                std::thread::sleep(wait.min(NAP));
+            }
+        }
+        lateness.sort_unstable();
+        Ok(PublishedAtRate { started, elapsed: started.elapsed(), acks, lateness })
+    }
+
     /// Disconnects them.
     pub fn close(self) -> Result<(), Fault> {
         self.fleet.close()
     }
 }
 
+fn messages_at(rate: u32, duration: Duration) -> u64 {
+    (f64::from(rate) * duration.as_secs_f64()).round().max(1.0) as u64
+}
+
 impl Publisher {
+    /// Puts one message into the output.
+    fn send(&mut self, connection: &mut Connection, since: Instant) {
+        let packet_id = (self.sent % 65_535) as u16 + 1;
+        self.template.append(&mut connection.output, self.sent, packet_id);
+        self.in_flight.push((packet_id, since));
+        self.sent += 1;
+    }
+
     /// Sends what the window has room for.
     fn fill(&mut self, connection: &mut Connection, plan: &Publishing, now: Instant) -> Result<(), Fault> {
         if !connection.is_blocked() {
             while self.sent < self.target && self.in_flight.len() < plan.window as usize {
-                let packet_id = (self.sent % 65_535) as u16 + 1;
                 match plan.topics {
-                    Topics::OfPublisher => self.template.append(&mut connection.output, self.sent, packet_id),
+                    Topics::OfPublisher | Topics::Earlier => self.send(connection, now),
                     Topics::OfMessage => {
+                        let packet_id = (self.sent % 65_535) as u16 + 1;
                         let topic_name = format!("bench/retained/{:05}/{:07}", self.number, self.sent);
                         PublishTemplate::new(&topic_name, plan.qos, plan.payload_bytes, self.number).retained().append(
                             &mut connection.output,
                             self.sent,
                             packet_id,
                         );
+                        self.in_flight.push((packet_id, now));
+                        self.sent += 1;
                     }
                 }
-                self.in_flight.push((packet_id, now));
-                self.sent += 1;
             }
         }
         connection.flush()
