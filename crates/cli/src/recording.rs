@@ -239,22 +239,10 @@ pub fn record(arguments: &Record) -> ExitCode {
 
 async fn record_messages(arguments: &Record) -> Result<(), String> {
     let path = arguments.file.display();
-    let out: Box<dyn Write> = if is_standard(&arguments.file) {
-        Box::new(io::stdout())
-    } else {
-        let mut open = File::options();
-        open.write(true);
-        if arguments.force {
-            open.create(true).truncate(true);
-        } else {
-            open.create_new(true);
-        }
-        Box::new(open.open(&arguments.file).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => format!("{path} exists; --force overwrites it"),
-            _ => format!("cannot write {path}: {error}"),
-        })?)
-    };
-    let mut out = BufWriter::new(out);
+    let exists = || format!("{path} exists; --force overwrites it");
+    if !arguments.force && !is_standard(&arguments.file) && arguments.file.exists() {
+        return Err(exists());
+    }
     let unwritten = |error: io::Error| format!("cannot write {path}: {error}");
     let client = Client::connect(arguments.connection.options(ProtocolVersion::V5)?).await;
     let client = client.map_err(|error| format!("{}: {error}", arguments.connection.url()))?;
@@ -268,6 +256,23 @@ async fn record_messages(arguments: &Record) -> Result<(), String> {
             return Err(format!("the broker refused {filter}: {code:?}"));
         }
     }
+    // Only now, so that nothing is left behind, or lost, where there is nothing to record.
+    let out: Box<dyn Write> = if is_standard(&arguments.file) {
+        Box::new(io::stdout())
+    } else {
+        let mut open = File::options();
+        open.write(true);
+        if arguments.force {
+            open.create(true).truncate(true);
+        } else {
+            open.create_new(true);
+        }
+        Box::new(open.open(&arguments.file).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(),
+            _ => format!("cannot write {path}: {error}"),
+        })?)
+    };
+    let mut out = BufWriter::new(out);
     write_line(&mut out, &Header { pantala_recording: FORMAT }).map_err(unwritten)?;
     let bar = progress(arguments.count);
     let end = arguments.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));

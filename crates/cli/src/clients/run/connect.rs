@@ -13,9 +13,12 @@ use pantala_client::transport::{
 use pantala_client::{Client, Message, Options, ReasonCode, Reconnect};
 use pantala_proto::{ProtocolVersion, QoS};
 
-use super::{Failure, complain};
+use super::{Failure, Signals, complain};
 use crate::clients::plan::{ClientId, Connection, MessageProperties, Password, Target, Tls, Transport};
 use crate::clients::prompt::read_secret;
+
+/// The most time that ending a connection takes.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Connects, and tells of it where that was asked for.
 pub(super) async fn connect(plan: &Connection) -> Result<Client, Failure> {
@@ -32,10 +35,15 @@ pub(super) async fn connect(plan: &Connection) -> Result<Client, Failure> {
     }
 }
 
-/// Ends the connection as the plan says.
-pub(super) async fn disconnect(client: &Client, plan: &Connection) {
+/// Ends the connection as the plan says. A broker that takes nothing any more is not waited for long, and not at all after
+/// a signal.
+pub(super) async fn say_goodbye(client: &Client, plan: &Connection, signals: &mut Signals) {
     let interval = plan.disconnect_properties.session_expiry_interval.map(seconds);
-    client.disconnect_with(ReasonCode::Success, interval).await;
+    tokio::select! {
+        () = client.disconnect_with(ReasonCode::Success, interval) => {}
+        () = tokio::time::sleep(GOODBYE) => {}
+        () = signals.come() => {}
+    }
 }
 
 /// What a broker says to those whom it takes in.

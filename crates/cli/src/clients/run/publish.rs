@@ -8,7 +8,7 @@ use pantala_proto::QoS;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::connect::{connect, disconnect, message};
+use super::connect::{connect, message, say_goodbye};
 use super::{Failure, Signals, complain};
 use crate::clients::json_lines::JsonMessage;
 use crate::clients::plan::{PayloadSource, PublishPlan};
@@ -38,7 +38,7 @@ pub(super) async fn run(plan: &PublishPlan) -> Result<(), Failure> {
         () = signals.come() => {}
     }
     let failure = publisher.first_failure.take();
-    disconnect(&client, &plan.connection).await;
+    say_goodbye(&client, &plan.connection, &mut signals).await;
     failure.map_or(Ok(()), Err)
 }
 
@@ -72,6 +72,10 @@ pub(super) fn single(source: &PayloadSource) -> Result<Option<Vec<u8>>, Failure>
             let mut payload = Vec::new();
             let read = io::stdin().lock().read_to_end(&mut payload);
             read.map_err(|error| Failure::other(format!("cannot read standard input: {error}")))?;
+            if payload.is_empty() {
+                // As with Mosquitto: what should have written it has failed, and a Retained Message would be removed.
+                return Err(Failure::other("standard input is empty; -n publishes an empty message"));
+            }
             Ok(Some(payload))
         }
         PayloadSource::StdinLines | PayloadSource::StdinJson => Ok(None),

@@ -8,7 +8,7 @@ use pantala_client::{Client, Status};
 use pantala_proto::SubscriptionOptions;
 use tokio::time::Instant;
 
-use super::connect::{connect, disconnect, message};
+use super::connect::{connect, message, say_goodbye};
 use super::publish::single;
 use super::subscribe::{everything, random, sleep_until};
 use super::{Failure, Signals, complain, printable};
@@ -20,18 +20,20 @@ pub(super) async fn run(plan: &RequestPlan) -> Result<(), Failure> {
     let payload = single(&plan.payload)?.unwrap_or_default();
     let mut signals = Signals::new()?;
     let end = plan.timeout.map(|timeout| Instant::now() + timeout);
-    let work = async {
-        let client = connect(&plan.connection).await?;
-        let result = ask(&client, plan, payload).await;
-        disconnect(&client, &plan.connection).await;
-        result
+    let client = tokio::select! {
+        biased;
+        () = signals.come() => return Ok(()),
+        () = sleep_until(end) => return Err(Failure::timed_out()),
+        client = connect(&plan.connection) => client?,
     };
-    tokio::select! {
+    let result = tokio::select! {
         biased;
         () = signals.come() => Ok(()),
         () = sleep_until(end) => Err(Failure::timed_out()),
-        result = work => result,
-    }
+        result = ask(&client, plan, payload) => result,
+    };
+    say_goodbye(&client, &plan.connection, &mut signals).await;
+    result
 }
 
 async fn ask(client: &Client, plan: &RequestPlan, payload: Vec<u8>) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use pantala_client::{Client, Message, Overflow, Received, Status, Subscribe, Sub
 use pantala_proto::{QoS, SubscriptionOptions};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::connect::{connect, disconnect};
+use super::connect::{connect, say_goodbye};
 use super::{Failure, Signals, complain, printable, ready};
 use crate::clients::decision::Decider;
 use crate::clients::output::{LocalTime, Moment, Printer, ROWS_MIN, Watch};
@@ -22,18 +22,21 @@ const BUFFER_MESSAGES: usize = 4_000;
 pub(super) async fn run(plan: &SubscribePlan) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let end = plan.timeout.map(|timeout| Instant::now() + timeout);
-    let work = async {
-        let client = connect(&plan.connection).await?;
-        let result = take(&client, plan).await;
-        disconnect(&client, &plan.connection).await;
-        result
+    let client = tokio::select! {
+        biased;
+        () = signals.come() => return Ok(()),
+        () = sleep_until(end) => return Err(Failure::timed_out()),
+        client = connect(&plan.connection) => client?,
     };
-    tokio::select! {
+    let result = tokio::select! {
         biased;
         () = signals.come() => Ok(()),
         () = sleep_until(end) => Err(Failure::timed_out()),
-        result = work => result,
-    }
+        result = take(&client, plan) => result,
+    };
+    // However it ends, it ends with a goodbye: else the broker would publish the Will Message.
+    say_goodbye(&client, &plan.connection, &mut signals).await;
+    result
 }
 
 pub(super) async fn sleep_until(end: Option<Instant>) {

@@ -1,0 +1,203 @@
+//! `sub`: which messages are printed, and when it ends.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::bench::{Maker, Suite, with_each_suite};
+use crate::relay::UNSUBACK;
+
+/// A clean end of the subscriber, when all that was published before has been printed.
+const END: &str = "end of the test";
+
+fn publish_end(suite: &Suite, topic_name: &str) {
+    // At the Will's QoS: messages of QoS 2 are printed when they are complete, which may be after later ones of QoS 1.
+    suite.published(&["-q", "1", "-t", topic_name, "-m", END]);
+}
+
+#[test]
+fn retained_messages_are_hidden_picked_and_removed() {
+    with_each_suite("retained_messages_are_hidden_picked_and_removed", |suite| {
+        for topic_name in ["k/1", "k/2"] {
+            suite.published(&["-q", "1", "-r", "-t", topic_name, "-m", topic_name]);
+        }
+        let format = "%t %r %p";
+        let hidden = suite.subscribed(&["-R", "-t", "k/#", "-q", "1", "-C", "1", "-F", format]);
+        suite.published(&["-q", "1", "-t", "k/3", "-m", "live"]);
+        hidden.end().is("k/3 0 live\n", 0);
+
+        // The first message that is not retained ends it.
+        let only = suite.subscribed(&["--retained-only", "-t", "k/1", "-t", "k/2", "-q", "1", "-F", format]);
+        suite.published(&["-q", "1", "-t", "k/1", "-m", "live"]);
+        only.end().is("k/1 1 k/1\nk/2 1 k/2\n", 0);
+
+        // It sees the removals too. Mosquitto's (2.0) hangs with -C, where it is to end after a message it has removed.
+        let removing = suite.subscribe(&["--remove-retained", "-t", "k/1", "-t", "k/2", "-W", "3", "-F", format]);
+        removing.is("k/1 1 k/1\nk/2 1 k/2\nk/1 0 \nk/2 0 \n", 27);
+        suite.subscribe(&["-t", "k/#", "-W", "1"]).is("", 27);
+
+        // By an empty payload too.
+        suite.published(&["-q", "1", "-r", "-t", "k/1", "-m", "again"]);
+        suite.subscribe(&["-t", "k/#", "-C", "1"]).is("again\n", 0);
+        suite.published(&["-q", "1", "-r", "-t", "k/1", "-n"]);
+        suite.subscribe(&["-t", "k/#", "-W", "1"]).is("", 27);
+    });
+}
+
+#[test]
+fn retain_as_published_and_retain_handling() {
+    with_each_suite("retain_as_published_and_retain_handling", |suite| {
+        let sub = |flags: &[&str]| {
+            let arguments = [&["-V", "5", "-q", "1", "-t", "ra", "-C", "1", "-F", "%r %p"], flags].concat();
+            suite.subscribed(&arguments)
+        };
+        let (plain, as_published) = (sub(&[]), sub(&["--retain-as-published"]));
+        suite.published(&["-V", "5", "-q", "1", "-r", "-t", "ra", "-m", "x"]);
+        plain.end().is("0 x\n", 0);
+        as_published.end().is("1 x\n", 0);
+        if suite.clients == Maker::Debian {
+            // They have no other handling before 2.1.
+            return;
+        }
+        suite.subscribe(&["-V", "5", "-t", "ra", "--retain-handling", "never", "-W", "1"]).is("", 27);
+        suite.subscribe(&["-V", "5", "-t", "ra", "--retain-handling", "always", "-C", "1"]).is("x\n", 0);
+    });
+}
+
+#[test]
+fn several_filters_and_what_is_filtered_out() {
+    with_each_suite("several_filters_and_what_is_filtered_out", |suite| {
+        let arguments = ["-t", "f/+/x", "-t", "g", "-T", "f/2/#", "-T", "f/+/y", "-q", "1", "-v", "-C", "3"];
+        let sub = suite.subscribed(&arguments);
+        for topic_name in ["f/1/x", "f/2/x", "f/1/y", "g", "h", "f/3/x"] {
+            suite.published(&["-q", "1", "-t", topic_name, "-m", "m"]);
+        }
+        sub.end().is("f/1/x m\ng m\nf/3/x m\n", 0);
+    });
+}
+
+#[test]
+fn messages_are_counted_and_printed_as_asked() {
+    with_each_suite("messages_are_counted_and_printed_as_asked", |suite| {
+        for topic_name in ["o/1", "o/2", "o/3"] {
+            suite.published(&["-q", "1", "-r", "-t", topic_name, "-m", topic_name]);
+        }
+        suite.published(&["-q", "1", "-r", "-t", "empty", "-m", "x"]);
+        let of_two: [(&[&str], &str); 6] = [
+            (&[], "o/1\no/2\n"),
+            (&["-v"], "o/1 o/1\no/2 o/2\n"),
+            (&["-N"], "o/1o/2"),
+            (&["-N", "-v"], "o/1 o/1o/2 o/2"),
+            (&["-F", "[%10t]\\t%l"], "[       o/1]\t3\n[       o/2]\t3\n"),
+            (&["-N", "-F", "%q%r"], "0101"),
+        ];
+        for (flags, expected) in of_two {
+            suite.subscribe(&[&["-t", "o/1", "-t", "o/2", "-C", "2"], flags].concat()).is(expected, 0);
+        }
+        suite.subscribe(&["-t", "o/1", "-C", "1", "-W", "20"]).is("o/1\n", 0);
+        suite.subscribe(&["-t", "o/1", "-C", "2", "-W", "1"]).is("o/1\n", 27);
+        // No message is printed, though one is there.
+        suite.subscribe(&["-t", "o/1", "-E"]).is("", 0);
+        if suite.clients == Maker::Pantala {
+            // Mosquitto's (2.0) prints nothing at 100 per cent.
+            suite.subscribe(&["-t", "o/1", "-C", "1", "--random-filter", "100"]).is("o/1\n", 0);
+        }
+    });
+}
+
+#[test]
+fn a_session_keeps_messages_while_nobody_is_there() {
+    with_each_suite("a_session_keeps_messages_while_nobody_is_there", |suite| {
+        let sessions: [&[&str]; 3] = [
+            &["-c", "-i", "keeps-311", "-q", "1"],
+            &["-c", "-i", "keeps-5", "-q", "1", "-V", "5"],
+            &["-c", "-i", "keeps-x", "-q", "1", "-V", "5", "-x", "60"],
+        ];
+        for session in sessions {
+            let arguments = |more: &[&'static str]| [session, &["-t", "q"], more].concat();
+            suite.subscribe(&arguments(&["-E"])).is("", 0);
+            for payload in ["1", "2", "3"] {
+                suite.published(&["-t", "q", "-q", "1", "-m", payload]);
+            }
+            suite.subscribe(&arguments(&["-C", "3"])).is("1\n2\n3\n", 0);
+            if suite.clients == Maker::Pantala {
+                // They are not sent twice. Mosquitto's (2.0) acknowledges only what came before the last that -C counts.
+                suite.subscribe(&arguments(&["-W", "1"])).is("", 27);
+            }
+            // A clean start ends the session.
+            suite.subscribe(&["-i", session[2], "-t", "other", "-E"]).is("", 0);
+            suite.published(&["-t", "q", "-q", "1", "-m", "lost"]);
+            suite.subscribe(&arguments(&["-W", "1"])).is("", 27);
+            suite.subscribe(&["-i", session[2], "-t", "other", "-E"]).is("", 0);
+        }
+        // Without -x a Session of MQTT 5 that began clean is over with the connection.
+        suite.subscribe(&["-i", "once", "-V", "5", "-q", "1", "-t", "q", "-E"]).is("", 0);
+        suite.published(&["-t", "q", "-q", "1", "-m", "lost"]);
+        suite.subscribe(&["-i", "once", "-V", "5", "-c", "-q", "1", "-t", "other", "-W", "1"]).is("", 27);
+    });
+}
+
+#[test]
+fn subscriptions_of_a_session_are_ended_by_unsubscribe() {
+    with_each_suite("subscriptions_of_a_session_are_ended_by_unsubscribe", |suite| {
+        for version in ["311", "5"] {
+            let session = ["-V", version, "-c", "-i", "member", "-q", "1"];
+            suite.subscribe(&[&session[..], &["-t", "u/1", "-t", "u/2", "-t", "u/3", "-E"]].concat()).is("", 0);
+            let sub =
+                suite.subscribed(&[&session[..], &["-U", "u/1", "-U", "u/2", "-t", "u/3", "-v", "-C", "1"]].concat());
+            sub.wait_for_packet(UNSUBACK);
+            for topic_name in ["u/1", "u/2", "u/3"] {
+                suite.published(&["-t", topic_name, "-q", "1", "-m", "x"]);
+            }
+            sub.end().is("u/3 x\n", 0);
+        }
+    });
+}
+
+#[test]
+fn a_client_that_is_killed_leaves_its_will() {
+    with_each_suite("a_client_that_is_killed_leaves_its_will", |suite| {
+        for version in ["311", "5"] {
+            let heir = suite.subscribed(&["-V", "5", "-t", "will/#", "-q", "2", "-C", "2", "-F", "%t %q %r %C %p"]);
+            let will = ["--will-topic", "will/1", "--will-payload", "gone", "--will-qos", "1", "--will-retain"];
+            let v5: &[&str] = if version == "5" { &["-D", "will", "content-type", "text/plain"] } else { &[] };
+            let arguments = [&["-V", version, "-t", "nothing"], &will[..], v5].concat();
+            // One that is asked to end says goodbye, and leaves none.
+            let client = suite.subscribed(&arguments);
+            client.signal(Signal::TERM);
+            client.end().is("", 0);
+            publish_end(suite, "will/2");
+            let client = suite.subscribed(&arguments);
+            client.signal(Signal::KILL);
+            assert_eq!(client.end().status, None);
+            let content_type = if version == "5" { "text/plain" } else { "" };
+            heir.end().is(format!("will/2 1 0  {END}\nwill/1 1 0 {content_type} gone\n"), 0);
+            let format = "%t %r %p";
+            suite.subscribe(&["-t", "will/1", "-C", "1", "-F", format]).is("will/1 1 gone\n", 0);
+            suite.published(&["-t", "will/1", "-r", "-n", "-q", "1"]);
+        }
+    });
+}
+
+#[test]
+fn a_filter_that_is_none_is_an_error() {
+    with_each_suite("a_filter_that_is_none_is_an_error", |suite| {
+        for wrong in ["a/#/b", "a+"] {
+            suite.subscribe(&["-t", wrong]).is("", 1);
+        }
+        for wrong in ["a/#", "a/+"] {
+            suite.publish(&["-t", wrong, "-m", "x"]).is("", 1);
+        }
+    });
+}
+
+#[test]
+fn options_come_from_a_file() {
+    with_each_suite("options_come_from_a_file", |suite| {
+        suite.published(&["-t", "file", "-r", "-q", "1", "-m", "x"]);
+        let folder = suite.folder.path().join("config");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("mosquitto_sub"), "-t file\n-C 1\n-v\n").unwrap();
+        suite.subscribe_in(&folder, &[]).is("file x\n", 0);
+    });
+}

@@ -1,0 +1,67 @@
+//! What a hostile payload does to a terminal: nothing. What is piped is as it was sent.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::bench::{Broker, Program, pantala, start};
+
+const HOSTILE: &[u8] = b"\x1b[2J\x1b]0;title\x07\rback\x08\x9b31m\xc2\x9b\x7f\x00\xe2\x80\xae\ttab";
+const ESCAPED: &str = r"\x1b[2J\x1b]0;title\x07\rback\x08\x9b31m\u009b\x7f\x00\u202e";
+
+/// What the command writes to a terminal that is its standard output.
+fn on_a_terminal(mut command: Command) -> Vec<u8> {
+    let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&controller).unwrap();
+    unlockpt(&controller).unwrap();
+    let path = ptsname(&controller, Vec::new()).unwrap();
+    let terminal = rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    let mut child = command.stdin(Stdio::null()).stdout(terminal).stderr(Stdio::null()).spawn().unwrap();
+    // Nobody but the child is to have it open.
+    drop(command);
+    let mut shown = Vec::new();
+    let mut controller = File::from(controller);
+    let mut bytes = [0; 4096];
+    // The end is EIO: the last who had the terminal open has closed it.
+    while let Ok(count @ 1..) = controller.read(&mut bytes) {
+        shown.extend_from_slice(&bytes[..count]);
+    }
+    assert!(child.wait().unwrap().success());
+    shown
+}
+
+#[test]
+fn a_hostile_message_is_escaped_on_a_terminal_and_raw_in_a_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&Program::pantala("broker"), folder.path(), "allow_anonymous true");
+    let port = broker.address.port().to_string();
+    let topic_name = "t/\u{1b}[31m";
+    let arguments = ["-h", "127.0.0.1", "-p", &port, "-q", "1", "-r", "-t", topic_name, "-s"];
+    pantala(folder.path(), "pub", &arguments, HOSTILE).is("", 0);
+
+    let command = |program: &str, flags: &[&str]| {
+        let mut command = Program::pantala(program).command();
+        command.args(["-h", "127.0.0.1", "-p", &port, "-W", "20"]).args(flags);
+        command
+    };
+    // The terminal itself puts a carriage return before a line feed.
+    let shown =
+        |program: &str, flags: &[&str]| String::from_utf8_lossy(&on_a_terminal(command(program, flags))).into_owned();
+    assert_eq!(shown("sub", &["-t", "t/#", "-C", "1"]), format!("{ESCAPED}\ttab\r\n"));
+    assert_eq!(shown("sub", &["-t", "t/#", "-C", "1", "-v"]), format!("t/\\x1b[31m {ESCAPED}\ttab\r\n"));
+    assert_eq!(shown("sub", &["-t", "t/#", "-C", "1", "-F", "%t %p"]), format!("t/\\x1b[31m {ESCAPED}\ttab\r\n"));
+    let response = shown("rr", &["-t", "ask", "-e", topic_name, "-m", "x"]);
+    assert_eq!(response, format!("{ESCAPED}\ttab\r\n"));
+    // On a screen with a line for each topic a message has no say in where it is: its own bytes hold no orders.
+    let watched = shown("sub", &["-t", "t/#", "-C", "1", "-v", "-w"]);
+    assert!(watched.contains(&format!("t/\\x1b[31m {ESCAPED}\\ttab")), "{watched:?}");
+
+    // In a pipe, and where it is asked for.
+    let piped = start(command("sub", &["-t", "t/#", "-C", "1"]), folder.path(), b"", None).end();
+    piped.is([HOSTILE, b"\n"].concat(), 0);
+    let raw = on_a_terminal(command("sub", &["-t", "t/#", "-C", "1", "--raw"]));
+    assert_eq!(raw, [HOSTILE, b"\r\n"].concat());
+}
