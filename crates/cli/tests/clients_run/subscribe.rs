@@ -11,7 +11,8 @@ use crate::relay::UNSUBACK;
 const END: &str = "end of the test";
 
 fn publish_end(suite: &Suite, topic_name: &str) {
-    suite.published(&["-q", "2", "-t", topic_name, "-m", END]);
+    // At the Will's QoS: messages of QoS 2 are printed when they are complete, which may be after later ones of QoS 1.
+    suite.published(&["-q", "1", "-t", topic_name, "-m", END]);
 }
 
 #[test]
@@ -30,10 +31,9 @@ fn retained_messages_are_hidden_picked_and_removed() {
         suite.published(&["-q", "1", "-t", "k/1", "-m", "live"]);
         only.end().is("k/1 1 k/1\nk/2 1 k/2\n", 0);
 
-        // Mosquitto's (2.0) hangs where it is to end by itself after it has removed something.
-        let (end, status) = if suite.clients == Maker::Pantala { (["-C", "2"], 0) } else { (["-W", "2"], 27) };
-        let flags = [&["--remove-retained", "-t", "k/1", "-t", "k/2", "-F", format][..], &end].concat();
-        suite.subscribe(&flags).is("k/1 1 k/1\nk/2 1 k/2\n", status);
+        // It sees the removals too. Mosquitto's (2.0) hangs with -C, where it is to end after a message it has removed.
+        let removing = suite.subscribe(&["--remove-retained", "-t", "k/1", "-t", "k/2", "-W", "3", "-F", format]);
+        removing.is("k/1 1 k/1\nk/2 1 k/2\nk/1 0 \nk/2 0 \n", 27);
         suite.subscribe(&["-t", "k/#", "-W", "1"]).is("", 27);
 
         // By an empty payload too.
@@ -162,8 +162,8 @@ fn a_client_that_is_killed_leaves_its_will() {
             let will = ["--will-topic", "will/1", "--will-payload", "gone", "--will-qos", "1", "--will-retain"];
             let v5: &[&str] = if version == "5" { &["-D", "will", "content-type", "text/plain"] } else { &[] };
             let arguments = [&["-V", version, "-t", "nothing"], &will[..], v5].concat();
-            if suite.clients == Maker::Pantala {
-                // One that is asked to end says goodbye, and leaves none; Mosquitto's (2.0) does not do so every time.
+            if suite.clients == Maker::Pantala || version == "311" {
+                // One that is asked to end says goodbye, and leaves none. Of Mosquitto's (2.0) it is published in MQTT 5.
                 let client = suite.subscribed(&arguments);
                 client.signal(Signal::TERM);
                 client.end().is("", 0);
@@ -173,7 +173,7 @@ fn a_client_that_is_killed_leaves_its_will() {
             client.signal(Signal::KILL);
             assert_eq!(client.end().status, None);
             let content_type = if version == "5" { "text/plain" } else { "" };
-            heir.end().is(format!("will/2 2 0  {END}\nwill/1 1 0 {content_type} gone\n"), 0);
+            heir.end().is(format!("will/2 1 0  {END}\nwill/1 1 0 {content_type} gone\n"), 0);
             let format = "%t %r %p";
             suite.subscribe(&["-t", "will/1", "-C", "1", "-F", format]).is("will/1 1 gone\n", 0);
             suite.published(&["-t", "will/1", "-r", "-n", "-q", "1"]);
