@@ -162,10 +162,12 @@ fn a_client_that_is_killed_leaves_its_will() {
             let will = ["--will-topic", "will/1", "--will-payload", "gone", "--will-qos", "1", "--will-retain"];
             let v5: &[&str] = if version == "5" { &["-D", "will", "content-type", "text/plain"] } else { &[] };
             let arguments = [&["-V", version, "-t", "nothing"], &will[..], v5].concat();
-            // One that is asked to end says goodbye, and leaves none.
-            let client = suite.subscribed(&arguments);
-            client.signal(Signal::TERM);
-            client.end().is("", 0);
+            if suite.clients == Maker::Pantala || version == "311" {
+                // One that is asked to end says goodbye, and leaves none. Of Mosquitto's (2.0) it is published in MQTT 5.
+                let client = suite.subscribed(&arguments);
+                client.signal(Signal::TERM);
+                client.end().is("", 0);
+            }
             publish_end(suite, "will/2");
             let client = suite.subscribed(&arguments);
             client.signal(Signal::KILL);
