@@ -47,7 +47,7 @@ pub enum OptionsError {
     /// The URL.
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// What an [`outbox`](crate::outbox) needs is missing.
+    /// What an [`outbox`] needs is missing.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
 }
@@ -164,7 +164,7 @@ impl Options {
     }
 
     /// Keeps messages of QoS 1 and 2 in a directory until the broker has them, so that they survive this program: see
-    /// [`outbox`](crate::outbox). Needs [`Options::client_id`] and [`Options::keep_session`]. Default: none.
+    /// [`outbox`]. Needs [`Options::client_id`] and [`Options::keep_session`]. Default: none.
     #[must_use]
     pub fn outbox(mut self, outbox: impl Into<OutboxOptions>) -> Self {
         self.outbox = Some(outbox.into());
