@@ -195,14 +195,14 @@ impl Stage<'_> {
         let mut outcomes: Vec<Outcome> = libraries
             .iter()
             .filter(|library| library.can(figure.scenario))
-            .map(|&library| Outcome { figure, library, samples: Vec::new(), faults: Vec::new() })
+            .map(|&client| Outcome { figure, client, samples: Vec::new(), faults: Vec::new() })
             .collect();
         // Instructions are the same each time.
         let repetitions = if figure.measure == Measure::Instructions { 1 } else { self.options.repetitions };
         for repetition in 1..=repetitions {
             for outcome in &mut outcomes {
-                let place = format!("{} {} {repetition}/{repetitions}", figure.id, outcome.library.name());
-                match self.sample(figure, outcome.library) {
+                let place = format!("{} {} {repetition}/{repetitions}", figure.id, outcome.client.name());
+                match self.sample(figure, outcome.client) {
                     Ok(sample) => {
                         eprintln!("{place}: {} {}", number(sample.value), figure.unit());
                         outcome.samples.push(sample);

@@ -12,7 +12,7 @@ use crate::report::{Circumstances, median, number};
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
     pub(super) figure: &'static LibraryFigure,
-    pub(super) library: Library,
+    pub(super) client: Library,
     pub(super) samples: Vec<Sample>,
     /// Why repetitions failed. One of them makes the whole invalid.
     pub(super) faults: Vec<String>,
@@ -75,7 +75,7 @@ pub(super) fn table(outcomes: &[Outcome], circumstances: &Circumstances) -> Stri
          |---|---|---|---|---|---|---|---|---|\n",
     );
     for figure in super::LIBRARY_FIGURES {
-        let of = |library| outcomes.iter().find(|it| it.figure.id == figure.id && it.library == library);
+        let of = |library| outcomes.iter().find(|it| it.figure.id == figure.id && it.client == library);
         let all = Library::ALL.map(of);
         if all.iter().all(Option::is_none) {
             continue;
@@ -103,7 +103,7 @@ pub(super) fn table(outcomes: &[Outcome], circumstances: &Circumstances) -> Stri
         machine.load_before
     );
     for outcome in outcomes {
-        let name = format!("{} {} {}", outcome.figure.id, outcome.library.name(), outcome.version());
+        let name = format!("{} {} {}", outcome.figure.id, outcome.client.name(), outcome.version());
         for fault in &outcome.faults {
             let _ = writeln!(text, "- {name}: INVALID: {fault}");
         }
@@ -125,7 +125,7 @@ pub(super) fn json_line(outcome: &Outcome, scale: f64, circumstances: &Circumsta
         "scenario": outcome.figure.id,
         "title": outcome.figure.title,
         "unit": outcome.figure.unit(),
-        "library": outcome.library.name(),
+        "library": outcome.client.name(),
         "library_version": outcome.version(),
         "payload_bytes": super::PAYLOAD_BYTES,
         "window": super::WINDOW,
@@ -139,7 +139,7 @@ pub(super) fn json_line(outcome: &Outcome, scale: f64, circumstances: &Circumsta
         "median_user_share": outcome.user_share(),
         "values": outcome.values(),
         "runs": outcome.samples.iter().map(|sample| &sample.reply).collect::<Vec<_>>(),
-        "aim": outcome.figure.aim.filter(|_| outcome.library == Library::Pantala),
+        "aim": outcome.figure.aim.filter(|_| outcome.client == Library::Pantala),
         "pinning": circumstances.pinning,
         "floor": circumstances.floor,
         "machine": circumstances.machine,
@@ -157,7 +157,7 @@ mod tests {
     fn outcome(library: Library, values: &[f64], faults: &[&str]) -> Outcome {
         Outcome {
             figure: LibraryFigure::find("l1-q0").unwrap(),
-            library,
+            client: library,
             samples: values.iter().map(|&value| Sample { value, reply: Reply::default() }).collect(),
             faults: faults.iter().map(|&fault| fault.to_owned()).collect(),
         }

@@ -12,6 +12,7 @@ use pantala_client::transport::{
 };
 use pantala_client::{Client, Message, Options, ReasonCode, Reconnect};
 use pantala_proto::{ProtocolVersion, QoS};
+use tokio::time::Instant;
 
 use super::{Failure, Signals, complain};
 use crate::clients::plan::{ClientId, Connection, MessageProperties, Password, Target, Tls, Transport};
@@ -43,6 +44,38 @@ pub(super) async fn say_goodbye(client: &Client, plan: &Connection, signals: &mu
         () = client.disconnect_with(ReasonCode::Success, interval) => {}
         () = tokio::time::sleep(GOODBYE) => {}
         () = signals.come() => {}
+    }
+}
+
+/// Connects, works, and says goodbye: until the work is done, a signal comes, or the time of `-W` is over.
+pub(super) async fn while_connected(
+    plan: &Connection,
+    timeout: Option<Duration>,
+    work: impl AsyncFnOnce(&Client) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let end = timeout.map(|timeout| Instant::now() + timeout);
+    let client = tokio::select! {
+        biased;
+        () = signals.come() => return Ok(()),
+        () = sleep_until(end) => return Err(Failure::timed_out()),
+        client = connect(plan) => client?,
+    };
+    let result = tokio::select! {
+        biased;
+        () = signals.come() => Ok(()),
+        () = sleep_until(end) => Err(Failure::timed_out()),
+        result = work(&client) => result,
+    };
+    // However it ends, it ends with a goodbye: else the broker would publish the Will Message.
+    say_goodbye(&client, plan, &mut signals).await;
+    result
+}
+
+async fn sleep_until(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
     }
 }
 

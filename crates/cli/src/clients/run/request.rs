@@ -8,32 +8,17 @@ use pantala_client::{Client, Status};
 use pantala_proto::SubscriptionOptions;
 use tokio::time::Instant;
 
-use super::connect::{connect, message, say_goodbye};
+use super::connect::{message, while_connected};
 use super::publish::single;
-use super::subscribe::{everything, random, sleep_until};
-use super::{Failure, Signals, complain, printable};
+use super::subscribe::{everything, random};
+use super::{Failure, complain, printable};
 use crate::clients::decision::Decider;
 use crate::clients::output::{LocalTime, Moment};
 use crate::clients::plan::RequestPlan;
 
 pub(super) async fn run(plan: &RequestPlan) -> Result<(), Failure> {
     let payload = single(&plan.payload)?.unwrap_or_default();
-    let mut signals = Signals::new()?;
-    let end = plan.timeout.map(|timeout| Instant::now() + timeout);
-    let client = tokio::select! {
-        biased;
-        () = signals.come() => return Ok(()),
-        () = sleep_until(end) => return Err(Failure::timed_out()),
-        client = connect(&plan.connection) => client?,
-    };
-    let result = tokio::select! {
-        biased;
-        () = signals.come() => Ok(()),
-        () = sleep_until(end) => Err(Failure::timed_out()),
-        result = ask(&client, plan, payload) => result,
-    };
-    say_goodbye(&client, &plan.connection, &mut signals).await;
-    result
+    while_connected(&plan.connection, plan.timeout, async |client| ask(client, plan, payload).await).await
 }
 
 async fn ask(client: &Client, plan: &RequestPlan, payload: Vec<u8>) -> Result<(), Failure> {

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 use pantala_client::machine::SubscribeRequest;
 use pantala_client::{Client, Message, Overflow, Received, Status, Subscribe, Subscription};
 use pantala_proto::{QoS, SubscriptionOptions};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
-use super::connect::{connect, say_goodbye};
-use super::{Failure, Signals, complain, printable, ready};
+use super::connect::while_connected;
+use super::{Failure, complain, printable, ready};
 use crate::clients::decision::Decider;
 use crate::clients::output::{LocalTime, Moment, Printer, ROWS_MIN, Watch};
 use crate::clients::plan::SubscribePlan;
@@ -20,30 +20,7 @@ const OUTPUT_BYTES: usize = 64 << 10;
 const BUFFER_MESSAGES: usize = 4_000;
 
 pub(super) async fn run(plan: &SubscribePlan) -> Result<(), Failure> {
-    let mut signals = Signals::new()?;
-    let end = plan.timeout.map(|timeout| Instant::now() + timeout);
-    let client = tokio::select! {
-        biased;
-        () = signals.come() => return Ok(()),
-        () = sleep_until(end) => return Err(Failure::timed_out()),
-        client = connect(&plan.connection) => client?,
-    };
-    let result = tokio::select! {
-        biased;
-        () = signals.come() => Ok(()),
-        () = sleep_until(end) => Err(Failure::timed_out()),
-        result = take(&client, plan) => result,
-    };
-    // However it ends, it ends with a goodbye: else the broker would publish the Will Message.
-    say_goodbye(&client, &plan.connection, &mut signals).await;
-    result
-}
-
-pub(super) async fn sleep_until(end: Option<Instant>) {
-    match end {
-        Some(end) => tokio::time::sleep_until(end).await,
-        None => std::future::pending().await,
-    }
+    while_connected(&plan.connection, plan.timeout, async |client| take(client, plan).await).await
 }
 
 /// Everything that comes, whatever it comes for: a Session may have subscriptions of before.
