@@ -59,8 +59,7 @@ pub(crate) fn is_contained<'a>(filter: &str, allowed: impl Iterator<Item = &'a s
         allowed.filter(|rule| !(filter.starts_with('$') && rule.starts_with(['+', '#']))).collect();
     // Whether a name that ends here is covered.
     let mut ends = false;
-    let mut index = 0;
-    for level in filter.split('/') {
+    for (index, level) in filter.split('/').enumerate() {
         // It covers its parent, and all that is below.
         if left.contains(&"#") {
             return true;
@@ -77,7 +76,6 @@ pub(crate) fn is_contained<'a>(filter: &str, allowed: impl Iterator<Item = &'a s
             return false;
         }
         ends = step(&mut left, (level != "+").then_some(level));
-        index += 1;
     }
     ends || left.contains(&"#")
 }
