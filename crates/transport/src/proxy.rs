@@ -76,37 +76,54 @@ pub enum Certificate {
 }
 
 /// What is wrong with a header, or with what stands in its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// No header of a version that is taken here.
-    #[error("no PROXY header of a version that this listener takes")]
     Missing,
     /// A line of version 1 without its end within [`V1_BYTES_MAX`].
-    #[error("the PROXY line has no end within 107 bytes")]
     LineTooLong,
     /// A line of version 1 that is not as the protocol has it.
-    #[error("the PROXY line cannot be read")]
     Line,
     /// A header of version 2 that says it is longer than [`V2_BYTES_MAX`].
-    #[error("the PROXY header is longer than 4096 bytes")]
     HeaderTooLong,
     /// A version or command that is not known.
-    #[error("the PROXY header has an unknown version or command")]
     Command,
     /// A family of addresses that is not known, or one of datagrams.
-    #[error("the PROXY header has addresses of an unknown kind")]
     Family,
     /// The header ends within its addresses.
-    #[error("the PROXY header ends within its addresses")]
     Addresses,
     /// A value beyond the end of the header, or of the value it is in.
-    #[error("a value in the PROXY header is longer than the header")]
     Value,
     /// The checksum is of other bytes.
-    #[error("the checksum of the PROXY header is wrong")]
     Checksum,
 }
+
+impl Error {
+    /// In words, for the log.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Missing => "no PROXY header of a version that this listener takes",
+            Self::LineTooLong => "the PROXY line has no end within 107 bytes",
+            Self::Line => "the PROXY line cannot be read",
+            Self::HeaderTooLong => "the PROXY header is longer than 4096 bytes",
+            Self::Command => "the PROXY header has an unknown version or command",
+            Self::Family => "the PROXY header has addresses of an unknown kind",
+            Self::Addresses => "the PROXY header ends within its addresses",
+            Self::Value => "a value in the PROXY header is longer than the header",
+            Self::Checksum => "the checksum of the PROXY header is wrong",
+        }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+impl std::error::Error for Error {}
 
 /// Reads a header that comes in parts.
 #[derive(Debug, Default)]

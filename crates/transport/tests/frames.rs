@@ -96,7 +96,7 @@ fn a_length_is_believed_without_memory_for_it() {
     let info = allocation_counter::measure(|| {
         let mut socket = WebSocket::default();
         let mut bytes = [&[0x82, 0xff][..], &u64::from(FRAME_BYTES_MAX).to_be_bytes(), &MASK, &MASK].concat();
-        let received = socket.receive(&mut bytes);
+        let received = socket.receive(&mut bytes, &mut Vec::new());
         assert_eq!((&bytes[received.mqtt], received.end), (&[0; 4][..], None));
     });
     assert!(info.bytes_max < 100, "{info:?}");
@@ -115,23 +115,12 @@ fn a_ping_is_answered_with_its_payload() {
 }
 
 #[test]
-fn many_pings_that_nobody_takes_the_answers_of_take_no_memory() {
-    let mut socket = WebSocket::default();
-    socket.receive(&mut frame(0x89, &[0; 125]));
-    assert_eq!(socket.output(0).0.len(), 127);
-    // A byte of the first answer is out, so that it has to come whole; of the others the last one comes.
-    socket.wrote(1);
-    for number in 1..100 {
-        socket.receive(&mut frame(0x89, &[number; 125]).repeat(10));
-        assert!(socket.output(0).0.len() <= 2 * 127);
-    }
-    let rest = socket.output(0).0.to_vec();
-    assert_eq!(rest, [&answer(0x8a, &[0; 125])[1..], &answer(0x8a, &[99; 125])].concat());
-    // Also when a part of the second is out too.
-    socket.wrote(130);
-    socket.receive(&mut frame(0x89, b"z"));
-    let rest = socket.output(0).0.to_vec();
-    assert_eq!(rest, [&answer(0x8a, &[99; 125])[4..], &answer(0x8a, b"z")].concat());
+fn of_many_pings_in_one_read_the_last_is_answered() {
+    let pings: Vec<u8> = (0..100).flat_map(|number| frame(0x89, &[number; 125])).collect();
+    assert_eq!(read(&pings), (vec![], None, answer(0x8a, &[99; 125])));
+    let pings = [frame(0x89, b"first"), frame(0x82, b"mqtt"), frame(0x89, b"last"), frame(0x88, b"")].concat();
+    let answers = [answer(0x8a, b"last"), answer(0x88, b"")].concat();
+    assert_eq!(read(&pings), (b"mqtt".to_vec(), Some(End::Closed), answers));
 }
 
 #[test]
@@ -145,53 +134,46 @@ fn a_close_is_answered_with_its_code() {
 
 #[test]
 fn a_header_stands_before_all_that_is_written_at_once() {
-    for (pending, header) in [
+    for (length, header) in [
         (1, &[0x82, 1][..]),
         (125, &[0x82, 125]),
         (126, &[0x82, 126, 0, 126]),
         (65_535, &[0x82, 126, 0xff, 0xff]),
         (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
     ] {
-        let mut socket = WebSocket::default();
-        assert_eq!(socket.output(0), (&[][..], 0));
-        assert_eq!(socket.output(pending), (header, pending));
-        assert_eq!(socket.wrote(header.len() + pending), pending);
-        assert_eq!(socket.output(0), (&[][..], 0));
+        let (mqtt, mut out) = (vec![7; length], vec![1]);
+        WebSocket::default().send(&mqtt, &mut out);
+        assert_eq!(out, [&[1], header, &mqtt].concat());
     }
+    let mut out = Vec::new();
+    WebSocket::default().send(b"", &mut out);
+    assert_eq!(out, b"");
 }
 
 #[test]
-fn a_frame_once_begun_keeps_its_length_and_nothing_comes_between() {
-    let mut socket = WebSocket::default();
-    assert_eq!(socket.output(10), (&[0x82, 10][..], 10));
-    assert_eq!(socket.wrote(1), 0);
-    assert!(socket.has_own_output());
-    // More MQTT bytes have come, and a Ping.
-    socket.receive(&mut frame(0x89, b"p"));
-    assert_eq!(socket.output(30), (&[10][..], 10));
-    assert_eq!(socket.wrote(5), 4);
-    assert_eq!(socket.output(26), (&[][..], 6));
-    socket.close(CloseCode::GoingAway);
-    assert_eq!(socket.wrote(6), 6);
-    assert_eq!(socket.output(20), (&[0x8a, 1, b'p', 0x88, 2, 0x03, 0xe9][..], 0));
-    assert_eq!(socket.wrote(7), 0);
-    assert!(!socket.has_own_output());
-    assert_eq!(socket.output(20), (&[][..], 0), "nothing follows a Close");
-    socket.receive(&mut frame(0x89, b"p"));
-    assert_eq!(socket.output(20), (&[][..], 0), "nothing follows a Close");
+fn a_close_is_said_once_and_last() {
+    let (mut socket, mut out) = (WebSocket::default(), Vec::new());
+    socket.close(CloseCode::GoingAway, &mut out);
+    socket.close(CloseCode::Normal, &mut out);
+    socket.send(b"late", &mut out);
+    // The client may still have been sending.
+    let mut bytes = [frame(0x89, b"p"), frame(0x82, b"x"), frame(0x88, b"")].concat();
+    let received = socket.receive(&mut bytes, &mut out);
+    assert_eq!((&bytes[received.mqtt], received.end), (&b"x"[..], Some(End::Closed)));
+    assert_eq!(out, [0x88, 2, 0x03, 0xe9]);
 }
 
 #[test]
 fn an_idle_websocket_is_small_and_frames_take_no_allocation() {
-    assert!(size_of::<WebSocket>() <= 64, "{}", size_of::<WebSocket>());
+    assert!(size_of::<WebSocket>() <= 48, "{}", size_of::<WebSocket>());
     let mut socket = WebSocket::default();
     let mut bytes = [frame(0x82, &[1; 300]), frame(0x02, b""), frame(0x00, b"x"), frame(0x80, &[])].concat();
+    let mut out = Vec::with_capacity(400);
     let info = allocation_counter::measure(|| {
         for part in bytes.chunks_mut(7) {
-            socket.receive(part);
+            socket.receive(part, &mut out);
         }
-        assert_eq!(socket.output(5).1, 5);
-        assert_eq!(socket.wrote(7), 5);
+        socket.send(&[7; 300], &mut out);
     });
     assert_eq!(info.count_total, 0);
 }
@@ -223,58 +205,4 @@ proptest! {
         }
         targets::websocket_frames(&[&[lengths.len() as u8], &lengths[..], &bytes].concat());
     }
-
-    #[test]
-    fn what_is_written_in_parts_is_frames_of_all_mqtt_bytes(
-        batches in proptest::collection::vec(0..70_000_usize, 1..6),
-        pings in proptest::collection::vec(any::<bool>(), 6),
-        accepted in proptest::collection::vec(1..40_000_usize, 1..6),
-    ) {
-        let mut socket = WebSocket::default();
-        let (mut wire, mut sent, mut pending) = (Vec::new(), 0, 0);
-        let mut accepted = accepted.into_iter().cycle();
-        let total: usize = batches.iter().sum();
-        for (batch, ping) in batches.into_iter().zip(pings) {
-            pending += batch;
-            if ping {
-                socket.receive(&mut frame(0x89, b"p"));
-            }
-            // Two writes for each batch: it may be left in the middle.
-            for _ in 0..2 {
-                write(&mut socket, &mut wire, &mut sent, &mut pending, accepted.next().unwrap());
-            }
-        }
-        while pending > 0 || socket.has_own_output() {
-            write(&mut socket, &mut wire, &mut sent, &mut pending, 1 << 20);
-        }
-        let mut mqtt = Vec::new();
-        let mut rest = &wire[..];
-        while let [first, short, after @ ..] = rest {
-            let (length, after) = match short {
-                126 => (u64::from(u16::from_be_bytes(*after.first_chunk().unwrap())), &after[2..]),
-                127 => (u64::from_be_bytes(*after.first_chunk().unwrap()), &after[8..]),
-                short => (u64::from(*short), after),
-            };
-            let (payload, after) = after.split_at(length as usize);
-            match first {
-                0x82 => mqtt.extend_from_slice(payload),
-                first => prop_assert_eq!((*first, payload), (0x8a, &b"p"[..])),
-            }
-            rest = after;
-        }
-        prop_assert_eq!(mqtt.len(), total);
-        prop_assert!(mqtt.iter().enumerate().all(|(at, byte)| *byte == at as u8));
-    }
-}
-
-/// Writes at most `accepted` bytes of what is to be written. MQTT bytes are numbered.
-fn write(socket: &mut WebSocket, wire: &mut Vec<u8>, sent: &mut usize, pending: &mut usize, accepted: usize) {
-    let (own, mqtt) = socket.output(*pending);
-    assert!(mqtt <= *pending);
-    let all = own.iter().copied().chain((*sent..*sent + mqtt).map(|at| at as u8));
-    let before = wire.len();
-    wire.extend(all.take(accepted));
-    let mqtt = socket.wrote(wire.len() - before);
-    *sent += mqtt;
-    *pending -= mqtt;
 }

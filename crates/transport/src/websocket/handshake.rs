@@ -76,55 +76,72 @@ pub struct Upgrade {
 }
 
 /// Why a request is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The first line is not that of an HTTP/1 request.
-    #[error("this is no HTTP/1.1 request")]
     RequestLine,
     /// The first line is longer than [`REQUEST_LINE_BYTES_MAX`].
-    #[error("the request line is too long")]
     RequestLineTooLong,
     /// Another version of HTTP.
-    #[error("WebSocket needs HTTP/1.1")]
     Version,
     /// Another method than GET.
-    #[error("WebSocket needs the method GET")]
     Method,
     /// Nothing is at this path.
-    #[error("there is no MQTT at this path")]
     Path,
     /// The request is longer than [`REQUEST_BYTES_MAX`].
-    #[error("the request is too long")]
     TooLong,
     /// There are more than [`HEADERS_MAX`].
-    #[error("the request has too many header fields")]
     TooManyHeaders,
     /// A line that is no header field: no name, a space before the colon, a bare CR or LF, a control character.
-    #[error("a header field cannot be read")]
     Header,
     /// A request to upgrade has no body.
-    #[error("the request announces a body")]
     Body,
     /// Not exactly one Host.
-    #[error("the request needs exactly one Host")]
     Host,
     /// A request that does not ask for WebSocket.
-    #[error("here is MQTT over WebSocket: the request has to ask for an upgrade")]
     NoUpgrade,
     /// Another version of WebSocket than 13.
-    #[error("the version of WebSocket has to be 13")]
     WebSocketVersion,
     /// Not exactly one key of 16 bytes.
-    #[error("the request needs exactly one Sec-WebSocket-Key of 16 bytes in base64")]
     Key,
     /// None of the client's subprotocols is spoken here.
-    #[error("the subprotocol has to be mqtt")]
     Subprotocol,
     /// A page that may not connect.
-    #[error("pages of this origin may not connect")]
     Origin,
 }
+
+impl Refusal {
+    /// In words, for the log.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::RequestLine => "this is no HTTP/1.1 request",
+            Self::RequestLineTooLong => "the request line is too long",
+            Self::Version => "WebSocket needs HTTP/1.1",
+            Self::Method => "WebSocket needs the method GET",
+            Self::Path => "there is no MQTT at this path",
+            Self::TooLong => "the request is too long",
+            Self::TooManyHeaders => "the request has too many header fields",
+            Self::Header => "a header field cannot be read",
+            Self::Body => "the request announces a body",
+            Self::Host => "the request needs exactly one Host",
+            Self::NoUpgrade => "here is MQTT over WebSocket: the request has to ask for an upgrade",
+            Self::WebSocketVersion => "the version of WebSocket has to be 13",
+            Self::Key => "the request needs exactly one Sec-WebSocket-Key of 16 bytes in base64",
+            Self::Subprotocol => "the subprotocol has to be mqtt",
+            Self::Origin => "pages of this origin may not connect",
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+impl std::error::Error for Refusal {}
 
 impl Refusal {
     /// The status code of the response.

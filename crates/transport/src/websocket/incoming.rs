@@ -10,7 +10,7 @@ use super::mask::unmask;
 pub const FRAME_BYTES_MAX: u32 = 512 << 20;
 
 /// The most bytes of a control frame's payload (RFC 6455, 5.5).
-pub(super) const CONTROL_BYTES_MAX: usize = 125;
+const CONTROL_BYTES_MAX: usize = 125;
 
 /// The longest header: two bytes, eight of length, four of mask.
 const HEADER_BYTES_MAX: usize = 14;
@@ -23,7 +23,7 @@ const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 pub(super) const CLOSE: u8 = 0x8;
-pub(super) const PING: u8 = 0x9;
+const PING: u8 = 0x9;
 pub(super) const PONG: u8 = 0xa;
 
 /// Where we are among the frames.
