@@ -70,8 +70,10 @@ impl<S: Store> Core<S> {
         if connect.properties.authentication_method.is_some() {
             return self.begin_authentication(now, key, &connect, body);
         }
-        let listener = usize::from(self.connections[key as usize].listener);
-        if !self.settings.listeners.get(listener).is_some_and(|listener| listener.allow_anonymous) {
+        let connection = &self.connections[key as usize];
+        let listener = usize::from(connection.listener);
+        let certified = connection.peer.as_ref().is_some_and(|peer| peer.user_name_by_certificate.is_some());
+        if !certified && !self.settings.listeners.get(listener).is_some_and(|listener| listener.allow_anonymous) {
             return self.break_off(now, key, ReasonCode::NotAuthorized, Cause::Anonymous);
         }
         self.accept(now, key, &connect, None)
@@ -375,6 +377,11 @@ impl<S: Store> Core<S> {
         if connect.bridge {
             connection.extras().bridge = true;
         }
+        // An idle connection holds no more than is asked for again.
+        let peer = connection.peer.take().map(|peer| *peer).unwrap_or_default();
+        if peer.user_name_by_certificate.is_some() {
+            connection.extras().user_name = peer.user_name_by_certificate;
+        }
         if let Some(proof) = &proof {
             connection.extras().user_name = Some(proof.user_name.as_str().into());
         }
@@ -418,6 +425,7 @@ impl<S: Store> Core<S> {
         }
         self.events.push_back(Event::Connected {
             connection: key,
+            address: peer.address,
             client_id: client_id.into(),
             version: connect.version,
             clean_start: connect.clean_start,

@@ -12,7 +12,7 @@ use crate::output::Output;
 use crate::replay::Replay;
 use crate::session::SessionKey;
 use crate::timers::TimerId;
-use crate::{Cause, ListenerId};
+use crate::{Cause, ListenerId, Peer};
 
 /// How far a connection has come.
 ///
@@ -50,6 +50,8 @@ pub(crate) struct Connection {
     pub(crate) session: Option<SessionKey>,
     /// The front of a packet whose rest has not come.
     pub(crate) input: Vec<u8>,
+    /// What the transport knows about the client.
+    pub(crate) peer: Option<Box<Peer>>,
     /// Bytes of `input` at which to look again.
     pub(crate) needed: usize,
     pub(crate) output: Output,
@@ -144,6 +146,7 @@ impl Connection {
             problem_information: true,
             session: None,
             input: Vec::new(),
+            peer: None,
             needed: 0,
             output: Output::default(),
             keep_alive: KeepAlive::default(),

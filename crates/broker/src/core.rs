@@ -26,7 +26,7 @@ use crate::route::Match;
 use crate::session::{Grant, Session, SessionKey};
 use crate::shared::Groups;
 use crate::timers::Timers;
-use crate::{Cause, ConnectionKey, Counters, End, Event, ListenerId, Settings, Stranger, WorkerId};
+use crate::{Cause, ConnectionKey, Counters, End, Event, ListenerId, Peer, Settings, Stranger, WorkerId};
 
 /// Fills a slice with random bytes that nobody can guess; in a simulation, with bytes from its seed.
 pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
@@ -81,8 +81,8 @@ impl CoreOptions {
 pub enum Action {
     /// Write what waits, as far as the socket takes it within a moment, close it, and call [`Core::closed`].
     Close(ConnectionKey),
-    /// Move the socket to another worker: call [`Core::closed`] here, open a connection there, let it receive `input`, and
-    /// go on there.
+    /// Move the socket to another worker: call [`Core::closed`] here, open a connection there, introduce `peer`, let it
+    /// receive `input`, and go on there.
     HandOver {
         /// Where it was.
         connection: ConnectionKey,
@@ -90,6 +90,8 @@ pub enum Action {
         to: WorkerId,
         /// All that has been received and not been acted upon.
         input: Vec<u8>,
+        /// What the core was told by [`Core::introduce`].
+        peer: Option<Box<Peer>>,
     },
 }
 
@@ -309,6 +311,14 @@ impl<S: Store> Core<S> {
         key
     }
 
+    /// What the transport knows about the client. To be called before the first [`Core::receive`] of a connection, and again
+    /// if more is known before then: the last one counts.
+    pub fn introduce(&mut self, key: ConnectionKey, peer: Box<Peer>) {
+        if let Some(connection) = self.connections.get_mut(key as usize) {
+            connection.peer = Some(peer);
+        }
+    }
+
     /// Bytes have arrived. Unknown keys and connections that are closing are ignored.
     pub fn receive(&mut self, now: Instant, key: ConnectionKey, mut input: &[u8]) {
         self.counters.bytes_received += input.len() as u64;
@@ -375,6 +385,12 @@ impl<S: Store> Core<S> {
             Action::Close(connection) | Action::HandOver { connection, .. } => *connection != key,
         });
         self.closed(key);
+    }
+
+    /// What stands between the socket and MQTT has found the connection unusable: the last words in its output are written, then it
+    /// is closed. `why` is for the log.
+    pub fn transport_failed(&mut self, now: Instant, key: ConnectionKey, why: &'static str) {
+        self.end(now, key, End::Transport(why), None);
     }
 
     /// The shell has closed the socket that [`Action::Close`] named. The key is free.
@@ -591,6 +607,11 @@ impl<S: Store> Core<S> {
         &self.counters
     }
 
+    /// What [`Core::introduce`] told; None once the client is let in.
+    pub fn peer(&self, key: ConnectionKey) -> Option<&Peer> {
+        self.connections.get(key as usize)?.peer.as_deref()
+    }
+
     /// Connections, whatever their phase.
     pub fn connections(&self) -> usize {
         self.connections.len()
@@ -781,11 +802,12 @@ impl<S: Store> Core<S> {
     fn hand_over(&mut self, key: ConnectionKey, to: WorkerId, input: Vec<u8>) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         connection.phase = Phase::Closing;
+        let peer = connection.peer.take();
         // It opens, closes and is read once more where it goes.
         self.counters.bytes_received -= input.len() as u64;
         self.counters.connections_opened -= 1;
         self.counters.connections_closed = self.counters.connections_closed.wrapping_sub(1);
-        self.actions.push_back(Action::HandOver { connection: key, to, input });
+        self.actions.push_back(Action::HandOver { connection: key, to, input, peer });
     }
 }
 

@@ -38,6 +38,7 @@ impl<S: Store> Core<S> {
             End::Because(ReasonCode::ProtocolError, _) => self.counters.protocol_errors += 1,
             End::Reason(ReasonCode::KeepAliveTimeout) => self.counters.keep_alive_timeouts += 1,
             End::ConnectTimeout => self.counters.connect_timeouts += 1,
+            End::Transport(_) => self.counters.transport_failures += 1,
             End::WriteStall => self.counters.write_stalls += 1,
             _ => {}
         }

@@ -4,20 +4,31 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
-use pantala_broker::{Batch, ListenerId};
+use pantala_broker::{Batch, ListenerId, Peer};
 
 use crate::socket::Socket;
+use crate::stage::Stages;
 
 /// A message to a worker.
 pub(crate) enum Letter {
     /// From another worker's core to this one's.
     Batch(Batch),
-    /// A connection whose client belongs here, with what it has said.
-    Connection(Socket, ListenerId, Vec<u8>),
+    /// A connection whose client belongs here.
+    Connection(Moved),
     /// End all connections and stop.
     ShutDown,
     /// Write the counters into the log.
     Report,
+}
+
+/// A connection on its way from one worker to another.
+pub(crate) struct Moved {
+    pub(crate) socket: Socket,
+    pub(crate) listener: ListenerId,
+    pub(crate) stages: Option<Box<Stages>>,
+    pub(crate) peer: Option<Box<Peer>>,
+    /// What the client has said.
+    pub(crate) input: Vec<u8>,
 }
 
 /// With so many bytes of batches waiting for one worker, the others read no more from their clients until it has dealt

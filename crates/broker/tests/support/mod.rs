@@ -671,7 +671,7 @@ impl Inner {
                     self.workers[worker].core.closed(key);
                     self.close(worker, key);
                 }
-                Action::HandOver { connection, to, input } => {
+                Action::HandOver { connection, to, input, peer: _ } => {
                     self.workers[worker].core.closed(connection);
                     let Some(link) = self.workers[worker].links.remove(&connection) else { continue };
                     self.links[link].place = None;

@@ -43,7 +43,19 @@ const ORDER: [(&str, &[&str]); 15] = [
         "pantala-broker",
         &["pantala-access", "pantala-mutants", "pantala-proto", "pantala-session", "pantala-router", "pantala-store"],
     ),
-    ("pantala-server", &["pantala-access", "pantala-proto", "pantala-session", "pantala-store", "pantala-broker"]),
+    // It knows sockets' bytes, not MQTT's.
+    ("pantala-transport", &[]),
+    (
+        "pantala-server",
+        &[
+            "pantala-access",
+            "pantala-proto",
+            "pantala-session",
+            "pantala-store",
+            "pantala-broker",
+            "pantala-transport",
+        ],
+    ),
     // The store is for its outbox.
     ("pantala-client", &["pantala-proto", "pantala-session", "pantala-store"]),
     ("pantala", &["pantala-password", "pantala-proto", "pantala-server", "pantala-client"]),
