@@ -198,6 +198,8 @@ fn the_file_is_taken_over_and_given_back() {
     let init = DynamicSecurity::parse(INIT).unwrap();
     let password = init.credentials("admin").unwrap().password.unwrap().to_owned();
     assert!(password.starts_with("$7$101$") && password.ends_with("=="), "{password}");
+    let hash = pantala_password::Hash::parse(&password).unwrap();
+    assert!(hash.verify(b"secret") && !hash.verify(b"Secret"));
     assert_eq!(DynamicSecurity::new("admin", password), init);
     // A hash of another kind is written as Mosquitto 2.1 does, and read so.
     let state = DynamicSecurity::new("eve", "$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA".into());

@@ -422,6 +422,59 @@ fn a_mistake_is_named() {
 }
 
 #[test]
+fn rules_are_read_from_toml() {
+    let text = r#"
+        default_access = "allow"
+
+        [[role]]
+        name = "sensor"
+        publish = ["dev/%c/#"]
+        receive = []
+        deny_subscribe = ["secret/#"]
+
+        [[rule]]
+        users = ["a*"]
+        client_ids = ["c"]
+        groups = ["g"]
+        addresses = ["::1"]
+        certificate = true
+        anonymous = false
+        roles = ["sensor"]
+        deny_publish = ["x"]
+    "#;
+    let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let expected = RulesDraft {
+        default_access: DefaultAccess::Allow,
+        roles: vec![RoleDraft {
+            name: "sensor".into(),
+            permissions: Permissions { receive: Some(vec![]), ..permissions("+publish dev/%c/# -subscribe secret/#") },
+        }],
+        rules: vec![RuleDraft {
+            users: strings(&["a*"]),
+            client_ids: strings(&["c"]),
+            groups: strings(&["g"]),
+            addresses: strings(&["::1"]),
+            certificate: Some(true),
+            anonymous: Some(false),
+            roles: strings(&["sensor"]),
+            permissions: permissions("-publish x"),
+        }],
+    };
+    assert_eq!(toml::from_str::<RulesDraft>(text).unwrap(), expected);
+    assert_eq!(toml::from_str::<RulesDraft>("").unwrap(), RulesDraft::default());
+    // A word that is not known could have denied something.
+    for wrong in [
+        "rules = []",
+        "[[rule]]\nuser = [\"a\"]",
+        "[[role]]\nname = \"a\"\npublishes = []",
+        "[[role]]\n",
+        "default_access = \"no\"",
+    ] {
+        assert!(toml::from_str::<RulesDraft>(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn questions_of_the_hot_path_take_no_memory() {
     let mut text = "+publish dev/%c/# -publish dev/%c/x/+ +subscribe #".to_owned();
     for number in 0..100 {
