@@ -54,7 +54,11 @@ const CLIENT: Subject<'static> =
 
 /// Rules, what they allow, and what they do not. The client is `c1`, its user `eve`.
 const TABLE: &[(&str, &[&str], &[&str])] = &[
-    ("", &["unsubscribe a", "unsubscribe #"], &["publish a", "receive a", "subscribe a", "subscribe #"]),
+    (
+        "",
+        &["unsubscribe a", "unsubscribe #", "unsubscribe $CONTROL/x"],
+        &["publish a", "receive a", "subscribe a", "subscribe #"],
+    ),
     (
         "+publish a",
         &["publish a"],

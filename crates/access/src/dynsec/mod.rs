@@ -271,6 +271,7 @@ impl DynamicSecurity {
                 receive: self.default_access.publish_client_receive,
                 subscribe: self.default_access.subscribe,
                 unsubscribe: self.default_access.unsubscribe,
+                control: false,
             },
             blocks: blocks.into(),
             ..Users::default()
