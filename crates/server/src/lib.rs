@@ -10,6 +10,7 @@ mod inbox;
 mod listen;
 mod log;
 mod run;
+mod security;
 mod socket;
 mod storage;
 pub mod store_tool;

@@ -13,6 +13,7 @@ use pantala_store::Durability;
 
 use super::error::{ConfigError, Fault, Origin};
 use super::log::{LogConfig, LogTypes};
+use super::security::{self, DEFAULT_DOMAIN, SecurityDomain, SecurityDraft, Verification};
 use super::{Config, ListenAddress, Listener, Overrides, SocketDomain, environment::Environment, key};
 
 /// The port of MQTT without TLS.
@@ -40,6 +41,8 @@ pub(super) struct Draft {
     /// Whether TCP_NODELAY is on where the listener does not say.
     pub tcp_no_delay: bool,
     pub scram_users: Vec<ScramUserDraft>,
+    pub security: Vec<SecurityDraft>,
+    pub verification: Verification,
     /// Where each key was set last, by section and key.
     pub written: BTreeMap<(&'static str, &'static str), Origin>,
     pub warnings: Vec<String>,
@@ -65,6 +68,8 @@ pub(super) struct ListenerDraft {
     pub topic_alias_max: Option<u16>,
     pub topic_alias_broker_max: Option<u16>,
     pub tcp_no_delay: bool,
+    /// None: the default domain.
+    pub security: Option<String>,
     /// The listener that a mosquitto.conf has without a `listener` line: a `-p` moves it.
     pub movable: bool,
     pub optional: bool,
@@ -101,6 +106,8 @@ impl Draft {
             loopback_anonymous: true,
             tcp_no_delay: true,
             scram_users: Vec::new(),
+            security: Vec::new(),
+            verification: Verification::default(),
             written: BTreeMap::new(),
             warnings: Vec::new(),
         }
@@ -123,12 +130,15 @@ impl Draft {
         let durability = overrides.durability.or(self.durability).unwrap_or(self.durability_default);
         self.settings.durability_rules = durability_rules(std::mem::take(&mut self.durability_rules), durability)?;
         self.place_ports(&overrides.ports);
-        let listeners = self.listeners()?;
+        let security = security::domains(std::mem::take(&mut self.security))?;
+        let listeners = self.listeners(&security)?;
         self.settings.listeners = listeners.iter().map(|listener| listener.settings.clone()).collect();
         let data_dir = overrides.data_dir.clone().or_else(|| environment.data_dir(self.data_dir.take()));
         Ok(Config {
             settings: self.settings,
             listeners,
+            security,
+            verification: self.verification,
             log: self.log,
             workers: self.workers,
             data_dir,
@@ -208,11 +218,11 @@ impl Draft {
         }
     }
 
-    fn listeners(&mut self) -> Result<Vec<Listener>, ConfigError> {
+    fn listeners(&mut self, domains: &[SecurityDomain]) -> Result<Vec<Listener>, ConfigError> {
         let mut listeners: Vec<Listener> = Vec::with_capacity(self.listeners.len());
         for draft in std::mem::take(&mut self.listeners) {
             let origin = draft.origin.clone();
-            let listener = draft.finish()?;
+            let listener = draft.finish(domains)?;
             let named = |address: &ListenAddress| !matches!(address, ListenAddress::Tcp { port: 0, .. });
             let twice = |other: &Listener| {
                 other.address == listener.address
@@ -243,6 +253,7 @@ impl ListenerDraft {
             topic_alias_max: None,
             topic_alias_broker_max: None,
             tcp_no_delay,
+            security: None,
             movable: false,
             optional: false,
         }
@@ -252,8 +263,14 @@ impl ListenerDraft {
         self.port.unwrap_or(DEFAULT_PORT)
     }
 
-    fn finish(self) -> Result<Listener, ConfigError> {
+    fn finish(self, domains: &[SecurityDomain]) -> Result<Listener, ConfigError> {
         let port = self.port();
+        let name = self.security.as_deref().unwrap_or(DEFAULT_DOMAIN);
+        let Some(security) = domains.iter().position(|domain| domain.name == name) else {
+            let given = name.to_owned();
+            let reason = "there is no [[security]] of this name";
+            return Err(ConfigError::new(self.origin, Fault::BadText { key: "security".to_owned(), given, reason }));
+        };
         let address = match (self.unix_path, self.host) {
             (Some(_), Some(_)) => {
                 let fault = Fault::Exclusive { one: "unix_path", other: "host", section: "[[listener]]" };
@@ -275,6 +292,7 @@ impl ListenerDraft {
                 topic_alias_broker_max: self.topic_alias_broker_max,
             },
             address,
+            security: security as u16,
             socket_domain: self.socket_domain,
             tcp_no_delay: self.tcp_no_delay,
             optional: self.optional,
