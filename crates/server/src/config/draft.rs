@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
-use pantala_broker::{DurabilityRule, ListenerSettings, Redirect, ScramUser, Settings};
+use pantala_broker::{DurabilityRule, ListenerSettings, Redirect, ScramUser, SecurityId, Settings};
 use pantala_proto::QoS;
 use pantala_store::Durability;
 
@@ -132,7 +132,26 @@ impl Draft {
         self.place_ports(&overrides.ports);
         let security = security::domains(std::mem::take(&mut self.security))?;
         let listeners = self.listeners(&security)?;
+        // The default one has no name for the core: whoever adds another does not rename it.
+        let name = |domain: &SecurityDomain| Some(&domain.name).filter(|name| *name != DEFAULT_DOMAIN).cloned();
+        if security.len() > 1 {
+            self.settings.security_domains = security.iter().map(|domain| name(domain).unwrap_or_default()).collect();
+        }
         self.settings.listeners = listeners.iter().map(|listener| listener.settings.clone()).collect();
+        for listener in &listeners {
+            let settings = &listener.settings;
+            let somebody = settings.allow_anonymous
+                || settings.verify_credentials
+                || !self.settings.scram_users.is_empty()
+                || is_local(&listener.address);
+            if !somebody {
+                self.warnings.push(format!(
+                    "listener {} lets nobody in: anonymous clients are refused there, and there are no users. A \
+                     password_file (made by `pantala passwd`) has users; allow_anonymous = true lets everybody in",
+                    listener.address
+                ));
+            }
+        }
         let data_dir = overrides.data_dir.clone().or_else(|| environment.data_dir(self.data_dir.take()));
         Ok(Config {
             settings: self.settings,
@@ -263,6 +282,15 @@ impl ListenerDraft {
         self.port.unwrap_or(DEFAULT_PORT)
     }
 
+    /// A name for a security domain of its own.
+    pub fn domain_name(&self) -> String {
+        match (&self.unix_path, &self.host) {
+            (Some(path), _) => format!("listener {}", path.display()),
+            (None, Some(host)) => format!("listener {host} {}", self.port()),
+            (None, None) => format!("listener {}", self.port()),
+        }
+    }
+
     fn finish(self, domains: &[SecurityDomain]) -> Result<Listener, ConfigError> {
         let port = self.port();
         let name = self.security.as_deref().unwrap_or(DEFAULT_DOMAIN);
@@ -290,9 +318,11 @@ impl ListenerDraft {
                 maximum_qos: self.maximum_qos,
                 topic_alias_max: self.topic_alias_max,
                 topic_alias_broker_max: self.topic_alias_broker_max,
+                security: SecurityId(security as u16),
+                verify_credentials: domains[security].verifies(),
+                ..ListenerSettings::default()
             },
             address,
-            security: security as u16,
             socket_domain: self.socket_domain,
             tcp_no_delay: self.tcp_no_delay,
             optional: self.optional,

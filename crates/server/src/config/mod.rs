@@ -72,8 +72,6 @@ pub struct Listener {
     pub address: ListenAddress,
     /// What the core knows about it; the same as in [`Settings::listeners`] at the same position.
     pub settings: ListenerSettings,
-    /// The security domain of its clients, a place in [`Config::security`]. Default: the one with the name `default`.
-    pub security: u16,
     /// The versions of IP it accepts; has no meaning for a Unix socket. Default both.
     pub socket_domain: SocketDomain,
     /// Whether TCP_NODELAY is set on its connections. Default true.
@@ -218,7 +216,7 @@ impl Config {
         for listener in &self.listeners {
             let anonymous = if listener.settings.allow_anonymous { "anonymous" } else { "no anonymous" };
             let _ = write!(text, "listener {}, {anonymous}", listener.address);
-            if let Some(domain) = self.security.get(usize::from(listener.security))
+            if let Some(domain) = self.security.get(usize::from(listener.settings.security.0))
                 && domain.name != DEFAULT_DOMAIN
             {
                 let _ = write!(text, ", security = {}", domain.name.escape_debug());

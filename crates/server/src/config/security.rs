@@ -244,7 +244,7 @@ impl SecurityDraft {
                     .into_iter()
                     .find(|back_end| *back_end != BackEnd::Certificate && has(*back_end) && !chain.contains(back_end))
                 {
-                    let given = format!("{:?}", chain.iter().map(|back_end| back_end.name()).collect::<Vec<_>>());
+                    let given = chain.iter().map(|back_end| back_end.name()).collect::<Vec<_>>().join(", ");
                     let reason = match left_out {
                         BackEnd::Jwt => "it leaves out \"jwt\", which is configured",
                         BackEnd::Http => "it leaves out \"http\", which is configured",

@@ -13,6 +13,7 @@
 mod domain;
 mod http;
 mod pool;
+mod seam;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pantala_access::{Rights, Subject};
 use pantala_identity::brake::{self, Brake};
 use pantala_identity::cache::{Digest, Hasher};
 use pantala_identity::chain::{BackEnd, Next};
@@ -32,6 +32,7 @@ use pantala_session::Instant;
 pub(crate) use self::domain::DomainError;
 use self::domain::{Domain, FetchedKeys, Keys, Service, Tokens, lock};
 use self::pool::Pool;
+pub(crate) use self::seam::Reply;
 use crate::config::{LogType, SecurityDomain, Verification};
 use crate::log::{Log, shown};
 use crate::worker::Clock;
@@ -40,10 +41,10 @@ use crate::worker::Clock;
 const KEY_SET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a client is told: who it is, or why it does not come in.
-pub(crate) type Answer = Result<Identity, Refusal>;
+type Answer = Result<Identity, Refusal>;
 
 /// Where an answer goes.
-pub(crate) type Reply = Box<dyn FnOnce(Answer) + Send>;
+type Return = Box<dyn FnOnce(Answer) + Send>;
 
 /// The security domains of a broker.
 pub(crate) struct Security {
@@ -145,7 +146,8 @@ impl Security {
     }
 
     /// Reads all files again. What is wrong with a domain leaves that domain as it was, and is said; who was verified by
-    /// the old files and is remembered has to be verified again. Which users and rules hold is asked by [`Self::rights`].
+    /// the old files and is remembered has to be verified again. Which users and rules
+    /// hold from then on is what [`Self::rights_source`] says.
     pub fn reload(&self) -> Vec<DomainError> {
         let mut errors = Vec::new();
         let old = self.domains();
@@ -161,11 +163,6 @@ impl Security {
         }
         *self.domains.write().unwrap_or_else(PoisonError::into_inner) = domains.into();
         errors
-    }
-
-    /// What a client may do; None if there is no such user any more, or no such domain.
-    pub fn rights(&self, domain: u16, subject: &Subject<'_>) -> Option<Rights> {
-        self.domains().get(usize::from(domain))?.rights(subject)
     }
 
     /// What has been counted, and how many users there are.
@@ -189,7 +186,7 @@ impl Security {
     }
 
     /// Verifies credentials. `reply` is called once: at once, by this thread, or later by another one.
-    pub fn authenticate(self: &Arc<Self>, domain: u16, credentials: Credentials, reply: Reply) {
+    pub fn authenticate(self: &Arc<Self>, domain: u16, credentials: Credentials, reply: Return) {
         let now = self.now();
         let Some(domain) = self.domains().get(usize::from(domain)).cloned() else {
             return reply(Err(Refusal::Unknown));
@@ -241,7 +238,7 @@ fn give_way() {
     const NICE: i32 = 10;
     // Of this thread, on Linux. Where that is not so, nothing is better or worse for it.
     #[cfg(target_os = "linux")]
-    drop(rustix::process::nice(NICE));
+    let _ = rustix::process::nice(NICE);
     #[cfg(not(target_os = "linux"))]
     let _ = NICE;
 }
@@ -259,7 +256,7 @@ struct Job {
     until: Instant,
     /// Of user name and password, if there is a password file.
     digest: Option<Digest>,
-    reply: Option<Reply>,
+    reply: Option<Return>,
 }
 
 impl Drop for Job {
