@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
-use pantala_broker::{Batch, ListenerId};
+use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, Verdict};
 
 use crate::socket::Socket;
 
@@ -12,8 +12,12 @@ use crate::socket::Socket;
 pub(crate) enum Letter {
     /// From another worker's core to this one's.
     Batch(Batch),
-    /// A connection whose client belongs here, with what it has said.
-    Connection(Socket, ListenerId, Vec<u8>),
+    /// A connection whose client belongs here, with what it has said and what is known of it.
+    Connection(Socket, ListenerId, Vec<u8>, Option<Box<Peer>>, Option<Box<Identity>>),
+    /// What clients may do from now on.
+    Rights(Arc<dyn RightsSource>),
+    /// What has come of a client's credentials.
+    Verdict(ConnectionKey, u32, Verdict),
     /// End all connections and stop.
     ShutDown,
     /// Write the counters into the log.

@@ -21,6 +21,7 @@ use crate::config::LogType;
 use crate::inbox::{Inbox, Letter};
 use crate::listen::Listener;
 use crate::log::{Log, shown};
+use crate::security::{Reply, Security};
 use crate::socket::Socket;
 
 /// The inbox's waker.
@@ -118,6 +119,7 @@ pub(crate) struct Worker {
     lingering: Slab<Socket>,
     linger_deadlines: VecDeque<(Instant, usize)>,
     inboxes: Arc<[Arc<Inbox>]>,
+    security: Arc<Security>,
     /// Bytes that may still be read in this turn.
     turn_bytes: usize,
     /// Bytes that may still be written in this turn.
@@ -130,6 +132,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker that listens. `poll` is the one that the inbox wakes.
+    #[expect(clippy::too_many_arguments, reason = "made in one place, from what is there")]
     pub(crate) fn new(
         id: WorkerId,
         core: Core<AnyStore>,
@@ -138,6 +141,7 @@ impl Worker {
         log: Log,
         listeners: Vec<(Listener, ListenerId)>,
         inboxes: Arc<[Arc<Inbox>]>,
+        security: Arc<Security>,
     ) -> io::Result<Self> {
         let mut worker = Self {
             id,
@@ -154,6 +158,7 @@ impl Worker {
             lingering: Slab::new(),
             linger_deadlines: VecDeque::new(),
             inboxes,
+            security,
             turn_bytes: 0,
             turn_output_bytes: 0,
             completed: Default::default(),
@@ -540,20 +545,27 @@ impl Worker {
         while let Some(action) = self.core.next_action() {
             match action {
                 Action::Close(key) => self.close(now, key),
-                Action::HandOver { connection, to, input } => {
+                Action::HandOver { connection, to, input, peer, identity } => {
                     self.core.closed(connection);
                     let Some(mut slot) = self.slots.get_mut(connection as usize).and_then(Option::take) else {
                         continue;
                     };
                     match slot.socket.deregister(self.poll.registry()) {
                         Ok(()) => {
-                            self.inboxes[usize::from(to.0)].send(Letter::Connection(slot.socket, slot.listener, input))
+                            let letter = Letter::Connection(slot.socket, slot.listener, input, peer, identity);
+                            self.inboxes[usize::from(to.0)].send(letter);
                         }
                         Err(error) => self.log.limited(LogType::Error, "watching connections", || {
                             format!("Cannot move a connection: {error}")
                         }),
                     }
                 }
+                Action::Authenticate { connection, generation, request } => {
+                    let inbox = Arc::clone(&self.inboxes[usize::from(self.id.0)]);
+                    self.security.verify(*request, Reply { inbox, connection, generation });
+                }
+                // Nobody has been given the right to one so far.
+                Action::Control { .. } => {}
             }
         }
     }
@@ -629,13 +641,26 @@ impl Worker {
             }
             // It has not been let in, and will not be.
             Letter::Connection(..) if self.ending.is_some() => {}
-            Letter::Connection(socket, listener, input) => {
+            Letter::Connection(socket, listener, input, peer, identity) => {
                 let Some(key) = self.open(now, socket, listener) else { return };
                 let core = &mut self.core;
+                if let Some(peer) = peer {
+                    core.introduce(key, peer);
+                }
+                if let Some(identity) = identity {
+                    core.identified(key, identity);
+                }
                 if catch_unwind(AssertUnwindSafe(|| core.receive(now, key, &input))).is_err() {
                     self.panicked(now, key);
                 }
                 // What has come in between is reported by the registration.
+            }
+            Letter::Rights(rights) => self.guarded(|core| core.rights_changed(now, rights)),
+            Letter::Verdict(key, generation, verdict) => {
+                let core = &mut self.core;
+                if catch_unwind(AssertUnwindSafe(|| core.authenticated(now, key, generation, verdict))).is_err() {
+                    self.panicked(now, key);
+                }
             }
             Letter::ShutDown => self.shut_down(now),
             Letter::Report => self.report(),
@@ -672,11 +697,12 @@ impl Worker {
                 continue;
             }
             match event {
-                Event::Connected { connection, client_id, version, clean_start, keep_alive } => {
+                Event::Connected { connection, client_id, user_name, version, clean_start, keep_alive } => {
+                    let user_name = user_name.map(|name| format!(", u{}", shown(&name))).unwrap_or_default();
                     let peer = self.peer(connection);
                     self.log.limited(LogType::Notice, "connected clients", || {
                         format!(
-                            "New client connected from {peer} as {} ({version:?}, c{}, k{keep_alive}).",
+                            "New client connected from {peer} as {} ({version:?}, c{}, k{keep_alive}{user_name}).",
                             shown(&client_id),
                             u8::from(clean_start)
                         )
