@@ -36,8 +36,8 @@ pub(super) enum Kind<Written> {
     Text { put: fn(&mut Written, String) -> Result<(), &'static str> },
     /// One of some words.
     Choice { allowed: &'static [&'static str], put: fn(&mut Written, &'static str) },
-    /// Any number of texts; the function says what is wrong with one.
-    Texts { put: fn(&mut Written, Vec<&str>) -> Result<(), &'static str> },
+    /// Any number of texts; the function says what is wrong with them.
+    Texts { put: fn(&mut Written, Vec<String>) -> Result<(), &'static str> },
     /// Any number of some words.
     List { allowed: &'static [&'static str], put: fn(&mut Written, Vec<&'static str>) },
 }
@@ -94,7 +94,11 @@ impl<Written, Used> Key<Written, Used> {
             })?,
             (Kind::Texts { put }, Raw::List(texts)) => {
                 let given = texts.join(", ");
-                put(written, texts).map_err(|reason| Fault::BadText { key: self.name.to_owned(), given, reason })?;
+                put(written, texts.into_iter().map(str::to_owned).collect()).map_err(|reason| Fault::BadText {
+                    key: self.name.to_owned(),
+                    given,
+                    reason,
+                })?;
             }
             (Kind::Choice { allowed, put }, Raw::Text(text)) => put(written, word_of(self.name, text, allowed)?),
             (Kind::List { allowed, put }, Raw::List(texts)) => {
@@ -613,7 +617,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "websocket_origins",
         kind: Kind::Texts {
             put: |listener, texts| {
-                let origins = texts.into_iter().map(transport::origin);
+                let origins = texts.iter().map(|text| transport::origin(text));
                 listener.transport.websocket_origins = Some(origins.collect::<Result<_, _>>()?);
                 Ok(())
             },
@@ -655,7 +659,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "proxy_trusted",
         kind: Kind::Texts {
             put: |listener, texts| {
-                listener.transport.proxy_trusted = Some(transport::networks(texts)?);
+                listener.transport.proxy_trusted = Some(transport::networks(&texts)?);
                 Ok(())
             },
         },
@@ -665,7 +669,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "allow_addresses",
         kind: Kind::Texts {
             put: |listener, texts| {
-                listener.transport.allow_addresses = transport::networks(texts)?;
+                listener.transport.allow_addresses = transport::networks(&texts)?;
                 Ok(())
             },
         },
@@ -675,7 +679,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "deny_addresses",
         kind: Kind::Texts {
             put: |listener, texts| {
-                listener.transport.deny_addresses = transport::networks(texts)?;
+                listener.transport.deny_addresses = transport::networks(&texts)?;
                 Ok(())
             },
         },

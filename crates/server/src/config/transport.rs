@@ -135,9 +135,9 @@ impl Default for Transport {
 }
 
 /// Networks, in the words of the file.
-pub(super) fn networks(texts: Vec<&str>) -> Result<Vec<Network>, &'static str> {
+pub(super) fn networks(texts: &[String]) -> Result<Vec<Network>, &'static str> {
     texts
-        .into_iter()
+        .iter()
         .map(|text| {
             text.parse().map_err(|_| {
                 "an entry is an address or a network, such as 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32, without bits set \
