@@ -8,7 +8,9 @@ use std::thread;
 
 use mio::{Poll, Waker};
 use pantala_broker::authentication::{Method, ScramSha256};
-use pantala_broker::{Core, CoreOptions, DurabilityRule, ListenerId, Random, Totals, WORKERS_MAX, WorkerId};
+use pantala_broker::{
+    Core, CoreOptions, DurabilityRule, ListenerId, Random, Totals, Unrestricted, WORKERS_MAX, WorkerId,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -16,6 +18,7 @@ use crate::config::{Config, LogType};
 use crate::inbox::{Inbox, Letter};
 use crate::listen::{self, Bound};
 use crate::log::{Log, shown};
+use crate::security::NobodyKnown;
 use crate::stage::Entry;
 use crate::storage::{self, Storage};
 use crate::worker::{Clock, Doors, WAKER, Worker};
@@ -103,6 +106,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
             workers: workers as u8,
             totals: Arc::clone(&totals),
             methods: Arc::clone(&methods),
+            rights: Arc::new(Unrestricted),
             random,
         };
         cores.push(Core::new(options, store));
@@ -124,7 +128,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
             listeners.push((socket.for_worker(*no_delay).map_err(RunError::System)?, *listener));
         }
         let doors = Doors { listeners, entries: Arc::clone(&entries) };
-        let worker = Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes));
+        let worker =
+            Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::new(NobodyKnown));
         let worker = worker.map_err(RunError::System)?;
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let last_word = LastWord(Arc::clone(&inboxes));

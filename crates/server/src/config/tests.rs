@@ -271,6 +271,7 @@ password_file = "{}"
             durability_rules: vec![DurabilityRule { filter: "telemetry/#".to_owned(), level: Durability::Memory }],
             scram_users: scram_users.clone(),
             listeners: in_core.clone(),
+            security_domains: Vec::new(),
         }
     );
     let redirect = redirect.as_ref().expect("a redirect");
@@ -288,6 +289,7 @@ password_file = "{}"
                     maximum_qos: QoS::AtMostOnce,
                     topic_alias_max: Some(27),
                     topic_alias_broker_max: Some(28),
+                    ..ListenerSettings::default()
                 },
                 socket_domain: SocketDomain::Ipv6,
                 tcp_no_delay: false,
@@ -839,6 +841,7 @@ connection_messages false\t# trailing
             maximum_qos: QoS::AtLeastOnce,
             topic_alias_max: Some(3),
             topic_alias_broker_max: Some(4),
+            ..ListenerSettings::default()
         }
     );
     assert_eq!(

@@ -154,7 +154,7 @@ mod tests {
     use std::time::Duration;
 
     use mio::{Poll, Waker};
-    use pantala_broker::{CoreOptions, ListenerSettings, Settings, Totals, WorkerId};
+    use pantala_broker::{CoreOptions, ListenerSettings, Settings, Totals, Unrestricted, WorkerId};
     use pantala_store::MemoryStore;
 
     use super::*;
@@ -162,6 +162,7 @@ mod tests {
     use crate::inbox::{Inbox, Letter};
     use crate::listen::Listener;
     use crate::log::Log;
+    use crate::security::NobodyKnown;
     use crate::stage::Entry;
     use crate::stage::scrambler::{ANSWER, KNOCK, WRONG};
     use crate::worker::{Clock, Doors, WAKER};
@@ -194,6 +195,7 @@ mod tests {
                     workers: 2,
                     totals: Arc::clone(&totals),
                     methods: Arc::new([]),
+                    rights: Arc::new(Unrestricted),
                     random: Box::new(|bytes| bytes.fill(7)),
                 };
                 let core = Core::new(options, AnyStore::Memory(MemoryStore));
@@ -202,7 +204,9 @@ mod tests {
                 let listeners = vec![(Listener::Tcp { listener, no_delay: true }, 0)];
                 let listeners = if index == 0 { listeners } else { Vec::new() };
                 let doors = Doors { listeners, entries: Arc::clone(&entries) };
-                let worker = Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes)).unwrap();
+                let worker =
+                    Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::new(NobodyKnown))
+                        .unwrap();
                 thread::spawn(move || worker.run().unwrap())
             });
             Self { address: socket.local_addr().unwrap(), threads: threads.collect(), inboxes }
