@@ -132,7 +132,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
         let inboxes = Arc::clone(&inboxes);
         move |worker| inboxes[worker].nudge()
     })?;
-    let entries: Arc<[Entry]> = config.listeners.iter().map(|_| Entry::default()).collect();
+    let entries: Arc<[Entry]> =
+        config.listeners.iter().map(|listener| Entry::new(listener.transport.clone())).collect();
     let mut threads = Vec::new();
     for (index, (poll, core)) in polls.into_iter().zip(cores).enumerate() {
         let id = WorkerId(index as u8);

@@ -353,7 +353,16 @@ impl Worker {
             let listener_id = *listener_id;
             match listener.accept() {
                 Ok((socket, address)) => {
-                    let stages = self.entries.get(usize::from(listener_id)).and_then(|entry| entry.stages(address));
+                    let entry = self.entries.get(usize::from(listener_id));
+                    if let Some(why) = entry.and_then(|entry| entry.refusal(address)) {
+                        self.core.count_not_allowed();
+                        self.log.limited(LogType::Notice, "refused connections", || {
+                            let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+                            format!("Connection from {address} closed: {why}.")
+                        });
+                        continue;
+                    }
+                    let stages = entry.and_then(|entry| entry.stages(address));
                     if let Some(key) = self.open(now, socket, listener_id, stages) {
                         self.core.introduce(key, Box::new(Peer { address, ..Peer::default() }));
                     }

@@ -39,10 +39,13 @@ impl Worker {
         let (core, scratch) = (&mut self.core, &mut self.scratch);
         let progress = catch_unwind(AssertUnwindSafe(|| {
             let progress = stages.receive(&mut buffer[..count], scratch);
+            // The log of a failure names the client as well.
+            if (!scratch.inward.is_empty() || matches!(progress, Progress::Failed(_)))
+                && let Some(peer) = stages.introduction()
+            {
+                core.introduce(key, peer);
+            }
             if !scratch.inward.is_empty() {
-                if let Some(peer) = stages.introduction() {
-                    core.introduce(key, peer);
-                }
                 core.receive(now, key, &scratch.inward);
             }
             progress
@@ -182,7 +185,7 @@ mod tests {
                 polls.iter().map(|poll| Inbox::new(Waker::new(poll.registry(), WAKER).unwrap())).collect();
             let socket = TcpListener::bind("127.0.0.1:0").unwrap();
             socket.set_nonblocking(true).unwrap();
-            let entries: Arc<[Entry]> = Arc::new([Entry { scrambled }]);
+            let entries: Arc<[Entry]> = Arc::new([Entry { scrambled, ..Entry::default() }]);
             let log = Log::open(LogConfig { stderr: false, types: LogTypes::ALL, ..LogConfig::default() }).unwrap();
             let clock = Clock::start(Instant(1));
             let surroundings = Surroundings {
