@@ -2,15 +2,15 @@
 //!
 //! Decisions are the core's ([`pantala_broker`]); this crate moves bytes, keeps the clock, and tells the operator. Where
 //! to look: `worker.rs` for a turn of the loop, `inbox.rs` for what passes between workers, `listen.rs` for sockets,
-//! `log.rs` for the log, `security` for who is let in, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
+//! `log.rs` for the log, `authenticator.rs` for who is let in, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
 //! stopped.
 
+mod authenticator;
 pub mod config;
 mod inbox;
 mod listen;
 mod log;
 mod run;
-mod security;
 mod socket;
 mod storage;
 pub mod store_tool;

@@ -14,11 +14,11 @@ use pantala_broker::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
+use crate::authenticator::NobodyKnown;
 use crate::config::{Config, LogType};
 use crate::inbox::{Inbox, Letter};
 use crate::listen::{self, Bound};
 use crate::log::{Log, shown};
-use crate::security::NobodyKnown;
 use crate::storage::{self, Storage};
 use crate::worker::{Clock, WAKER, Worker};
 

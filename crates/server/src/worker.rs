@@ -17,11 +17,11 @@ use pantala_session::Instant;
 use pantala_store::{AnyStore, Position, Store};
 use slab::Slab;
 
+use crate::authenticator::{Authenticator, Reply};
 use crate::config::LogType;
 use crate::inbox::{Inbox, Letter};
 use crate::listen::Listener;
 use crate::log::{Log, shown};
-use crate::security::{Authenticator, Reply};
 use crate::socket::Socket;
 
 /// The inbox's waker.

@@ -9,6 +9,7 @@ use pantala_broker::{DurabilityRule, QueueFull, Settings};
 use pantala_proto::{FilterError, QoS, TopicFilter};
 use pantala_store::Durability;
 
+use super::clients;
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
 use super::log::{LogType, LogTypes};
@@ -33,6 +34,8 @@ pub(super) enum Kind<Written> {
     Text { put: fn(&mut Written, String) -> Result<(), &'static str> },
     /// One of some words.
     Choice { allowed: &'static [&'static str], put: fn(&mut Written, &'static str) },
+    /// Any number of texts; the function says what is wrong with one.
+    Texts { put: fn(&mut Written, Vec<&str>) -> Result<(), &'static str> },
     /// Any number of some words.
     List { allowed: &'static [&'static str], put: fn(&mut Written, Vec<&'static str>) },
 }
@@ -87,6 +90,10 @@ impl<Written, Used> Key<Written, Used> {
                 let given = if self.name == "password" { String::from("…") } else { text.to_owned() };
                 Fault::BadText { key: self.name.to_owned(), given, reason }
             })?,
+            (Kind::Texts { put }, Raw::List(texts)) => {
+                let given = texts.join(", ");
+                put(written, texts).map_err(|reason| Fault::BadText { key: self.name.to_owned(), given, reason })?;
+            }
             (Kind::Choice { allowed, put }, Raw::Text(text)) => put(written, word_of(self.name, text, allowed)?),
             (Kind::List { allowed, put }, Raw::List(texts)) => {
                 let words = texts.into_iter().map(|text| word_of(self.name, text, allowed));
@@ -111,7 +118,9 @@ impl<Written, Used> Key<Written, Used> {
                 Err(_) => return Err(self.wrong_type(&format!("\"{}\"", text.escape_debug()))),
             },
             Kind::Text { .. } | Kind::Choice { .. } => Raw::Text(text),
-            Kind::List { .. } => Raw::List(text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()),
+            Kind::List { .. } | Kind::Texts { .. } => {
+                Raw::List(text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect())
+            }
         };
         self.accept(written, raw)
     }
@@ -131,6 +140,7 @@ impl<Written, Used> Key<Written, Used> {
             Kind::Text { .. } => "a string".to_owned(),
             Kind::Choice { allowed, .. } => format!("one of {}", allowed.join(", ")),
             Kind::List { allowed, .. } => format!("a list of {}", allowed.join(", ")),
+            Kind::Texts { .. } => "a list of strings".to_owned(),
         }
     }
 }
@@ -569,6 +579,49 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |listener| listener.settings.topic_alias_broker_max.map_or(String::new(), |count| count.to_string()),
     },
     Key {
+        name: "mount_point",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.clients.mount_point = Some(clients::mount_point(text)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.settings.mount_point.as_deref().unwrap_or_default().to_owned(),
+    },
+    Key {
+        name: "versions",
+        kind: Kind::List {
+            allowed: &clients::VERSIONS,
+            put: |listener, names| listener.clients.versions = clients::versions(&names),
+        },
+        show: |listener| clients::shown_versions(listener.settings.versions),
+    },
+    Key {
+        name: "use_user_name_as_client_id",
+        kind: Kind::Switch { put: |listener, value| listener.clients.use_user_name_as_client_id = value },
+        show: |listener| listener.settings.use_user_name_as_client_id.to_string(),
+    },
+    Key {
+        name: "client_id_prefixes",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.clients.client_id_prefixes = Some(clients::client_id_prefixes(texts)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.settings.client_id_prefixes.join(","),
+    },
+    Key {
+        name: "deny_special_characters",
+        kind: Kind::Switch { put: |listener, value| listener.clients.deny_special_characters = value },
+        show: |listener| listener.settings.deny_special_characters.to_string(),
+    },
+    Key {
+        name: "sessions_belong_to_users",
+        kind: Kind::Switch { put: |listener, value| listener.clients.sessions_belong_to_users = Some(value) },
+        show: |listener| listener.settings.sessions_belong_to_users.to_string(),
+    },
+    Key {
         name: "tcp_no_delay",
         kind: Kind::Switch { put: |listener, value| listener.tcp_no_delay = value },
         show: |listener| listener.tcp_no_delay.to_string(),
@@ -666,7 +719,7 @@ pub(super) fn not_empty(text: String) -> Result<String, &'static str> {
 }
 
 /// A text that MQTT can carry: no control characters or noncharacters, at most 65 535 bytes (v5 1.5.4).
-fn mqtt_text(text: String) -> Result<String, &'static str> {
+pub(super) fn mqtt_text(text: String) -> Result<String, &'static str> {
     let refused = |character: char| {
         character.is_control()
             || matches!(u32::from(character) & 0xFFFF, 0xFFFE | 0xFFFF)

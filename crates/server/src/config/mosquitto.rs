@@ -7,9 +7,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use pantala_broker::AcceptedVersions;
 use pantala_store::Durability;
 
 use super::SocketDomain;
+use super::clients;
 use super::draft::{self, Draft, ListenerDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
 use super::key::{self, number_within, word_of};
@@ -19,6 +21,8 @@ use super::timestamp::Timestamp;
 /// Reads `text`, the content of `path`, and the files that it includes, into the draft.
 pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), ConfigError> {
     draft.durability_default = Durability::Memory;
+    // In Mosquitto whoever comes with its Client Identifier goes on with a Session.
+    draft.sessions_belong_to_users = false;
     let mut reader = Reader {
         draft,
         unlisted: None,
@@ -39,13 +43,11 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
 
 /// Directives of Mosquitto's that are not supported yet. Those that end in `*` stand for all that begin so.
 const UNSUPPORTED: &[&str] = &[
-    "accept_protocol_versions",
     "acl_file",
     "address",
     "addresses",
     "auth_opt_*",
     "auth_plugin",
-    "auth_plugin_deny_special_chars",
     "bind_interface",
     "bridge_alpn",
     "bridge_attempt_unsubscribe",
@@ -79,7 +81,6 @@ const UNSUPPORTED: &[&str] = &[
     "ciphers_tls1.3",
     "cleansession",
     "clientid",
-    "clientid_prefixes",
     "connection",
     "crlfile",
     "dhparamfile",
@@ -98,7 +99,6 @@ const UNSUPPORTED: &[&str] = &[
     "local_username",
     "log_facility",
     "memory_limit",
-    "mount_point",
     "notification_topic",
     "notifications",
     "notifications_local_only",
@@ -129,7 +129,6 @@ const UNSUPPORTED: &[&str] = &[
     "try_private",
     "use_identity_as_username",
     "use_subject_as_username",
-    "use_username_as_clientid",
     "username",
     "websockets_headers_size",
     "websockets_log_level",
@@ -138,13 +137,16 @@ const UNSUPPORTED: &[&str] = &[
 
 /// The directives that are understood, for the hints; a test holds them against what `Reader::directive` does.
 const SUPPORTED: &[&str] = &[
+    "accept_protocol_versions",
     "allow_anonymous",
     "allow_duplicate_messages",
     "allow_zero_length_clientid",
+    "auth_plugin_deny_special_chars",
     "auto_id_prefix",
     "autosave_interval",
     "autosave_on_changes",
     "bind_address",
+    "clientid_prefixes",
     "connection_messages",
     "global_max_clients",
     "global_max_connections",
@@ -167,6 +169,7 @@ const SUPPORTED: &[&str] = &[
     "max_topic_alias_broker",
     "maximum_qos",
     "message_size_limit",
+    "mount_point",
     "per_listener_settings",
     "persistence",
     "persistence_file",
@@ -183,6 +186,7 @@ const SUPPORTED: &[&str] = &[
     "socket_domain",
     "sys_interval",
     "upgrade_outgoing_qos",
+    "use_username_as_clientid",
     "user",
 ];
 
@@ -207,6 +211,7 @@ struct ListenerOptions {
     allow_anonymous: Option<bool>,
     allow_zero_length_client_id: Option<(bool, Origin)>,
     auto_id_prefix: Option<(String, Origin)>,
+    client_id_prefixes: Vec<String>,
 }
 
 struct Reader<'a> {
@@ -376,6 +381,18 @@ impl Reader<'_> {
                 let max = line.number(0, 65_535)? as u16;
                 self.current(line, *current).draft.topic_alias_broker_max = Some(max);
             }
+            "mount_point" => {
+                let mount_point = line.text(clients::mount_point)?;
+                self.current(line, *current).draft.clients.mount_point = Some(mount_point);
+            }
+            "accept_protocol_versions" => {
+                let versions = accepted_versions(line)?;
+                self.current(line, *current).draft.clients.versions = versions;
+            }
+            "use_username_as_clientid" => {
+                let on = line.switch()?;
+                self.current(line, *current).draft.clients.use_user_name_as_client_id = on;
+            }
             "listener_allow_anonymous" => {
                 let allow = line.switch()?;
                 self.current(line, *current).allow_anonymous = Some(allow);
@@ -409,6 +426,18 @@ impl Reader<'_> {
                     Some(options) => options.auto_id_prefix = Some((prefix, line.origin.clone())),
                     None => self.draft.settings.auto_id_prefix = prefix,
                 }
+            }
+
+            "clientid_prefixes" => {
+                let prefix = line.text(|text| key::client_id_prefix(key::not_empty(text)?))?;
+                match self.options(*current) {
+                    Some(options) => options.client_id_prefixes = vec![prefix],
+                    None => self.draft.client_id_prefixes = vec![prefix],
+                }
+            }
+            "auth_plugin_deny_special_chars" => {
+                line.switch()?;
+                self.warn(line, "has no effect: a rule never gets a name with +, # or / put in");
             }
 
             "global_max_clients" => settings.sessions_max = key::count(Some(line.limit(i32::MAX as u64)?)),
@@ -561,7 +590,11 @@ impl Reader<'_> {
             listeners.push(listener);
         } else if self.listed.is_empty() {
             // No listener at all: what is said of the unwritten one holds for the broker.
-            let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, .. } = self.unlisted_options;
+            let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, client_id_prefixes, .. } =
+                self.unlisted_options;
+            if self.per_listener {
+                self.draft.client_id_prefixes = client_id_prefixes;
+            }
             if let Some((allow, _)) = allow_zero_length_client_id {
                 self.draft.settings.allow_zero_length_client_id = allow;
             }
@@ -588,6 +621,9 @@ impl Reader<'_> {
             let of_all = if self.per_listener { listener.options.allow_anonymous } else { self.anonymous };
             listener.draft.allow_anonymous = Some(listener.allow_anonymous.or(of_all).unwrap_or(false));
             listener.draft.tcp_no_delay = self.draft.tcp_no_delay;
+            if self.per_listener {
+                listener.draft.clients.client_id_prefixes = Some(listener.options.client_id_prefixes);
+            }
             self.draft.listeners.push(listener.draft);
         }
         Ok(())
@@ -654,6 +690,25 @@ fn listener(line: &Directive<'_>) -> Result<OwnListener, Fault> {
         }
     }
     Ok(OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None })
+}
+
+/// Versions by the number that CONNECT has for them: `3,4,5`.
+fn accepted_versions(line: &Directive<'_>) -> Result<AcceptedVersions, Fault> {
+    let word = line.word()?;
+    let mut versions = AcceptedVersions { v31: false, v311: false, v5: false };
+    for version in word.split(',') {
+        match version {
+            "3" => versions.v31 = true,
+            "4" => versions.v311 = true,
+            "5" => versions.v5 = true,
+            _ => {
+                let (key, given) = (line.name.to_owned(), word.to_owned());
+                let reason = "it has to be some of 3 (MQTT 3.1), 4 (3.1.1) and 5 (5.0), with commas between";
+                return Err(Fault::BadText { key, given, reason });
+            }
+        }
+    }
+    Ok(versions)
 }
 
 /// A duration, `14d`, in seconds. A month has 30 days and a year 365.

@@ -1,4 +1,4 @@
-//! Security domains: who is let in, and what they may do.
+//! The seam between workers and whoever verifies credentials.
 
 use std::sync::Arc;
 
