@@ -652,7 +652,7 @@ impl<S: Store> Core<S> {
         &self.counters
     }
 
-    /// What [`Core::introduce`] told.
+    /// What [`Core::introduce`] told; None once the client is let in.
     pub fn peer(&self, key: ConnectionKey) -> Option<&Peer> {
         self.connections.get(key as usize)?.peer.as_deref()
     }

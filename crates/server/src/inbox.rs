@@ -7,19 +7,32 @@ use mio::Waker;
 use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, Verdict};
 
 use crate::socket::Socket;
+use crate::stage::Stages;
 
 /// A message to a worker.
 pub(crate) enum Letter {
     /// From another worker's core to this one's.
     Batch(Batch),
-    /// A connection whose client belongs here, with what it has said and what is known of it.
-    Connection(Socket, ListenerId, Vec<u8>, Option<Box<Peer>>, Option<Box<Identity>>),
+    /// A connection whose client belongs here.
+    Connection(Moved),
     /// What has come of a client's credentials.
     Verdict(ConnectionKey, u32, Verdict),
     /// End all connections and stop.
     ShutDown,
     /// Write the counters into the log.
     Report,
+}
+
+/// A connection on its way from one worker to another.
+pub(crate) struct Moved {
+    pub(crate) socket: Socket,
+    pub(crate) listener: ListenerId,
+    pub(crate) stages: Option<Box<Stages>>,
+    pub(crate) peer: Option<Box<Peer>>,
+    /// Who the client has been found to be, if it has.
+    pub(crate) identity: Option<Box<Identity>>,
+    /// What the client has said.
+    pub(crate) input: Vec<u8>,
 }
 
 /// With so many bytes of batches waiting for one worker, the others read no more from their clients until it has dealt
