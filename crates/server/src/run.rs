@@ -18,6 +18,7 @@ use crate::listen::{self, Bound};
 use crate::log::{Log, shown};
 use crate::stage::Entry;
 use crate::storage::{self, Storage};
+use crate::tls::Certificates;
 use crate::worker::{Clock, Doors, WAKER, Worker};
 
 /// Why a broker cannot run.
@@ -34,6 +35,8 @@ pub enum RunError {
     Storage(String),
     /// The log file cannot be opened.
     Log(io::Error),
+    /// Certificates cannot be used.
+    Tls(String),
     /// A user of the configuration cannot be one.
     User(String),
     /// The system refuses what every broker needs: threads, pollers, signals, random bytes.
@@ -48,7 +51,7 @@ impl fmt::Display for RunError {
             }
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Log(error) => write!(f, "cannot open the log file: {error}"),
-            Self::Storage(text) | Self::User(text) => f.write_str(text),
+            Self::Storage(text) | Self::Tls(text) | Self::User(text) => f.write_str(text),
             Self::System(error) => write!(f, "the system does not let a broker run: {error}"),
         }
     }
@@ -67,6 +70,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
     // Before the first listener, so that a signal that comes early is not lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(RunError::System)?;
+    let certificates = Certificates::load(&config, &log)?;
     let bound = bind(&config, &log)?;
     let workers = worker_count(config.workers);
     let mut secret = [0; 32];
@@ -114,7 +118,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         let inboxes = Arc::clone(&inboxes);
         move |worker| inboxes[worker].nudge()
     })?;
-    let entries: Arc<[Entry]> = config.listeners.iter().map(|_| Entry::default()).collect();
+    let entries: Arc<[Entry]> = certificates.listeners.iter().map(|tls| Entry::new(tls.clone())).collect();
     let mut threads = Vec::new();
     for (index, (poll, core)) in polls.into_iter().zip(cores).enumerate() {
         let id = WorkerId(index as u8);
@@ -136,6 +140,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
     announce(&config, &log, &bound, workers);
 
+    let watch = certificates.watch(log.clone()).map_err(RunError::System)?;
+    let (reload_certificates, report_certificates) = (watch.reloader(), watch.reporter(log.clone()));
     let handle = signals.handle();
     let (watch_log, watch_inboxes) = (log.clone(), Arc::clone(&inboxes));
     let watch_activity = activity.clone();
@@ -153,12 +159,17 @@ pub fn run(config: Config) -> Result<(), RunError> {
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
                 }
                 SIGHUP => {
-                    watch_log.line(LogType::Warning, "SIGHUP: this version does not reload; nothing has changed.")
+                    reload_certificates();
+                    watch_log.line(
+                        LogType::Warning,
+                        "SIGHUP: certificates are read again; this version reloads nothing else.",
+                    )
                 }
                 _ => {
                     watch_log.tell_held_back();
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report));
                     storage::report(watch_activity.as_ref(), &watch_log);
+                    report_certificates();
                 }
             }
         }
@@ -181,6 +192,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     handle.close();
     // The watcher cannot fail; should it panic, the broker has ended all the same.
     drop(watcher.join());
+    watch.stop();
     // Sockets in the file system go with it.
     drop(bound);
     log.tell_held_back();
@@ -241,7 +253,9 @@ fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], wor
     for (socket, listener, _) in bound {
         let anonymous = config.settings.listeners.get(usize::from(*listener)).is_some_and(|it| it.allow_anonymous);
         let who = if anonymous { "anonymous clients allowed" } else { "anonymous clients refused" };
-        log.line(LogType::Notice, &format!("Listening on {} ({who}).", socket.local_address()));
+        let tls = config.listeners.get(usize::from(*listener)).is_some_and(|it| it.tls.is_some());
+        let how = if tls { "TLS, " } else { "" };
+        log.line(LogType::Notice, &format!("Listening on {} ({how}{who}).", socket.local_address()));
     }
     log.line(LogType::Notice, &storage::describe(config));
     for DurabilityRule { filter, level } in &config.settings.durability_rules {

@@ -5,17 +5,13 @@
 //! through the stages before it to the socket. Nothing is held between two turns but what a stage cannot do without (the
 //! front of a record whose rest has not come) and what the socket has not taken.
 
-#![allow(
-    dead_code,
-    unused_variables,
-    unreachable_code,
-    clippy::ptr_arg,
-    reason = "the only stage yet is that of the tests"
-)]
-
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use pantala_broker::Peer;
+use pantala_broker::{CertificateNames, Peer};
+use pantala_tls::{NameError, Names, Session, UserNameFrom, names};
+
+use crate::tls::TlsListener;
 
 /// Most bytes of MQTT that are made into output before the socket takes them: so much may wait beyond it, and it is what one
 /// write has.
@@ -24,26 +20,39 @@ pub(crate) const CHUNK_BYTES: usize = 65_536;
 const PENDING_BYTES_MAX: usize = 2 * CHUNK_BYTES;
 
 /// What the connections of one listener begin with.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Entry {
+    pub(crate) tls: Option<Arc<TlsListener>>,
     #[cfg(test)]
     pub(crate) scrambled: usize,
 }
 
 impl Entry {
+    pub(crate) fn new(tls: Option<Arc<TlsListener>>) -> Self {
+        Self {
+            tls,
+            #[cfg(test)]
+            scrambled: 0,
+        }
+    }
+
     /// The stages of a new connection; None for plain MQTT.
     #[inline]
     pub(crate) fn stages(&self, address: Option<SocketAddr>) -> Option<Box<Stages>> {
-        let stages: Vec<Stage> = Vec::new();
         #[cfg(test)]
-        let stages = std::iter::repeat_with(|| Stage::Scrambler(Default::default())).take(self.scrambled).collect();
-        Stages::new(stages, address)
+        if self.scrambled > 0 {
+            let scrambler = || Stage::Scrambler(scrambler::Scrambler::default());
+            return Stages::new(std::iter::repeat_with(scrambler).take(self.scrambled).collect(), address);
+        }
+        let tls = self.tls.as_ref()?;
+        Stages::new(vec![Stage::Tls(TlsStage::new(tls))], address)
     }
 }
 
 /// One of the stages.
 #[derive(Debug)]
 pub(crate) enum Stage {
+    Tls(TlsStage),
     #[cfg(test)]
     Scrambler(scrambler::Scrambler),
 }
@@ -54,6 +63,7 @@ pub(crate) enum Progress {
     /// It goes on.
     Open,
     /// Its work is done: what follows passes as it is.
+    #[allow(dead_code, reason = "TLS stays to the end; a header in front of it would not")]
     Done,
     /// The client has ended the stream as it should; nothing more will come.
     Ended,
@@ -61,35 +71,135 @@ pub(crate) enum Progress {
     Failed(&'static str),
 }
 
+/// What stages find out.
+pub(crate) struct Learnt<'a> {
+    pub(crate) peer: &'a mut Peer,
+    pub(crate) counters: &'a mut StageCounters,
+}
+
+/// What the stages of one worker count.
+#[derive(Debug, Default)]
+pub(crate) struct StageCounters {
+    /// TLS handshakes that came to their end.
+    pub(crate) tls_handshakes: u64,
+    /// Those of them that resumed an earlier session.
+    pub(crate) tls_handshakes_resumed: u64,
+    /// TLS connections that failed, in the handshake or later.
+    pub(crate) tls_failures: u64,
+}
+
+impl StageCounters {
+    /// Names and values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("tls_handshakes", self.tls_handshakes),
+            ("tls_handshakes_resumed", self.tls_handshakes_resumed),
+            ("tls_failures", self.tls_failures),
+        ]
+        .into_iter()
+    }
+}
+
 impl Stage {
     /// Takes bytes from the socket's side, never none. What is behind them goes to `inward`, answers to `outward`, and what
-    /// it learns about the client to `peer`, before the first byte goes inwards.
-    fn receive(&mut self, bytes: &mut [u8], inward: &mut Vec<u8>, outward: &mut Vec<u8>, peer: &mut Peer) -> Progress {
-        match *self {
+    /// it learns about the client to `learnt`, before the first byte goes inwards.
+    fn receive(
+        &mut self,
+        bytes: &mut [u8],
+        inward: &mut Vec<u8>,
+        outward: &mut Vec<u8>,
+        learnt: &mut Learnt<'_>,
+    ) -> Progress {
+        match self {
+            Self::Tls(stage) => stage.receive(bytes, inward, outward, learnt),
             #[cfg(test)]
-            Self::Scrambler(ref mut stage) => stage.receive(bytes, inward, outward),
-            #[cfg(not(test))]
-            _ => Progress::Open,
+            Self::Scrambler(stage) => stage.receive(bytes, inward, outward),
         }
     }
 
     /// Takes bytes for the client, never none. A stage that has not come so far that the client could read them drops them.
-    fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) {
-        match *self {
+    fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) -> Progress {
+        match self {
+            Self::Tls(stage) => stage.send(bytes, outward),
             #[cfg(test)]
-            Self::Scrambler(ref mut stage) => stage.send(bytes, outward),
-            #[cfg(not(test))]
-            _ => {}
+            Self::Scrambler(stage) => stage.send(bytes, outward),
         }
     }
 
     /// What is said last, before the socket is closed.
     fn close(&mut self, outward: &mut Vec<u8>) {
-        match *self {
+        match self {
+            Self::Tls(stage) => stage.session.close(outward),
             #[cfg(test)]
-            Self::Scrambler(ref mut stage) => stage.send(b"bye", outward),
-            #[cfg(not(test))]
-            _ => {}
+            Self::Scrambler(stage) => drop(stage.send(b"bye", outward)),
+        }
+    }
+}
+
+/// TLS of one connection.
+#[derive(Debug)]
+pub(crate) struct TlsStage {
+    session: Session,
+    user_name_from: UserNameFrom,
+    /// The handshake is over, and what it told has been passed on.
+    established: bool,
+}
+
+impl TlsStage {
+    pub(crate) fn new(listener: &TlsListener) -> Self {
+        Self { session: listener.session(), user_name_from: listener.user_name_from(), established: false }
+    }
+
+    fn receive(
+        &mut self,
+        bytes: &mut [u8],
+        inward: &mut Vec<u8>,
+        outward: &mut Vec<u8>,
+        learnt: &mut Learnt<'_>,
+    ) -> Progress {
+        let progress = self.session.receive(bytes, inward, outward);
+        if !self.established && self.session.is_established() {
+            self.established = true;
+            learnt.counters.tls_handshakes += 1;
+            learnt.counters.tls_handshakes_resumed += u64::from(self.session.is_resumed());
+            if let Err(why) = self.introduce(learnt.peer) {
+                // The handshake has looked at it already, unless the rule has changed since.
+                inward.clear();
+                learnt.counters.tls_failures += 1;
+                return Progress::Failed(why);
+            }
+        }
+        match progress {
+            pantala_tls::Progress::Open => Progress::Open,
+            pantala_tls::Progress::Ended => Progress::Ended,
+            pantala_tls::Progress::Failed(failure) => {
+                learnt.counters.tls_failures += 1;
+                Progress::Failed(failure.as_str())
+            }
+        }
+    }
+
+    fn introduce(&self, peer: &mut Peer) -> Result<(), &'static str> {
+        let Some(certificate) = self.session.certificate() else { return Ok(()) };
+        let user_name = names::user_name(self.user_name_from, certificate).map_err(NameError::as_str)?;
+        let names = Names::read(certificate).map_err(NameError::as_str)?;
+        peer.user_name_by_certificate = user_name.map(String::into_boxed_str);
+        peer.certificate = Some(Box::new(CertificateNames {
+            subject: names.subject.into(),
+            common_name: names.common_name.map(String::into_boxed_str),
+            subject_alternative_names: names
+                .subject_alternative_names
+                .into_iter()
+                .map(String::into_boxed_str)
+                .collect(),
+        }));
+        Ok(())
+    }
+
+    fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) -> Progress {
+        match self.session.send(bytes, outward) {
+            pantala_tls::Progress::Failed(failure) => Progress::Failed(failure.as_str()),
+            _ => Progress::Open,
         }
     }
 }
@@ -119,6 +229,7 @@ pub(crate) struct Scratch {
     answer: Vec<u8>,
     /// Output of the core, put together.
     pub(crate) gathered: Vec<u8>,
+    pub(crate) counters: StageCounters,
 }
 
 impl Stages {
@@ -142,7 +253,7 @@ impl Stages {
 
     /// Takes bytes from the socket. MQTT is in `scratch.inward` afterwards, answers are pending.
     pub(crate) fn receive(&mut self, bytes: &mut [u8], scratch: &mut Scratch) -> Progress {
-        let Scratch { inward, outward, between, answer, .. } = scratch;
+        let Scratch { inward, outward, between, answer, counters, .. } = scratch;
         inward.clear();
         let (mut outcome, mut index, mut first) = (Progress::Open, 0, true);
         let mut unknown = Peer::default();
@@ -155,12 +266,14 @@ impl Stages {
             }
             between.clear();
             answer.clear();
-            let progress = stage.receive(input, between, answer, self.peer.as_deref_mut().unwrap_or(&mut unknown));
+            let peer = self.peer.as_deref_mut().unwrap_or(&mut unknown);
+            let progress = stage.receive(input, between, answer, &mut Learnt { peer, counters });
             std::mem::swap(inward, between);
             first = false;
             if !answer.is_empty() {
                 outward.clear();
-                send_through(before, answer, between, outward);
+                // Whoever cannot send will say so where it matters.
+                let _ = send_through(before, answer, between, outward);
                 self.pending.extend_from_slice(outward);
             }
             match progress {
@@ -187,10 +300,10 @@ impl Stages {
     }
 
     /// Makes output of `scratch.gathered` in `scratch.outward`.
-    pub(crate) fn send(&mut self, scratch: &mut Scratch) {
+    pub(crate) fn send(&mut self, scratch: &mut Scratch) -> Progress {
         let Scratch { outward, between, gathered, .. } = scratch;
         outward.clear();
-        send_through(&mut self.stages, gathered, between, outward);
+        send_through(&mut self.stages, gathered, between, outward)
     }
 
     /// Adds the last words of all stages to what waits, the innermost first.
@@ -204,7 +317,7 @@ impl Stages {
             }
             if !answer.is_empty() {
                 outward.clear();
-                send_through(before, answer, between, outward);
+                let _ = send_through(before, answer, between, outward);
                 self.pending.extend_from_slice(outward);
             }
         }
@@ -231,15 +344,19 @@ impl Stages {
 }
 
 /// Sends bytes out through `stages`, from the last to the first; appends what comes out to `outward`.
-fn send_through(stages: &mut [Stage], bytes: &mut Vec<u8>, between: &mut Vec<u8>, outward: &mut Vec<u8>) {
+fn send_through(stages: &mut [Stage], bytes: &mut Vec<u8>, between: &mut Vec<u8>, outward: &mut Vec<u8>) -> Progress {
+    let mut outcome = Progress::Open;
     for stage in stages.iter_mut().rev() {
         between.clear();
-        if !bytes.is_empty() {
-            stage.send(bytes, between);
+        if !bytes.is_empty()
+            && let failed @ Progress::Failed(_) = stage.send(bytes, between)
+        {
+            outcome = failed;
         }
         std::mem::swap(bytes, between);
     }
     outward.append(bytes);
+    outcome
 }
 
 /// A stage for tests: it wants a knock, answers it, and turns the bits of all that follows.
@@ -272,8 +389,9 @@ pub(crate) mod scrambler {
             Progress::Open
         }
 
-        pub(crate) fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) {
+        pub(crate) fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) -> Progress {
             outward.extend(bytes.iter().map(|byte| !byte));
+            Progress::Open
         }
     }
 }

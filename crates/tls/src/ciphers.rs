@@ -40,6 +40,17 @@ pub const ALL: [(&str, &str, SupportedCipherSuite); 9] = [
     ),
 ];
 
+/// OpenSSL's names of all suites, in the order of [`ALL`].
+pub const NAMES: [&str; ALL.len()] = {
+    let mut names = [""; ALL.len()];
+    let mut index = 0;
+    while index < ALL.len() {
+        names[index] = ALL[index].0;
+        index += 1;
+    }
+    names
+};
+
 /// Words of OpenSSL's lists that leave all of ours in.
 const EVERYTHING: [&str; 8] = ["ALL", "DEFAULT", "HIGH", "SECURE", "ECDHE", "EECDH", "AEAD", "TLSv1.2"];
 

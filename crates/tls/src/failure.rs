@@ -91,6 +91,8 @@ fn incompatible(cause: &PeerIncompatible) -> &'static str {
         PeerIncompatible::ServerDoesNotSupportTls12Or13
         | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
         | PeerIncompatible::SupportedVersionsExtensionRequired
+        // Clients of TLS 1.1 and before do not have it.
+        | PeerIncompatible::SignatureAlgorithmsExtensionRequired
         | PeerIncompatible::Tls12NotOffered
         | PeerIncompatible::Tls12NotOfferedOrEnabled => {
             "TLS: the client offers no version that this listener takes (tls_versions)"

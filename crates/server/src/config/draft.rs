@@ -13,6 +13,7 @@ use pantala_store::Durability;
 
 use super::error::{ConfigError, Fault, Origin};
 use super::log::{LogConfig, LogTypes};
+use super::tls::TlsDraft;
 use super::{Config, ListenAddress, Listener, Overrides, SocketDomain, environment::Environment, key};
 
 /// The port of MQTT without TLS.
@@ -65,6 +66,7 @@ pub(super) struct ListenerDraft {
     pub topic_alias_max: Option<u16>,
     pub topic_alias_broker_max: Option<u16>,
     pub tcp_no_delay: bool,
+    pub tls: TlsDraft,
     /// The listener that a mosquitto.conf has without a `listener` line: a `-p` moves it.
     pub movable: bool,
     pub optional: bool,
@@ -243,6 +245,7 @@ impl ListenerDraft {
             topic_alias_max: None,
             topic_alias_broker_max: None,
             tcp_no_delay,
+            tls: TlsDraft::default(),
             movable: false,
             optional: false,
         }
@@ -277,6 +280,7 @@ impl ListenerDraft {
             address,
             socket_domain: self.socket_domain,
             tcp_no_delay: self.tcp_no_delay,
+            tls: self.tls.finish(&self.origin)?,
             optional: self.optional,
         })
     }

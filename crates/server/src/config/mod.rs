@@ -24,6 +24,7 @@ mod mosquitto;
 #[cfg(test)]
 mod tests;
 mod timestamp;
+mod tls;
 mod toml;
 
 use std::fmt;
@@ -38,6 +39,7 @@ pub use self::environment::Environment;
 pub use self::error::{ConfigError, Fault, Origin};
 pub use self::log::{LogConfig, LogType, LogTypes};
 pub use self::timestamp::Timestamp;
+pub use self::tls::Tls;
 
 /// All that the broker is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub struct Listener {
     pub socket_domain: SocketDomain,
     /// Whether TCP_NODELAY is set on its connections. Default true.
     pub tcp_no_delay: bool,
+    /// None: plain MQTT.
+    pub tls: Option<Tls>,
     /// It is enough to warn when this one cannot be opened, as long as another one can: the IPv6 half of the
     /// default, on a machine without IPv6.
     pub optional: bool,

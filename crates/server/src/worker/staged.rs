@@ -77,8 +77,11 @@ impl Worker {
                 if taken == 0 {
                     break;
                 }
-                stages.send(scratch);
+                let progress = stages.send(scratch);
                 core.wrote(now, key, taken);
+                if let Progress::Failed(why) = progress {
+                    return self.guarded(|core| core.transport_failed(now, key, why));
+                }
                 if scratch.outward.is_empty() {
                     continue;
                 }
@@ -180,7 +183,7 @@ mod tests {
                 polls.iter().map(|poll| Inbox::new(Waker::new(poll.registry(), WAKER).unwrap())).collect();
             let socket = TcpListener::bind("127.0.0.1:0").unwrap();
             socket.set_nonblocking(true).unwrap();
-            let entries: Arc<[Entry]> = Arc::new([Entry { scrambled }]);
+            let entries: Arc<[Entry]> = Arc::new([Entry { scrambled, ..Entry::new(None) }]);
             let log = Log::open(LogConfig { stderr: false, types: LogTypes::ALL, ..LogConfig::default() }).unwrap();
             let clock = Clock::start(Instant(1));
             let threads = polls.into_iter().enumerate().map(|(index, poll)| {
