@@ -4,7 +4,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
-use std::time::Instant;
 
 use pantala_tls::{
     ClientCertificates, Configuration, Pem, Progress, Session, Settings, SettingsError, UserNameFrom, Versions,
@@ -562,59 +561,6 @@ fn an_idle_session_is_small() {
         assert!(kept.unwrap().is_established());
         eprintln!("{versions:?}: {bytes} bytes");
         assert!(bytes <= 4_096, "{versions:?}: {bytes} bytes");
-    }
-}
-
-/// `cargo test -p pantala-tls --release --test sessions -- --ignored --nocapture handshakes_per_second`
-#[test]
-#[ignore = "a measurement"]
-fn handshakes_per_second() {
-    let authority = Authority::new("ca");
-    let configuration = settings(&authority.server(&["broker.example"])).build().unwrap();
-    for versions in [Versions::V12, Versions::V13] {
-        for resumed in [false, true] {
-            let client = Client::new(&authority, versions, None);
-            let (mut spent, mut count) = (std::time::Duration::ZERO, 0_u32);
-            let begun = Instant::now();
-            while begun.elapsed().as_secs() < 3 {
-                let again;
-                let client = if resumed {
-                    &client
-                } else {
-                    again = Client::new(&authority, versions, None);
-                    &again
-                };
-                let mut connection = client.connect();
-                let created = Instant::now();
-                let mut session = Session::new(&configuration);
-                spent += created.elapsed();
-                let (mut heard, mut to_client) = (Vec::new(), Vec::new());
-                for _ in 0..3 {
-                    let mut to_session = Vec::new();
-                    while connection.wants_write() {
-                        connection.write_tls(&mut to_session).unwrap();
-                    }
-                    let at = Instant::now();
-                    if !to_session.is_empty() {
-                        session.receive(&mut to_session, &mut heard, &mut to_client);
-                    }
-                    spent += at.elapsed();
-                    let mut rest = &to_client[..];
-                    while !rest.is_empty() {
-                        connection.read_tls(&mut rest).unwrap();
-                        connection.process_new_packets().unwrap();
-                    }
-                    to_client.clear();
-                }
-                assert!(session.is_established());
-                assert_eq!(session.is_resumed(), resumed && count > 0);
-                count += 1;
-            }
-            eprintln!(
-                "{versions:?}, resumed {resumed}: {:.0}/s of the server's side",
-                f64::from(count) / spent.as_secs_f64()
-            );
-        }
     }
 }
 
