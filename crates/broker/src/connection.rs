@@ -12,19 +12,23 @@ use crate::output::Output;
 use crate::replay::Replay;
 use crate::session::SessionKey;
 use crate::timers::TimerId;
-use crate::{Cause, ListenerId, Peer};
+use crate::{Cause, Identity, ListenerId, Peer};
 
 /// How far a connection has come.
 ///
 /// ```text
 /// AwaitConnect ──► Authenticating ──► Connected ──► Closing
-///      │  └────────────────────────────▲   │           ▲
-///      └───────────────────────────────────┴───────────┘
+///   ▲  │  └────────────────────────────▲   │           ▲
+///   ▼  └───────────────────────────────────┴───────────┤
+/// Verifying ───────────────────────────────────────────┘
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Nothing but CONNECT is taken.
     AwaitConnect,
+    /// Somebody else is looking at the credentials of its CONNECT, which stays at the front of its input until then. Nothing
+    /// is taken.
+    Verifying,
     /// Nothing but AUTH and DISCONNECT is taken.
     Authenticating,
     /// The client is let in.
@@ -95,8 +99,12 @@ pub(crate) struct Extras {
     pub(crate) authentication_method: Option<Box<str>>,
     /// The client is a bridge of an older version: its own messages do not go back to it.
     pub(crate) bridge: bool,
-    /// Who the client proved to be.
+    /// Who the client proved to be by enhanced authentication.
     pub(crate) user_name: Option<Box<str>>,
+    /// Who the client has been found to be, while its CONNECT has not been dealt with.
+    pub(crate) identity: Option<Box<Identity>>,
+    /// When its credentials expire.
+    pub(crate) expires_at: Option<Instant>,
 }
 
 /// An answer that must not be sent yet. Answers go out in the order in which they were held.

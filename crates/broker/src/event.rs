@@ -18,6 +18,8 @@ pub enum Event {
         address: Option<SocketAddr>,
         /// Its Client Identifier: bytes from outside, to be escaped.
         client_id: Box<str>,
+        /// Who it has proved to be: bytes from outside, to be escaped. None for an anonymous client.
+        user_name: Option<Box<str>>,
         /// Its version.
         version: ProtocolVersion,
         /// Clean Start.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
-use pantala_broker::{Batch, ListenerId, Peer};
+use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, Verdict};
 
 use crate::socket::Socket;
 use crate::stage::Stages;
@@ -15,6 +15,10 @@ pub(crate) enum Letter {
     Batch(Batch),
     /// A connection whose client belongs here.
     Connection(Moved),
+    /// What clients may do from now on.
+    Rights(Arc<dyn RightsSource>),
+    /// What has come of a client's credentials.
+    Verdict(ConnectionKey, u32, Verdict),
     /// End all connections and stop.
     ShutDown,
     /// Write the counters into the log.
@@ -27,6 +31,8 @@ pub(crate) struct Moved {
     pub(crate) listener: ListenerId,
     pub(crate) stages: Option<Box<Stages>>,
     pub(crate) peer: Option<Box<Peer>>,
+    /// Who the client has been found to be, if it has.
+    pub(crate) identity: Option<Box<Identity>>,
     /// What the client has said.
     pub(crate) input: Vec<u8>,
 }

@@ -5,12 +5,22 @@
 //! through the stages before it to the socket. Nothing is held between two turns but what a stage cannot do without (the
 //! front of a record whose rest has not come) and what the socket has not taken.
 
+mod first_bytes;
+mod proxy;
+mod tls;
+mod websocket;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pantala_broker::{CertificateNames, Peer};
-use pantala_tls::{NameError, Names, Session, UserNameFrom, names};
+use pantala_broker::Peer;
+use pantala_transport::address;
 
+use self::first_bytes::Choice;
+use self::proxy::Proxy;
+use self::tls::Tls;
+use self::websocket::WebSocket;
+use crate::config::{Protocol, Transport};
 use crate::tls::TlsListener;
 
 /// Most bytes of MQTT that are made into output before the socket takes them: so much may wait beyond it, and it is what one
@@ -19,40 +29,86 @@ pub(crate) const CHUNK_BYTES: usize = 65_536;
 /// With so many answers of stages waiting, nothing more is read: a client that does not read cannot make them grow.
 const PENDING_BYTES_MAX: usize = 2 * CHUNK_BYTES;
 
+/// What is said of a client whose address is kept out.
+const NOT_ALLOWED: &str = "clients of this address are not let in";
+
 /// What the connections of one listener begin with.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Entry {
+    pub(crate) transport: Arc<Transport>,
     pub(crate) tls: Option<Arc<TlsListener>>,
     #[cfg(test)]
     pub(crate) scrambled: usize,
 }
 
 impl Entry {
-    pub(crate) fn new(tls: Option<Arc<TlsListener>>) -> Self {
+    pub(crate) fn new(transport: Transport, tls: Option<Arc<TlsListener>>) -> Self {
         Self {
+            transport: Arc::new(transport),
             tls,
             #[cfg(test)]
             scrambled: 0,
         }
     }
 
+    /// Why a connection from this address is closed before a byte of it is read; None if it is not.
+    #[inline]
+    pub(crate) fn refusal(&self, address: Option<SocketAddr>) -> Option<&'static str> {
+        // Who can open a Unix socket is let in, and what a proxy says of others is looked at later.
+        let address = address?;
+        if self.transport.proxy_protocol.is_some() {
+            let is_trusted = address::contains(&self.transport.proxy_trusted, address.ip());
+            return (!is_trusted).then_some("it is no trusted proxy");
+        }
+        // That of a proxy which tells by X-Forwarded-For is not the client's.
+        let may_tell = self.transport.protocol != Protocol::Mqtt
+            && address::contains(&self.transport.websocket.trusted, address.ip());
+        (!may_tell && !is_allowed(&self.transport, Some(address))).then_some(NOT_ALLOWED)
+    }
+
     /// The stages of a new connection; None for plain MQTT.
     #[inline]
     pub(crate) fn stages(&self, address: Option<SocketAddr>) -> Option<Box<Stages>> {
-        #[cfg(test)]
-        if self.scrambled > 0 {
-            let scrambler = || Stage::Scrambler(scrambler::Scrambler::default());
-            return Stages::new(std::iter::repeat_with(scrambler).take(self.scrambled).collect(), address);
+        let mut stages = Vec::new();
+        if self.transport.proxy_protocol.is_some() {
+            stages.push(Stage::Proxy(Proxy::new(Arc::clone(&self.transport))));
         }
-        let tls = self.tls.as_ref()?;
-        Stages::new(vec![Stage::Tls(TlsStage::new(tls))], address)
+        if let Some(tls) = &self.tls {
+            stages.push(Stage::Tls(Tls::new(tls)));
+        }
+        match self.transport.protocol {
+            Protocol::Mqtt => {}
+            Protocol::WebSocket => stages.push(Stage::WebSocket(WebSocket::new(Arc::clone(&self.transport)))),
+            Protocol::Any => stages.push(Stage::FirstBytes(Choice::new(Arc::clone(&self.transport)))),
+        }
+        #[cfg(test)]
+        stages.extend(std::iter::repeat_with(|| Stage::Scrambler(Default::default())).take(self.scrambled));
+        Stages::new(stages, address)
+    }
+}
+
+/// Whether a client of this address is let in. One whose address nobody knows is, unless some are listed that are.
+fn is_allowed(transport: &Transport, address: Option<SocketAddr>) -> bool {
+    let (allowed, denied) = (&transport.allow_addresses, &transport.deny_addresses);
+    match address.map(|address| address.ip()) {
+        Some(address) => {
+            !address::contains(denied, address) && (allowed.is_empty() || address::contains(allowed, address))
+        }
+        None => allowed.is_empty(),
     }
 }
 
 /// One of the stages.
 #[derive(Debug)]
 pub(crate) enum Stage {
-    Tls(TlsStage),
+    /// A PROXY header.
+    Proxy(Proxy),
+    /// TLS.
+    Tls(Tls),
+    /// Whatever the first bytes ask for.
+    FirstBytes(Choice),
+    /// WebSocket.
+    WebSocket(WebSocket),
     #[cfg(test)]
     Scrambler(scrambler::Scrambler),
 }
@@ -111,7 +167,10 @@ impl Stage {
         learnt: &mut Learnt<'_>,
     ) -> Progress {
         match self {
+            Self::Proxy(stage) => stage.receive(bytes, inward, learnt.peer),
             Self::Tls(stage) => stage.receive(bytes, inward, outward, learnt),
+            Self::FirstBytes(stage) => stage.receive(bytes, inward, learnt.peer),
+            Self::WebSocket(stage) => stage.receive(bytes, inward, outward, learnt.peer),
             #[cfg(test)]
             Self::Scrambler(stage) => stage.receive(bytes, inward, outward),
         }
@@ -120,86 +179,32 @@ impl Stage {
     /// Takes bytes for the client, never none. A stage that has not come so far that the client could read them drops them.
     fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) -> Progress {
         match self {
-            Self::Tls(stage) => stage.send(bytes, outward),
+            // No client speaks MQTT before these are gone.
+            Self::Proxy(_) | Self::FirstBytes(_) => {}
+            Self::Tls(stage) => return stage.send(bytes, outward),
+            Self::WebSocket(stage) => stage.send(bytes, outward),
             #[cfg(test)]
             Self::Scrambler(stage) => stage.send(bytes, outward),
         }
+        Progress::Open
     }
 
     /// What is said last, before the socket is closed.
     fn close(&mut self, outward: &mut Vec<u8>) {
         match self {
-            Self::Tls(stage) => stage.session.close(outward),
+            Self::Proxy(_) | Self::FirstBytes(_) => {}
+            Self::Tls(stage) => stage.close(outward),
+            Self::WebSocket(stage) => stage.close(outward),
             #[cfg(test)]
-            Self::Scrambler(stage) => drop(stage.send(b"bye", outward)),
-        }
-    }
-}
-
-/// TLS of one connection.
-#[derive(Debug)]
-pub(crate) struct TlsStage {
-    session: Session,
-    user_name_from: UserNameFrom,
-    /// The handshake is over, and what it told has been passed on.
-    established: bool,
-}
-
-impl TlsStage {
-    pub(crate) fn new(listener: &TlsListener) -> Self {
-        Self { session: listener.session(), user_name_from: listener.user_name_from(), established: false }
-    }
-
-    fn receive(
-        &mut self,
-        bytes: &mut [u8],
-        inward: &mut Vec<u8>,
-        outward: &mut Vec<u8>,
-        learnt: &mut Learnt<'_>,
-    ) -> Progress {
-        let progress = self.session.receive(bytes, inward, outward);
-        if !self.established && self.session.is_established() {
-            self.established = true;
-            learnt.counters.tls_handshakes += 1;
-            learnt.counters.tls_handshakes_resumed += u64::from(self.session.is_resumed());
-            if let Err(why) = self.introduce(learnt.peer) {
-                // The handshake has looked at it already, unless the rule has changed since.
-                inward.clear();
-                learnt.counters.tls_failures += 1;
-                return Progress::Failed(why);
-            }
-        }
-        match progress {
-            pantala_tls::Progress::Open => Progress::Open,
-            pantala_tls::Progress::Ended => Progress::Ended,
-            pantala_tls::Progress::Failed(failure) => {
-                learnt.counters.tls_failures += 1;
-                Progress::Failed(failure.as_str())
-            }
+            Self::Scrambler(stage) => stage.send(b"bye", outward),
         }
     }
 
-    fn introduce(&self, peer: &mut Peer) -> Result<(), &'static str> {
-        let Some(certificate) = self.session.certificate() else { return Ok(()) };
-        let user_name = names::user_name(self.user_name_from, certificate).map_err(NameError::as_str)?;
-        let names = Names::read(certificate).map_err(NameError::as_str)?;
-        peer.user_name_by_certificate = user_name.map(String::into_boxed_str);
-        peer.certificate = Some(Box::new(CertificateNames {
-            subject: names.subject.into(),
-            common_name: names.common_name.map(String::into_boxed_str),
-            subject_alternative_names: names
-                .subject_alternative_names
-                .into_iter()
-                .map(String::into_boxed_str)
-                .collect(),
-        }));
-        Ok(())
-    }
-
-    fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) -> Progress {
-        match self.session.send(bytes, outward) {
-            pantala_tls::Progress::Failed(failure) => Progress::Failed(failure.as_str()),
-            _ => Progress::Open,
+    /// What takes its place when it is done.
+    fn successors(&self) -> Option<Self> {
+        match self {
+            Self::FirstBytes(stage) => stage.successors(),
+            _ => None,
         }
     }
 }
@@ -277,7 +282,10 @@ impl Stages {
                 self.pending.extend_from_slice(outward);
             }
             match progress {
-                Progress::Done => drop(self.stages.remove(index)),
+                Progress::Done => {
+                    let successors = stage.successors();
+                    self.stages.splice(index..=index, successors);
+                }
                 Progress::Open => index += 1,
                 // What came before its end goes on.
                 Progress::Ended | Progress::Failed(_) => {
@@ -389,9 +397,8 @@ pub(crate) mod scrambler {
             Progress::Open
         }
 
-        pub(crate) fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) -> Progress {
+        pub(crate) fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) {
             outward.extend(bytes.iter().map(|byte| !byte));
-            Progress::Open
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::config::LogType;
 use crate::inbox::{Inbox, Letter, Moved};
 use crate::listen::Listener;
 use crate::log::{Log, shown};
+use crate::security::{Reply, Security};
 use crate::socket::Socket;
 use crate::stage::{Entry, Scratch, Stages};
 
@@ -133,6 +134,7 @@ pub(crate) struct Worker {
     lingering: Slab<Socket>,
     linger_deadlines: VecDeque<(Instant, usize)>,
     inboxes: Arc<[Arc<Inbox>]>,
+    security: Arc<Security>,
     /// Bytes that may still be read in this turn.
     turn_bytes: usize,
     /// Bytes that may still be written in this turn.
@@ -145,6 +147,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker that listens. `poll` is the one that the inbox wakes.
+    #[expect(clippy::too_many_arguments, reason = "made in one place, from what is there")]
     pub(crate) fn new(
         id: WorkerId,
         core: Core<AnyStore>,
@@ -153,6 +156,7 @@ impl Worker {
         log: Log,
         doors: Doors,
         inboxes: Arc<[Arc<Inbox>]>,
+        security: Arc<Security>,
     ) -> io::Result<Self> {
         let mut worker = Self {
             id,
@@ -171,6 +175,7 @@ impl Worker {
             lingering: Slab::new(),
             linger_deadlines: VecDeque::new(),
             inboxes,
+            security,
             turn_bytes: 0,
             turn_output_bytes: 0,
             completed: Default::default(),
@@ -348,7 +353,16 @@ impl Worker {
             let listener_id = *listener_id;
             match listener.accept() {
                 Ok((socket, address)) => {
-                    let stages = self.entries.get(usize::from(listener_id)).and_then(|entry| entry.stages(address));
+                    let entry = self.entries.get(usize::from(listener_id));
+                    if let Some(why) = entry.and_then(|entry| entry.refusal(address)) {
+                        self.core.count_not_allowed();
+                        self.log.limited(LogType::Notice, "refused connections", || {
+                            let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+                            format!("Connection from {address} closed: {why}.")
+                        });
+                        continue;
+                    }
+                    let stages = entry.and_then(|entry| entry.stages(address));
                     if let Some(key) = self.open(now, socket, listener_id, stages) {
                         self.core.introduce(key, Box::new(Peer { address, ..Peer::default() }));
                     }
@@ -579,7 +593,7 @@ impl Worker {
         while let Some(action) = self.core.next_action() {
             match action {
                 Action::Close(key) => self.close(now, key),
-                Action::HandOver { connection, to, input, peer } => {
+                Action::HandOver { connection, to, input, peer, identity } => {
                     self.core.closed(connection);
                     let Some(mut slot) = self.slots.get_mut(connection as usize).and_then(Option::take) else {
                         continue;
@@ -587,7 +601,7 @@ impl Worker {
                     match slot.socket.deregister(self.poll.registry()) {
                         Ok(()) => {
                             let Slot { socket, listener, stages, .. } = slot;
-                            let moved = Moved { socket, listener, stages, peer, input };
+                            let moved = Moved { socket, listener, stages, peer, identity, input };
                             self.inboxes[usize::from(to.0)].send(Letter::Connection(moved));
                         }
                         Err(error) => self.log.limited(LogType::Error, "watching connections", || {
@@ -595,6 +609,12 @@ impl Worker {
                         }),
                     }
                 }
+                Action::Authenticate { connection, generation, request } => {
+                    let inbox = Arc::clone(&self.inboxes[usize::from(self.id.0)]);
+                    self.security.verify(*request, Reply { inbox, connection, generation });
+                }
+                // Nobody has been given the right to one so far.
+                Action::Control { .. } => {}
             }
         }
     }
@@ -671,18 +691,28 @@ impl Worker {
             }
             // It has not been let in, and will not be.
             Letter::Connection(..) if self.ending.is_some() => {}
-            Letter::Connection(Moved { socket, listener, stages, peer, input }) => {
+            Letter::Connection(Moved { socket, listener, stages, peer, identity, input }) => {
                 let Some(key) = self.open(now, socket, listener, stages) else { return };
-                if let Some(peer) = peer {
-                    self.core.introduce(key, peer);
-                }
                 let core = &mut self.core;
+                if let Some(peer) = peer {
+                    core.introduce(key, peer);
+                }
+                if let Some(identity) = identity {
+                    core.identified(key, identity);
+                }
                 if catch_unwind(AssertUnwindSafe(|| core.receive(now, key, &input))).is_err() {
                     self.panicked(now, key);
                 }
                 // What has come in between is reported by the registration.
                 if self.slot(key).is_some_and(|slot| slot.stages.is_some()) {
                     self.write_later(key);
+                }
+            }
+            Letter::Rights(rights) => self.guarded(|core| core.rights_changed(now, rights)),
+            Letter::Verdict(key, generation, verdict) => {
+                let core = &mut self.core;
+                if catch_unwind(AssertUnwindSafe(|| core.authenticated(now, key, generation, verdict))).is_err() {
+                    self.panicked(now, key);
                 }
             }
             Letter::ShutDown => self.shut_down(now),
@@ -721,11 +751,12 @@ impl Worker {
                 continue;
             }
             match event {
-                Event::Connected { connection, address, client_id, version, clean_start, keep_alive } => {
+                Event::Connected { connection, address, client_id, user_name, version, clean_start, keep_alive } => {
+                    let user_name = user_name.map(|name| format!(", u{}", shown(&name))).unwrap_or_default();
                     let peer = address.map_or_else(|| self.peer(connection), |address| address.to_string());
                     self.log.limited(LogType::Notice, "connected clients", || {
                         format!(
-                            "New client connected from {peer} as {} ({version:?}, c{}, k{keep_alive}).",
+                            "New client connected from {peer} as {} ({version:?}, c{}, k{keep_alive}{user_name}).",
                             shown(&client_id),
                             u8::from(clean_start)
                         )

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use pantala_tls::UserNameFrom;
 
 use super::error::{ConfigError, Fault, Origin};
+use super::transport::Protocol;
 
 /// TLS of a listener. The files are read when the broker starts, and again when they change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct Tls {
     pub versions: Vec<&'static str>,
     /// OpenSSL's names of the cipher suites taken. Default none, which is all.
     pub ciphers: Vec<&'static str>,
-    /// ALPN protocols. Default `mqtt`; none: every client is taken.
+    /// ALPN protocols. Default `mqtt`, on WebSocket `http/1.1`, on a port for both both; none: every client is taken.
     pub alpn: Vec<String>,
     /// Which name in a client's certificate is its User Name. Default none.
     pub user_name_from_certificate: UserNameFrom,
@@ -72,7 +73,7 @@ pub(super) struct TlsDraft {
 
 impl TlsDraft {
     /// None where nothing was written.
-    pub fn finish(self, origin: &Origin) -> Result<Option<Tls>, ConfigError> {
+    pub fn finish(self, origin: &Origin, protocol: Protocol) -> Result<Option<Tls>, ConfigError> {
         const SECTION: &str = "[[listener]]";
         let error = |fault| Err(ConfigError::new(origin.clone(), fault));
         if self.certificate_files.is_empty() {
@@ -106,6 +107,11 @@ impl TlsDraft {
                 return error(Fault::Missing { key: "tls_client_ca_files", section: SECTION });
             }
         }
+        let alpn: &[&str] = match protocol {
+            Protocol::Mqtt => &["mqtt"],
+            Protocol::WebSocket => &["http/1.1"],
+            Protocol::Any => &["mqtt", "http/1.1"],
+        };
         let key_files = if self.key_files.is_empty() { self.certificate_files.clone() } else { self.key_files };
         Ok(Some(Tls {
             certificate_files: self.certificate_files,
@@ -115,7 +121,7 @@ impl TlsDraft {
             crl_files: self.crl_files,
             versions: if self.versions.is_empty() { VERSIONS.to_vec() } else { self.versions },
             ciphers: self.ciphers,
-            alpn: self.alpn.unwrap_or_else(|| vec!["mqtt".to_owned()]),
+            alpn: self.alpn.unwrap_or_else(|| alpn.iter().map(|&protocol| protocol.to_owned()).collect()),
             user_name_from_certificate: self.user_name_from_certificate,
             ignore_certificate_dates: self.ignore_certificate_dates,
         }))

@@ -39,10 +39,13 @@ impl Worker {
         let (core, scratch) = (&mut self.core, &mut self.scratch);
         let progress = catch_unwind(AssertUnwindSafe(|| {
             let progress = stages.receive(&mut buffer[..count], scratch);
+            // The log of a failure names the client as well.
+            if (!scratch.inward.is_empty() || matches!(progress, Progress::Failed(_)))
+                && let Some(peer) = stages.introduction()
+            {
+                core.introduce(key, peer);
+            }
             if !scratch.inward.is_empty() {
-                if let Some(peer) = stages.introduction() {
-                    core.introduce(key, peer);
-                }
                 core.receive(now, key, &scratch.inward);
             }
             progress
@@ -154,14 +157,16 @@ mod tests {
     use std::time::Duration;
 
     use mio::{Poll, Waker};
-    use pantala_broker::{CoreOptions, ListenerSettings, Settings, Totals, WorkerId};
+    use pantala_broker::{CoreOptions, ListenerSettings, Settings, Totals, Unrestricted, WorkerId};
     use pantala_store::MemoryStore;
 
     use super::*;
+    use crate::config::Verification;
     use crate::config::{LogConfig, LogTypes};
     use crate::inbox::{Inbox, Letter};
     use crate::listen::Listener;
     use crate::log::Log;
+    use crate::security::{Security, Surroundings};
     use crate::stage::Entry;
     use crate::stage::scrambler::{ANSWER, KNOCK, WRONG};
     use crate::worker::{Clock, Doors, WAKER};
@@ -183,9 +188,19 @@ mod tests {
                 polls.iter().map(|poll| Inbox::new(Waker::new(poll.registry(), WAKER).unwrap())).collect();
             let socket = TcpListener::bind("127.0.0.1:0").unwrap();
             socket.set_nonblocking(true).unwrap();
-            let entries: Arc<[Entry]> = Arc::new([Entry { scrambled, ..Entry::new(None) }]);
+            let entries: Arc<[Entry]> = Arc::new([Entry { scrambled, ..Entry::default() }]);
             let log = Log::open(LogConfig { stderr: false, types: LogTypes::ALL, ..LogConfig::default() }).unwrap();
             let clock = Clock::start(Instant(1));
+            let surroundings = Surroundings {
+                allow_anonymous: Box::new([true]),
+                bounds: Verification::default(),
+                patience: Duration::from_secs(10),
+                scram_users: Default::default(),
+                secret: [1; 32],
+                clock,
+                log: log.clone(),
+            };
+            let security = Security::new(Vec::new(), surroundings).unwrap();
             let threads = polls.into_iter().enumerate().map(|(index, poll)| {
                 let id = WorkerId(index as u8);
                 let options = CoreOptions {
@@ -194,6 +209,7 @@ mod tests {
                     workers: 2,
                     totals: Arc::clone(&totals),
                     methods: Arc::new([]),
+                    rights: Arc::new(Unrestricted),
                     random: Box::new(|bytes| bytes.fill(7)),
                 };
                 let core = Core::new(options, AnyStore::Memory(MemoryStore));
@@ -202,7 +218,9 @@ mod tests {
                 let listeners = vec![(Listener::Tcp { listener, no_delay: true }, 0)];
                 let listeners = if index == 0 { listeners } else { Vec::new() };
                 let doors = Doors { listeners, entries: Arc::clone(&entries) };
-                let worker = Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes)).unwrap();
+                let worker =
+                    Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::clone(&security))
+                        .unwrap();
                 thread::spawn(move || worker.run().unwrap())
             });
             Self { address: socket.local_addr().unwrap(), threads: threads.collect(), inboxes }
