@@ -15,6 +15,7 @@ use super::clients::ClientsDraft;
 use super::error::{ConfigError, Fault, Origin};
 use super::log::{LogConfig, LogTypes};
 use super::security::{self, DEFAULT_DOMAIN, SecurityDomain, SecurityDraft, Verification};
+use super::tls::TlsDraft;
 use super::transport::TransportDraft;
 use super::{Config, ListenAddress, Listener, Overrides, SocketDomain, environment::Environment, key};
 
@@ -75,6 +76,7 @@ pub(super) struct ListenerDraft {
     pub topic_alias_broker_max: Option<u16>,
     pub clients: ClientsDraft,
     pub tcp_no_delay: bool,
+    pub tls: TlsDraft,
     /// None: the default domain.
     pub security: Option<String>,
     pub transport: TransportDraft,
@@ -285,6 +287,7 @@ impl ListenerDraft {
             topic_alias_broker_max: None,
             clients: ClientsDraft::default(),
             tcp_no_delay,
+            tls: TlsDraft::default(),
             security: None,
             transport: TransportDraft::default(),
             movable: false,
@@ -341,6 +344,7 @@ impl ListenerDraft {
             address,
             socket_domain: self.socket_domain,
             tcp_no_delay: self.tcp_no_delay,
+            tls: self.tls.finish(&self.origin, transport.protocol)?,
             transport,
             optional: self.optional,
         })
