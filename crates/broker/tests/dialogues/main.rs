@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod aliases;
 mod crashes;
 mod delivery;
@@ -16,6 +17,7 @@ mod reasons;
 mod recovery;
 mod refusal;
 mod retained;
+mod rules;
 mod sessions;
 mod shared;
 mod subscriptions;

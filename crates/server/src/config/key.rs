@@ -4,8 +4,12 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pantala_broker::{DurabilityRule, QueueFull, Settings};
+use pantala_identity::chain::BackEnd;
+use pantala_identity::http::Format;
+use pantala_identity::jwt::Algorithm;
 use pantala_proto::{FilterError, QoS, TopicFilter};
 use pantala_store::Durability;
 use pantala_transport::proxy::Versions;
@@ -14,6 +18,7 @@ use pantala_transport::websocket::Origins;
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
 use super::log::{LogType, LogTypes};
+use super::security::{SecurityDomain, SecurityDraft, algorithms, http_url};
 use super::timestamp::Timestamp;
 use super::transport::{self, Protocol};
 use super::{Config, Listener, SocketDomain};
@@ -343,6 +348,86 @@ pub(super) static SECTIONS: &[Section] = &[
             number!(retained_messages_max: u32, 0, u32::MAX as u64),
             number!(keep_alive_max: u16, 0, 65_535),
             Key {
+                name: "verification_threads",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 256,
+                    word: Some("auto"),
+                    put: |draft, value| draft.verification.threads = value.map(|value| value as usize),
+                },
+                show: |config| config.verification.threads.map_or("auto".to_owned(), |threads| threads.to_string()),
+            },
+            Key {
+                name: "verifications_waiting_max",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 1_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.waiting_max = u32_of(value) as usize,
+                },
+                show: |config| config.verification.waiting_max.to_string(),
+            },
+            Key {
+                name: "verified_seconds",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 86_400,
+                    word: None,
+                    put: |draft, value| draft.verification.keep = Duration::from_secs(u32_of(value).into()),
+                },
+                show: |config| config.verification.keep.as_secs().to_string(),
+            },
+            Key {
+                name: "verified_max",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 10_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.kept_max = u32_of(value) as usize,
+                },
+                show: |config| config.verification.kept_max.to_string(),
+            },
+            Key {
+                name: "http_requests_max",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 1_024,
+                    word: None,
+                    put: |draft, value| draft.verification.http_requests_max = u32_of(value) as usize,
+                },
+                show: |config| config.verification.http_requests_max.to_string(),
+            },
+            Key {
+                name: "failures_per_address_max",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 1_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.brake.per_address = u32_of(value),
+                },
+                show: |config| config.verification.brake.per_address.to_string(),
+            },
+            Key {
+                name: "failures_per_user_max",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 1_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.brake.per_user = u32_of(value),
+                },
+                show: |config| config.verification.brake.per_user.to_string(),
+            },
+            Key {
+                name: "failure_wait_seconds_max",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 3_600,
+                    word: None,
+                    put: |draft, value| draft.verification.brake.wait_max = Duration::from_secs(u32_of(value).into()),
+                },
+                show: |config| config.verification.brake.wait_max.as_secs().to_string(),
+            },
+            Key {
                 name: "session_expiry_max",
                 kind: Kind::Number {
                     min: 0,
@@ -585,6 +670,17 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |listener| listener.settings.topic_alias_broker_max.map_or(String::new(), |count| count.to_string()),
     },
     Key {
+        name: "security",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.security = Some(mqtt_text(not_empty(text)?)?);
+                Ok(())
+            },
+        },
+        // Shown by its name where the domains are known.
+        show: |_| String::new(),
+    },
+    Key {
         name: "tcp_no_delay",
         kind: Kind::Switch { put: |listener, value| listener.tcp_no_delay = value },
         show: |listener| listener.tcp_no_delay.to_string(),
@@ -756,11 +852,282 @@ pub(super) static DURABILITY: &[Key<DurabilityDraft, DurabilityRule>] = &[
     },
 ];
 
+/// The keys of a `[[security]]`. The start-up log has a line for each domain, by its `Display`.
+pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
+    Key {
+        name: "name",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.name = Some(mqtt_text(not_empty(text)?)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "chain",
+        kind: Kind::List {
+            allowed: &["certificate", "jwt", "password", "http"],
+            put: |domain, words| {
+                let known = |word: &str| BackEnd::ALL.into_iter().find(|back_end| back_end.name() == word);
+                domain.chain = Some(words.into_iter().filter_map(known).collect());
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "password_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.password_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "acl_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.acl_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_jwks_url",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_jwks_url = Some(http_url(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_jwks_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_jwks_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_public_key_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_public_key_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_secret_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_secret_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_refresh_seconds",
+        kind: Kind::Number {
+            min: 10,
+            max: 86_400,
+            word: None,
+            put: |domain, value| domain.jwt_refresh_seconds = u32_of(value),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_algorithms",
+        kind: Kind::List {
+            allowed: &Algorithm::NAMES,
+            put: |domain, words| domain.jwt_rules.algorithms = algorithms(&words),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_issuer",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.issuer = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_audience",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.audience = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_leeway_seconds",
+        kind: Kind::Number {
+            min: 0,
+            max: 3_600,
+            word: None,
+            put: |domain, value| domain.jwt_rules.leeway = Duration::from_secs(u32_of(value).into()),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_require_expiry",
+        kind: Kind::Switch { put: |domain, value| domain.jwt_rules.require_expiry = value },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_token_bytes_max",
+        kind: Kind::Number {
+            min: 128,
+            max: 65_535,
+            word: None,
+            put: |domain, value| domain.jwt_rules.token_bytes_max = u32_of(value) as usize,
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_user_name",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.user_name = Some(mqtt_text(not_empty(text)?)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_user_name_claim",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.user_name_claim = not_empty(text)?;
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_client_id_claim",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.client_id_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_groups_claim",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.groups_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_publish_claim",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.publish_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_subscribe_claim",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.subscribe_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_url",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.http_url = Some(http_url(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_format",
+        kind: Kind::Choice {
+            allowed: &["json", "form"],
+            put: |domain, word| domain.http_format = if word == "form" { Format::Form } else { Format::Json },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_timeout_seconds",
+        kind: Kind::Number {
+            min: 1,
+            max: 60,
+            word: None,
+            put: |domain, value| domain.http_timeout_seconds = u32_of(value),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_cache_seconds",
+        kind: Kind::Number {
+            min: 0,
+            max: 86_400,
+            word: None,
+            put: |domain, value| domain.http_cache_seconds = u32_of(value),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_authorization_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.http_authorization_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_ca_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.http_ca_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+];
+
 /// The sections that are lists, in the words of the file.
-pub(super) const LISTS: [&str; 3] = ["listener", "durability", "scram_user"];
+pub(super) const LISTS: [&str; 4] = ["listener", "durability", "scram_user", "security"];
 
 pub(super) const BAD_TIMESTAMP: &str = "it has a conversion that is not known; known are %Y %C %y %m %d %e %j %H %I %M %S %p \
      %s %F %T %D %R %a %A %b %B %h %Z %z %n %t %%";
+
+/// A number that is known to be within 32 bits.
+fn u32_of(value: Option<u64>) -> u32 {
+    value.and_then(|value| u32::try_from(value).ok()).unwrap_or(u32::MAX)
+}
 
 /// Zero is no limit.
 pub(super) fn count(value: Option<u64>) -> Option<NonZeroU32> {

@@ -17,6 +17,7 @@ use super::draft::{self, Draft, ListenerDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
 use super::key::{self, number_within, word_of};
 use super::log::{LogType, LogTypes};
+use super::security::SecurityDraft;
 use super::timestamp::Timestamp;
 use super::transport::{self, Protocol};
 
@@ -31,6 +32,8 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
         unlisted_options: ListenerOptions::default(),
         per_listener: false,
         security_seen: false,
+        security: SecurityOptions::default(),
+        plugins: Vec::new(),
         log_types: None,
         log_timestamp: true,
         log_timestamp_format: None,
@@ -44,12 +47,8 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
 /// Directives of Mosquitto's that are not supported yet. Those that end in `*` stand for all that begin so.
 const UNSUPPORTED: &[&str] = &[
     "accept_protocol_versions",
-    "acl_file",
     "address",
     "addresses",
-    "auth_opt_*",
-    "auth_plugin",
-    "auth_plugin_deny_special_chars",
     "bind_interface",
     "bridge_alpn",
     "bridge_attempt_unsubscribe",
@@ -89,7 +88,6 @@ const UNSUPPORTED: &[&str] = &[
     "dhparamfile",
     "disable_client_cert_date_checks",
     "enable_control_api",
-    "global_plugin",
     "http_dir",
     "idle_timeout",
     "keepalive_interval",
@@ -106,11 +104,6 @@ const UNSUPPORTED: &[&str] = &[
     "notifications",
     "notifications_local_only",
     "password",
-    "password_file",
-    "plugin",
-    "plugin_load",
-    "plugin_opt_*",
-    "plugin_use",
     "psk_file",
     "psk_hint",
     "remote_clientid",
@@ -136,9 +129,12 @@ const UNSUPPORTED: &[&str] = &[
 
 /// The directives that are understood, for the hints; a test holds them against what `Reader::directive` does.
 const SUPPORTED: &[&str] = &[
+    "acl_file",
     "allow_anonymous",
     "allow_duplicate_messages",
     "allow_zero_length_clientid",
+    "auth_plugin",
+    "auth_plugin_deny_special_chars",
     "auto_id_prefix",
     "autosave_interval",
     "autosave_on_changes",
@@ -147,6 +143,7 @@ const SUPPORTED: &[&str] = &[
     "enable_proxy_protocol",
     "global_max_clients",
     "global_max_connections",
+    "global_plugin",
     "include_dir",
     "listener",
     "listener_allow_anonymous",
@@ -167,12 +164,16 @@ const SUPPORTED: &[&str] = &[
     "maximum_qos",
     "message_size_limit",
     "packet_buffer_size",
+    "password_file",
     "per_listener_settings",
     "persistence",
     "persistence_file",
     "persistence_location",
     "persistent_client_expiration",
     "pid_file",
+    "plugin",
+    "plugin_load",
+    "plugin_use",
     "port",
     "protocol",
     "proxy_protocol_v2_require_tls",
@@ -211,6 +212,46 @@ struct ListenerOptions {
     allow_anonymous: Option<bool>,
     allow_zero_length_client_id: Option<(bool, Origin)>,
     auto_id_prefix: Option<(String, Origin)>,
+    security: SecurityOptions,
+}
+
+/// The files of a security domain.
+#[derive(Default)]
+struct SecurityOptions {
+    password_file: Option<(PathBuf, Origin)>,
+    acl_file: Option<(PathBuf, Origin)>,
+}
+
+/// A plugin of Mosquitto's that is a part of this broker.
+struct Plugin {
+    kind: PluginKind,
+    /// What `plugin_use` calls it.
+    name: Option<String>,
+    /// The listeners it is for; None is the broker, or with settings per listener what stands before the first `listener` line.
+    places: Vec<Option<usize>>,
+    /// It is for those as well that are still to come.
+    everywhere: bool,
+    origin: Origin,
+    /// The file that it reads.
+    file: Option<(PathBuf, Origin)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PluginKind {
+    Password,
+    Acl,
+    Sqlite,
+}
+
+impl PluginKind {
+    /// The directive that names its file.
+    fn directive(self) -> &'static str {
+        match self {
+            Self::Password => "plugin_opt_password_file",
+            Self::Acl => "plugin_opt_acl_file",
+            Self::Sqlite => "plugin_opt_db_file",
+        }
+    }
 }
 
 struct Reader<'a> {
@@ -225,6 +266,9 @@ struct Reader<'a> {
     per_listener: bool,
     /// A directive was there that means something else once settings are per listener.
     security_seen: bool,
+    /// The security domain of the broker.
+    security: SecurityOptions,
+    plugins: Vec<Plugin>,
     /// None: no `log_type` yet.
     log_types: Option<LogTypes>,
     log_timestamp: bool,
@@ -270,6 +314,11 @@ impl Directive<'_> {
             Fault::OutOfRange { key, given, max, word, .. } => Fault::OutOfRange { key, given, min: -1, max, word },
             other => other,
         })
+    }
+
+    /// All of the value: paths may have spaces.
+    fn path(&self) -> Result<PathBuf, Fault> {
+        self.text(|text| if text.contains('\0') { Err("a path has no NUL") } else { Ok(PathBuf::from(text)) })
     }
 
     fn text<T>(&self, check: impl FnOnce(String) -> Result<T, &'static str>) -> Result<T, Fault> {
@@ -330,11 +379,15 @@ impl Reader<'_> {
     }
 
     fn directive(&mut self, line: &Directive<'_>, current: &mut Option<usize>) -> Result<(), Fault> {
-        if !SUPPORTED.contains(&line.name) {
+        let option = line.name.strip_prefix("plugin_opt_").or_else(|| line.name.strip_prefix("auth_opt_"));
+        if option.is_none() && !SUPPORTED.contains(&line.name) {
             return Err(unknown(line.name));
         }
         if line.value.is_empty() {
             return Err(Fault::NoValue { name: line.name.to_owned() });
+        }
+        if let Some(option) = option {
+            return self.plugin_option(line, option);
         }
         const LENGTH_MAX: u64 = i64::MAX as u64;
         let settings = &mut self.draft.settings;
@@ -419,6 +472,48 @@ impl Reader<'_> {
                 match self.options(*current) {
                     Some(options) => options.allow_anonymous = Some(allow),
                     None => self.anonymous = Some(allow),
+                }
+            }
+            "password_file" => {
+                let file = Some((line.path()?, line.origin.clone()));
+                self.security_options(*current).password_file = file;
+            }
+            "acl_file" => {
+                let file = Some((line.path()?, line.origin.clone()));
+                self.security_options(*current).acl_file = file;
+            }
+            "plugin" | "auth_plugin" => {
+                self.security_seen = true;
+                let place = current.filter(|_| self.per_listener);
+                self.plugin(line, line.value, None, vec![place])?;
+            }
+            "global_plugin" => {
+                self.plugin(line, line.value, None, vec![None])?;
+                if let Some(plugin) = self.plugins.last_mut() {
+                    plugin.everywhere = true;
+                }
+            }
+            "plugin_load" => {
+                let (name, path) = split(line.value);
+                if path.is_empty() {
+                    return Err(Fault::NoValue { name: "plugin_load NAME".to_owned() });
+                }
+                self.plugin(line, path, Some(name.to_owned()), Vec::new())?;
+            }
+            "plugin_use" => {
+                self.security_seen = true;
+                let place = current.filter(|_| self.per_listener);
+                let name = line.word()?;
+                let loaded = self.plugins.iter_mut().find(|plugin| plugin.name.as_deref() == Some(name));
+                let Some(plugin) = loaded else {
+                    let reason = "no plugin_load above has this name";
+                    return Err(Fault::BadText { key: line.name.to_owned(), given: name.to_owned(), reason });
+                };
+                plugin.places.push(place);
+            }
+            "auth_plugin_deny_special_chars" => {
+                if !line.switch()? {
+                    self.warn(line, "has no effect: a name with such characters is never put into a rule");
                 }
             }
             "allow_zero_length_clientid" => {
@@ -580,7 +675,89 @@ impl Reader<'_> {
         }
     }
 
+    /// Where the files of a security domain go.
+    fn security_options(&mut self, current: Option<usize>) -> &mut SecurityOptions {
+        self.security_seen = true;
+        match (self.per_listener, current) {
+            (false, _) => &mut self.security,
+            (true, Some(index)) => &mut self.listed[index].options.security,
+            (true, None) => &mut self.unlisted_options.security,
+        }
+    }
+
+    /// A plugin by the name of its file. What it does for Mosquitto is done here; nothing is loaded.
+    fn plugin(
+        &mut self,
+        line: &Directive<'_>,
+        path: &str,
+        name: Option<String>,
+        places: Vec<Option<usize>>,
+    ) -> Result<(), Fault> {
+        let file = path.rsplit('/').next().unwrap_or_default();
+        let kind = match file {
+            "mosquitto_password_file.so" => PluginKind::Password,
+            "mosquitto_acl_file.so" => PluginKind::Acl,
+            "mosquitto_persist_sqlite.so" => PluginKind::Sqlite,
+            "mosquitto_dynamic_security.so" | "mosquitto_sparkplug_aware.so" => {
+                return Err(Fault::UnsupportedValue { name: "plugin", value: file.to_owned() });
+            }
+            _ => {
+                let reason = "no shared object is loaded here; mosquitto_password_file.so, mosquitto_acl_file.so and \
+                              mosquitto_persist_sqlite.so are built in, and `[[security]]` in a .toml asks HTTP services";
+                return Err(Fault::BadText { key: line.name.to_owned(), given: path.to_owned(), reason });
+            }
+        };
+        if kind == PluginKind::Sqlite {
+            self.draft.durability = Some(Durability::Fsync);
+        }
+        self.plugins.push(Plugin { kind, name, places, everywhere: false, origin: line.origin.clone(), file: None });
+        Ok(())
+    }
+
+    fn plugin_option(&mut self, line: &Directive<'_>, option: &str) -> Result<(), Fault> {
+        let path = line.path()?;
+        let Some(plugin) = self.plugins.last_mut() else {
+            let reason = "has to stand behind the plugin that it is for";
+            return Err(Fault::WrongPlace { name: "plugin_opt_", reason });
+        };
+        if plugin.kind == PluginKind::Sqlite {
+            self.warn(line, "has no effect: data is kept in a format of our own");
+        } else if plugin.kind.directive().strip_prefix("plugin_opt_") == Some(option) {
+            plugin.file = Some((path, line.origin.clone()));
+        } else {
+            let nearest = Some(plugin.kind.directive());
+            return Err(Fault::UnknownDirective { name: line.name.to_owned(), nearest });
+        }
+        Ok(())
+    }
+
+    /// Gives the plugins' files to the domains they are for.
+    fn place_plugins(&mut self) -> Result<(), ConfigError> {
+        for plugin in std::mem::take(&mut self.plugins) {
+            if plugin.kind == PluginKind::Sqlite {
+                continue;
+            }
+            let Some(file) = plugin.file else {
+                let name = plugin.kind.directive().to_owned();
+                return Err(ConfigError::new(plugin.origin, Fault::NoValue { name }));
+            };
+            let mut places = plugin.places;
+            if plugin.everywhere && self.per_listener {
+                places.extend((0..self.listed.len()).map(Some));
+            }
+            for place in places {
+                let options = self.security_options(place);
+                match plugin.kind {
+                    PluginKind::Password => options.password_file = Some(file.clone()),
+                    _ => options.acl_file = Some(file.clone()),
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<(), ConfigError> {
+        self.place_plugins()?;
         let log = &mut self.draft.log;
         log.types = self.log_types.unwrap_or(log.types);
         log.timestamp = match self.log_timestamp_format.take() {
@@ -597,7 +774,8 @@ impl Reader<'_> {
             listeners.push(listener);
         } else if self.listed.is_empty() {
             // No listener at all: what is said of the unwritten one holds for the broker.
-            let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, .. } = self.unlisted_options;
+            let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, security, .. } = self.unlisted_options;
+            self.draft.security.extend(security_draft(security, None));
             if let Some((allow, _)) = allow_zero_length_client_id {
                 self.draft.settings.allow_zero_length_client_id = allow;
             }
@@ -606,6 +784,7 @@ impl Reader<'_> {
             }
         }
         listeners.append(&mut self.listed);
+        self.draft.security.extend(security_draft(std::mem::take(&mut self.security), None));
 
         let anonymous = self.anonymous.or(unlisted_anonymous);
         self.draft.loopback_anonymous = anonymous.unwrap_or(listeners.is_empty());
@@ -624,6 +803,11 @@ impl Reader<'_> {
             let of_all = if self.per_listener { listener.options.allow_anonymous } else { self.anonymous };
             listener.draft.allow_anonymous = Some(listener.allow_anonymous.or(of_all).unwrap_or(false));
             listener.draft.tcp_no_delay = self.draft.tcp_no_delay;
+            let name = listener.draft.domain_name();
+            if let Some(domain) = security_draft(listener.options.security, Some(name.clone())) {
+                self.draft.security.push(domain);
+                listener.draft.security = Some(name);
+            }
             // Elsewhere they have no effect in Mosquitto either.
             if listener.draft.transport.protocol != Some(Protocol::WebSocket) {
                 listener.draft.transport.websocket_origins = None;
@@ -632,6 +816,17 @@ impl Reader<'_> {
         }
         Ok(())
     }
+}
+
+/// The security domain with these files, if there are any.
+fn security_draft(options: SecurityOptions, name: Option<String>) -> Option<SecurityDraft> {
+    let SecurityOptions { password_file, acl_file } = options;
+    let origin = password_file.as_ref().or(acl_file.as_ref())?.1.clone();
+    let mut draft = SecurityDraft::new(origin);
+    draft.name = name;
+    draft.password_file = password_file.map(|(path, _)| path);
+    draft.acl_file = acl_file.map(|(path, _)| path);
+    Some(draft)
 }
 
 /// The value that all listeners have in common; None if none has one. The core has one value for all of them.

@@ -158,11 +158,12 @@ mod tests {
     use pantala_store::MemoryStore;
 
     use super::*;
+    use crate::config::Verification;
     use crate::config::{LogConfig, LogTypes};
     use crate::inbox::{Inbox, Letter};
     use crate::listen::Listener;
     use crate::log::Log;
-    use crate::security::NobodyKnown;
+    use crate::security::{Security, Surroundings};
     use crate::stage::Entry;
     use crate::stage::scrambler::{ANSWER, KNOCK, WRONG};
     use crate::worker::{Clock, Doors, WAKER};
@@ -187,6 +188,16 @@ mod tests {
             let entries: Arc<[Entry]> = Arc::new([Entry { scrambled, ..Entry::default() }]);
             let log = Log::open(LogConfig { stderr: false, types: LogTypes::ALL, ..LogConfig::default() }).unwrap();
             let clock = Clock::start(Instant(1));
+            let surroundings = Surroundings {
+                allow_anonymous: Box::new([true]),
+                bounds: Verification::default(),
+                patience: Duration::from_secs(10),
+                scram_users: Default::default(),
+                secret: [1; 32],
+                clock,
+                log: log.clone(),
+            };
+            let security = Security::new(Vec::new(), surroundings).unwrap();
             let threads = polls.into_iter().enumerate().map(|(index, poll)| {
                 let id = WorkerId(index as u8);
                 let options = CoreOptions {
@@ -205,7 +216,7 @@ mod tests {
                 let listeners = if index == 0 { listeners } else { Vec::new() };
                 let doors = Doors { listeners, entries: Arc::clone(&entries) };
                 let worker =
-                    Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::new(NobodyKnown))
+                    Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::clone(&security))
                         .unwrap();
                 thread::spawn(move || worker.run().unwrap())
             });
