@@ -14,6 +14,7 @@ use pantala_store::Durability;
 use super::error::{ConfigError, Fault, Origin};
 use super::log::{LogConfig, LogTypes};
 use super::security::{self, DEFAULT_DOMAIN, SecurityDomain, SecurityDraft, Verification};
+use super::tls::TlsDraft;
 use super::transport::TransportDraft;
 use super::{Config, ListenAddress, Listener, Overrides, SocketDomain, environment::Environment, key};
 
@@ -69,6 +70,7 @@ pub(super) struct ListenerDraft {
     pub topic_alias_max: Option<u16>,
     pub topic_alias_broker_max: Option<u16>,
     pub tcp_no_delay: bool,
+    pub tls: TlsDraft,
     /// None: the default domain.
     pub security: Option<String>,
     pub transport: TransportDraft,
@@ -274,6 +276,7 @@ impl ListenerDraft {
             topic_alias_max: None,
             topic_alias_broker_max: None,
             tcp_no_delay,
+            tls: TlsDraft::default(),
             security: None,
             transport: TransportDraft::default(),
             movable: false,
@@ -330,6 +333,7 @@ impl ListenerDraft {
             address,
             socket_domain: self.socket_domain,
             tcp_no_delay: self.tcp_no_delay,
+            tls: self.tls.finish(&self.origin, transport.protocol)?,
             transport,
             optional: self.optional,
         })

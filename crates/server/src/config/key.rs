@@ -20,6 +20,7 @@ use super::error::Fault;
 use super::log::{LogType, LogTypes};
 use super::security::{SecurityDomain, SecurityDraft, algorithms, http_url};
 use super::timestamp::Timestamp;
+use super::tls::{self, Tls};
 use super::transport::{self, Protocol};
 use super::{Config, Listener, SocketDomain};
 
@@ -149,9 +150,9 @@ impl<Written, Used> Key<Written, Used> {
                 format!("an integer from {min} to {max} or \"{word}\"")
             }
             Kind::Text { .. } => "a string".to_owned(),
+            Kind::Texts { .. } => "a list of strings".to_owned(),
             Kind::Choice { allowed, .. } => format!("one of {}", allowed.join(", ")),
             Kind::List { allowed, .. } => format!("a list of {}", allowed.join(", ")),
-            Kind::Texts { .. } => "a list of strings".to_owned(),
         }
     }
 }
@@ -686,6 +687,90 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |listener| listener.tcp_no_delay.to_string(),
     },
     Key {
+        name: "tls_certificate_files",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.certificate_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.certificate_files),
+    },
+    Key {
+        name: "tls_key_files",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.key_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.key_files),
+    },
+    Key {
+        name: "tls_client_ca_files",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.client_ca_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.client_ca_files),
+    },
+    Key {
+        name: "tls_require_certificate",
+        kind: Kind::Switch { put: |listener, value| listener.tls.require_certificate = Some(value) },
+        show: |listener| listener.tls.as_ref().is_none_or(|tls| tls.require_certificate).to_string(),
+    },
+    Key {
+        name: "tls_crl_files",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.crl_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.crl_files),
+    },
+    Key {
+        name: "tls_versions",
+        kind: Kind::List { allowed: &tls::VERSIONS, put: |listener, words| listener.tls.versions = words },
+        show: |listener| listener.tls.as_ref().map_or_else(|| tls::VERSIONS.join(","), |tls| tls.versions.join(",")),
+    },
+    Key {
+        name: "tls_ciphers",
+        kind: Kind::List { allowed: &pantala_tls::ciphers::NAMES, put: |listener, words| listener.tls.ciphers = words },
+        show: |listener| listener.tls.as_ref().map_or(String::new(), |tls| tls.ciphers.join(",")),
+    },
+    Key {
+        name: "tls_alpn",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                if texts.iter().any(|text| !(1..=255).contains(&text.len())) {
+                    return Err("the name of a protocol has 1 to 255 bytes");
+                }
+                listener.tls.alpn = Some(texts);
+                Ok(())
+            },
+        },
+        show: |listener| listener.tls.as_ref().map_or_else(|| "mqtt".to_owned(), |tls| tls.alpn.join(",")),
+    },
+    Key {
+        name: "tls_ignore_certificate_dates",
+        kind: Kind::Switch { put: |listener, value| listener.tls.ignore_certificate_dates = value },
+        show: |listener| listener.tls.as_ref().is_some_and(|tls| tls.ignore_certificate_dates).to_string(),
+    },
+    Key {
+        name: "user_name_from_certificate",
+        kind: Kind::Choice {
+            allowed: &tls::USER_NAME_FROM,
+            put: |listener, word| listener.tls.user_name_from_certificate = tls::user_name_from(word),
+        },
+        show: |listener| {
+            let from = listener.tls.as_ref().map(|tls| tls.user_name_from_certificate);
+            tls::user_name_from_word(from.unwrap_or_default()).to_owned()
+        },
+    },
+    Key {
         name: "protocol",
         kind: Kind::Choice {
             allowed: &["mqtt", "websocket", "any"],
@@ -792,6 +877,20 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |listener| format!("{:04o}", listener.transport.unix_mode),
     },
 ];
+
+fn paths(texts: Vec<String>) -> Result<Vec<PathBuf>, &'static str> {
+    texts.into_iter().map(|text| path(text)).collect()
+}
+
+/// The name of a file or directory.
+pub(super) fn path(text: String) -> Result<PathBuf, &'static str> {
+    if text.contains('\0') { Err("a path has no NUL") } else { not_empty(text).map(PathBuf::from) }
+}
+
+fn shown_paths(listener: &Listener, of: fn(&Tls) -> &Vec<PathBuf>) -> String {
+    let paths = listener.tls.as_ref().map(of).into_iter().flatten();
+    paths.map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
+}
 
 /// The keys of a `[[scram_user]]`. What is shown is never the secret.
 pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use pantala_store::Durability;
+use pantala_tls::UserNameFrom;
+use pantala_tls::ciphers::CipherList;
 use pantala_transport::address::Network;
 use pantala_transport::proxy::Versions;
 
@@ -74,24 +76,15 @@ const UNSUPPORTED: &[&str] = &[
     "bridge_tcp_user_timeout",
     "bridge_tls_use_os_certs",
     "bridge_tls_version",
-    "cafile",
-    "capath",
-    "certfile",
     "check_retain_source",
-    "ciphers",
-    "ciphers_tls1.3",
     "cleansession",
     "clientid",
     "clientid_prefixes",
     "connection",
-    "crlfile",
-    "dhparamfile",
-    "disable_client_cert_date_checks",
     "enable_control_api",
     "http_dir",
     "idle_timeout",
     "keepalive_interval",
-    "keyfile",
     "listener_auto_id_prefix",
     "local_cleansession",
     "local_clientid",
@@ -104,25 +97,16 @@ const UNSUPPORTED: &[&str] = &[
     "notifications",
     "notifications_local_only",
     "password",
-    "psk_file",
-    "psk_hint",
     "remote_clientid",
     "remote_password",
     "remote_username",
-    "require_certificate",
     "restart_timeout",
     "retain_expiry_interval",
     "round_robin",
     "start_type",
     "threshold",
-    "tls_engine",
-    "tls_engine_kpass_sha1",
-    "tls_keyform",
-    "tls_version",
     "topic",
     "try_private",
-    "use_identity_as_username",
-    "use_subject_as_username",
     "use_username_as_clientid",
     "username",
 ];
@@ -139,12 +123,21 @@ const SUPPORTED: &[&str] = &[
     "autosave_interval",
     "autosave_on_changes",
     "bind_address",
+    "cafile",
+    "capath",
+    "certfile",
+    "ciphers",
+    "ciphers_tls1.3",
     "connection_messages",
+    "crlfile",
+    "dhparamfile",
+    "disable_client_cert_date_checks",
     "enable_proxy_protocol",
     "global_max_clients",
     "global_max_connections",
     "global_plugin",
     "include_dir",
+    "keyfile",
     "listener",
     "listener_allow_anonymous",
     "log_dest",
@@ -177,19 +170,31 @@ const SUPPORTED: &[&str] = &[
     "port",
     "protocol",
     "proxy_protocol_v2_require_tls",
+    "psk_file",
+    "psk_hint",
     "queue_qos0_messages",
+    "require_certificate",
     "retain_available",
     "retained_persistence",
     "retry_interval",
     "set_tcp_nodelay",
     "socket_domain",
     "sys_interval",
+    "tls_engine",
+    "tls_engine_kpass_sha1",
+    "tls_keyform",
+    "tls_version",
     "upgrade_outgoing_qos",
+    "use_identity_as_username",
+    "use_subject_as_username",
     "user",
     "websockets_headers_size",
     "websockets_log_level",
     "websockets_origin",
 ];
+
+const NO_ENGINES: &str = "there are no OpenSSL engines; keys are in files";
+const NO_SHARED_KEYS: &str = "TLS with pre-shared keys is not offered; clients can have certificates";
 
 /// The main file may include others, those may not.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -458,6 +463,82 @@ impl Reader<'_> {
                 let allow = line.switch()?;
                 self.current(line, *current).allow_anonymous = Some(allow);
             }
+
+            "certfile" => {
+                let path = line.text(key::path)?;
+                self.current(line, *current).draft.tls.certificate_files = vec![path];
+            }
+            "keyfile" => {
+                let path = line.text(key::path)?;
+                self.current(line, *current).draft.tls.key_files = vec![path];
+            }
+            "cafile" | "capath" => {
+                let path = line.text(key::path)?;
+                self.current(line, *current).draft.tls.client_ca_files.push(path);
+            }
+            "crlfile" => {
+                let path = line.text(key::path)?;
+                self.current(line, *current).draft.tls.crl_files = vec![path];
+            }
+            "require_certificate" => {
+                let require = line.switch()?;
+                self.current(line, *current).draft.tls.require_certificate = Some(require);
+            }
+            "use_identity_as_username" => {
+                let from = if line.switch()? { UserNameFrom::CommonName } else { UserNameFrom::No };
+                self.current(line, *current).draft.tls.user_name_from_certificate = from;
+            }
+            "use_subject_as_username" => {
+                let on = line.switch()?;
+                // Where both are there, Mosquitto takes the Common Name.
+                let from = &mut self.current(line, *current).draft.tls.user_name_from_certificate;
+                match (on, *from) {
+                    (true, UserNameFrom::No) => *from = UserNameFrom::Subject,
+                    (false, UserNameFrom::Subject) => *from = UserNameFrom::No,
+                    _ => {}
+                }
+            }
+            "disable_client_cert_date_checks" => {
+                let ignore = line.switch()?;
+                self.current(line, *current).draft.tls.ignore_certificate_dates = ignore;
+            }
+            "tls_version" => {
+                let versions = match word_of(line.name, line.word()?, &["tlsv1.3", "tlsv1.2", "tlsv1.1"])? {
+                    "tlsv1.3" => vec!["1.3"],
+                    "tlsv1.2" => vec!["1.2", "1.3"],
+                    _ => {
+                        let reason = "TLS 1.1 can be broken; tlsv1.2 is the oldest there is";
+                        return Err(Fault::NotOffered { name: "tls_version tlsv1.1", reason });
+                    }
+                };
+                self.current(line, *current).draft.tls.versions = versions;
+            }
+            "ciphers" | "ciphers_tls1.3" => {
+                let list = CipherList::parse(line.value);
+                for name in &list.unknown {
+                    self.warn(line, &format!("names {}, which there is not", name.escape_debug()));
+                }
+                if list.known.is_empty() && !list.unknown.is_empty() {
+                    let reason = "there is none of these cipher suites; docs/tls.md lists those there are";
+                    return Err(Fault::BadText { key: line.name.to_owned(), given: line.value.to_owned(), reason });
+                }
+                let ciphers = &mut self.current(line, *current).draft.tls.ciphers;
+                // Each of the two directives has its own version's.
+                let own = |name: &str| name.starts_with("TLS_") == (line.name == "ciphers_tls1.3");
+                ciphers.retain(|name| !own(name));
+                ciphers.extend(list.known.into_iter().filter(|name| own(name)));
+            }
+            "dhparamfile" => self.warn(line, "has no effect: keys are exchanged over elliptic curves only"),
+            "tls_keyform" => match word_of(line.name, line.word()?, &["pem", "engine"])? {
+                "pem" => {}
+                _ => return Err(Fault::NotOffered { name: "tls_keyform engine", reason: NO_ENGINES }),
+            },
+            "tls_engine" => return Err(Fault::NotOffered { name: "tls_engine", reason: NO_ENGINES }),
+            "tls_engine_kpass_sha1" => {
+                return Err(Fault::NotOffered { name: "tls_engine_kpass_sha1", reason: NO_ENGINES });
+            }
+            "psk_hint" => return Err(Fault::NotOffered { name: "psk_hint", reason: NO_SHARED_KEYS }),
+            "psk_file" => return Err(Fault::NotOffered { name: "psk_file", reason: NO_SHARED_KEYS }),
 
             "per_listener_settings" => {
                 let on = line.switch()?;
@@ -803,6 +884,7 @@ impl Reader<'_> {
             let of_all = if self.per_listener { listener.options.allow_anonymous } else { self.anonymous };
             listener.draft.allow_anonymous = Some(listener.allow_anonymous.or(of_all).unwrap_or(false));
             listener.draft.tcp_no_delay = self.draft.tcp_no_delay;
+            finish_tls(&mut listener.draft)?;
             let name = listener.draft.domain_name();
             if let Some(domain) = security_draft(listener.options.security, Some(name.clone())) {
                 self.draft.security.push(domain);
@@ -816,6 +898,32 @@ impl Reader<'_> {
         }
         Ok(())
     }
+}
+
+/// What Mosquitto means by silence.
+fn finish_tls(listener: &mut ListenerDraft) -> Result<(), ConfigError> {
+    let tls = &mut listener.tls;
+    if tls.certificate_files.is_empty() {
+        if tls.key_files.is_empty() && tls.client_ca_files.is_empty() {
+            return Ok(());
+        }
+        let fault = Fault::Missing { key: "certfile", section: "listener" };
+        return Err(ConfigError::new(listener.origin.clone(), fault));
+    }
+    // Clients are not even asked for certificates that they need not have.
+    if tls.require_certificate != Some(true) && tls.user_name_from_certificate == UserNameFrom::No {
+        tls.client_ca_files.clear();
+        tls.crl_files.clear();
+        tls.ignore_certificate_dates = false;
+    }
+    let asked = tls.require_certificate == Some(true) || tls.user_name_from_certificate != UserNameFrom::No;
+    if asked && tls.client_ca_files.is_empty() {
+        let fault = Fault::Missing { key: "cafile", section: "listener" };
+        return Err(ConfigError::new(listener.origin.clone(), fault));
+    }
+    tls.require_certificate = None;
+    tls.alpn = Some(Vec::new());
+    Ok(())
 }
 
 /// The security domain with these files, if there are any.

@@ -12,6 +12,7 @@ use pantala_identity::http::Format;
 use pantala_identity::jwt::Algorithm;
 use pantala_proto::QoS;
 use pantala_store::Durability;
+use pantala_tls::UserNameFrom;
 use pantala_transport::address::Network;
 use pantala_transport::{proxy, websocket};
 use proptest::prelude::*;
@@ -317,6 +318,7 @@ password_file = "{}"
                 },
                 socket_domain: SocketDomain::Ipv6,
                 tcp_no_delay: false,
+                tls: None,
                 transport: Transport {
                     protocol: Protocol::Any,
                     websocket: websocket::Options {
@@ -340,6 +342,7 @@ password_file = "{}"
                 settings: ListenerSettings::default(),
                 socket_domain: SocketDomain::Both,
                 tcp_no_delay: true,
+                tls: None,
                 transport: Transport { unix_mode: 0o600, ..Transport::default() },
                 optional: false,
             },
@@ -359,9 +362,9 @@ password_file = "{}"
     assert_eq!(config.workers.map(NonZeroUsize::get), Some(3));
     assert_eq!((config.data_dir.as_deref(), config.durability), (Some(Path::new("/srv/pantala")), Durability::Os));
 
-    // Each key of the tables was among them, so none can be forgotten above. Those of security have a test of their own.
-    let elsewhere: Vec<_> = names(key::SECURITY).chain(["security"]).collect();
-    for name in all_names().into_iter().filter(|name| !elsewhere.contains(name)) {
+    // Each key of the tables was among them, so none can be forgotten above. Those of security and TLS have tests of their own.
+    let elsewhere: Vec<_> = names(key::SECURITY).chain(["security", "user_name_from_certificate"]).collect();
+    for name in all_names().into_iter().filter(|name| !elsewhere.contains(name) && !name.starts_with("tls_")) {
         assert!(text.contains(&format!("\n{name} = ")), "{name}");
     }
     // No secret is shown, and everything else that is not the default.
@@ -1076,6 +1079,116 @@ connection_messages false\t# trailing
 }
 
 #[test]
+fn tls_of_a_toml() {
+    let tls = |text: &str| of_toml(&format!("[[listener]]\n{text}")).map(|config| config.listeners[0].tls.clone());
+    assert_eq!(tls("port = 8883"), Ok(None));
+    let least = Tls {
+        certificate_files: vec!["a.pem".into()],
+        key_files: vec!["a.pem".into()],
+        client_ca_files: Vec::new(),
+        require_certificate: true,
+        crl_files: Vec::new(),
+        versions: vec!["1.2", "1.3"],
+        ciphers: Vec::new(),
+        alpn: vec!["mqtt".to_owned()],
+        user_name_from_certificate: UserNameFrom::No,
+        ignore_certificate_dates: false,
+    };
+    assert_eq!(tls("tls_certificate_files = [\"a.pem\"]"), Ok(Some(least.clone())));
+    let all = r#"
+        tls_certificate_files = ["a.crt", "b.crt"]
+        tls_key_files = ["a.key", "b.key"]
+        tls_client_ca_files = ["ca", "more.pem"]
+        tls_require_certificate = false
+        tls_crl_files = ["crl"]
+        tls_versions = ["1.3"]
+        tls_ciphers = ["TLS_AES_128_GCM_SHA256"]
+        tls_alpn = []
+        tls_ignore_certificate_dates = true
+        user_name_from_certificate = "san"
+    "#;
+    let expected = Tls {
+        certificate_files: vec!["a.crt".into(), "b.crt".into()],
+        key_files: vec!["a.key".into(), "b.key".into()],
+        client_ca_files: vec!["ca".into(), "more.pem".into()],
+        require_certificate: false,
+        crl_files: vec!["crl".into()],
+        versions: vec!["1.3"],
+        ciphers: vec!["TLS_AES_128_GCM_SHA256"],
+        alpn: Vec::new(),
+        user_name_from_certificate: UserNameFrom::SubjectAlternativeName,
+        ignore_certificate_dates: true,
+    };
+    assert_eq!(tls(all), Ok(Some(expected)));
+    for name in names(key::LISTENER).filter(|name| name.contains("tls_") || name.contains("certificate")) {
+        assert!(all.contains(&format!(" {name} = ")), "{name}");
+    }
+    for (text, message) in [
+        ("tls_key_files = [\"a\"]", "needs \"tls_certificate_files\""),
+        ("tls_alpn = [\"mqtt\"]", "needs \"tls_certificate_files\""),
+        ("tls_certificate_files = [\"a\"]\ntls_crl_files = [\"c\"]", "needs \"tls_client_ca_files\""),
+        ("tls_certificate_files = [\"a\"]\nuser_name_from_certificate = \"cn\"", "needs \"tls_client_ca_files\""),
+        ("tls_certificate_files = [\"a\", \"b\"]\ntls_key_files = [\"c\"]", "as many as tls_certificate_files"),
+        ("tls_certificate_files = [\"\"]", "must not be empty"),
+        ("tls_certificate_files = [1]", "a list of strings"),
+        ("tls_versions = [\"1.1\"]", "1.2"),
+        ("tls_ciphers = [\"AES256-SHA\"]", "TLS_AES_256_GCM_SHA384"),
+    ] {
+        let error = tls(text).expect_err(text);
+        assert!(error.contains(message), "{text}: {error}");
+    }
+}
+
+#[test]
+fn tls_of_a_mosquitto_conf() {
+    let tls = |text: &str| of_conf(&format!("listener 8883\n{text}")).map(|config| config.listeners[0].tls.clone());
+    let server = "certfile /c\nkeyfile /k\n";
+    let found = tls(server).expect("a certificate").expect("TLS");
+    assert_eq!((found.certificate_files, found.key_files), (vec!["/c".into()], vec!["/k".into()]));
+    // Mosquitto agrees upon no ALPN, and takes everybody.
+    assert_eq!((found.alpn, found.client_ca_files), (Vec::new(), Vec::new()));
+    // Clients are asked for certificates where they must have one.
+    let authorities = |text: &str| {
+        let found = tls(&format!("{server}cafile /ca\ncapath /dir\ncrlfile /crl\n{text}")).expect(text).expect("TLS");
+        (found.client_ca_files.len(), found.crl_files.len(), found.user_name_from_certificate)
+    };
+    assert_eq!(authorities(""), (0, 0, UserNameFrom::No));
+    assert_eq!(authorities("require_certificate true"), (2, 1, UserNameFrom::No));
+    assert_eq!(authorities("use_identity_as_username true"), (2, 1, UserNameFrom::CommonName));
+    assert_eq!(authorities("require_certificate true\nuse_subject_as_username true"), (2, 1, UserNameFrom::Subject));
+    assert_eq!(authorities("use_identity_as_username true\nuse_subject_as_username true").2, UserNameFrom::CommonName);
+    let dates = "cafile /ca\nrequire_certificate true\ndisable_client_cert_date_checks true";
+    assert!(tls(&format!("{server}{dates}")).expect("dates").expect("TLS").ignore_certificate_dates);
+    for (version, expected) in [("tlsv1.2", vec!["1.2", "1.3"]), ("tlsv1.3", vec!["1.3"])] {
+        let found = tls(&format!("{server}tls_version {version}")).expect(version).expect("TLS");
+        assert_eq!(found.versions, expected);
+    }
+    let config = of_conf(
+        "listener 8883\ncertfile /c\nkeyfile /k\nciphers ECDHE-RSA-AES128-GCM-SHA256:AES256-SHA\n\
+         ciphers_tls1.3 TLS_AES_256_GCM_SHA384\ndhparamfile /dh\ntls_keyform pem",
+    )
+    .expect("ciphers");
+    let found = config.listeners[0].tls.as_ref().expect("TLS");
+    assert_eq!(found.ciphers, ["ECDHE-RSA-AES128-GCM-SHA256", "TLS_AES_256_GCM_SHA384"]);
+    assert!(config.warnings[1].contains("\"dhparamfile\" has no effect"), "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("AES256-SHA"), "{:?}", config.warnings);
+    for (text, message) in [
+        ("psk_file /p", "\"psk_file\" cannot be used: TLS with pre-shared keys is not offered"),
+        ("psk_hint h", "\"psk_hint\" cannot be used: TLS with pre-shared keys is not offered"),
+        ("tls_engine e", "there are no OpenSSL engines"),
+        ("tls_engine_kpass_sha1 e", "there are no OpenSSL engines"),
+        ("tls_keyform engine", "there are no OpenSSL engines"),
+        ("tls_version tlsv1.1", "TLS 1.1 can be broken"),
+        ("ciphers AES256-SHA", "there is none of these cipher suites"),
+        ("cafile /ca", "needs \"certfile\""),
+        ("certfile /c\nkeyfile /k\nrequire_certificate true", "needs \"cafile\""),
+    ] {
+        let error = tls(text).expect_err(text);
+        assert!(error.contains(message), "{text}: {error}");
+    }
+}
+
+#[test]
 fn a_mosquitto_conf_that_says_nothing_has_our_limits_and_keeps_nothing() {
     let config = of_conf("listener 1883").expect("one line");
     assert_eq!(listeners(&config), "*:1883");
@@ -1134,7 +1247,7 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
              mosquitto_password_file.so, mosquitto_acl_file.so and mosquitto_persist_sqlite.so are built in, and \
              `[[security]]` in a .toml asks HTTP services",
         ),
-        ("require_certificate", r#"mosquitto.conf:1: directive "require_certificate" is not supported yet"#),
+        ("retain_expiry_interval", r#"mosquitto.conf:1: directive "retain_expiry_interval" is not supported yet"#),
         (
             "allow_anonymus true",
             r#"mosquitto.conf:1: unknown directive "allow_anonymus"; did you mean "allow_anonymous"?"#,
@@ -1549,8 +1662,8 @@ fn the_page_of_keys_tells_the_truth() {
             Kind::Number { min, max, word: Some(word), .. } => format!("{min}..={max}, {word}"),
             Kind::Text { .. } => "text".to_owned(),
             Kind::Choice { allowed, .. } => allowed.join(", "),
-            Kind::List { allowed, .. } => format!("list of {}", allowed.join(", ")),
             Kind::Texts { .. } => "list of texts".to_owned(),
+            Kind::List { allowed, .. } => format!("list of {}", allowed.join(", ")),
         };
         let default = default.map_or(String::from("–"), |used| shown_default(&(key.show)(used)));
         let variable = format!("PANTALA__{variable}__{}", key.name).to_uppercase();
@@ -1624,6 +1737,10 @@ fn the_example_shows_every_key_with_its_default() {
             "listener *:9001, no anonymous, protocol = any, websocket_path = /mqtt, websocket_origins = https://app.example, \
              proxy_protocol = v2, proxy_trusted = 10.0.0.0/8, allow_addresses = 192.0.2.0/24, \
              deny_addresses = 192.0.2.7",
+            "listener *:8883, no anonymous, tls_certificate_files = /etc/pantala/broker.crt, \
+             tls_key_files = /etc/pantala/broker.key, tls_client_ca_files = /etc/pantala/clients.crt, \
+             tls_crl_files = /etc/pantala/clients.crl, \
+             tls_ciphers = TLS_AES_128_GCM_SHA256,ECDHE-ECDSA-AES128-GCM-SHA256",
         ]
     );
 }
