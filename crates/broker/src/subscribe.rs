@@ -1,6 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use pantala_proto::{
     PacketId, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, TopicFilter, UnsubAck, Unsubscribe,
@@ -15,7 +16,7 @@ use crate::mailbox::Frame;
 use crate::replay::Replay;
 use crate::session::{Grant, SessionKey, Subscription};
 use crate::shared::Member;
-use crate::{Cause, ConnectionKey, access, owner};
+use crate::{Cause, ConnectionKey, Settings, access, owner};
 
 /// What came of one filter of a SUBSCRIBE.
 struct Subscribed {
@@ -33,6 +34,7 @@ impl<S: Store> Core<S> {
         let connection = &self.connections[key as usize];
         let (version, bytes_max) = (connection.version, connection.packet_bytes_max);
         let problem_information = connection.problem_information;
+        let told = Arc::clone(&connection.told);
         let bridge = connection.extras.as_ref().is_some_and(|extras| extras.bridge);
         let Some(session) = connection.session else { return Flow::Stop };
         if subscribe.user_properties.iter().count() > usize::from(self.settings.user_properties_per_packet_max) {
@@ -62,7 +64,7 @@ impl<S: Store> Core<S> {
         let mut places = HashMap::new();
         for (text, mut options) in subscribe.filters.iter() {
             options.no_local |= bridge;
-            let subscribed = match self.check_filter(text, subscribe) {
+            let subscribed = match self.check_filter(&told, text, subscribe) {
                 Ok(filter) => {
                     let grant = Grant::new(options, subscribe.subscription_identifier);
                     self.subscribe_one(session, text, filter, options, grant)
@@ -99,6 +101,7 @@ impl<S: Store> Core<S> {
 
     fn check_filter<'t>(
         &self,
+        told: &Settings,
         text: &'t str,
         subscribe: &Subscribe<'_>,
     ) -> Result<TopicFilter<'t>, (ReasonCode, Cause)> {
@@ -112,19 +115,19 @@ impl<S: Store> Core<S> {
             TopicFilter::Shared(share) => Some(share),
             TopicFilter::Plain(_) => None,
         };
-        if share.is_some() && !settings.shared_subscription_available {
+        if share.is_some() && !told.shared_subscription_available {
             return Err((
                 ReasonCode::SharedSubscriptionsNotSupported,
                 Cause::setting("shared_subscription_available", false),
             ));
         }
-        if filter.has_wildcard() && !settings.wildcard_subscription_available {
+        if filter.has_wildcard() && !told.wildcard_subscription_available {
             return Err((
                 ReasonCode::WildcardSubscriptionsNotSupported,
                 Cause::setting("wildcard_subscription_available", false),
             ));
         }
-        if subscribe.subscription_identifier.is_some() && !settings.subscription_identifiers_available {
+        if subscribe.subscription_identifier.is_some() && !told.subscription_identifiers_available {
             return Err((
                 ReasonCode::SubscriptionIdentifiersNotSupported,
                 Cause::setting("subscription_identifiers_available", false),

@@ -17,7 +17,7 @@ use pantala_cli::clients::flags::{Program, Surroundings};
 use pantala_cli::clients::passwd::{Passwd, PasswdProgram};
 use pantala_cli::clients::{Called, EXIT_FAILURE, passwd, prepare, program_of_link, run};
 use pantala_server::Durability;
-use pantala_server::config::{Config, Overrides};
+use pantala_server::config::{Environment, Overrides, Source};
 
 /// What Mosquitto ends with when its arguments or its configuration are wrong.
 const EXIT_CONFIGURATION: u8 = 3;
@@ -213,14 +213,15 @@ fn run_broker(broker: Broker) -> ExitCode {
         data_dir: broker.data_dir,
         durability: broker.durability.map(Durability::from),
     };
-    let config = match Config::load(broker.config.as_deref(), &overrides) {
+    let source = Source { path: broker.config, overrides, environment: Environment::of_process() };
+    let config = match source.load() {
         Ok(config) => config,
         Err(error) => {
             complain(&error);
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
-    match pantala_server::run(config) {
+    match pantala_server::run(config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);

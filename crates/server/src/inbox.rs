@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
-use pantala_broker::{Batch, ListenerId};
+use pantala_broker::authentication::Method;
+use pantala_broker::{Batch, ListenerId, Settings};
 
+use crate::listen::Listener;
 use crate::socket::Socket;
 
 /// A message to a worker.
@@ -18,6 +20,12 @@ pub(crate) enum Letter {
     ShutDown,
     /// Write the counters into the log.
     Report,
+    /// Other settings hold from now on.
+    Reconfigure(Arc<Settings>),
+    /// Other methods of enhanced authentication.
+    Methods(Arc<[Box<dyn Method>]>),
+    /// Listen no more on the first, and on the second from now on. Sent when all workers have the settings that go with it.
+    Listen(Vec<ListenerId>, Vec<(Listener, ListenerId)>),
 }
 
 /// With so many bytes of batches waiting for one worker, the others read no more from their clients until it has dealt

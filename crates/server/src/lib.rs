@@ -2,13 +2,14 @@
 //!
 //! Decisions are the core's ([`pantala_broker`]); this crate moves bytes, keeps the clock, and tells the operator. Where
 //! to look: `worker.rs` for a turn of the loop, `inbox.rs` for what passes between workers, `listen.rs` for sockets,
-//! `log.rs` for the log, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
+//! `log.rs` for the log, `reload.rs` for SIGHUP, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
 //! stopped.
 
 pub mod config;
 mod inbox;
 mod listen;
 mod log;
+mod reload;
 mod run;
 mod socket;
 mod storage;
@@ -16,4 +17,5 @@ pub mod store_tool;
 mod worker;
 
 pub use pantala_store::Durability;
+pub use reload::{Running, RunningError, running};
 pub use run::{RunError, run};

@@ -158,6 +158,13 @@ impl Listener {
         }
     }
 
+    pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp { listener, .. } => registry.deregister(listener),
+            Self::Unix(listener) => registry.deregister(listener),
+        }
+    }
+
     pub(crate) fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Tcp { listener, no_delay } => {

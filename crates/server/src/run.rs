@@ -3,19 +3,19 @@
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use mio::{Poll, Waker};
 use pantala_broker::authentication::{Method, ScramSha256};
-use pantala_broker::{Core, CoreOptions, DurabilityRule, ListenerId, Random, Totals, WORKERS_MAX, WorkerId};
+use pantala_broker::{Core, CoreOptions, DurabilityRule, Random, ScramUser, Totals, WORKERS_MAX, WorkerId};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use crate::config::{Config, LogType};
+use crate::config::{Config, LogType, Source};
 use crate::inbox::{Inbox, Letter};
-use crate::listen::{self, Bound};
 use crate::log::{Log, shown};
+use crate::reload::{Commit, Places, Reloadable, Reloader, ReloaderOptions};
 use crate::storage::{self, Storage};
 use crate::worker::{Clock, WAKER, Worker};
 
@@ -55,28 +55,25 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs a broker until SIGTERM or SIGINT; a second one stops it at once.
+/// Runs a broker until SIGTERM or SIGINT; a second one stops it at once. SIGHUP reads the configuration again from `source`, where
+/// it came from.
 ///
 /// # Errors
 /// See [`RunError`]. Nothing is left running.
-pub fn run(config: Config) -> Result<(), RunError> {
+pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     let log = Log::open(config.log.clone()).map_err(RunError::Log)?;
     for warning in &config.warnings {
         log.line(LogType::Warning, &format!("Warning: {warning}"));
     }
     // Before the first listener, so that a signal that comes early is not lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(RunError::System)?;
-    let bound = bind(&config, &log)?;
+    let places = Places::open(&config, &log)?;
     let workers = worker_count(config.workers);
     let mut secret = [0; 32];
     let fill = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(|error| io::Error::other(error.to_string()));
     fill(&mut secret).map_err(RunError::System)?;
-    let methods: Arc<[Box<dyn Method>]> = if config.settings.scram_users.is_empty() {
-        Arc::new([])
-    } else {
-        let scram = ScramSha256::new(&config.settings.scram_users, secret);
-        Arc::new([Box::new(scram.map_err(|error| RunError::User(error.to_string()))?) as Box<dyn Method>])
-    };
+    let scram = Scram { secret };
+    let methods = scram.methods(&config.settings.scram_users)?;
     let settings = Arc::new(config.settings.clone());
     let totals = Arc::new(Totals::new(settings.listeners.len()));
     let mut storage = Storage::open(&config, workers as u8, &log)?;
@@ -116,10 +113,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let mut threads = Vec::new();
     for (index, (poll, core)) in polls.into_iter().zip(cores).enumerate() {
         let id = WorkerId(index as u8);
-        let mut listeners = Vec::new();
-        for (socket, listener, no_delay) in &bound {
-            listeners.push((socket.for_worker(*no_delay).map_err(RunError::System)?, *listener));
-        }
+        let listeners = places.for_worker().map_err(RunError::System)?;
         let worker = Worker::new(id, core, poll, clock, log.clone(), listeners, Arc::clone(&inboxes));
         let worker = worker.map_err(RunError::System)?;
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
@@ -131,8 +125,27 @@ pub fn run(config: Config) -> Result<(), RunError> {
         });
         threads.push(thread.map_err(RunError::System)?);
     }
-    announce(&config, &log, &bound, workers);
+    announce(&config, &log, &places, workers);
 
+    // What was read from other files than the configuration, to be read again with it.
+    let reloadables: Vec<Box<dyn Reloadable>> = vec![Box::new(scram)];
+    let mut reloader = Reloader::new(ReloaderOptions {
+        source,
+        config,
+        places,
+        log: log.clone(),
+        totals: Arc::clone(&totals),
+        inboxes: Arc::clone(&inboxes),
+        reloadables,
+    });
+    // One that waits is enough, however many signals come: it reads what is there then.
+    let (reload, reloads) = mpsc::sync_channel::<()>(1);
+    let reloading = thread::Builder::new().name("reload".to_owned()).spawn(move || {
+        for () in reloads {
+            reloader.reload();
+        }
+    });
+    let reloading = reloading.map_err(RunError::System)?;
     let handle = signals.handle();
     let (watch_log, watch_inboxes) = (log.clone(), Arc::clone(&inboxes));
     let watch_activity = activity.clone();
@@ -149,9 +162,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
                     watch_log.line(LogType::Notice, "Stopping; a second signal stops at once.");
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
                 }
-                SIGHUP => {
-                    watch_log.line(LogType::Warning, "SIGHUP: this version does not reload; nothing has changed.")
-                }
+                // It fails where one waits already.
+                SIGHUP => drop(reload.try_send(())),
                 _ => {
                     watch_log.tell_held_back();
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report));
@@ -179,7 +191,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     // The watcher cannot fail; should it panic, the broker has ended all the same.
     drop(watcher.join());
     // Sockets in the file system go with it.
-    drop(bound);
+    drop(reloading.join());
     log.tell_held_back();
     if result.is_ok() {
         log.line(LogType::Notice, "Stopped.");
@@ -196,37 +208,44 @@ impl Drop for LastWord {
     }
 }
 
+/// Authentication by SCRAM.
+struct Scram {
+    secret: [u8; 32],
+}
+
+impl Scram {
+    fn methods(&self, users: &[ScramUser]) -> Result<Arc<[Box<dyn Method>]>, RunError> {
+        if users.is_empty() {
+            return Ok(Arc::new([]));
+        }
+        let scram = ScramSha256::new(users, self.secret).map_err(|error| RunError::User(error.to_string()))?;
+        Ok(Arc::new([Box::new(scram) as Box<dyn Method>]))
+    }
+}
+
+impl Reloadable for Scram {
+    fn prepare(&mut self, old: &Config, new: &Config) -> Result<Commit, String> {
+        let (old, new) = (&old.settings.scram_users, &new.settings.scram_users);
+        let methods = match old == new {
+            true => None,
+            false => Some(self.methods(new).map_err(|error| error.to_string())?),
+        };
+        Ok(Box::new(move |committed| {
+            if let Some(methods) = methods {
+                committed.inboxes.iter().for_each(|inbox| inbox.send(Letter::Methods(Arc::clone(&methods))));
+            }
+            // They are told of as changes of the configuration.
+            Vec::new()
+        }))
+    }
+}
+
 fn worker_count(wanted: Option<NonZeroUsize>) -> usize {
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     wanted.unwrap_or(cores).get().min(usize::from(WORKERS_MAX))
 }
 
-fn bind(config: &Config, log: &Log) -> Result<Vec<(Bound, ListenerId, bool)>, RunError> {
-    let mut bound: Vec<(Bound, ListenerId, bool)> = Vec::new();
-    let mut skipped = None;
-    for (index, wanted) in config.listeners.iter().enumerate() {
-        match listen::bind(wanted) {
-            Ok(sockets) => {
-                bound.extend(sockets.into_iter().map(|socket| (socket, index as ListenerId, wanted.tcp_no_delay)));
-            }
-            Err(error) => {
-                let address = wanted.address.to_string();
-                // In use is no missing IPv6: somebody else would get half of our clients.
-                if !wanted.optional || error.kind() == io::ErrorKind::AddrInUse {
-                    return Err(RunError::Listen { address, error });
-                }
-                log.line(LogType::Warning, &format!("Warning: not listening on {address}: {error}"));
-                skipped = Some((address, error));
-            }
-        }
-    }
-    match skipped {
-        Some((address, error)) if bound.is_empty() => Err(RunError::Listen { address, error }),
-        _ => Ok(bound),
-    }
-}
-
-fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], workers: usize) {
+fn announce(config: &Config, log: &Log, places: &Places, workers: usize) {
     let version = env!("CARGO_PKG_VERSION");
     let plural = if workers == 1 { "worker" } else { "workers" };
     log.line(LogType::Notice, &format!("Pantala {version} starting with {workers} {plural}."));
@@ -235,8 +254,8 @@ fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], wor
     for line in config.describe().lines().filter(|line| !elsewhere(line)) {
         log.line(LogType::Information, &format!("  {line}"));
     }
-    for (socket, listener, _) in bound {
-        let anonymous = config.settings.listeners.get(usize::from(*listener)).is_some_and(|it| it.allow_anonymous);
+    for (socket, listener) in places.sockets() {
+        let anonymous = config.settings.listeners.get(usize::from(listener)).is_some_and(|it| it.allow_anonymous);
         let who = if anonymous { "anonymous clients allowed" } else { "anonymous clients refused" };
         log.line(LogType::Notice, &format!("Listening on {} ({who}).", socket.local_address()));
     }
@@ -244,7 +263,7 @@ fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], wor
     for DurabilityRule { filter, level } in &config.settings.durability_rules {
         log.line(LogType::Notice, &format!("Durability of {}: {level}.", shown(filter)));
     }
-    if let Some(port) = bound.iter().find_map(|(socket, ..)| socket.port()) {
+    if let Some(port) = places.sockets().find_map(|(socket, _)| socket.port()) {
         let port = if port == 1883 { String::new() } else { format!("-p {port} ") };
         log.line(
             LogType::Notice,

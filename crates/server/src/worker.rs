@@ -108,7 +108,8 @@ pub(crate) struct Worker {
     /// The time of this turn.
     now: Instant,
     log: Log,
-    listeners: Vec<(Listener, ListenerId)>,
+    /// In the place of their tokens; None where one has been closed.
+    listeners: Vec<Option<(Listener, ListenerId)>>,
     accept_again: Option<Instant>,
     slots: Vec<Option<Slot>>,
     /// Connections that were ready and have not been read to the end.
@@ -146,7 +147,7 @@ impl Worker {
             clock,
             now: clock.now(),
             log,
-            listeners,
+            listeners: Vec::new(),
             accept_again: None,
             slots: Vec::new(),
             ready: Vec::new(),
@@ -159,10 +160,21 @@ impl Worker {
             completed: Default::default(),
             ending: None,
         };
-        for (index, (listener, _)) in worker.listeners.iter_mut().enumerate() {
-            listener.register(worker.poll.registry(), Token(FIRST_LISTENER + index))?;
+        for (listener, id) in listeners {
+            worker.listen(listener, id)?;
         }
         Ok(worker)
+    }
+
+    fn listen(&mut self, mut listener: Listener, id: ListenerId) -> io::Result<()> {
+        let free = self.listeners.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.listeners.len());
+        listener.register(self.poll.registry(), Token(FIRST_LISTENER + index))?;
+        match free {
+            Some(index) => self.listeners[index] = Some((listener, id)),
+            None => self.listeners.push(Some((listener, id))),
+        }
+        Ok(())
     }
 
     /// Runs until it is told to shut down.
@@ -327,7 +339,7 @@ impl Worker {
 
     fn accept(&mut self, now: Instant, index: usize) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some((listener, listener_id)) = self.listeners.get(index) else { return };
+            let Some(Some((listener, listener_id))) = self.listeners.get(index) else { return };
             let listener_id = *listener_id;
             match listener.accept() {
                 Ok(socket) => drop(self.open(now, socket, listener_id)),
@@ -639,6 +651,27 @@ impl Worker {
             }
             Letter::ShutDown => self.shut_down(now),
             Letter::Report => self.report(),
+            Letter::Reconfigure(settings) => self.guarded(|core| core.reconfigure(now, settings)),
+            Letter::Methods(methods) => self.core.replace_methods(methods),
+            // It does not begin to listen again.
+            Letter::Listen(..) if self.ending.is_some() => {}
+            Letter::Listen(close, open) => self.listen_anew(&close, open),
+        }
+    }
+
+    fn listen_anew(&mut self, close: &[ListenerId], open: Vec<(Listener, ListenerId)>) {
+        for place in &mut self.listeners {
+            if let Some((listener, _)) = place.as_mut().filter(|(_, id)| close.contains(id)) {
+                // Another worker has the same socket: closing ours does not take it away from the poller. It fails where
+                // it has gone from there by itself.
+                drop(listener.deregister(self.poll.registry()));
+                *place = None;
+            }
+        }
+        for (listener, id) in open {
+            if let Err(error) = self.listen(listener, id) {
+                self.log.line(LogType::Error, &format!("Worker {} cannot watch a new listener: {error}", self.id.0));
+            }
         }
     }
 

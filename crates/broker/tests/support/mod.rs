@@ -18,8 +18,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pantala_broker::{
-    Action, Batch, BatchPhase, ConnectionKey, Core, CoreOptions, Counters, ListenerSettings, Settings, Totals,
-    WorkerId, owner,
+    Action, Batch, BatchPhase, ConnectionKey, Core, CoreOptions, Counters, ListenerId, ListenerSettings, Settings,
+    Totals, WorkerId, owner,
 };
 use pantala_proto::ProtocolVersion;
 use pantala_session::Instant;
@@ -121,6 +121,8 @@ struct Inner {
     /// Goes into Client Identifiers, so that each seed spreads them over the workers in its own way.
     salt: u64,
     panics_expected: u64,
+    /// The listener that connections come by.
+    listener: ListenerId,
 }
 
 struct Worker {
@@ -268,6 +270,7 @@ impl World {
             shuffled: seed > 0,
             salt: seed,
             panics_expected: 0,
+            listener: 0,
         })))
     }
 
@@ -444,6 +447,23 @@ impl World {
         Some(sessions.map(|session| (session.client_id.into(), session.expiry_interval)).collect())
     }
 
+    /// Connections come by this listener from now on.
+    pub fn come_by(&self, listener: ListenerId) {
+        self.0.borrow_mut().listener = listener;
+    }
+
+    /// Tells all cores of other settings, as the shell does when the configuration is read again.
+    pub fn reconfigure(&self, settings: &Settings) {
+        let settings = Arc::new(settings.clone());
+        let mut inner = self.0.borrow_mut();
+        let now = inner.now;
+        for worker in &mut inner.workers {
+            worker.core.reconfigure(now, Arc::clone(&settings));
+        }
+        drop(inner);
+        self.run();
+    }
+
     // ---- the end ----------------------------------------------------------------------------------------------
 
     /// Takes all clients away and looks for what should be gone with them.
@@ -494,7 +514,7 @@ impl Inner {
     }
 
     fn place(&mut self, worker: usize, link: usize) -> ConnectionKey {
-        let key = self.workers[worker].core.open(self.now, 0);
+        let key = self.workers[worker].core.open(self.now, self.listener);
         let before = self.workers[worker].links.insert(key, link);
         assert_eq!(before, None, "a key was given out twice");
         self.links[link].place = Some((worker, key));

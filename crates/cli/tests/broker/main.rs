@@ -5,6 +5,7 @@ mod client;
 mod cuts;
 mod delivery;
 mod process;
+mod reload;
 mod start;
 mod stop;
 mod store;

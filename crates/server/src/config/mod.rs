@@ -16,6 +16,7 @@
 //! bounds has a line and a column as well as a misspelt name has, and a key is declared in one place.
 
 mod draft;
+mod effective;
 mod environment;
 mod error;
 mod key;
@@ -34,6 +35,7 @@ use pantala_broker::{ListenerSettings, Settings};
 use pantala_store::Durability;
 
 use self::draft::Draft;
+pub use self::effective::{Change, Effective};
 pub use self::environment::Environment;
 pub use self::error::{ConfigError, Fault, Origin};
 pub use self::log::{LogConfig, LogType, LogTypes};
@@ -57,6 +59,28 @@ pub struct Config {
     pub durability: Durability,
     /// What was accepted but does not do what it says, one line each, to be logged at the start.
     pub warnings: Vec<String>,
+}
+
+/// Where a configuration comes from, to be read again.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The file. None is no file.
+    pub path: Option<PathBuf>,
+    /// The flags.
+    pub overrides: Overrides,
+    /// The variables.
+    pub environment: Environment,
+}
+
+impl Source {
+    /// The configuration as it is written now.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its place.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load_with(self.path.as_deref(), &self.overrides, &self.environment)
+    }
 }
 
 /// A place to listen on.
