@@ -14,6 +14,7 @@ fn survives(world: &World, peer: &Peer, payload: usize) -> bool {
     peer.send_publish(&Pub::new("t", &"x".repeat(payload)));
     peer.send(&Packet::PingReq);
     world.run();
+    peer.expect(&Received::PingResp);
     !peer.is_closed()
 }
 

@@ -18,6 +18,8 @@ use super::{Config, Listener, SocketDomain};
 /// A key: `Written` takes its value, `Used` shows it.
 pub(super) struct Key<Written, Used> {
     pub name: &'static str,
+    /// What it means, in Markdown, for the schema, the reference and `docs/configuration.md`.
+    pub doc: &'static str,
     pub kind: Kind<Written>,
     /// The value in force, as one would write it.
     pub show: fn(&Used) -> String,
@@ -178,9 +180,10 @@ pub(super) const UNLIMITED: &str = "unlimited";
 
 // A key of `Settings` that is an integer, with the integer's type. Beyond the type's bounds nothing gets here.
 macro_rules! number {
-    ($name:ident: $type:ty, $min:expr, $max:expr) => {
+    ($name:ident: $type:ty, $min:expr, $max:expr, $doc:literal) => {
         Key {
             name: stringify!($name),
+            doc: $doc,
             kind: Kind::Number {
                 min: $min,
                 max: $max,
@@ -198,9 +201,10 @@ macro_rules! number {
 
 // A key of `Settings` that is a number of things or no limit, where zero says the same as the word.
 macro_rules! count {
-    ($name:ident) => {
+    ($name:ident, $doc:literal) => {
         Key {
             name: stringify!($name),
+            doc: $doc,
             kind: Kind::Number {
                 min: 0,
                 max: u32::MAX as u64,
@@ -213,9 +217,10 @@ macro_rules! count {
 }
 
 macro_rules! switch {
-    ($name:ident) => {
+    ($name:ident, $doc:literal) => {
         Key {
             name: stringify!($name),
+            doc: $doc,
             kind: Kind::Switch { put: |draft, value| draft.settings.$name = value },
             show: |config| config.settings.$name.to_string(),
         }
@@ -229,6 +234,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "workers",
+                doc: "Threads that serve connections, each with a loop of its own; `auto` is as many as there are cores.",
                 kind: Kind::Number {
                     min: 1,
                     max: WORKERS_MAX,
@@ -241,6 +247,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "data_dir",
+                doc: "Directory in which Sessions, queues and Retained Messages are kept; it is made when it is needed.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.data_dir = Some(PathBuf::from(not_empty(text)?));
@@ -251,6 +258,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "durability",
+                doc: "What an acknowledgement vouches for: with `fsync` a PUBACK or PUBREC survives a power cut, with `os` the end of the process, with `memory` neither.",
                 kind: Kind::Choice {
                     allowed: &["fsync", "os", "memory"],
                     put: |draft, word| {
@@ -263,9 +271,13 @@ pub(super) static SECTIONS: &[Section] = &[
                 },
                 show: |config| config.durability.to_string(),
             },
-            switch!(allow_zero_length_client_id),
+            switch!(
+                allow_zero_length_client_id,
+                "Whether a client without a Client Identifier is given one, `auto_id_prefix` and a UUID; otherwise it is refused (CONNACK 0x85; v3: 0x02)."
+            ),
             Key {
                 name: "auto_id_prefix",
+                doc: "What Client Identifiers begin with that the broker gives.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.settings.auto_id_prefix = client_id_prefix(text)?;
@@ -276,6 +288,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "response_information_prefix",
+                doc: "What the Response Information given to clients that ask for it begins with; the Client Identifier and a slash follow. Without it, nothing is given.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         let text = mqtt_text(text)?;
@@ -293,9 +306,10 @@ pub(super) static SECTIONS: &[Section] = &[
     Section {
         name: "limits",
         keys: &[
-            number!(packet_bytes_max: u32, 16, 268_435_460),
+            number!(packet_bytes_max: u32, 16, 268_435_460, "Largest Control Packet that clients may send, in bytes with its fixed header; MQTT 5 clients are told."),
             Key {
                 name: "connect_packet_bytes_max",
+                doc: "Largest CONNECT packet, in bytes; not above `packet_bytes_max`.",
                 kind: Kind::Number {
                     min: 64,
                     max: 268_435_460,
@@ -306,28 +320,29 @@ pub(super) static SECTIONS: &[Section] = &[
                 },
                 show: |config| config.settings.connect_packet_bytes_max.to_string(),
             },
-            number!(payload_bytes_max: u32, 0, 268_435_455),
-            number!(client_id_bytes_max: u16, 23, 65_535),
-            number!(topic_bytes_max: u16, 1, 65_535),
-            number!(topic_levels_max: u16, 1, 65_535),
-            number!(subscriptions_per_session_max: u32, 1, u32::MAX as u64),
-            number!(user_properties_per_packet_max: u16, 0, 65_535),
-            number!(inflight_messages_max: u16, 1, 65_535),
-            number!(inflight_bytes_max: u64, 0, INTEGER_MAX),
-            number!(receive_maximum: u16, 1, 65_535),
-            number!(queued_messages_max: u32, 0, u32::MAX as u64),
-            number!(queued_bytes_max: u64, 0, INTEGER_MAX),
-            number!(topic_alias_max: u16, 0, 65_535),
-            number!(topic_alias_broker_max: u16, 0, 65_535),
-            number!(outgoing_bytes_max: u32, 1_024, u32::MAX as u64),
-            number!(write_stall_seconds: u32, 0, u32::MAX as u64),
-            number!(connect_seconds: u32, 1, 3_600),
-            count!(connections_max),
-            count!(sessions_max),
-            number!(retained_messages_max: u32, 0, u32::MAX as u64),
-            number!(keep_alive_max: u16, 0, 65_535),
+            number!(payload_bytes_max: u32, 0, 268_435_455, "Longest payload of a message, in bytes; 0 is no limit but that of the packet."),
+            number!(client_id_bytes_max: u16, 23, 65_535, "Longest Client Identifier, in bytes."),
+            number!(topic_bytes_max: u16, 1, 65_535, "Longest Topic Name or Topic Filter, in bytes."),
+            number!(topic_levels_max: u16, 1, 65_535, "Most levels in a Topic Name or Topic Filter."),
+            number!(subscriptions_per_session_max: u32, 1, u32::MAX as u64, "Most subscriptions of one Session."),
+            number!(user_properties_per_packet_max: u16, 0, 65_535, "Most User Properties in one packet."),
+            number!(inflight_messages_max: u16, 1, 65_535, "Most QoS 1 and 2 messages that one client may have unacknowledged; its Receive Maximum can lower it."),
+            number!(inflight_bytes_max: u64, 0, INTEGER_MAX, "Most bytes of Topic Names and payloads in those messages; 0 is no limit."),
+            number!(receive_maximum: u16, 1, 65_535, "Most QoS 2 messages that one client may have open towards the broker; MQTT 5 clients are told as Receive Maximum."),
+            number!(queued_messages_max: u32, 0, u32::MAX as u64, "Most messages that wait for one Session; 0 is no limit."),
+            number!(queued_bytes_max: u64, 0, INTEGER_MAX, "Most bytes of Topic Names and payloads in those messages; 0 is no limit."),
+            number!(topic_alias_max: u16, 0, 65_535, "Most Topic Aliases that a client may set on a connection."),
+            number!(topic_alias_broker_max: u16, 0, 65_535, "Most Topic Aliases that the broker sets on a connection, if the client allows as many."),
+            number!(outgoing_bytes_max: u32, 1_024, u32::MAX as u64, "Most bytes that wait to be written to one connection; QoS 0 messages beyond are dropped, others wait in the queue."),
+            number!(write_stall_seconds: u32, 0, u32::MAX as u64, "Seconds for which a connection with waiting output may take no byte before it is closed; 0 is for ever."),
+            number!(connect_seconds: u32, 1, 3_600, "Seconds that a connection has for its whole CONNECT and its authentication."),
+            count!(connections_max, "Most clients that are connected at a time, over all listeners; 0 is no limit."),
+            count!(sessions_max, "Most Sessions, connected or not; 0 is no limit."),
+            number!(retained_messages_max: u32, 0, u32::MAX as u64, "Most Retained Messages; further ones are delivered and not kept."),
+            number!(keep_alive_max: u16, 0, 65_535, "Longest Keep Alive in seconds; 0 is no limit. MQTT 5 clients are told a lower one, others are refused."),
             Key {
                 name: "session_expiry_max",
+                doc: "Longest Session Expiry Interval in seconds; Sessions of v3 clients with Clean Session 0 end after it too.",
                 kind: Kind::Number {
                     min: 0,
                     max: u32::MAX as u64,
@@ -349,6 +364,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "queue_full",
+                doc: "What goes when the queue of a Session is at its limit: the message that has waited longest, the new one, or the new one with word to its publisher (0x97; v3: no acknowledgement).",
                 kind: Kind::Choice {
                     allowed: &["drop_oldest", "drop_newest", "refuse"],
                     put: |draft, word| {
@@ -368,9 +384,18 @@ pub(super) static SECTIONS: &[Section] = &[
                     .to_owned()
                 },
             },
-            switch!(queue_qos0_messages),
-            switch!(upgrade_outgoing_qos),
-            switch!(allow_duplicate_messages),
+            switch!(
+                queue_qos0_messages,
+                "Whether QoS 0 messages wait for a Session without a connection as the others do."
+            ),
+            switch!(
+                upgrade_outgoing_qos,
+                "Whether messages are delivered at the QoS of the subscription even where they were published at a lower one, against the standard."
+            ),
+            switch!(
+                allow_duplicate_messages,
+                "Whether a client whose subscriptions overlap gets a copy for each, instead of one at the highest QoS with all Subscription Identifiers."
+            ),
         ],
     },
     Section {
@@ -378,6 +403,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "maximum_qos",
+                doc: "Highest QoS that clients may publish with (above: 0x9B).",
                 kind: Kind::Number {
                     min: 0,
                     max: 2,
@@ -386,10 +412,13 @@ pub(super) static SECTIONS: &[Section] = &[
                 },
                 show: |config| qos_digit(config.settings.maximum_qos).to_owned(),
             },
-            switch!(retain_available),
-            switch!(wildcard_subscription_available),
-            switch!(shared_subscription_available),
-            switch!(subscription_identifiers_available),
+            switch!(retain_available, "Whether messages may be retained (otherwise 0x9A)."),
+            switch!(wildcard_subscription_available, "Whether Topic Filters may have wildcards (otherwise 0xA2)."),
+            switch!(shared_subscription_available, "Whether there are Shared Subscriptions (otherwise 0x9E)."),
+            switch!(
+                subscription_identifiers_available,
+                "Whether subscriptions may have Subscription Identifiers (otherwise 0xA1)."
+            ),
         ],
     },
     Section {
@@ -397,6 +426,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "types",
+                doc: "Kinds of lines that are written; `all` and `none` hold for what stands before them. `-v` is `all`.",
                 kind: Kind::List {
                     allowed: &LogType::NAMES,
                     put: |draft, words| draft.log.types = LogTypes::named(&words),
@@ -405,6 +435,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "destinations",
+                doc: "Where lines go.",
                 kind: Kind::List {
                     allowed: &["stderr", "stdout"],
                     put: |draft, words| {
@@ -420,6 +451,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "file",
+                doc: "File to which lines go too, beside the destinations.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.log.file = Some(PathBuf::from(not_empty(text)?));
@@ -430,6 +462,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "timestamp",
+                doc: "Time in front of each line: `off`, `rfc3339`, `epoch` (seconds since 1970), or a pattern such as `%Y-%m-%d %H:%M:%S`.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.log.timestamp = if text == "off" {
@@ -444,6 +477,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "connection_messages",
+                doc: "Whether each connection and its end is a line.",
                 kind: Kind::Switch { put: |draft, value| draft.log.connection_messages = value },
                 show: |config| config.log.connection_messages.to_string(),
             },
@@ -454,6 +488,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "server_reference",
+                doc: "Another server to which MQTT 5 clients are sent, as `host:port`; several are separated by spaces.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.redirect.server_reference = Some(mqtt_text(not_empty(text)?)?);
@@ -466,6 +501,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "permanent",
+                doc: "Whether they should stay there: 0x9D (Server moved) in place of 0x9C (Use another server).",
                 kind: Kind::Switch { put: |draft, value| draft.redirect.permanent = Some(value) },
                 show: |config| config.settings.redirect.as_ref().is_some_and(|to| to.permanent).to_string(),
             },
@@ -477,6 +513,7 @@ pub(super) static SECTIONS: &[Section] = &[
 pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     Key {
         name: "port",
+        doc: "TCP port; 0 is one that the system chooses, which is logged.",
         kind: Kind::Number {
             min: 0,
             max: 65_535,
@@ -490,6 +527,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "host",
+        doc: "Address or host name to listen on; without it, all interfaces.",
         kind: Kind::Text {
             put: |listener, text| {
                 listener.host = Some(host_name(text)?);
@@ -503,6 +541,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "unix_path",
+        doc: "Path of a Unix socket, in place of `port` and `host`.",
         kind: Kind::Text {
             put: |listener, text| {
                 listener.unix_path = Some(unix_path(text)?);
@@ -516,6 +555,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "socket_domain",
+        doc: "Versions of IP that are accepted.",
         kind: Kind::Choice {
             allowed: &["both", "ipv4", "ipv6"],
             put: |listener, word| {
@@ -530,11 +570,13 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "allow_anonymous",
+        doc: "Whether clients may connect without saying who they are; true by default where only this machine can connect.",
         kind: Kind::Switch { put: |listener, value| listener.allow_anonymous = Some(value) },
         show: |listener| listener.settings.allow_anonymous.to_string(),
     },
     Key {
         name: "connections_max",
+        doc: "Most clients that are connected over this listener at a time; 0 is no limit.",
         kind: Kind::Number {
             min: 0,
             max: u32::MAX as u64,
@@ -545,11 +587,13 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "maximum_qos",
+        doc: "Highest QoS that clients of this listener may publish with.",
         kind: Kind::Number { min: 0, max: 2, word: None, put: |listener, value| listener.maximum_qos = qos(value) },
         show: |listener| qos_digit(listener.settings.maximum_qos).to_owned(),
     },
     Key {
         name: "topic_alias_max",
+        doc: "The same as `limits.topic_alias_max`, for this listener.",
         kind: Kind::Number {
             min: 0,
             max: 65_535,
@@ -560,6 +604,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "topic_alias_broker_max",
+        doc: "The same as `limits.topic_alias_broker_max`, for this listener.",
         kind: Kind::Number {
             min: 0,
             max: 65_535,
@@ -570,6 +615,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "tcp_no_delay",
+        doc: "Whether small packets are sent at once instead of being held back for more.",
         kind: Kind::Switch { put: |listener, value| listener.tcp_no_delay = value },
         show: |listener| listener.tcp_no_delay.to_string(),
     },
@@ -579,6 +625,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
 pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
     Key {
         name: "name",
+        doc: "User name of a user that can authenticate by SCRAM-SHA-256.",
         kind: Kind::Text {
             put: |user, text| {
                 user.name = Some(mqtt_text(not_empty(text)?)?);
@@ -589,6 +636,7 @@ pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
     },
     Key {
         name: "password",
+        doc: "Password of the user, in clear text.",
         kind: Kind::Text {
             put: |user, text| {
                 user.password = Some(not_empty(text)?);
@@ -599,6 +647,7 @@ pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
     },
     Key {
         name: "password_file",
+        doc: "File with the password as its only line, in place of `password`.",
         kind: Kind::Text {
             put: |user, text| {
                 user.password_file = Some(PathBuf::from(not_empty(text)?));
@@ -613,6 +662,7 @@ pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
 pub(super) static DURABILITY: &[Key<DurabilityDraft, DurabilityRule>] = &[
     Key {
         name: "filter",
+        doc: "Topic Filter of messages that are kept less safely than `broker.durability` says.",
         kind: Kind::Text {
             put: |rule, text| {
                 rule.filter = Some(topic_filter(text)?);
@@ -623,6 +673,7 @@ pub(super) static DURABILITY: &[Key<DurabilityDraft, DurabilityRule>] = &[
     },
     Key {
         name: "level",
+        doc: "What an acknowledgement of such a message vouches for; below `broker.durability`.",
         kind: Kind::Choice {
             // Not `fsync`: nothing is less safe than that.
             allowed: &["os", "memory"],
