@@ -5,6 +5,7 @@
 //! `log.rs` for the log, `reload.rs` for SIGHUP, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
 //! stopped.
 
+mod check;
 pub mod config;
 mod inbox;
 mod listen;
@@ -16,6 +17,7 @@ mod storage;
 pub mod store_tool;
 mod worker;
 
+pub use check::{Checked, check};
 pub use pantala_store::Durability;
 pub use reload::{Running, RunningError, running};
 pub use run::{RunError, run};

@@ -54,6 +54,20 @@ pub(crate) fn bind(wanted: &Wanted) -> io::Result<Vec<Bound>> {
     }
 }
 
+/// What can be known about it without listening: that the name has an address, and that a Unix socket can be made.
+pub(crate) fn can_bind(wanted: &Wanted) -> io::Result<()> {
+    match &wanted.address {
+        ListenAddress::Tcp { host, port } => addresses(host.as_deref(), *port, wanted.socket_domain).map(drop),
+        ListenAddress::Unix(path) => {
+            if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something else than a socket here"));
+            }
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Ok(rustix::fs::access(parent, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?)
+        }
+    }
+}
+
 fn addresses(host: Option<&str>, port: u16, domain: SocketDomain) -> io::Result<Vec<SocketAddr>> {
     let Some(host) = host else {
         let any = match domain {

@@ -252,7 +252,7 @@ impl ListenerDraft {
         self.port.unwrap_or(DEFAULT_PORT)
     }
 
-    fn finish(self) -> Result<Listener, ConfigError> {
+    pub fn finish(self) -> Result<Listener, ConfigError> {
         let port = self.port();
         let address = match (self.unix_path, self.host) {
             (Some(_), Some(_)) => {

@@ -22,6 +22,7 @@ mod error;
 mod key;
 mod log;
 mod mosquitto;
+mod reference;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -39,6 +40,7 @@ pub use self::effective::{Change, Effective};
 pub use self::environment::Environment;
 pub use self::error::{ConfigError, Fault, Origin};
 pub use self::log::{LogConfig, LogType, LogTypes};
+pub use self::reference::{reference, schema};
 pub use self::timestamp::Timestamp;
 
 /// All that the broker is told at its start.

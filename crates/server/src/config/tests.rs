@@ -5,10 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ::toml::de::{DeTable, DeValue};
 use pantala_broker::{DurabilityRule, QueueFull};
 use pantala_proto::QoS;
 use pantala_store::Durability;
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::draft::{Draft, FILE_BYTES_MAX};
 use super::key::{self, Key, Kind};
@@ -1188,40 +1190,21 @@ fn the_page_of_limits_tells_the_truth() {
 
 #[test]
 fn the_page_of_keys_tells_the_truth() {
-    fn row<Written, Used>(
-        section: &str,
-        variable: &str,
-        key: &Key<Written, Used>,
-        default: Option<&Used>,
-    ) -> [String; 4] {
-        let kind = match key.kind {
-            Kind::Switch { .. } => "boolean".to_owned(),
-            Kind::Number { min, max, word: None, .. } => format!("{min}..={max}"),
-            Kind::Number { min, max, word: Some(word), .. } => format!("{min}..={max}, {word}"),
-            Kind::Text { .. } => "text".to_owned(),
-            Kind::Choice { allowed, .. } => allowed.join(", "),
-            Kind::List { allowed, .. } => format!("list of {}", allowed.join(", ")),
-        };
-        let default = default.map_or(String::from("–"), |used| shown_default(&(key.show)(used)));
-        let variable = format!("PANTALA__{variable}__{}", key.name).to_uppercase();
-        [format!("{section}.{}", key.name), kind, default, variable]
-    }
-    let default = Config::unwritten();
-    let listener = of_toml("[[listener]]").expect("an empty listener").listeners.remove(0);
-    let mut expected = Vec::new();
-    for section in key::SECTIONS {
-        expected.extend(section.keys.iter().map(|key| row(section.name, section.name, key, Some(&default))));
-    }
-    expected.extend(key::LISTENER.iter().map(|key| row("listener", "listener__n", key, Some(&listener))));
-    expected.extend(key::DURABILITY.iter().map(|key| row("durability", "durability__n", key, None)));
-    expected.extend(key::SCRAM_USER.iter().map(|key| row("scram_user", "scram_user__n", key, None)));
     let page = document("docs/configuration.md");
     let rows: Vec<Vec<String>> = rows(&page).into_iter().filter(|row| row[0].contains('.')).collect();
-    for (row, expected) in rows.iter().zip(&expected) {
-        assert_eq!(row[0].trim_matches('`'), expected[0]);
-        assert_eq!(unquoted(&row[1]), expected[1].replace('_', ""), "type of {}", expected[0]);
-        assert_eq!(unquoted(&row[2]), expected[2].replace('_', ""), "default of {}", expected[0]);
-        assert_eq!(row[3].trim_matches('`'), expected[3], "variable of {}", expected[0]);
+    let meanings: Vec<&str> = page.lines().filter(|line| line.starts_with("- `")).collect();
+    let expected = reference::rows();
+    for (row, key) in rows.iter().zip(&expected) {
+        let name = format!("{}.{}", key.section, key.name);
+        assert_eq!(row[0].trim_matches('`'), name);
+        assert_eq!(unquoted(&row[1]), key.kind().replace('_', ""), "type of {name}");
+        assert_eq!(unquoted(&row[2]), shown_default(&key.default), "default of {name}");
+        assert_eq!(row[3].trim_matches('`'), key.variable(), "variable of {name}");
+        let meaning = format!("- `{name}`: {}", key.doc);
+        assert!(
+            meanings.iter().any(|line| line.starts_with(&meaning)),
+            "docs/configuration.md needs the line\n{meaning}"
+        );
     }
     assert_eq!(rows.len(), expected.len(), "rows of docs/configuration.md");
 }
@@ -1237,18 +1220,23 @@ fn the_page_of_keys_names_directives_that_exist() {
     }
 }
 
-#[test]
-fn the_example_shows_every_key_with_its_default() {
-    let example = document("examples/pantala.toml");
-    assert_eq!(of_toml(&example), of_toml(""), "as it stands");
-    // Every key is there, behind a comment sign without a space; what has a space behind it is prose.
-    let all: String = example
+/// The example with all that it shows set: what has a space behind the comment sign is prose.
+fn uncommented(example: &str) -> String {
+    example
         .lines()
         .map(|line| match line.strip_prefix('#') {
             Some(setting) if !setting.starts_with(' ') => setting,
             _ => line,
         })
-        .fold(String::new(), |text, line| text + line + "\n");
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+#[test]
+fn the_example_shows_every_key_with_its_default() {
+    let example = document("examples/pantala.toml");
+    assert_eq!(of_toml(&example), of_toml(""), "as it stands");
+    // Every key is there, behind a comment sign without a space.
+    let all = uncommented(&example);
     for name in all_names().into_iter().filter(|name| *name != "password_file") {
         assert!(all.contains(&format!("\n{name} = ")), "{name}");
     }
@@ -1268,6 +1256,150 @@ fn the_example_shows_every_key_with_its_default() {
             "listener unix:/run/pantala/mqtt.sock, anonymous",
         ]
     );
+}
+
+/// What is wrong with a value, by as much of JSON Schema as ours has in it.
+fn check_schema(schema: &Value, value: &Value, place: &str) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("{place}: {what}"));
+    for (keyword, wanted) in schema.as_object().expect("a schema") {
+        match keyword.as_str() {
+            "$schema" | "title" | "description" | "default" => {}
+            "type" => {
+                let is = match wanted.as_str().expect("a type") {
+                    "object" => value.is_object(),
+                    "array" => value.is_array(),
+                    "string" => value.is_string(),
+                    "boolean" => value.is_boolean(),
+                    "integer" => value.is_i64() || value.is_u64(),
+                    other => panic!("type {other}"),
+                };
+                if !is {
+                    return wrong("type");
+                }
+            }
+            "minimum" if value.as_i64() < wanted.as_i64() => return wrong("minimum"),
+            "maximum" if value.as_i64() > wanted.as_i64() => return wrong("maximum"),
+            "minimum" | "maximum" => {}
+            "const" if value != wanted => return wrong("const"),
+            "const" => {}
+            "enum" if !wanted.as_array().expect("words").contains(value) => return wrong("enum"),
+            "enum" => {}
+            "anyOf" => {
+                if !wanted.as_array().expect("schemas").iter().any(|one| check_schema(one, value, place).is_ok()) {
+                    return wrong("anyOf");
+                }
+            }
+            "items" => {
+                for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+                    check_schema(wanted, item, &format!("{place}[{index}]"))?;
+                }
+            }
+            "required" => {
+                let missing = |key: &&Value| value.get(key.as_str().expect("a name")).is_none();
+                if wanted.as_array().expect("names").iter().any(|key| missing(&key)) {
+                    return wrong("required");
+                }
+            }
+            "additionalProperties" => {
+                let known = schema["properties"].as_object().expect("properties");
+                if value.as_object().is_some_and(|keys| keys.keys().any(|key| !known.contains_key(key))) {
+                    return wrong("additionalProperties");
+                }
+            }
+            "properties" => {
+                for (key, schema) in wanted.as_object().expect("properties") {
+                    if let Some(value) = value.get(key) {
+                        check_schema(schema, value, &format!("{place}.{key}"))?;
+                    }
+                }
+            }
+            other => panic!("{other} is not known to this test"),
+        }
+    }
+    Ok(())
+}
+
+fn json_of_toml(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::from(&**text),
+        DeValue::Integer(number) => {
+            let digits: String = number.as_str().chars().filter(|digit| *digit != '_').collect();
+            Value::from(i64::from_str_radix(&digits, number.radix()).expect("an integer"))
+        }
+        DeValue::Boolean(value) => Value::from(*value),
+        DeValue::Array(values) => values.iter().map(|value| json_of_toml(value.get_ref())).collect(),
+        DeValue::Table(table) => json_of_table(table),
+        DeValue::Float(_) | DeValue::Datetime(_) => Value::Null,
+    }
+}
+
+fn json_of_table(table: &DeTable<'_>) -> Value {
+    table.iter().map(|(name, value)| (name.get_ref().to_string(), json_of_toml(value.get_ref()))).collect()
+}
+
+#[test]
+fn the_schema_agrees_with_the_reader() {
+    let schema: Value = serde_json::from_str(&schema()).expect("JSON");
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let check = |text: &str| {
+        let document = DeTable::parse(text).expect(text);
+        check_schema(&schema, &json_of_table(document.get_ref()), "")
+    };
+    let example = document("examples/pantala.toml");
+    assert_eq!(check(&example), Ok(()));
+    assert_eq!(check(&uncommented(&example)), Ok(()));
+    let mut texts: Vec<String> = [
+        "[limits]\npacket_bytes_mx = 1",
+        "[nothing]",
+        "[[listener]]\nprot = 1",
+        "[[durability]]\nfilter = \"a\"",
+        "[[scram_user]]\npassword = \"x\"",
+        "limits = 1",
+        "[listener]",
+        "[broker]\nworkers = \"auto\"",
+        "[broker]\nworkers = \"many\"",
+        "[broker]\ndurability = \"fsync\"",
+        "[broker]\ndurability = \"disk\"",
+        "[log]\ntypes = [\"error\", \"all\"]",
+        "[log]\ntypes = [\"eror\"]",
+        "[log]\ntypes = \"error\"",
+        "[delivery]\nqueue_qos0_messages = 1",
+        "[limits]\npacket_bytes_max = 1e5",
+    ]
+    .map(str::to_owned)
+    .into();
+    // Every number at and beyond its bounds.
+    for row in reference::rows() {
+        if let reference::Shape::Number { min, max, .. } = row.shape {
+            let brackets = if row.list { ("[[", "]]") } else { ("[", "]") };
+            let number = |number: i128| format!("{}{}{}\n{} = {number}", brackets.0, row.section, brackets.1, row.name);
+            texts.extend([min.into(), max.into(), i128::from(min) - 1].map(number));
+            texts.extend((max < i64::MAX as u64).then(|| number(i128::from(max) + 1)));
+        }
+    }
+    for text in texts {
+        // Bounds that one key sets for another are not in the schema.
+        let read =
+            of_toml(&text).map(drop).or_else(|error| if error.contains(", above ") { Ok(()) } else { Err(error) });
+        assert_eq!(check(&text).is_ok(), read.is_ok(), "{text}: {:?}, {read:?}", check(&text));
+    }
+    for row in reference::rows() {
+        let keys = &schema["properties"][row.section];
+        let key = &(if row.list { &keys["items"] } else { keys })["properties"][row.name];
+        assert_eq!(key["description"], row.doc);
+        assert!(key.get("default").is_none_or(|default| check_schema(key, default, row.name).is_ok()), "{}", row.name);
+    }
+}
+
+#[test]
+fn the_reference_tells_of_every_key() {
+    let text = reference();
+    for row in reference::rows() {
+        assert!(text.contains(&format!("\n  {}: {}", row.name, row.kind())), "{}", row.name);
+        assert!(text.contains(&row.variable()) && text.contains(&row.doc.replace('`', "")), "{}", row.name);
+        let one_line = !row.doc.contains('\n') && row.doc.ends_with('.') && row.doc.len() < 200;
+        assert!(one_line, "{}: {}", row.name, row.doc);
+    }
 }
 
 /// Text that gets further than random characters would.
