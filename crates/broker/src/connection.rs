@@ -13,19 +13,23 @@ use crate::output::Output;
 use crate::replay::Replay;
 use crate::session::SessionKey;
 use crate::timers::TimerId;
-use crate::{Cause, ListenerId, Settings};
+use crate::{Cause, Identity, ListenerId, Peer, Settings};
 
 /// How far a connection has come.
 ///
 /// ```text
 /// AwaitConnect ──► Authenticating ──► Connected ──► Closing
-///      │  └────────────────────────────▲   │           ▲
-///      └───────────────────────────────────┴───────────┘
+///   ▲  │  └────────────────────────────▲   │           ▲
+///   ▼  └───────────────────────────────────┴───────────┤
+/// Verifying ───────────────────────────────────────────┘
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Nothing but CONNECT is taken.
     AwaitConnect,
+    /// Somebody else is looking at the credentials of its CONNECT, which stays at the front of its input until then. Nothing
+    /// is taken.
+    Verifying,
     /// Nothing but AUTH and DISCONNECT is taken.
     Authenticating,
     /// The client is let in.
@@ -51,6 +55,8 @@ pub(crate) struct Connection {
     pub(crate) session: Option<SessionKey>,
     /// The front of a packet whose rest has not come.
     pub(crate) input: Vec<u8>,
+    /// What the transport knows about the client.
+    pub(crate) peer: Option<Box<Peer>>,
     /// Bytes of `input` at which to look again.
     pub(crate) needed: usize,
     pub(crate) output: Output,
@@ -96,8 +102,12 @@ pub(crate) struct Extras {
     pub(crate) authentication_method: Option<Box<str>>,
     /// The client is a bridge of an older version: its own messages do not go back to it.
     pub(crate) bridge: bool,
-    /// Who the client proved to be.
+    /// Who the client proved to be by enhanced authentication.
     pub(crate) user_name: Option<Box<str>>,
+    /// Who the client has been found to be, while its CONNECT has not been dealt with.
+    pub(crate) identity: Option<Box<Identity>>,
+    /// When its credentials expire.
+    pub(crate) expires_at: Option<Instant>,
 }
 
 /// An answer that must not be sent yet. Answers go out in the order in which they were held.
@@ -147,6 +157,7 @@ impl Connection {
             problem_information: true,
             session: None,
             input: Vec::new(),
+            peer: None,
             needed: 0,
             output: Output::default(),
             keep_alive: KeepAlive::default(),

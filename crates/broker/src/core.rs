@@ -26,7 +26,10 @@ use crate::route::Match;
 use crate::session::{Grant, Session, SessionKey};
 use crate::shared::Groups;
 use crate::timers::Timers;
-use crate::{Cause, ConnectionKey, Counters, End, Event, ListenerId, Settings, Stranger, WorkerId};
+use crate::{
+    AuthenticationRequest, Cause, ConnectionKey, Counters, End, Event, Identity, ListenerId, Peer, RightsSource,
+    SecurityId, Settings, Stranger, Unrestricted, WorkerId,
+};
 
 /// Fills a slice with random bytes that nobody can guess; in a simulation, with bytes from its seed.
 pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
@@ -85,25 +88,28 @@ pub struct CoreOptions {
     pub totals: Arc<Totals>,
     /// Methods of enhanced authentication.
     pub methods: Arc<[Box<dyn Method>]>,
+    /// What clients may do, until [`Core::rights_changed`] brings another.
+    pub rights: Arc<dyn RightsSource>,
     /// Source of assigned Client Identifiers, nonces and hash keys.
     pub random: Random,
 }
 
 impl CoreOptions {
-    /// Those of a broker with one worker and no enhanced authentication.
+    /// Those of a broker with one worker, no enhanced authentication and no rules.
     pub fn alone(settings: Arc<Settings>, random: Random) -> Self {
         let totals = Arc::new(Totals::new(settings.listeners.len()));
-        Self { settings, worker: WorkerId(0), workers: 1, totals, methods: Arc::new([]), random }
+        let (methods, rights) = (Arc::new([]), Arc::new(Unrestricted));
+        Self { settings, worker: WorkerId(0), workers: 1, totals, methods, rights, random }
     }
 }
 
 /// What the shell has to do about a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Action {
     /// Write what waits, as far as the socket takes it within a moment, close it, and call [`Core::closed`].
     Close(ConnectionKey),
-    /// Move the socket to another worker: call [`Core::closed`] here, open a connection there, let it receive `input`, and
-    /// go on there.
+    /// Move the socket to another worker: call [`Core::closed`] here, open a connection there, introduce `peer`, tell
+    /// it `identity` by [`Core::identified`], let it receive `input`, and go on there.
     HandOver {
         /// Where it was.
         connection: ConnectionKey,
@@ -111,6 +117,37 @@ pub enum Action {
         to: WorkerId,
         /// All that has been received and not been acted upon.
         input: Vec<u8>,
+        /// What the core was told by [`Core::introduce`].
+        peer: Option<Box<Peer>>,
+        /// Who the client has been found to be, if it has.
+        identity: Option<Box<Identity>>,
+    },
+    /// Verify a client's credentials, and call [`Core::authenticated`] with what comes of it.
+    Authenticate {
+        /// The connection that waits for it.
+        connection: ConnectionKey,
+        /// Tells it from later connections with the same key.
+        generation: u32,
+        /// What there is to verify.
+        request: Box<AuthenticationRequest>,
+    },
+    /// A client that may has published to a topic below `$CONTROL`: it is a command, and goes to nobody else. What there is to
+    /// be answered goes back by [`Core::control_response`].
+    Control {
+        /// The client's connection.
+        connection: ConnectionKey,
+        /// Tells it from later connections with the same key.
+        generation: u32,
+        /// The security domain whose user gives the command.
+        security: SecurityId,
+        /// Its Client Identifier.
+        client_id: Box<str>,
+        /// Its user name.
+        user_name: Option<Box<str>>,
+        /// Where it has published.
+        topic_name: Box<str>,
+        /// What.
+        payload: Box<[u8]>,
     },
 }
 
@@ -169,6 +206,8 @@ pub(crate) enum Flow {
     HandOver(WorkerId),
     /// Other workers have to be heard before the packet can be dealt with.
     Wait,
+    /// The credentials of the CONNECT have to be verified before.
+    Verify,
 }
 
 enum Step {
@@ -187,6 +226,9 @@ pub struct Core<S> {
     pub(crate) workers: u8,
     pub(crate) totals: Arc<Totals>,
     pub(crate) methods: Arc<[Box<dyn Method>]>,
+    pub(crate) rights: Arc<dyn RightsSource>,
+    /// Grows whenever the rights of a Session change.
+    pub(crate) rights_changes: u64,
     pub(crate) random: Random,
     pub(crate) store: S,
     pub(crate) connections: Slab<Connection>,
@@ -270,6 +312,8 @@ impl<S: Store> Core<S> {
             workers,
             totals: options.totals,
             methods: options.methods,
+            rights: options.rights,
+            rights_changes: 0,
             random: options.random,
             store,
             connections: Slab::new(),
@@ -344,7 +388,7 @@ impl<S: Store> Core<S> {
         self.settings = settings;
         let mut keys = Vec::new();
         for (key, connection) in &mut self.connections {
-            let not_let_in = matches!(connection.phase, Phase::AwaitConnect | Phase::Authenticating);
+            let not_let_in = !matches!(connection.phase, Phase::Connected | Phase::Closing);
             if not_let_in {
                 connection.told = Arc::clone(&self.settings);
             }
@@ -360,6 +404,14 @@ impl<S: Store> Core<S> {
     /// Other methods of enhanced authentication. Exchanges that have begun go on as they began.
     pub fn replace_methods(&mut self, methods: Arc<[Box<dyn Method>]>) {
         self.methods = methods;
+    }
+
+    /// What the transport knows about the client. To be called before the first [`Core::receive`] of a connection, and again
+    /// if more is known before then: the last one counts.
+    pub fn introduce(&mut self, key: ConnectionKey, peer: Box<Peer>) {
+        if let Some(connection) = self.connections.get_mut(key as usize) {
+            connection.peer = Some(peer);
+        }
     }
 
     /// Bytes have arrived. Unknown keys and connections that are closing are ignored.
@@ -388,7 +440,7 @@ impl<S: Store> Core<S> {
     #[inline(never)]
     fn receive_more<'i>(&mut self, now: Instant, key: ConnectionKey, mut input: &'i [u8]) -> Option<&'i [u8]> {
         let connection = self.connections.get_mut(key as usize)?;
-        if connection.is_asking() {
+        if connection.is_asking() || connection.phase == Phase::Verifying {
             connection.input.extend_from_slice(input);
             return None;
         }
@@ -425,9 +477,18 @@ impl<S: Store> Core<S> {
         self.end(now, key, End::Lost, None);
         // There is nothing left to be closed.
         self.actions.retain(|action| match action {
-            Action::Close(connection) | Action::HandOver { connection, .. } => *connection != key,
+            Action::Close(connection)
+            | Action::HandOver { connection, .. }
+            | Action::Authenticate { connection, .. }
+            | Action::Control { connection, .. } => *connection != key,
         });
         self.closed(key);
+    }
+
+    /// What stands between the socket and MQTT has found the connection unusable: the last words in its output are written, then it
+    /// is closed. `why` is for the log.
+    pub fn transport_failed(&mut self, now: Instant, key: ConnectionKey, why: &'static str) {
+        self.end(now, key, End::Transport(why), None);
     }
 
     /// The shell has closed the socket that [`Action::Close`] named. The key is free.
@@ -569,11 +630,11 @@ impl<S: Store> Core<S> {
     }
 
     /// Whether to read from a connection: not while it is closing, nor while its client does not read our answers, nor while
-    /// a packet of it waits for other workers.
+    /// a packet of it waits for other workers or for its credentials to be verified.
     #[inline]
     pub fn wants_input(&self, key: ConnectionKey) -> bool {
         self.connections.get(key as usize).is_some_and(|connection| {
-            connection.phase != Phase::Closing
+            !matches!(connection.phase, Phase::Closing | Phase::Verifying)
                 && connection.output.pending() < self.settings.outgoing_bytes_max as usize
                 && connection
                     .extras
@@ -644,6 +705,11 @@ impl<S: Store> Core<S> {
         &self.counters
     }
 
+    /// What [`Core::introduce`] told; None once the client is let in.
+    pub fn peer(&self, key: ConnectionKey) -> Option<&Peer> {
+        self.connections.get(key as usize)?.peer.as_deref()
+    }
+
     /// Connections, whatever their phase.
     pub fn connections(&self) -> usize {
         self.connections.len()
@@ -680,6 +746,7 @@ impl<S: Store> Core<S> {
         let bytes_max = match connection.phase {
             Phase::Connected => connection.told.packet_bytes_max,
             Phase::Closing => return Step::Stop,
+            Phase::Verifying => return Step::Wait,
             Phase::AwaitConnect if first_byte != CONNECT_FIRST_BYTE => {
                 // A TLS ClientHello begins like a CONNECT with wrong flags.
                 let end = match Stranger::recognise(bytes) {
@@ -715,7 +782,7 @@ impl<S: Store> Core<S> {
             if let Some(route) = &connection.route
                 && first_byte == PLAIN_PUBLISH
                 && frame.body.starts_with(&route.body_start)
-                && route.changes == self.tree.changes()
+                && route.changes == self.tree.changes() + self.rights_changes
             {
                 let session = route.session;
                 if self.forward_plain(session, version, &bytes[..frame.packet_bytes]) {
@@ -746,6 +813,7 @@ impl<S: Store> Core<S> {
                 self.counters.publish_received -= 1;
                 Step::Wait
             }
+            Flow::Verify => Step::Wait,
         }
     }
 
@@ -762,7 +830,7 @@ impl<S: Store> Core<S> {
         };
         match packet {
             Packet::Auth(auth) => self.auth(now, key, &auth),
-            Packet::Disconnect(disconnect) => self.disconnect(now, key, &disconnect),
+            Packet::Disconnect(disconnect) => self.client_disconnects(now, key, &disconnect),
             _ if phase != Phase::Connected => self.break_off(now, key, ReasonCode::ProtocolError, Cause::PacketType),
             Packet::Acknowledgement(acknowledgement) => self.acknowledgement(now, key, &acknowledgement),
             Packet::Subscribe(subscribe) => self.subscribe(now, key, &subscribe),
@@ -779,7 +847,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn disconnect(&mut self, now: Instant, key: ConnectionKey, disconnect: &Disconnect<'_>) -> Flow {
+    fn client_disconnects(&mut self, now: Instant, key: ConnectionKey, disconnect: &Disconnect<'_>) -> Flow {
         use ReasonCode as R;
         // Codes that only a server may send (v5 section 3.14.2.1).
         let server_only = matches!(
@@ -834,11 +902,13 @@ impl<S: Store> Core<S> {
     fn hand_over(&mut self, key: ConnectionKey, to: WorkerId, input: Vec<u8>) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         connection.phase = Phase::Closing;
+        let peer = connection.peer.take();
+        let identity = connection.extras.as_mut().and_then(|extras| extras.identity.take());
         // It opens, closes and is read once more where it goes.
         self.counters.bytes_received -= input.len() as u64;
         self.counters.connections_opened -= 1;
         self.counters.connections_closed = self.counters.connections_closed.wrapping_sub(1);
-        self.actions.push_back(Action::HandOver { connection: key, to, input });
+        self.actions.push_back(Action::HandOver { connection: key, to, input, peer, identity });
     }
 }
 

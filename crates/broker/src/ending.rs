@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pantala_access::Rights;
 use pantala_proto::{DecodeError, Disconnect, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::{Record, Store};
 
+use crate::access::Access;
 use crate::connection::{Connection, Phase};
 use crate::core::{Action, Core, Flow, Timer};
 use crate::message::Body;
 use crate::persist::Origin;
 use crate::session::{Session, SessionKey, Subscription};
-use crate::{Cause, ConnectionKey, End, Event, Settings};
+use crate::{Cause, ConnectionKey, End, Event, Settings, Standing};
 
 impl<S: Store> Core<S> {
     /// Ends a connection over bytes that are wrong.
@@ -34,11 +36,14 @@ impl<S: Store> Core<S> {
             End::Because(_, Cause::Store) if connection.phase == Phase::Connected => {
                 self.counters.closed_store_refused += 1
             }
+            End::Because(_, Cause::CredentialsExpired) => self.counters.credentials_expired += 1,
+            End::Because(_, Cause::Banned | Cause::UserRemoved | Cause::Administrator) => {}
             // A client that is not let in is counted among those.
             End::Because(..) if connection.phase == Phase::Connected => self.counters.protocol_errors += 1,
             End::Because(ReasonCode::ProtocolError, _) => self.counters.protocol_errors += 1,
             End::Reason(ReasonCode::KeepAliveTimeout) => self.counters.keep_alive_timeouts += 1,
             End::ConnectTimeout => self.counters.connect_timeouts += 1,
+            End::Transport(_) => self.counters.transport_failures += 1,
             End::WriteStall => self.counters.write_stalls += 1,
             _ => {}
         }
@@ -162,10 +167,17 @@ impl<S: Store> Core<S> {
     pub(crate) fn publish_will(&mut self, now: Instant, key: SessionKey) {
         let session = &mut self.sessions[key as usize];
         let Some(will) = session.will.take() else { return };
-        let number = session.number;
+        let (number, mut access) = (session.number, session.access.clone());
+        if session.restored {
+            access = match self.standing(key) {
+                Standing::Rights(rights) => Access::new(rights, None),
+                Standing::Unknown | Standing::Banned => Access::new(Rights::nothing(), None),
+            };
+        }
         let mut incoming = will.message.incoming();
         incoming.expires_at = will.message_expiry_interval.map(|seconds| now.after_seconds(seconds));
-        match crate::access::publish(incoming.topic_name) {
+        // Once more, since rules may have changed.
+        match crate::access::publish(&access, incoming.topic_name) {
             Ok(permit) => {
                 self.counters.wills_published += 1;
                 self.begin_routing(&mut incoming);
@@ -275,7 +287,11 @@ impl<S: Store> Core<S> {
             .filter(|_| self.settings.write_stall_seconds > 0)
             .map(|since| since.after_seconds(self.settings.write_stall_seconds));
         let alive = match connection.phase {
-            Phase::Connected => connection.keep_alive.deadline(),
+            Phase::Connected => {
+                let expiry = connection.extras.as_ref().and_then(|extras| extras.expires_at);
+                let keep_alive = connection.keep_alive.deadline();
+                expiry.map_or(keep_alive, |expiry| Some(keep_alive.map_or(expiry, |alive| alive.min(expiry))))
+            }
             Phase::Closing => None,
             _ => Some(connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds)))),
         };
@@ -306,12 +322,16 @@ impl<S: Store> Core<S> {
         connection.timer = None;
         let (phase, stalled) = (connection.phase, connection.stalled_since);
         let keep_alive = connection.keep_alive.deadline();
+        let expires_at = connection.extras.as_ref().and_then(|extras| extras.expires_at);
         let stall = Duration::from_secs(u64::from(self.settings.write_stall_seconds));
         if phase != Phase::Connected {
             if now >= connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds))) {
                 self.end(now, key, End::ConnectTimeout, None);
                 return;
             }
+        } else if expires_at.is_some_and(|at| now >= at) {
+            self.break_off(now, key, ReasonCode::NotAuthorized, Cause::CredentialsExpired);
+            return;
         } else if keep_alive.is_some_and(|deadline| now >= deadline) {
             let code = ReasonCode::KeepAliveTimeout;
             self.end(now, key, End::Reason(code), Some(code));
@@ -338,7 +358,7 @@ fn reason_string(told: &Settings, why: End, connected: bool) -> Option<String> {
             Some(Cause::setting(key, value).to_string())
         }
         End::Decode(error) => Some(error.to_string()),
-        End::Because(_, cause) => Some(cause.to_string()),
+        End::Because(_, cause) => cause.is_told().then(|| cause.to_string()),
         _ => None,
     }
 }

@@ -25,7 +25,8 @@
 //! Where to look: `core.rs` for inputs and outputs, `connect.rs` for CONNECT and authentication, `publish.rs` for what comes from publishers, `route.rs` for
 //! the way from a message to its receivers, `subscribe.rs`, `replay.rs` for Retained Messages, `shared.rs` for Shared
 //! Subscriptions, `answer.rs` for acknowledgements that wait, `asking.rs` for `queue_full = refuse`, `ending.rs` for the ends of connections and Sessions,
-//! `cause.rs` for what is behind a Reason Code,
+//! `cause.rs` for what is behind a Reason Code, `peer.rs` for what the transport knows of a client, `identity.rs` for who it proves to be,
+//! `rights.rs` for verdicts and rules that change,
 //! `mailbox.rs` and `workers.rs` for what workers tell each other, `persist.rs` for what the store is told and `restore.rs` for
 //! what it told at the start, `access.rs` for permission.
 
@@ -57,13 +58,16 @@ mod counters;
 mod durability;
 mod ending;
 mod event;
+mod identity;
 mod mailbox;
 mod message;
 mod output;
+mod peer;
 mod persist;
 mod publish;
 mod replay;
 mod restore;
+mod rights;
 mod route;
 mod session;
 mod settings;
@@ -76,9 +80,11 @@ pub use self::core::{Action, Core, CoreOptions, Random, Totals};
 pub use cause::Cause;
 pub use counters::Counters;
 pub use event::{End, Event, Stranger};
+pub use identity::{AuthenticationRequest, Identity, RightsSource, SecurityId, Standing, Unrestricted, Verdict};
 pub use mailbox::{Batch, Phase as BatchPhase};
+pub use peer::{CertificateNames, Peer};
 pub use restore::{Share, shares};
-pub use settings::{DurabilityRule, ListenerSettings, QueueFull, Redirect, ScramUser, Settings};
+pub use settings::{AcceptedVersions, DurabilityRule, ListenerSettings, QueueFull, Redirect, ScramUser, Settings};
 
 /// Index of a listener in [`Settings::listeners`].
 pub type ListenerId = u16;

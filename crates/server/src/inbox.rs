@@ -1,31 +1,49 @@
 //! What passes between threads: letters to a worker, in the order in which they were sent.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
 use pantala_broker::authentication::Method;
-use pantala_broker::{Batch, ListenerId, Settings};
+use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, Settings, Verdict};
 
 use crate::listen::Listener;
 use crate::socket::Socket;
+use crate::stage::{Entry, Stages};
 
 /// A message to a worker.
 pub(crate) enum Letter {
     /// From another worker's core to this one's.
     Batch(Batch),
-    /// A connection whose client belongs here, with what it has said.
-    Connection(Socket, ListenerId, Vec<u8>),
+    /// A connection whose client belongs here.
+    Connection(Moved),
+    /// What has come of a client's credentials.
+    Verdict(ConnectionKey, u32, Verdict),
     /// End all connections and stop.
     ShutDown,
     /// Write the counters into the log.
     Report,
-    /// Other settings hold from now on.
-    Reconfigure(Arc<Settings>),
+    /// Other settings hold from now on, and connections of each listener begin with these.
+    Reconfigure(Arc<Settings>, Arc<[Arc<Entry>]>),
     /// Other methods of enhanced authentication.
     Methods(Arc<[Box<dyn Method>]>),
+    /// Say so when all letters before this one have been dealt with.
+    Tell(Sender<()>),
     /// Listen no more on the first, and on the second from now on. Sent when all workers have the settings that go with it.
     Listen(Vec<ListenerId>, Vec<(Listener, ListenerId)>),
+}
+
+/// A connection on its way from one worker to another.
+pub(crate) struct Moved {
+    pub(crate) socket: Socket,
+    pub(crate) listener: ListenerId,
+    pub(crate) stages: Option<Box<Stages>>,
+    pub(crate) peer: Option<Box<Peer>>,
+    /// Who the client has been found to be, if it has.
+    pub(crate) identity: Option<Box<Identity>>,
+    /// What the client has said.
+    pub(crate) input: Vec<u8>,
 }
 
 /// With so many bytes of batches waiting for one worker, the others read no more from their clients until it has dealt

@@ -2,7 +2,8 @@
 //!
 //! Decisions are the core's ([`pantala_broker`]); this crate moves bytes, keeps the clock, and tells the operator. Where
 //! to look: `worker.rs` for a turn of the loop, `inbox.rs` for what passes between workers, `listen.rs` for sockets,
-//! `log.rs` for the log, `reload.rs` for SIGHUP, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
+//! `stage.rs` for what stands between a socket and MQTT, `security` for who is let in, `log.rs` for the log, `reload.rs` for
+//! SIGHUP, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
 //! stopped.
 
 mod check;
@@ -12,7 +13,9 @@ mod listen;
 mod log;
 mod reload;
 mod run;
+mod security;
 mod socket;
+mod stage;
 mod storage;
 pub mod store_tool;
 mod worker;

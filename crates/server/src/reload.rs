@@ -10,7 +10,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use pantala_broker::{ListenerId, ListenerSettings, Settings, Totals};
 use pantala_store::Durability;
@@ -19,10 +20,14 @@ use crate::config::{Config, Effective, ListenAddress, Listener as Wanted, LogTyp
 use crate::inbox::{Inbox, Letter};
 use crate::listen::{self, Bound, Listener};
 use crate::log::{Log, Opened};
-use crate::run::RunError;
+use crate::run::{RunError, entries};
+use crate::stage::Entry;
 
 /// Listeners that may have been there since the start, at the most: each keeps its number.
 const LISTENERS_MAX: usize = 60_000;
+
+/// How long a reload waits for workers before it says what has changed.
+const WORKERS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Something that was read from files besides the configuration, and can be read again.
 pub(crate) trait Reloadable: Send {
@@ -51,6 +56,8 @@ struct Place {
     settings: ListenerSettings,
     socket_domain: SocketDomain,
     no_delay: bool,
+    /// What its connections begin with.
+    entry: Arc<Entry>,
     /// Empty where it is closed, or could not be opened and need not.
     sockets: Vec<Bound>,
 }
@@ -71,17 +78,17 @@ fn keys(listeners: &[Wanted]) -> Vec<(ListenAddress, usize)> {
 
 impl Places {
     /// Opens what the configuration asks for.
-    pub(crate) fn open(config: &Config, log: &Log) -> Result<Self, RunError> {
+    pub(crate) fn open(config: &Config, entries: Vec<Arc<Entry>>, log: &Log) -> Result<Self, RunError> {
         let mut places = Vec::with_capacity(config.listeners.len());
         let mut skipped = None;
-        for (wanted, key) in config.listeners.iter().zip(keys(&config.listeners)) {
+        for ((wanted, key), entry) in config.listeners.iter().zip(keys(&config.listeners)).zip(entries) {
             let sockets = bind(wanted)?.unwrap_or_else(|error| {
                 let address = wanted.address.to_string();
                 log.line(LogType::Warning, &format!("Warning: not listening on {address}: {error}"));
                 skipped = Some((address, error));
                 Vec::new()
             });
-            places.push(Place::new(key, wanted, sockets));
+            places.push(Place::new(key, wanted, entry, sockets));
         }
         match skipped {
             Some((address, error)) if places.iter().all(|place| place.sockets.is_empty()) => {
@@ -106,15 +113,20 @@ impl Places {
         Ok(lists.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
+    /// What connections begin with, by the numbers of their listeners.
+    pub(crate) fn entries(&self) -> Arc<[Arc<Entry>]> {
+        self.0.iter().map(|place| Arc::clone(&place.entry)).collect()
+    }
+
     fn settings(&self) -> Vec<ListenerSettings> {
         self.0.iter().map(|place| place.settings.clone()).collect()
     }
 }
 
 impl Place {
-    fn new(key: (ListenAddress, usize), wanted: &Wanted, sockets: Vec<Bound>) -> Self {
+    fn new(key: (ListenAddress, usize), wanted: &Wanted, entry: Arc<Entry>, sockets: Vec<Bound>) -> Self {
         let (settings, no_delay) = (wanted.settings.clone(), wanted.tcp_no_delay);
-        Self { key, settings, socket_domain: wanted.socket_domain, no_delay, sockets }
+        Self { key, settings, socket_domain: wanted.socket_domain, no_delay, entry, sockets }
     }
 }
 
@@ -220,7 +232,8 @@ impl Reloader {
     fn plan_listeners(&self, plan: &mut Plan) -> Result<(), RunError> {
         let places = &self.places.0;
         let mut next = places.len();
-        for (wanted, key) in plan.config.listeners.iter().zip(keys(&plan.config.listeners)) {
+        let entries = entries(&plan.config)?;
+        for ((wanted, key), entry) in plan.config.listeners.iter().zip(keys(&plan.config.listeners)).zip(entries) {
             let found = places.iter().position(|place| place.key == key);
             let id = found.unwrap_or(next);
             if id >= LISTENERS_MAX {
@@ -231,7 +244,7 @@ impl Reloader {
             next = next.max(id + 1);
             plan.listeners.push(id as ListenerId);
             let open = found.map(|id| &places[id]).filter(|place| !place.sockets.is_empty());
-            let mut place = Place::new(key, wanted, Vec::new());
+            let mut place = Place::new(key, wanted, entry, Vec::new());
             if let Some(old) = open {
                 place.socket_domain = old.socket_domain;
                 // The sockets stay, and those who accept learn of what is set on their connections.
@@ -271,13 +284,11 @@ impl Reloader {
                 None => self.places.0.push(place),
             }
         }
-        if !changes.is_empty() {
-            let settings = Settings { listeners: self.places.settings(), ..config.settings.clone() };
-            let settings = Arc::new(settings);
-            self.totals.grow(settings.listeners.len());
-            for inbox in &*self.inboxes {
-                inbox.send(Letter::Reconfigure(Arc::clone(&settings)));
-            }
+        let settings = Settings { listeners: self.places.settings(), ..config.settings.clone() };
+        let (settings, entries) = (Arc::new(settings), self.places.entries());
+        self.totals.grow(settings.listeners.len());
+        for inbox in &*self.inboxes {
+            inbox.send(Letter::Reconfigure(Arc::clone(&settings), Arc::clone(&entries)));
         }
         let mut lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
         let committed = Committed { config: &config, listeners: &listeners, inboxes: &self.inboxes };
@@ -292,11 +303,26 @@ impl Reloader {
         for id in close.iter().filter(|id| !moved(id)) {
             self.places.0[usize::from(*id)].sockets.clear();
         }
+        self.wait_for_workers();
         self.tell(&config, &lines);
         self.config = config;
         if let Some(running) = self.running.as_ref().filter(|_| !lines.is_empty()) {
             running.write(&self.config, &self.log);
         }
+    }
+
+    /// Waits until the workers have dealt with all letters, so that what the log says is true, and a storm of signals does not
+    /// fill their inboxes. One that has ended, or is held up, is not waited for for long.
+    fn wait_for_workers(&self) {
+        let (sender, receiver) = mpsc::channel();
+        for inbox in &*self.inboxes {
+            inbox.send(Letter::Tell(sender.clone()));
+        }
+        drop(sender);
+        let begun = Instant::now();
+        while let Some(left) = WORKERS_PATIENCE.checked_sub(begun.elapsed())
+            && receiver.recv_timeout(left).is_ok()
+        {}
     }
 
     fn tell(&self, config: &Config, lines: &[String]) {

@@ -8,7 +8,9 @@ use std::thread;
 
 use mio::{Poll, Waker};
 use pantala_broker::authentication::{Method, ScramSha256};
-use pantala_broker::{Core, CoreOptions, DurabilityRule, Random, ScramUser, Totals, WORKERS_MAX, WorkerId};
+use pantala_broker::{
+    Core, CoreOptions, DurabilityRule, Random, ScramUser, Totals, Unrestricted, WORKERS_MAX, WorkerId,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -16,8 +18,10 @@ use crate::config::{Config, LogType, Source};
 use crate::inbox::{Inbox, Letter};
 use crate::log::{Log, shown};
 use crate::reload::{Commit, Places, Reloadable, Reloader, ReloaderOptions};
+use crate::security::NobodyKnown;
+use crate::stage::Entry;
 use crate::storage::{self, Storage};
-use crate::worker::{Clock, WAKER, Worker};
+use crate::worker::{Clock, Doors, WAKER, Worker};
 
 /// Why a broker cannot run.
 #[derive(Debug)]
@@ -67,7 +71,7 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     }
     // Before the first listener, so that a signal that comes early is not lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(RunError::System)?;
-    let places = Places::open(&config, &log)?;
+    let places = Places::open(&config, entries(&config)?, &log)?;
     let workers = worker_count(config.workers);
     let mut secret = [0; 32];
     let fill = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(|error| io::Error::other(error.to_string()));
@@ -99,6 +103,7 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
             workers: workers as u8,
             totals: Arc::clone(&totals),
             methods: Arc::clone(&methods),
+            rights: Arc::new(Unrestricted),
             random,
         };
         cores.push(Core::new(options, store));
@@ -114,7 +119,9 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     for (index, (poll, core)) in polls.into_iter().zip(cores).enumerate() {
         let id = WorkerId(index as u8);
         let listeners = places.for_worker().map_err(RunError::System)?;
-        let worker = Worker::new(id, core, poll, clock, log.clone(), listeners, Arc::clone(&inboxes));
+        let doors = Doors { listeners, entries: places.entries() };
+        let worker =
+            Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::new(NobodyKnown));
         let worker = worker.map_err(RunError::System)?;
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let last_word = LastWord(Arc::clone(&inboxes));
@@ -238,6 +245,12 @@ impl Reloadable for Scram {
             Vec::new()
         }))
     }
+}
+
+/// What the connections of each of the configuration's listeners begin with. Made anew at each reload: what it reads from files is
+/// read again then.
+pub(crate) fn entries(config: &Config) -> Result<Vec<Arc<Entry>>, RunError> {
+    Ok(config.listeners.iter().map(|_| Arc::new(Entry::default())).collect())
 }
 
 fn worker_count(wanted: Option<NonZeroUsize>) -> usize {

@@ -12,16 +12,20 @@ use std::time::Duration;
 
 use mio::event::Event as Readiness;
 use mio::{Events, Poll, Token};
-use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, WorkerId};
+use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, Peer, WorkerId};
 use pantala_session::Instant;
 use pantala_store::{AnyStore, Position, Store};
 use slab::Slab;
 
 use crate::config::LogType;
-use crate::inbox::{Inbox, Letter};
+use crate::inbox::{Inbox, Letter, Moved};
 use crate::listen::Listener;
 use crate::log::{Log, shown};
+use crate::security::{Authenticator, Reply};
 use crate::socket::Socket;
+use crate::stage::{Entry, Scratch, Stages};
+
+mod staged;
 
 /// The inbox's waker.
 pub(crate) const WAKER: Token = Token(0);
@@ -88,6 +92,8 @@ impl Clock {
 struct Slot {
     socket: Socket,
     listener: ListenerId,
+    /// What stands between its bytes and MQTT; None for plain MQTT.
+    stages: Option<Box<Stages>>,
     /// There may be more to read than was read.
     readable: bool,
     /// The client has said its last: whatever is read, the end stands behind it, and the poller has told so already.
@@ -100,6 +106,13 @@ struct Slot {
     unwritten: bool,
 }
 
+/// Where a worker's connections come in.
+pub(crate) struct Doors {
+    pub(crate) listeners: Vec<(Listener, ListenerId)>,
+    /// For each configured listener, what its connections begin with.
+    pub(crate) entries: Arc<[Arc<Entry>]>,
+}
+
 pub(crate) struct Worker {
     id: WorkerId,
     core: Core<AnyStore>,
@@ -110,6 +123,9 @@ pub(crate) struct Worker {
     log: Log,
     /// In the place of their tokens; None where one has been closed.
     listeners: Vec<Option<(Listener, ListenerId)>>,
+    /// For each listener, what its connections begin with.
+    entries: Arc<[Arc<Entry>]>,
+    scratch: Scratch,
     accept_again: Option<Instant>,
     slots: Vec<Option<Slot>>,
     /// Connections that were ready and have not been read to the end.
@@ -119,6 +135,7 @@ pub(crate) struct Worker {
     lingering: Slab<Socket>,
     linger_deadlines: VecDeque<(Instant, usize)>,
     inboxes: Arc<[Arc<Inbox>]>,
+    authenticator: Arc<dyn Authenticator>,
     /// Bytes that may still be read in this turn.
     turn_bytes: usize,
     /// Bytes that may still be written in this turn.
@@ -131,14 +148,16 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker that listens. `poll` is the one that the inbox wakes.
+    #[expect(clippy::too_many_arguments, reason = "made in one place, from what is there")]
     pub(crate) fn new(
         id: WorkerId,
         core: Core<AnyStore>,
         poll: Poll,
         mut clock: Clock,
         log: Log,
-        listeners: Vec<(Listener, ListenerId)>,
+        doors: Doors,
         inboxes: Arc<[Arc<Inbox>]>,
+        authenticator: Arc<dyn Authenticator>,
     ) -> io::Result<Self> {
         let mut worker = Self {
             id,
@@ -148,6 +167,8 @@ impl Worker {
             now: clock.now(),
             log,
             listeners: Vec::new(),
+            entries: doors.entries,
+            scratch: Scratch::default(),
             accept_again: None,
             slots: Vec::new(),
             ready: Vec::new(),
@@ -155,12 +176,13 @@ impl Worker {
             lingering: Slab::new(),
             linger_deadlines: VecDeque::new(),
             inboxes,
+            authenticator,
             turn_bytes: 0,
             turn_output_bytes: 0,
             completed: Default::default(),
             ending: None,
         };
-        for (listener, id) in listeners {
+        for (listener, id) in doors.listeners {
             worker.listen(listener, id)?;
         }
         Ok(worker)
@@ -342,7 +364,12 @@ impl Worker {
             let Some(Some((listener, listener_id))) = self.listeners.get(index) else { return };
             let listener_id = *listener_id;
             match listener.accept() {
-                Ok(socket) => drop(self.open(now, socket, listener_id)),
+                Ok((socket, address)) => {
+                    let stages = self.entries.get(usize::from(listener_id)).and_then(|entry| entry.stages(address));
+                    if let Some(key) = self.open(now, socket, listener_id, stages) {
+                        self.core.introduce(key, Box::new(Peer { address, ..Peer::default() }));
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // The client was gone before we got to it.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
@@ -359,7 +386,13 @@ impl Worker {
         self.accept_again = Some(now);
     }
 
-    fn open(&mut self, now: Instant, mut socket: Socket, listener: ListenerId) -> Option<ConnectionKey> {
+    fn open(
+        &mut self,
+        now: Instant,
+        mut socket: Socket,
+        listener: ListenerId,
+        stages: Option<Box<Stages>>,
+    ) -> Option<ConnectionKey> {
         let key = self.core.open(now, listener);
         let index = key as usize;
         if let Err(error) = socket.register(self.poll.registry(), Token(FIRST_CONNECTION + index)) {
@@ -373,6 +406,7 @@ impl Worker {
         self.slots[index] = Some(Slot {
             socket,
             listener,
+            stages,
             readable: false,
             ended: false,
             queued: false,
@@ -402,6 +436,9 @@ impl Worker {
             return self.read_later(key);
         }
         let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else { return };
+        if slot.stages.is_some() {
+            return self.read_staged(now, key, buffer);
+        }
         match slot.socket.read(buffer) {
             Ok(0) => {
                 // It may have closed one side only, and be reading its answers on the other.
@@ -515,7 +552,14 @@ impl Worker {
     fn write(&mut self, now: Instant, key: ConnectionKey) {
         let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else { return };
         if slot.blocked {
+            if slot.stages.is_some() {
+                // It was blocked by output of its stages: what has come since waits, too.
+                self.core.blocked(now, key);
+            }
             return;
+        }
+        if slot.stages.is_some() {
+            return self.write_staged(now, key);
         }
         loop {
             let result = match self.core.contiguous_output(key) {
@@ -552,20 +596,28 @@ impl Worker {
         while let Some(action) = self.core.next_action() {
             match action {
                 Action::Close(key) => self.close(now, key),
-                Action::HandOver { connection, to, input } => {
+                Action::HandOver { connection, to, input, peer, identity } => {
                     self.core.closed(connection);
                     let Some(mut slot) = self.slots.get_mut(connection as usize).and_then(Option::take) else {
                         continue;
                     };
                     match slot.socket.deregister(self.poll.registry()) {
                         Ok(()) => {
-                            self.inboxes[usize::from(to.0)].send(Letter::Connection(slot.socket, slot.listener, input))
+                            let Slot { socket, listener, stages, .. } = slot;
+                            let moved = Moved { socket, listener, stages, peer, identity, input };
+                            self.inboxes[usize::from(to.0)].send(Letter::Connection(moved));
                         }
                         Err(error) => self.log.limited(LogType::Error, "watching connections", || {
                             format!("Cannot move a connection: {error}")
                         }),
                     }
                 }
+                Action::Authenticate { connection, generation, request } => {
+                    let inbox = Arc::clone(&self.inboxes[usize::from(self.id.0)]);
+                    self.authenticator.authenticate(*request, Reply { inbox, connection, generation });
+                }
+                // Nobody has been given the right to one so far.
+                Action::Control { .. } => {}
             }
         }
     }
@@ -573,6 +625,7 @@ impl Worker {
     /// Closes a connection whose last words are in its output.
     fn close(&mut self, now: Instant, key: ConnectionKey) {
         self.write_all(now, &[key]);
+        self.say_farewell(now, key);
         self.events();
         let Some(mut slot) = self.slots.get_mut(key as usize).and_then(Option::take) else { return };
         self.core.closed(key);
@@ -641,17 +694,37 @@ impl Worker {
             }
             // It has not been let in, and will not be.
             Letter::Connection(..) if self.ending.is_some() => {}
-            Letter::Connection(socket, listener, input) => {
-                let Some(key) = self.open(now, socket, listener) else { return };
+            Letter::Connection(Moved { socket, listener, stages, peer, identity, input }) => {
+                let Some(key) = self.open(now, socket, listener, stages) else { return };
                 let core = &mut self.core;
+                if let Some(peer) = peer {
+                    core.introduce(key, peer);
+                }
+                if let Some(identity) = identity {
+                    core.identified(key, identity);
+                }
                 if catch_unwind(AssertUnwindSafe(|| core.receive(now, key, &input))).is_err() {
                     self.panicked(now, key);
                 }
                 // What has come in between is reported by the registration.
+                if self.slot(key).is_some_and(|slot| slot.stages.is_some()) {
+                    self.write_later(key);
+                }
+            }
+            Letter::Verdict(key, generation, verdict) => {
+                let core = &mut self.core;
+                if catch_unwind(AssertUnwindSafe(|| core.authenticated(now, key, generation, verdict))).is_err() {
+                    self.panicked(now, key);
+                }
             }
             Letter::ShutDown => self.shut_down(now),
             Letter::Report => self.report(),
-            Letter::Reconfigure(settings) => self.guarded(|core| core.reconfigure(now, settings)),
+            Letter::Reconfigure(settings, entries) => {
+                self.entries = entries;
+                self.guarded(|core| core.reconfigure(now, settings));
+            }
+            // Whoever asked may have waited long enough.
+            Letter::Tell(sender) => drop(sender.send(())),
             Letter::Methods(methods) => self.core.replace_methods(methods),
             // It does not begin to listen again.
             Letter::Listen(..) if self.ending.is_some() => {}
@@ -705,11 +778,12 @@ impl Worker {
                 continue;
             }
             match event {
-                Event::Connected { connection, client_id, version, clean_start, keep_alive } => {
-                    let peer = self.peer(connection);
+                Event::Connected { connection, address, client_id, user_name, version, clean_start, keep_alive } => {
+                    let user_name = user_name.map(|name| format!(", u{}", shown(&name))).unwrap_or_default();
+                    let peer = address.map_or_else(|| self.peer(connection), |address| address.to_string());
                     self.log.limited(LogType::Notice, "connected clients", || {
                         format!(
-                            "New client connected from {peer} as {} ({version:?}, c{}, k{keep_alive}).",
+                            "New client connected from {peer} as {} ({version:?}, c{}, k{keep_alive}{user_name}).",
                             shown(&client_id),
                             u8::from(clean_start)
                         )
@@ -736,6 +810,9 @@ impl Worker {
     }
 
     fn peer(&self, key: ConnectionKey) -> String {
+        if let Some(address) = self.core.peer(key).and_then(|peer| peer.address) {
+            return address.to_string();
+        }
         let slot = self.slots.get(key as usize).and_then(Option::as_ref);
         slot.map_or_else(|| "unknown".to_owned(), |slot| slot.socket.peer())
     }

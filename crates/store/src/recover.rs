@@ -96,6 +96,8 @@ pub struct RecoveredSession {
     pub expiry_interval: u32,
     /// When its connection ended; None if that was with the process.
     pub detached_at: Option<u64>,
+    /// The user that it belongs to: security domain and user name.
+    pub owner: Option<(Box<str>, Box<str>)>,
     /// Its Will.
     pub will: Option<RecoveredWill>,
     /// Topic Filter, Subscription Options, Subscription Identifier.
@@ -156,6 +158,7 @@ struct Queued {
 pub(crate) struct Collector {
     sessions: HashMap<SessionNumber, RecoveredSession>,
     wills: Vec<(SessionNumber, RecoveredWill)>,
+    owners: Vec<(SessionNumber, (Box<str>, Box<str>))>,
     subscriptions: Vec<(SessionNumber, Box<str>, u8, Option<NonZeroU32>)>,
     inbound: Vec<(SessionNumber, u16)>,
     outbound: Vec<(SessionNumber, u16, u64, Stage, Option<Kept>)>,
@@ -188,6 +191,7 @@ impl Collector {
                     client_id: session.client_id.into(),
                     expiry_interval: session.expiry_interval,
                     detached_at: session.detached_at,
+                    owner: None,
                     will: None,
                     subscriptions: Vec::new(),
                     inbound: Vec::new(),
@@ -203,6 +207,9 @@ impl Collector {
                     delay_interval: will.delay_interval,
                 };
                 self.wills.push((session, will));
+            }
+            Entry::Owner { session, owner } => {
+                self.owners.push((session, (owner.security_domain.into(), owner.user_name.into())));
             }
             Entry::Subscription { session, filter, options, identifier } => {
                 self.subscriptions.push((session, filter.into(), options, identifier));
@@ -246,6 +253,12 @@ impl Collector {
             match sessions.get_mut(&session) {
                 Some(session) => session.will = Some(will),
                 None => garbage.push((Kind::Will, format::session_key(session).into())),
+            }
+        }
+        for (session, owner) in self.owners {
+            match sessions.get_mut(&session) {
+                Some(session) => session.owner = Some(owner),
+                None => garbage.push((Kind::Owner, format::session_key(session).into())),
             }
         }
         for (session, filter, options, identifier) in self.subscriptions {

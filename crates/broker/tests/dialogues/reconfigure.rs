@@ -67,7 +67,7 @@ fn a_client_may_count_on_what_its_connack_said() {
 #[test]
 fn a_connection_that_is_not_let_in_yet_gets_the_new_settings() {
     everywhere(&Settings { connect_seconds: 100, ..settings() }, |world| {
-        let peer = Peer::open(world, ProtocolVersion::V5);
+        let peer = Peer::open(world, ProtocolVersion::V5, 0);
         world.seconds(5);
         assert!(!peer.is_closed());
         world.reconfigure(&Settings { connect_seconds: 6, ..settings() });
@@ -83,8 +83,7 @@ fn listeners_are_added_and_counted() {
         let full = ListenerSettings { connections_max: NonZeroU32::new(1), ..settings().listeners[0].clone() };
         world.reconfigure(&Settings { listeners: vec![full.clone(), full], ..settings() });
         assert_eq!(world.client("b").try_connect().1, REFUSED);
-        world.come_by(1);
-        world.client("c").connect();
-        assert_eq!(world.client("d").try_connect().1, REFUSED);
+        world.client("c").at(1).connect();
+        assert_eq!(world.client("d").at(1).try_connect().1, REFUSED);
     });
 }

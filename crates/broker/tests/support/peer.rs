@@ -10,6 +10,8 @@ use pantala_proto::{
     frame,
 };
 
+use pantala_broker::ListenerId;
+
 use super::World;
 
 /// A packet from the broker.
@@ -152,8 +154,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn open(world: &World, version: ProtocolVersion) -> Self {
-        let link = world.open(version);
+    pub fn open(world: &World, version: ProtocolVersion, listener: ListenerId) -> Self {
+        let link = world.open(version, listener);
         // Not from 1, so that identifiers of both directions differ.
         Self { world: world.clone(), link, version, next_packet_id: Cell::new(100), aliases: RefCell::default() }
     }

@@ -253,3 +253,58 @@ fn every_number_of_a_mosquitto_conf_at_0_1_and_its_largest_starts_or_says_why_no
         }
     }
 }
+
+#[test]
+fn a_mosquitto_conf_is_converted_and_the_broker_starts_with_it() {
+    let folder = Folder::new();
+    let port = free_port();
+    fs::create_dir(folder.path("conf.d")).unwrap();
+    folder.write("a.conf", "include_dir conf.d\nautosave_interval 10\nmax_keepalive 60\n");
+    folder.write("conf.d/1.conf", &format!("listener {port} 127.0.0.1\nallow_anonymous true\n"));
+    let (status, out, error) = said(&pantala(&folder, &["config", "convert", "a.conf"]));
+    assert_eq!((status, error.as_str()), (Some(0), ""));
+    assert!(out.contains("# - a.conf:2: directive \"autosave_interval\" has no effect"), "{out}");
+    assert!(out.contains("keep_alive_max = 60\n") && !out.contains("include_dir"), "{out}");
+    let (status, nothing, _) = said(&pantala(&folder, &["config", "convert", "a.conf", "-o", "a.toml"]));
+    assert_eq!((status, nothing.as_str()), (Some(0), ""));
+    assert_eq!(fs::read_to_string(folder.path("a.toml")).unwrap(), out);
+    // What is there already is not written over.
+    let (status, _, error) = said(&pantala(&folder, &["config", "convert", "a.conf", "-o", "a.toml"]));
+    assert!(status == Some(1) && error.contains("a.toml: "), "{error}");
+    for (name, text, said_instead) in [
+        (
+            "b.conf",
+            "listener 1883\nconnection b\naddress a\ntopic #\n",
+            "b.conf:2: directive \"connection\" is not supported",
+        ),
+        ("b.toml", "", "b.toml: it is in our own format already"),
+    ] {
+        folder.write(name, text);
+        let (status, out, error) = said(&pantala(&folder, &["config", "convert", name]));
+        assert_eq!((status, out.as_str()), (Some(3), ""), "{error}");
+        assert!(error.contains(said_instead), "{error}");
+    }
+    let mut broker = Broker::with_arguments(folder, &["-c", "a.toml"]);
+    assert_eq!(broker.listening_on(), [format!("127.0.0.1:{port}")]);
+    crate::client::Client::connect(broker.address(), crate::client::V5, "a").ping();
+}
+
+/// Only Linux can listen on an interface.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_listener_on_an_interface_takes_who_comes_by_it() {
+    for (name, text) in [("a.conf", "listener PORT\nbind_interface lo\n"), ("a.conf", "listener PORT lo\n")] {
+        let (folder, port) = (Folder::new(), free_port());
+        folder.write(name, &format!("{text}allow_anonymous true\n").replace("PORT", &port.to_string()));
+        let mut broker = Broker::with_arguments(folder, &["-c", name]);
+        assert!(broker.listening_on()[0].ends_with(&format!(":{port}")), "{}", broker.log());
+        for address in ["127.0.0.1", "127.0.0.2"] {
+            let address = format!("{address}:{port}").parse().unwrap();
+            crate::client::Client::connect(address, crate::client::V5, "a").ping();
+        }
+    }
+    let folder = Folder::new();
+    folder.write("a.conf", "listener 1883\nbind_interface nosuch0\n");
+    let (status, _, error) = said(&pantala(&folder, &["broker", "-c", "a.conf", "--check"]));
+    assert!(status == Some(3) && error.contains("cannot listen on nosuch0:1883"), "{error}");
+}

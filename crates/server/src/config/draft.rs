@@ -273,6 +273,7 @@ impl ListenerDraft {
                 maximum_qos: self.maximum_qos,
                 topic_alias_max: self.topic_alias_max,
                 topic_alias_broker_max: self.topic_alias_broker_max,
+                ..ListenerSettings::default()
             },
             address,
             socket_domain: self.socket_domain,

@@ -224,6 +224,13 @@ pub enum Fault {
         /// Its name.
         name: String,
     },
+    /// A directive of mosquitto.conf that asks for something that is not done here.
+    RefusedDirective {
+        /// Its name.
+        name: &'static str,
+        /// Why, and what to do instead.
+        reason: &'static str,
+    },
     /// A value of a directive that is not supported yet.
     UnsupportedValue {
         /// The directive.
@@ -303,6 +310,7 @@ impl fmt::Display for Fault {
                 hint(f, *nearest)
             }
             Self::UnsupportedDirective { name } => write!(f, "directive \"{name}\" is not supported yet"),
+            Self::RefusedDirective { name, reason } => write!(f, "directive \"{name}\" is not supported: {reason}"),
             Self::UnsupportedValue { name, value } => {
                 write!(f, "directive \"{name}\" with \"{}\" is not supported yet", value.escape_debug())
             }

@@ -527,7 +527,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "host",
-        doc: "Address or host name to listen on; without it, all interfaces.",
+        doc: "Address or host name to listen on, or on Linux the name of a network interface; without it, all interfaces.",
         kind: Kind::Text {
             put: |listener, text| {
                 listener.host = Some(host_name(text)?);

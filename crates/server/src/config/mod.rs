@@ -15,6 +15,7 @@
 //! The TOML is walked by hand along the tables of `key` and not through serde: so a number beyond its
 //! bounds has a line and a column as well as a misspelt name has, and a key is declared in one place.
 
+mod convert;
 mod draft;
 mod effective;
 mod environment;
@@ -35,6 +36,7 @@ use std::path::{Path, PathBuf};
 use pantala_broker::{ListenerSettings, Settings};
 use pantala_store::Durability;
 
+pub use self::convert::convert;
 use self::draft::Draft;
 pub use self::effective::{Change, Effective};
 pub use self::environment::Environment;

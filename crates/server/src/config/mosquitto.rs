@@ -4,11 +4,14 @@
 //! Three things are more lenient than in Mosquitto: tabs separate like spaces, a comment may be indented, and `#`
 //! after a number or a boolean begins one.
 
+mod bridge;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use pantala_store::Durability;
 
+use self::bridge::Bridge;
 use super::SocketDomain;
 use super::draft::{self, Draft, ListenerDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
@@ -32,6 +35,8 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
         log_timestamp_format: None,
         log_destination_seen: false,
         tcp_no_delay: None,
+        bridges: Vec::new(),
+        bridge: None,
     };
     reader.file(path, text, Depth::Main)?;
     reader.finish()
@@ -41,69 +46,25 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
 const UNSUPPORTED: &[&str] = &[
     "accept_protocol_versions",
     "acl_file",
-    "address",
-    "addresses",
     "auth_opt_*",
     "auth_plugin",
     "auth_plugin_deny_special_chars",
-    "bind_interface",
-    "bridge_alpn",
-    "bridge_attempt_unsubscribe",
-    "bridge_bind_address",
-    "bridge_cafile",
-    "bridge_capath",
-    "bridge_certfile",
-    "bridge_ciphers",
-    "bridge_ciphers_tls1.3",
-    "bridge_identity",
-    "bridge_insecure",
-    "bridge_keyfile",
-    "bridge_max_packet_size",
-    "bridge_max_topic_alias",
-    "bridge_outgoing_retain",
-    "bridge_protocol_version",
-    "bridge_psk",
-    "bridge_receive_maximum",
-    "bridge_reload_type",
-    "bridge_require_ocsp",
-    "bridge_session_expiry_interval",
-    "bridge_tcp_keepalive",
-    "bridge_tcp_user_timeout",
-    "bridge_tls_use_os_certs",
-    "bridge_tls_version",
     "cafile",
     "capath",
     "certfile",
-    "check_retain_source",
     "ciphers",
     "ciphers_tls1.3",
-    "cleansession",
-    "clientid",
     "clientid_prefixes",
-    "connection",
     "crlfile",
     "dhparamfile",
     "disable_client_cert_date_checks",
-    "enable_control_api",
     "enable_proxy_protocol",
     "global_plugin",
     "http_dir",
-    "idle_timeout",
-    "keepalive_interval",
     "keyfile",
-    "listener_auto_id_prefix",
-    "local_cleansession",
-    "local_clientid",
-    "local_password",
-    "local_username",
     "log_facility",
-    "memory_limit",
     "mount_point",
-    "notification_topic",
-    "notifications",
-    "notifications_local_only",
     "packet_buffer_size",
-    "password",
     "password_file",
     "plugin",
     "plugin_load",
@@ -112,25 +73,14 @@ const UNSUPPORTED: &[&str] = &[
     "proxy_protocol_v2_require_tls",
     "psk_file",
     "psk_hint",
-    "remote_clientid",
-    "remote_password",
-    "remote_username",
     "require_certificate",
-    "restart_timeout",
-    "retain_expiry_interval",
-    "round_robin",
-    "start_type",
-    "threshold",
     "tls_engine",
     "tls_engine_kpass_sha1",
     "tls_keyform",
     "tls_version",
-    "topic",
-    "try_private",
     "use_identity_as_username",
     "use_subject_as_username",
     "use_username_as_clientid",
-    "username",
     "websockets_headers_size",
     "websockets_log_level",
     "websockets_origin",
@@ -145,12 +95,16 @@ const SUPPORTED: &[&str] = &[
     "autosave_interval",
     "autosave_on_changes",
     "bind_address",
+    "bind_interface",
+    "check_retain_source",
     "connection_messages",
+    "enable_control_api",
     "global_max_clients",
     "global_max_connections",
     "include_dir",
     "listener",
     "listener_allow_anonymous",
+    "listener_auto_id_prefix",
     "log_dest",
     "log_timestamp",
     "log_timestamp_format",
@@ -166,6 +120,7 @@ const SUPPORTED: &[&str] = &[
     "max_topic_alias",
     "max_topic_alias_broker",
     "maximum_qos",
+    "memory_limit",
     "message_size_limit",
     "per_listener_settings",
     "persistence",
@@ -177,6 +132,7 @@ const SUPPORTED: &[&str] = &[
     "protocol",
     "queue_qos0_messages",
     "retain_available",
+    "retain_expiry_interval",
     "retained_persistence",
     "retry_interval",
     "set_tcp_nodelay",
@@ -199,6 +155,8 @@ struct OwnListener {
     options: ListenerOptions,
     /// `listener_allow_anonymous`, which stands above all else.
     allow_anonymous: Option<bool>,
+    /// `listener_auto_id_prefix`, the same.
+    auto_id_prefix: Option<(String, Origin)>,
 }
 
 /// Settings of a listener when `per_listener_settings` is on, of the broker otherwise.
@@ -227,6 +185,9 @@ struct Reader<'a> {
     log_timestamp_format: Option<Timestamp>,
     log_destination_seen: bool,
     tcp_no_delay: Option<bool>,
+    bridges: Vec<Bridge>,
+    /// The bridge that the file is at.
+    bridge: Option<usize>,
 }
 
 /// A line with a directive.
@@ -289,6 +250,7 @@ impl Reader<'_> {
     fn file(&mut self, path: &Path, text: &str, depth: Depth) -> Result<(), ConfigError> {
         // Each file begins in front of its first `listener` line, and the file that includes it goes on where it was.
         let mut current = None;
+        let outer_bridge = self.bridge.take();
         for (index, line) in text.split('\n').enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -303,6 +265,7 @@ impl Reader<'_> {
             }
             self.directive(&directive, &mut current).map_err(|fault| ConfigError::new(origin, fault))?;
         }
+        self.bridge = outer_bridge;
         Ok(())
     }
 
@@ -326,11 +289,15 @@ impl Reader<'_> {
     }
 
     fn directive(&mut self, line: &Directive<'_>, current: &mut Option<usize>) -> Result<(), Fault> {
-        if !SUPPORTED.contains(&line.name) {
+        let is_bridge = bridge::is_directive(line.name);
+        if !SUPPORTED.contains(&line.name) && !is_bridge {
             return Err(unknown(line.name));
         }
         if line.value.is_empty() {
             return Err(Fault::NoValue { name: line.name.to_owned() });
+        }
+        if is_bridge {
+            return bridge::read(&mut self.bridges, &mut self.bridge, line);
         }
         const LENGTH_MAX: u64 = i64::MAX as u64;
         let settings = &mut self.draft.settings;
@@ -347,6 +314,15 @@ impl Reader<'_> {
             "bind_address" => {
                 let host = line.text(key::host_name)?;
                 self.unlisted(line).draft.host = Some(host);
+            }
+            "bind_interface" => {
+                let interface = line.text(key::host_name)?;
+                let listener = self.current(line, *current);
+                if listener.draft.host.is_some() || listener.draft.unix_path.is_some() {
+                    let reason = "cannot be for a listener that has an address already";
+                    return Err(Fault::WrongPlace { name: "bind_interface", reason });
+                }
+                listener.draft.host = Some(interface);
             }
             "socket_domain" => {
                 let domain = match word_of(line.name, line.word()?, &["ipv4", "ipv6"])? {
@@ -379,6 +355,11 @@ impl Reader<'_> {
             "listener_allow_anonymous" => {
                 let allow = line.switch()?;
                 self.current(line, *current).allow_anonymous = Some(allow);
+            }
+
+            "listener_auto_id_prefix" => {
+                let prefix = line.text(key::client_id_prefix)?;
+                self.current(line, *current).auto_id_prefix = Some((prefix, line.origin.clone()));
             }
 
             "per_listener_settings" => {
@@ -475,6 +456,28 @@ impl Reader<'_> {
                 line.switch()?;
                 self.warn(line, "has no effect: there are no snapshots to be saved");
             }
+            "retain_expiry_interval" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(line, "has no effect: Retained Messages that have expired are looked for all the time");
+            }
+            "memory_limit" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(line, "has no effect yet: queued_bytes_max and connections_max bound what memory holds");
+            }
+            // Without it is what is done here.
+            "check_retain_source" => {
+                if line.switch()? {
+                    self.warn(
+                        line,
+                        "has no effect yet: who may read a topic gets its Retained Message, whoever set it",
+                    );
+                }
+            }
+            "enable_control_api" => {
+                if line.switch()? {
+                    self.warn(line, "has no effect yet: nothing answers on $CONTROL/broker");
+                }
+            }
             "persistence_file" => self.warn(line, "has no effect: the data directory holds several files"),
             "sys_interval" => {
                 line.number(0, LENGTH_MAX)?;
@@ -522,7 +525,7 @@ impl Reader<'_> {
         self.unlisted.get_or_insert_with(|| {
             let mut draft = ListenerDraft::new(line.origin.clone(), true);
             draft.movable = true;
-            OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None }
+            OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None, auto_id_prefix: None }
         })
     }
 
@@ -570,6 +573,7 @@ impl Reader<'_> {
             }
         }
         listeners.append(&mut self.listed);
+        bridge::refuse(self.bridges)?;
 
         let anonymous = self.anonymous.or(unlisted_anonymous);
         self.draft.loopback_anonymous = anonymous.unwrap_or(listeners.is_empty());
@@ -583,6 +587,10 @@ impl Reader<'_> {
             if let Some(prefix) = common("auto_id_prefix", listeners.iter().map(of))? {
                 settings.auto_id_prefix = prefix;
             }
+        }
+        let own = |listener: &OwnListener| listener.auto_id_prefix.clone();
+        if let Some(prefix) = common("listener_auto_id_prefix", listeners.iter().map(own))? {
+            self.draft.settings.auto_id_prefix = prefix;
         }
         for mut listener in listeners {
             let of_all = if self.per_listener { listener.options.allow_anonymous } else { self.anonymous };
@@ -618,6 +626,12 @@ fn differs(name: &'static str, origin: Origin) -> ConfigError {
     ConfigError::new(origin, Fault::WrongPlace { name, reason })
 }
 
+/// All directives that are known.
+#[cfg(test)]
+pub(super) fn directives() -> impl Iterator<Item = &'static str> {
+    SUPPORTED.iter().chain(UNSUPPORTED).copied().chain(bridge::directives())
+}
+
 fn unknown(name: &str) -> Fault {
     let unsupported = UNSUPPORTED.iter().any(|known| match known.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
@@ -626,7 +640,8 @@ fn unknown(name: &str) -> Fault {
     if unsupported {
         return Fault::UnsupportedDirective { name: name.to_owned() };
     }
-    let known = SUPPORTED.iter().chain(UNSUPPORTED).copied().filter(|name| !name.ends_with('*'));
+    let known =
+        SUPPORTED.iter().chain(UNSUPPORTED).copied().chain(bridge::directives()).filter(|name| !name.ends_with('*'));
     Fault::UnknownDirective { name: name.to_owned(), nearest: nearest(name, known) }
 }
 
@@ -653,7 +668,7 @@ fn listener(line: &Directive<'_>) -> Result<OwnListener, Fault> {
             }
         }
     }
-    Ok(OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None })
+    Ok(OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None, auto_id_prefix: None })
 }
 
 /// A duration, `14d`, in seconds. A month has 30 days and a year 365.

@@ -48,7 +48,7 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 /// A `[[listener]]` with nothing below it.
-fn unwritten_listener() -> Listener {
+pub(super) fn unwritten_listener() -> Listener {
     let draft = ListenerDraft::new(Origin::Flag("listener"), true);
     draft.finish().expect("the defaults do not contradict each other")
 }

@@ -262,6 +262,7 @@ password_file = "{}"
             durability_rules: vec![DurabilityRule { filter: "telemetry/#".to_owned(), level: Durability::Memory }],
             scram_users: scram_users.clone(),
             listeners: in_core.clone(),
+            security_domains: Vec::new(),
         }
     );
     let redirect = redirect.as_ref().expect("a redirect");
@@ -279,6 +280,7 @@ password_file = "{}"
                     maximum_qos: QoS::AtMostOnce,
                     topic_alias_max: Some(27),
                     topic_alias_broker_max: Some(28),
+                    ..ListenerSettings::default()
                 },
                 socket_domain: SocketDomain::Ipv6,
                 tcp_no_delay: false,
@@ -721,6 +723,7 @@ connection_messages false\t# trailing
             maximum_qos: QoS::AtLeastOnce,
             topic_alias_max: Some(3),
             topic_alias_broker_max: Some(4),
+            ..ListenerSettings::default()
         }
     );
     assert_eq!(
@@ -783,10 +786,309 @@ fn the_value_that_is_no_limit_in_mosquitto_is_none_here() {
     }
 }
 
+/// What comes of a directive of Mosquitto's.
+enum Outcome {
+    /// This value is in force.
+    Effective(&'static str),
+    /// There is nothing to be done, and nothing to be said.
+    Same,
+    /// One line of warning, with this in it.
+    Warned(&'static str),
+    /// Refused by its line, with this in it.
+    Refused(&'static str),
+    /// The tests of what it is about tell.
+    Elsewhere,
+}
+
+/// Every directive of Mosquitto 2.1, with a value, and what comes of it.
+const DIRECTIVES: &[(&str, Outcome)] = {
+    use Outcome::*;
+    const BRIDGE: Outcome = Refused("belongs to a bridge");
+    &[
+        ("acl_file /a", Elsewhere),
+        ("allow_anonymous false", Effective("listener 127.0.0.1:1883 allow_anonymous\tfalse\n")),
+        ("allow_duplicate_messages true", Effective("delivery.allow_duplicate_messages\ttrue\n")),
+        ("allow_zero_length_clientid false", Effective("broker.allow_zero_length_client_id\tfalse\n")),
+        ("auto_id_prefix a-", Effective("broker.auto_id_prefix\ta-\n")),
+        ("autosave_interval 10", Warned("no snapshots")),
+        ("autosave_on_changes true", Warned("no snapshots")),
+        ("check_retain_source false", Same),
+        ("check_retain_source true", Elsewhere),
+        ("clientid_prefixes a", Elsewhere),
+        ("connection_messages false", Effective("log.connection_messages\tfalse\n")),
+        ("enable_control_api false", Same),
+        ("enable_control_api true", Warned("no effect yet")),
+        ("global_max_clients 5", Effective("limits.sessions_max\t5\n")),
+        ("global_max_connections 5", Effective("limits.connections_max\t5\n")),
+        ("global_plugin /usr/lib/other.so", Elsewhere),
+        ("plugin /usr/lib/other.so", Elsewhere),
+        ("auth_plugin /usr/lib/other.so", Elsewhere),
+        ("plugin_load a /usr/lib/other.so", Elsewhere),
+        ("plugin_use a", Elsewhere),
+        ("plugin_opt_a b", Elsewhere),
+        ("auth_opt_a b", Elsewhere),
+        ("auth_plugin_deny_special_chars true", Elsewhere),
+        ("include_dir /nowhere", Refused("cannot be read")),
+        ("log_dest stdout", Effective("log.destinations\tstdout\n")),
+        ("log_dest file /var/log/m", Effective("log.file\t/var/log/m\n")),
+        ("log_dest stderr\nlog_dest dlt", Warned("not supported")),
+        ("log_facility 5", Elsewhere),
+        ("log_timestamp false", Effective("log.timestamp\toff\n")),
+        ("log_timestamp_format %H:%M", Effective("log.timestamp\t%H:%M\n")),
+        ("log_type error", Effective("log.types\terror\n")),
+        ("max_inflight_bytes 9", Effective("limits.inflight_bytes_max\t9\n")),
+        ("max_inflight_messages 1", Effective("limits.inflight_messages_max\t1\n")),
+        ("max_keepalive 60", Effective("limits.keep_alive_max\t60\n")),
+        ("max_packet_size 1000", Effective("limits.packet_bytes_max\t1000\n")),
+        ("max_queued_bytes 9", Effective("limits.queued_bytes_max\t9\n")),
+        ("max_queued_messages 9", Effective("limits.queued_messages_max\t9\n")),
+        ("memory_limit 1000000", Warned("no effect yet")),
+        ("message_size_limit 9", Effective("limits.payload_bytes_max\t9\n")),
+        ("password_file /p", Elsewhere),
+        ("per_listener_settings false", Same),
+        ("persistence true", Effective("broker.durability\tfsync\n")),
+        ("retained_persistence true", Effective("broker.durability\tfsync\n")),
+        ("persistence_file m.db", Elsewhere),
+        ("persistence_location /m", Effective("broker.data_dir\t/m/pantala\n")),
+        ("persistent_client_expiration 1d", Effective("limits.session_expiry_max\t86400\n")),
+        ("pid_file /p", Elsewhere),
+        ("user mosquitto", Elsewhere),
+        ("psk_file /p", Elsewhere),
+        ("queue_qos0_messages true", Effective("delivery.queue_qos0_messages\ttrue\n")),
+        ("retain_available false", Effective("features.retain_available\tfalse\n")),
+        ("retain_expiry_interval 5", Warned("all the time")),
+        ("retry_interval 20", Warned("after a reconnect only")),
+        ("set_tcp_nodelay false", Effective("listener 127.0.0.1:1883 tcp_no_delay\tfalse\n")),
+        ("sys_interval 10", Elsewhere),
+        ("upgrade_outgoing_qos true", Effective("delivery.upgrade_outgoing_qos\ttrue\n")),
+        ("listener 1999 127.0.0.2", Effective("listener 127.0.0.2:1999\t\n")),
+        ("listener 0 /run/m.sock", Effective("listener unix:/run/m.sock\t\n")),
+        ("port 1999", Effective("listener *:1999\t\n")),
+        ("bind_address 127.0.0.2", Effective("listener 127.0.0.2:1883\t\n")),
+        ("bind_interface lo", Effective("listener lo:1883\t\n")),
+        ("socket_domain ipv4", Effective("listener *:1883 socket_domain\tipv4\n")),
+        ("protocol mqtt", Same),
+        ("protocol http_api", Refused("\"http_api\"")),
+        ("protocol mqttsn", Refused("\"mqttsn\"")),
+        ("accept_protocol_versions 4,5", Elsewhere),
+        ("listener_allow_anonymous true", Effective("listener *:1883 allow_anonymous\ttrue\n")),
+        ("listener_auto_id_prefix l-", Effective("broker.auto_id_prefix\tl-\n")),
+        ("max_connections 5", Effective("listener *:1883 connections_max\t5\n")),
+        ("max_qos 1", Effective("listener *:1883 maximum_qos\t1\n")),
+        ("maximum_qos 1", Effective("listener *:1883 maximum_qos\t1\n")),
+        ("max_topic_alias 3", Effective("listener *:1883 topic_alias_max\t3\n")),
+        ("max_topic_alias_broker 3", Effective("listener *:1883 topic_alias_broker_max\t3\n")),
+        ("mount_point a/", Elsewhere),
+        ("use_username_as_clientid true", Elsewhere),
+        ("enable_proxy_protocol 2", Elsewhere),
+        ("proxy_protocol_v2_require_tls true", Elsewhere),
+        ("http_dir /srv", Refused("not supported")),
+        ("packet_buffer_size 4096", Elsewhere),
+        ("websockets_headers_size 4096", Elsewhere),
+        ("websockets_log_level 0", Elsewhere),
+        ("websockets_origin http://a", Elsewhere),
+        ("certfile /c", Elsewhere),
+        ("keyfile /k", Elsewhere),
+        ("cafile /c", Elsewhere),
+        ("capath /c", Elsewhere),
+        ("require_certificate true", Elsewhere),
+        ("use_identity_as_username true", Elsewhere),
+        ("use_subject_as_username true", Elsewhere),
+        ("crlfile /c", Elsewhere),
+        ("disable_client_cert_date_checks true", Elsewhere),
+        ("tls_version tlsv1.2", Elsewhere),
+        ("ciphers x", Elsewhere),
+        ("ciphers_tls1.3 x", Elsewhere),
+        ("dhparamfile /d", Elsewhere),
+        ("tls_engine e", Elsewhere),
+        ("tls_engine_kpass_sha1 e", Elsewhere),
+        ("tls_keyform engine", Elsewhere),
+        ("psk_hint h", Elsewhere),
+        ("connection b", Refused("connection needs \"address\"")),
+        ("connection b\naddress a\ntopic #", Refused("there are no bridges yet")),
+        ("address a", BRIDGE),
+        ("addresses a", BRIDGE),
+        ("topic #", BRIDGE),
+        ("round_robin true", BRIDGE),
+        ("start_type lazy", BRIDGE),
+        ("idle_timeout 60", BRIDGE),
+        ("threshold 10", BRIDGE),
+        ("restart_timeout 5 30", BRIDGE),
+        ("keepalive_interval 60", BRIDGE),
+        ("cleansession true", BRIDGE),
+        ("local_cleansession true", BRIDGE),
+        ("remote_clientid a", BRIDGE),
+        ("clientid a", BRIDGE),
+        ("local_clientid a", BRIDGE),
+        ("remote_username a", BRIDGE),
+        ("username a", BRIDGE),
+        ("remote_password a", BRIDGE),
+        ("password a", BRIDGE),
+        ("local_username a", BRIDGE),
+        ("local_password a", BRIDGE),
+        ("notifications true", BRIDGE),
+        ("notifications_local_only true", BRIDGE),
+        ("notification_topic a", BRIDGE),
+        ("try_private true", BRIDGE),
+        ("bridge_attempt_unsubscribe true", BRIDGE),
+        ("bridge_bind_address 127.0.0.1", BRIDGE),
+        ("bridge_protocol_version mqttv50", BRIDGE),
+        ("bridge_max_packet_size 0", BRIDGE),
+        ("bridge_max_topic_alias 10", BRIDGE),
+        ("bridge_receive_maximum 20", BRIDGE),
+        ("bridge_session_expiry_interval 0", BRIDGE),
+        ("bridge_outgoing_retain true", BRIDGE),
+        ("bridge_reload_type lazy", BRIDGE),
+        ("bridge_tcp_keepalive 60 10 3", BRIDGE),
+        ("bridge_tcp_user_timeout 5", BRIDGE),
+        ("bridge_cafile /c", BRIDGE),
+        ("bridge_capath /c", BRIDGE),
+        ("bridge_certfile /c", BRIDGE),
+        ("bridge_keyfile /c", BRIDGE),
+        ("bridge_tls_use_os_certs true", BRIDGE),
+        ("bridge_insecure false", BRIDGE),
+        ("bridge_alpn mqtt", BRIDGE),
+        ("bridge_tls_version tlsv1.2", BRIDGE),
+        ("bridge_ciphers x", BRIDGE),
+        ("bridge_ciphers_tls1.3 x", BRIDGE),
+        ("bridge_require_ocsp true", BRIDGE),
+        ("bridge_identity i", BRIDGE),
+        ("bridge_psk 00", BRIDGE),
+    ]
+};
+
+#[test]
+fn every_directive_of_mosquitto_does_what_it_says_or_says_that_it_does_not() {
+    for (text, outcome) in DIRECTIVES {
+        let result = of_conf(text);
+        let last = format!("mosquitto.conf:{}: ", 1 + text.matches('\n').count());
+        match (outcome, result) {
+            (Outcome::Effective(value), Ok(config)) => {
+                let effective = config.effective().to_text();
+                assert!(effective.contains(value), "{text} does not come to {value}: {effective}");
+                assert!(!of_conf("").expect("nothing").effective().to_text().contains(value), "{text} shows nothing");
+                assert_eq!(config.warnings, [""; 0], "{text}");
+            }
+            (Outcome::Same, Ok(config)) => assert_eq!(Ok(config), of_conf(""), "{text}"),
+            (Outcome::Warned(words), Ok(config)) => {
+                assert_eq!(config.warnings.len(), 1, "{text}: {:?}", config.warnings);
+                let warning = &config.warnings[0];
+                assert!(warning.starts_with(&last) && warning.contains(words), "{text}: {warning}");
+                assert_eq!(config.effective(), of_conf("").expect("nothing").effective(), "{text}");
+            }
+            (Outcome::Refused(words), Err(message)) => {
+                let placed = message.contains("mosquitto.conf:1: ") || message.starts_with("/nowhere: ");
+                assert!(placed && message.contains(words) && message.lines().count() == 1, "{text}: {message}");
+            }
+            (Outcome::Elsewhere, Err(message)) => assert!(!message.contains("unknown directive"), "{text}: {message}"),
+            (Outcome::Elsewhere, Ok(_)) => {}
+            (_, result) => panic!("{text}: {result:?}"),
+        }
+    }
+    // And the other way round: what is known is on this list.
+    for known in mosquitto::directives().filter(|known| !known.ends_with('*')) {
+        let is_listed = DIRECTIVES.iter().any(|(text, _)| text.split(' ').next() == Some(known));
+        assert!(is_listed, "{known} is on no list of Mosquitto's directives");
+    }
+}
+
+#[test]
+fn a_converted_mosquitto_conf_comes_to_the_same() {
+    let directory = Directory::new();
+    let texts = DIRECTIVES.iter().map(|(text, _)| (*text).to_owned()).chain([
+        String::new(),
+        "log_dest none\nlog_type none".to_owned(),
+        "auto_id_prefix \"a\\b\u{7f}".to_owned(),
+        "log_timestamp_format \"%H\\t\"".to_owned(),
+        "listener 1883\nlistener 1884 ::1\nmax_connections -1\nlistener 0 /run/m m.sock\nallow_anonymous true"
+            .to_owned(),
+        "per_listener_settings true\nlistener 1\nallow_anonymous true\nlistener 2\nset_tcp_nodelay false".to_owned(),
+    ]);
+    let mut converted = 0;
+    for text in texts {
+        let path = directory.write("a.conf", &text);
+        let Ok(config) = of_conf(&text) else {
+            assert!(convert(&path).is_err(), "{text}");
+            continue;
+        };
+        let toml = convert(&path).expect(&text);
+        let again = of_toml(&toml).unwrap_or_else(|error| panic!("{text}\n{toml}\n{error}"));
+        assert_eq!(again.effective(), config.effective(), "{text}\n{toml}");
+        assert_eq!(again.describe(), config.describe(), "{text}\n{toml}");
+        for warning in &config.warnings {
+            let said = warning.split_once(": ").expect("a place").1;
+            assert!(toml.lines().any(|line| line.starts_with('#') && line.ends_with(said)), "{text}\n{toml}");
+        }
+        converted += 1;
+    }
+    assert!(converted > 40, "{converted}");
+    let path =
+        directory.write("a.conf", "allow_duplicate_messages true\nmax_queued_messages 100000\nautosave_interval 5");
+    let toml = convert(&path).expect("a file");
+    assert_eq!(
+        toml,
+        format!(
+            "# Made from {path}.\n#\n# Left out:\n\
+             # - {path}:3: directive \"autosave_interval\" has no effect: there are no snapshots to be saved\n\
+             #\n# Not as Mosquitto has it by default:\n\
+             # - limits.queued_messages_max is 100000, in Mosquitto 1000\n\
+             # - limits.queued_bytes_max is 268435456, in Mosquitto no limit\n\
+             # - listener.tcp_no_delay is true, in Mosquitto false\n\
+             \n[broker]\ndurability = \"memory\"\n\
+             \n[delivery]\nallow_duplicate_messages = true\n\
+             \n[log]\ntimestamp = \"epoch\"\n",
+            path = path.display()
+        )
+    );
+}
+
+/// Whole files as people have them: `tests/mosquitto-conf/NAME/mosquitto.conf`, and beside it what comes of it.
+#[test]
+fn files_from_the_world_come_to_what_is_expected() {
+    let root = Path::new("tests/mosquitto-conf");
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(root).expect("the files").map(|entry| entry.expect("one").path()).collect();
+    names.sort();
+    assert!(names.len() >= 12, "{names:?}");
+    let mut wrong = Vec::new();
+    for directory in names {
+        let path = directory.join("mosquitto.conf");
+        let place = format!("{}/", directory.display());
+        let came_to = match Config::load_with(Some(&path), &Overrides::default(), &Environment::default()) {
+            Ok(config) => {
+                let toml = convert(&path).expect("what can be read can be converted");
+                let again = of_toml(&toml).unwrap_or_else(|error| panic!("{}: {error}\n{toml}", path.display()));
+                assert_eq!(again.effective(), config.effective(), "{}", path.display());
+                let warnings: String = config.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+                warnings + &config.describe()
+            }
+            Err(error) => format!("refused: {error}\n"),
+        };
+        let came_to = came_to.replace(&place, "");
+        let expected = fs::read_to_string(directory.join("expected")).unwrap_or_default();
+        if came_to != expected {
+            wrong.push(format!("{}\n{came_to}\ninstead of\n{expected}", directory.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
     let cases = [
-        ("\nbridge_cafile x", r#"mosquitto.conf:2: directive "bridge_cafile" is not supported yet"#),
+        (
+            "\nbridge_cafile x",
+            r#"mosquitto.conf:2: directive "bridge_cafile" belongs to a bridge, and has to follow its "connection" line"#,
+        ),
+        (
+            "listener 1 ::1\nbind_interface lo",
+            r#"mosquitto.conf:2: directive "bind_interface" cannot be for a listener that has an address already"#,
+        ),
+        (
+            "listener 1\nlistener_auto_id_prefix a\nlistener 2",
+            "mosquitto.conf:2: directive \"listener_auto_id_prefix\" has to be the same for all listeners; one of its own \
+             for each is not supported yet",
+        ),
         ("plugin_opt_anything x", r#"mosquitto.conf:1: directive "plugin_opt_anything" is not supported yet"#),
         ("password_file /etc/p", r#"mosquitto.conf:1: directive "password_file" is not supported yet"#),
         ("require_certificate", r#"mosquitto.conf:1: directive "require_certificate" is not supported yet"#),
