@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
 use pantala_broker::authentication::Method;
-use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, Settings, Verdict};
+use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, Settings, Verdict};
 
 use crate::listen::Listener;
 use crate::socket::Socket;
@@ -18,6 +18,8 @@ pub(crate) enum Letter {
     Batch(Batch),
     /// A connection whose client belongs here.
     Connection(Moved),
+    /// What clients may do from now on.
+    Rights(Arc<dyn RightsSource>),
     /// What has come of a client's credentials.
     Verdict(ConnectionKey, u32, Verdict),
     /// End all connections and stop.

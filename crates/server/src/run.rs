@@ -5,12 +5,11 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use mio::{Poll, Waker};
 use pantala_broker::authentication::{Method, ScramSha256};
-use pantala_broker::{
-    Core, CoreOptions, DurabilityRule, Random, ScramUser, Totals, Unrestricted, WORKERS_MAX, WorkerId,
-};
+use pantala_broker::{Core, CoreOptions, DurabilityRule, Random, ScramUser, Totals, WORKERS_MAX, WorkerId};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -18,7 +17,7 @@ use crate::config::{Config, LogType, Source};
 use crate::inbox::{Inbox, Letter};
 use crate::log::{Log, shown};
 use crate::reload::{Commit, Places, Reloadable, Reloader, ReloaderOptions};
-use crate::security::NobodyKnown;
+use crate::security::{Security, Surroundings};
 use crate::stage::Entry;
 use crate::storage::{self, Storage};
 use crate::worker::{Clock, Doors, WAKER, Worker};
@@ -39,6 +38,8 @@ pub enum RunError {
     Log(io::Error),
     /// A user of the configuration cannot be one.
     User(String),
+    /// A file with users, rules or keys cannot be used.
+    Security(String),
     /// The system refuses what every broker needs: threads, pollers, signals, random bytes.
     System(io::Error),
 }
@@ -51,7 +52,7 @@ impl fmt::Display for RunError {
             }
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Log(error) => write!(f, "cannot open the log file: {error}"),
-            Self::Storage(text) | Self::User(text) => f.write_str(text),
+            Self::Storage(text) | Self::User(text) | Self::Security(text) => f.write_str(text),
             Self::System(error) => write!(f, "the system does not let a broker run: {error}"),
         }
     }
@@ -78,6 +79,8 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     fill(&mut secret).map_err(RunError::System)?;
     let scram = Scram { secret };
     let methods = scram.methods(&config.settings.scram_users)?;
+    let mut security_secret = [0; 32];
+    fill(&mut security_secret).map_err(RunError::System)?;
     let settings = Arc::new(config.settings.clone());
     let totals = Arc::new(Totals::new(settings.listeners.len()));
     let mut storage = Storage::open(&config, workers as u8, &log)?;
@@ -91,6 +94,18 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
         polls.push(poll);
     }
     let inboxes: Arc<[Arc<Inbox>]> = inboxes.into();
+    let clock = Clock::start(storage.now);
+    let surroundings = Surroundings {
+        allow_anonymous: settings.listeners.iter().map(|listener| listener.allow_anonymous).collect(),
+        bounds: config.verification,
+        patience: Duration::from_secs(settings.connect_seconds.into()),
+        scram_users: settings.scram_users.iter().map(|user| user.name.as_str().into()).collect(),
+        secret: security_secret,
+        clock,
+        log: log.clone(),
+    };
+    let security = Security::new(config.security.clone(), surroundings);
+    let security = security.map_err(|error| RunError::Security(error.to_string()))?;
     let mut cores = Vec::new();
     for (index, store) in std::mem::take(&mut storage.stores).into_iter().enumerate() {
         let id = WorkerId(index as u8);
@@ -103,13 +118,12 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
             workers: workers as u8,
             totals: Arc::clone(&totals),
             methods: Arc::clone(&methods),
-            rights: Arc::new(Unrestricted),
+            rights: security.rights_source(),
             random,
         };
         cores.push(Core::new(options, store));
     }
     storage.restore(&mut cores);
-    let clock = Clock::start(storage.now);
     let activity = storage.activity.clone();
     let running = storage.run(clock, log.clone(), {
         let inboxes = Arc::clone(&inboxes);
@@ -121,7 +135,7 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
         let listeners = places.for_worker().map_err(RunError::System)?;
         let doors = Doors { listeners, entries: places.entries() };
         let worker =
-            Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::new(NobodyKnown));
+            Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::clone(&security));
         let worker = worker.map_err(RunError::System)?;
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let last_word = LastWord(Arc::clone(&inboxes));
@@ -156,6 +170,7 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     let handle = signals.handle();
     let (watch_log, watch_inboxes) = (log.clone(), Arc::clone(&inboxes));
     let watch_activity = activity.clone();
+    let watch_security = Arc::clone(&security);
     let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut ending = false;
         for signal in &mut signals {
@@ -174,6 +189,7 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
                 _ => {
                     watch_log.tell_held_back();
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report));
+                    watch_log.line(LogType::Information, &watch_security.report());
                     storage::report(watch_activity.as_ref(), &watch_log);
                 }
             }
@@ -204,6 +220,17 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
         log.line(LogType::Notice, "Stopped.");
     }
     result
+}
+
+/// Reads the files of all security domains again, and lets all workers judge their clients by them. A domain with a file
+/// that is wrong stays as it was.
+fn reload_security(security: &Security, inboxes: &[Arc<Inbox>], log: &Log) {
+    for error in security.reload() {
+        log.line(LogType::Error, &format!("Not reloaded, the old users and rules stay: {error}"));
+    }
+    let rights = security.rights_source();
+    inboxes.iter().for_each(|inbox| inbox.send(Letter::Rights(Arc::clone(&rights))));
+    log.line(LogType::Notice, "Users and rules are read again.");
 }
 
 /// Ends all workers when one ends, for whatever reason: its Sessions are at home with no other.
@@ -250,7 +277,7 @@ impl Reloadable for Scram {
 /// What the connections of each of the configuration's listeners begin with. Made anew at each reload: what it reads from files is
 /// read again then.
 pub(crate) fn entries(config: &Config) -> Result<Vec<Arc<Entry>>, RunError> {
-    Ok(config.listeners.iter().map(|_| Arc::new(Entry::default())).collect())
+    Ok(config.listeners.iter().map(|listener| Arc::new(Entry::new(listener.transport.clone()))).collect())
 }
 
 fn worker_count(wanted: Option<NonZeroUsize>) -> usize {

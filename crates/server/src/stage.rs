@@ -5,17 +5,20 @@
 //! through the stages before it to the socket. Nothing is held between two turns but what a stage cannot do without (the
 //! front of a record whose rest has not come) and what the socket has not taken.
 
-#![allow(
-    dead_code,
-    unused_variables,
-    unreachable_code,
-    clippy::ptr_arg,
-    reason = "the only stage yet is that of the tests"
-)]
+mod first_bytes;
+mod proxy;
+mod websocket;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use pantala_broker::Peer;
+use pantala_transport::address;
+
+use self::first_bytes::Choice;
+use self::proxy::Proxy;
+use self::websocket::WebSocket;
+use crate::config::{Protocol, Transport};
 
 /// Most bytes of MQTT that are made into output before the socket takes them: so much may wait beyond it, and it is what one
 /// write has.
@@ -23,27 +26,79 @@ pub(crate) const CHUNK_BYTES: usize = 65_536;
 /// With so many answers of stages waiting, nothing more is read: a client that does not read cannot make them grow.
 const PENDING_BYTES_MAX: usize = 2 * CHUNK_BYTES;
 
+/// What is said of a client whose address is kept out.
+const NOT_ALLOWED: &str = "clients of this address are not let in";
+
 /// What the connections of one listener begin with.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
+    pub(crate) transport: Arc<Transport>,
     #[cfg(test)]
     pub(crate) scrambled: usize,
 }
 
 impl Entry {
+    pub(crate) fn new(transport: Transport) -> Self {
+        Self {
+            transport: Arc::new(transport),
+            #[cfg(test)]
+            scrambled: 0,
+        }
+    }
+
+    /// Why a connection from this address is closed before a byte of it is read; None if it is not.
+    #[inline]
+    pub(crate) fn refusal(&self, address: Option<SocketAddr>) -> Option<&'static str> {
+        // Who can open a Unix socket is let in, and what a proxy says of others is looked at later.
+        let address = address?;
+        if self.transport.proxy_protocol.is_some() {
+            let is_trusted = address::contains(&self.transport.proxy_trusted, address.ip());
+            return (!is_trusted).then_some("it is no trusted proxy");
+        }
+        // That of a proxy which tells by X-Forwarded-For is not the client's.
+        let may_tell = self.transport.protocol != Protocol::Mqtt
+            && address::contains(&self.transport.websocket.trusted, address.ip());
+        (!may_tell && !is_allowed(&self.transport, Some(address))).then_some(NOT_ALLOWED)
+    }
+
     /// The stages of a new connection; None for plain MQTT.
     #[inline]
     pub(crate) fn stages(&self, address: Option<SocketAddr>) -> Option<Box<Stages>> {
-        let stages: Vec<Stage> = Vec::new();
+        let mut stages = Vec::new();
+        if self.transport.proxy_protocol.is_some() {
+            stages.push(Stage::Proxy(Proxy::new(Arc::clone(&self.transport))));
+        }
+        match self.transport.protocol {
+            Protocol::Mqtt => {}
+            Protocol::WebSocket => stages.push(Stage::WebSocket(WebSocket::new(Arc::clone(&self.transport)))),
+            Protocol::Any => stages.push(Stage::FirstBytes(Choice::new(Arc::clone(&self.transport)))),
+        }
         #[cfg(test)]
-        let stages = std::iter::repeat_with(|| Stage::Scrambler(Default::default())).take(self.scrambled).collect();
+        stages.extend(std::iter::repeat_with(|| Stage::Scrambler(Default::default())).take(self.scrambled));
         Stages::new(stages, address)
+    }
+}
+
+/// Whether a client of this address is let in. One whose address nobody knows is, unless some are listed that are.
+fn is_allowed(transport: &Transport, address: Option<SocketAddr>) -> bool {
+    let (allowed, denied) = (&transport.allow_addresses, &transport.deny_addresses);
+    match address.map(|address| address.ip()) {
+        Some(address) => {
+            !address::contains(denied, address) && (allowed.is_empty() || address::contains(allowed, address))
+        }
+        None => allowed.is_empty(),
     }
 }
 
 /// One of the stages.
 #[derive(Debug)]
 pub(crate) enum Stage {
+    /// A PROXY header.
+    Proxy(Proxy),
+    /// Whatever the first bytes ask for.
+    FirstBytes(Choice),
+    /// WebSocket.
+    WebSocket(WebSocket),
     #[cfg(test)]
     Scrambler(scrambler::Scrambler),
 }
@@ -65,31 +120,41 @@ impl Stage {
     /// Takes bytes from the socket's side, never none. What is behind them goes to `inward`, answers to `outward`, and what
     /// it learns about the client to `peer`, before the first byte goes inwards.
     fn receive(&mut self, bytes: &mut [u8], inward: &mut Vec<u8>, outward: &mut Vec<u8>, peer: &mut Peer) -> Progress {
-        match *self {
+        match self {
+            Self::Proxy(stage) => stage.receive(bytes, inward, peer),
+            Self::FirstBytes(stage) => stage.receive(bytes, inward, peer),
+            Self::WebSocket(stage) => stage.receive(bytes, inward, outward, peer),
             #[cfg(test)]
-            Self::Scrambler(ref mut stage) => stage.receive(bytes, inward, outward),
-            #[cfg(not(test))]
-            _ => Progress::Open,
+            Self::Scrambler(stage) => stage.receive(bytes, inward, outward),
         }
     }
 
     /// Takes bytes for the client, never none. A stage that has not come so far that the client could read them drops them.
     fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) {
-        match *self {
+        match self {
+            // No client speaks MQTT before these are gone.
+            Self::Proxy(_) | Self::FirstBytes(_) => {}
+            Self::WebSocket(stage) => stage.send(bytes, outward),
             #[cfg(test)]
-            Self::Scrambler(ref mut stage) => stage.send(bytes, outward),
-            #[cfg(not(test))]
-            _ => {}
+            Self::Scrambler(stage) => stage.send(bytes, outward),
         }
     }
 
     /// What is said last, before the socket is closed.
     fn close(&mut self, outward: &mut Vec<u8>) {
-        match *self {
+        match self {
+            Self::Proxy(_) | Self::FirstBytes(_) => {}
+            Self::WebSocket(stage) => stage.close(outward),
             #[cfg(test)]
-            Self::Scrambler(ref mut stage) => stage.send(b"bye", outward),
-            #[cfg(not(test))]
-            _ => {}
+            Self::Scrambler(stage) => stage.send(b"bye", outward),
+        }
+    }
+
+    /// What takes its place when it is done.
+    fn successors(&self) -> Option<Self> {
+        match self {
+            Self::FirstBytes(stage) => stage.successors(),
+            _ => None,
         }
     }
 }
@@ -164,7 +229,10 @@ impl Stages {
                 self.pending.extend_from_slice(outward);
             }
             match progress {
-                Progress::Done => drop(self.stages.remove(index)),
+                Progress::Done => {
+                    let successors = stage.successors();
+                    self.stages.splice(index..=index, successors);
+                }
                 Progress::Open => index += 1,
                 // What came before its end goes on.
                 Progress::Ended | Progress::Failed(_) => {

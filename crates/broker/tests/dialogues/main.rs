@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod aliases;
 mod crashes;
 mod delivery;
@@ -17,6 +18,7 @@ mod reconfigure;
 mod recovery;
 mod refusal;
 mod retained;
+mod rules;
 mod sessions;
 mod shared;
 mod subscriptions;

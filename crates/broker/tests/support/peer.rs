@@ -160,6 +160,10 @@ impl Peer {
         Self { world: world.clone(), link, version, next_packet_id: Cell::new(100), aliases: RefCell::default() }
     }
 
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
     pub fn packet_id(&self) -> u16 {
         self.next_packet_id.set(self.next_packet_id.get() + 1);
         self.next_packet_id.get()

@@ -173,6 +173,13 @@ pub enum Fault {
         /// The section, with its brackets.
         section: &'static str,
     },
+    /// A key that is written where nothing asks for it.
+    NoEffect {
+        /// The key.
+        key: &'static str,
+        /// What has to be, in words.
+        unless: &'static str,
+    },
     /// A number above another one that bounds it.
     Above {
         /// The key.
@@ -224,7 +231,7 @@ pub enum Fault {
         /// Its name.
         name: String,
     },
-    /// A directive of mosquitto.conf that asks for something that is not done here.
+    /// A directive of mosquitto.conf that is not going to be supported.
     RefusedDirective {
         /// Its name.
         name: &'static str,
@@ -294,6 +301,7 @@ impl fmt::Display for Fault {
             Self::Exclusive { one, other, section } => {
                 write!(f, "\"{one}\" and \"{other}\" exclude each other in {section}")
             }
+            Self::NoEffect { key, unless } => write!(f, "\"{key}\" has no effect unless {unless}"),
             Self::Above { key, given, bound, bound_value } => {
                 write!(f, "\"{key}\" is {given}, above \"{bound}\", which is {bound_value}")
             }

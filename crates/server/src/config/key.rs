@@ -4,15 +4,23 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pantala_broker::{DurabilityRule, QueueFull, Settings};
+use pantala_identity::chain::BackEnd;
+use pantala_identity::http::Format;
+use pantala_identity::jwt::Algorithm;
 use pantala_proto::{FilterError, QoS, TopicFilter};
 use pantala_store::Durability;
+use pantala_transport::proxy::Versions;
+use pantala_transport::websocket::Origins;
 
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
 use super::log::{LogType, LogTypes};
+use super::security::{SecurityDomain, SecurityDraft, algorithms, http_url};
 use super::timestamp::Timestamp;
+use super::transport::{self, Protocol};
 use super::{Config, Listener, SocketDomain};
 
 /// A key: `Written` takes its value, `Used` shows it.
@@ -35,6 +43,8 @@ pub(super) enum Kind<Written> {
     Text { put: fn(&mut Written, String) -> Result<(), &'static str> },
     /// One of some words.
     Choice { allowed: &'static [&'static str], put: fn(&mut Written, &'static str) },
+    /// Any number of texts; the function says what is wrong with them.
+    Texts { put: fn(&mut Written, Vec<String>) -> Result<(), &'static str> },
     /// Any number of some words.
     List { allowed: &'static [&'static str], put: fn(&mut Written, Vec<&'static str>) },
 }
@@ -89,6 +99,14 @@ impl<Written, Used> Key<Written, Used> {
                 let given = if self.name == "password" { String::from("…") } else { text.to_owned() };
                 Fault::BadText { key: self.name.to_owned(), given, reason }
             })?,
+            (Kind::Texts { put }, Raw::List(texts)) => {
+                let given = texts.join(", ");
+                put(written, texts.into_iter().map(str::to_owned).collect()).map_err(|reason| Fault::BadText {
+                    key: self.name.to_owned(),
+                    given,
+                    reason,
+                })?;
+            }
             (Kind::Choice { allowed, put }, Raw::Text(text)) => put(written, word_of(self.name, text, allowed)?),
             (Kind::List { allowed, put }, Raw::List(texts)) => {
                 let words = texts.into_iter().map(|text| word_of(self.name, text, allowed));
@@ -113,7 +131,9 @@ impl<Written, Used> Key<Written, Used> {
                 Err(_) => return Err(self.wrong_type(&format!("\"{}\"", text.escape_debug()))),
             },
             Kind::Text { .. } | Kind::Choice { .. } => Raw::Text(text),
-            Kind::List { .. } => Raw::List(text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()),
+            Kind::List { .. } | Kind::Texts { .. } => {
+                Raw::List(text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect())
+            }
         };
         self.accept(written, raw)
     }
@@ -133,6 +153,7 @@ impl<Written, Used> Key<Written, Used> {
             Kind::Text { .. } => "a string".to_owned(),
             Kind::Choice { allowed, .. } => format!("one of {}", allowed.join(", ")),
             Kind::List { allowed, .. } => format!("a list of {}", allowed.join(", ")),
+            Kind::Texts { .. } => "a list of strings".to_owned(),
         }
     }
 }
@@ -340,6 +361,94 @@ pub(super) static SECTIONS: &[Section] = &[
             count!(sessions_max, "Most Sessions, connected or not; 0 is no limit."),
             number!(retained_messages_max: u32, 0, u32::MAX as u64, "Most Retained Messages; further ones are delivered and not kept."),
             number!(keep_alive_max: u16, 0, 65_535, "Longest Keep Alive in seconds; 0 is no limit. MQTT 5 clients are told a lower one, others are refused."),
+            Key {
+                name: "verification_threads",
+                doc: "Threads that hash passwords, at low priority; `auto` is half as many as there are cores, one at least.",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 256,
+                    word: Some("auto"),
+                    put: |draft, value| draft.verification.threads = value.map(|value| value as usize),
+                },
+                show: |config| config.verification.threads.map_or("auto".to_owned(), |threads| threads.to_string()),
+            },
+            Key {
+                name: "verifications_waiting_max",
+                doc: "Most clients whose password waits to be hashed, and as many again that wait for an HTTP back end.",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 1_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.waiting_max = u32_of(value) as usize,
+                },
+                show: |config| config.verification.waiting_max.to_string(),
+            },
+            Key {
+                name: "verified_seconds",
+                doc: "Seconds for which a password that was right is not hashed again; 0 is never.",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 86_400,
+                    word: None,
+                    put: |draft, value| draft.verification.keep = Duration::from_secs(u32_of(value).into()),
+                },
+                show: |config| config.verification.keep.as_secs().to_string(),
+            },
+            Key {
+                name: "verified_max",
+                doc: "Most passwords known for that, and most answers of an HTTP back end kept, for each security domain.",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 10_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.kept_max = u32_of(value) as usize,
+                },
+                show: |config| config.verification.kept_max.to_string(),
+            },
+            Key {
+                name: "http_requests_max",
+                doc: "Most requests to HTTP back ends at once; more wait.",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 1_024,
+                    word: None,
+                    put: |draft, value| draft.verification.http_requests_max = u32_of(value) as usize,
+                },
+                show: |config| config.verification.http_requests_max.to_string(),
+            },
+            Key {
+                name: "failures_per_address_max",
+                doc: "Wrong credentials that an address has free before it is refused for a while; 0 is no brake.",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 1_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.brake.per_address = u32_of(value),
+                },
+                show: |config| config.verification.brake.per_address.to_string(),
+            },
+            Key {
+                name: "failures_per_user_max",
+                doc: "Wrong credentials that a user name has free over all addresses before it has one try a second; 0 is no brake.",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 1_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.brake.per_user = u32_of(value),
+                },
+                show: |config| config.verification.brake.per_user.to_string(),
+            },
+            Key {
+                name: "failure_wait_seconds_max",
+                doc: "Longest time in seconds for which an address is refused after a failure.",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 3_600,
+                    word: None,
+                    put: |draft, value| draft.verification.brake.wait_max = Duration::from_secs(u32_of(value).into()),
+                },
+                show: |config| config.verification.brake.wait_max.as_secs().to_string(),
+            },
             Key {
                 name: "session_expiry_max",
                 doc: "Longest Session Expiry Interval in seconds; Sessions of v3 clients with Clean Session 0 end after it too.",
@@ -614,10 +723,137 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |listener| listener.settings.topic_alias_broker_max.map_or(String::new(), |count| count.to_string()),
     },
     Key {
+        name: "security",
+        doc: "The `[[security]]` whose users and rules count here; without it the one with the name `default`.",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.security = Some(mqtt_text(not_empty(text)?)?);
+                Ok(())
+            },
+        },
+        // Shown by its name where the domains are known.
+        show: |_| String::new(),
+    },
+    Key {
         name: "tcp_no_delay",
         doc: "Whether small packets are sent at once instead of being held back for more.",
         kind: Kind::Switch { put: |listener, value| listener.tcp_no_delay = value },
         show: |listener| listener.tcp_no_delay.to_string(),
+    },
+    Key {
+        name: "protocol",
+        doc: "What clients speak: `mqtt`, `websocket` (the subprotocols `mqtt` and `mqttv3.1`), or `any`: either, told apart by the first bytes of each connection.",
+        kind: Kind::Choice {
+            allowed: &["mqtt", "websocket", "any"],
+            put: |listener, word| {
+                listener.transport.protocol = Some(match word {
+                    "websocket" => Protocol::WebSocket,
+                    "any" => Protocol::Any,
+                    _ => Protocol::Mqtt,
+                });
+            },
+        },
+        show: |listener| listener.transport.protocol.name().to_owned(),
+    },
+    Key {
+        name: "websocket_path",
+        doc: "Path that WebSocket clients have to ask for, such as `/mqtt`; another gets 404. Without it, any.",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.transport.websocket_path = Some(transport::path(text)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.transport.websocket.path.as_deref().unwrap_or_default().to_owned(),
+    },
+    Key {
+        name: "websocket_origins",
+        doc: "Pages that may connect by WebSocket, each as browsers name them: `https://app.example`, exactly. Others get 403. Without it, all.",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                let origins = texts.iter().map(|text| transport::origin(text));
+                listener.transport.websocket_origins = Some(origins.collect::<Result<_, _>>()?);
+                Ok(())
+            },
+        },
+        show: |listener| match &listener.transport.websocket.origins {
+            Origins::Listed(listed) => listed.join(","),
+            Origins::Any | Origins::SameHost => String::new(),
+        },
+    },
+    Key {
+        name: "proxy_protocol",
+        doc: "Version of the PROXY protocol whose header each connection begins with; a connection without one is closed.",
+        kind: Kind::Choice {
+            allowed: &["off", "v1", "v2", "any"],
+            put: |listener, word| {
+                listener.transport.proxy_protocol = match word {
+                    "v1" => Some(Versions::V1),
+                    "v2" => Some(Versions::V2),
+                    "any" => Some(Versions::Any),
+                    _ => None,
+                };
+            },
+        },
+        show: |listener| {
+            match listener.transport.proxy_protocol {
+                None => "off",
+                Some(Versions::V1) => "v1",
+                Some(Versions::V2) => "v2",
+                Some(Versions::Any) => "any",
+            }
+            .to_owned()
+        },
+    },
+    Key {
+        name: "proxy_require_tls",
+        doc: "Whether a client has to have come to the proxy by TLS, as a header of version 2 tells.",
+        kind: Kind::Switch { put: |listener, value| listener.transport.proxy_require_tls = value },
+        show: |listener| listener.transport.proxy_require_tls.to_string(),
+    },
+    Key {
+        name: "proxy_trusted",
+        doc: "The proxies, as addresses (`10.0.0.7`) or networks (`10.0.0.0/8`).",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.proxy_trusted = Some(transport::networks(&texts)?);
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.proxy_trusted),
+    },
+    Key {
+        name: "allow_addresses",
+        doc: "Addresses and networks of clients that are let in, by their real address behind a proxy; if there are any, nobody else is.",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.allow_addresses = transport::networks(&texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.allow_addresses),
+    },
+    Key {
+        name: "deny_addresses",
+        doc: "Addresses and networks of clients whose connections are closed at once.",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.deny_addresses = transport::networks(&texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.deny_addresses),
+    },
+    Key {
+        name: "unix_mode",
+        doc: "Permission bits of the Unix socket, in octal: who may write to it may connect.",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.transport.unix_mode = Some(transport::mode(&text)?);
+                Ok(())
+            },
+        },
+        show: |listener| format!("{:04o}", listener.transport.unix_mode),
     },
 ];
 
@@ -685,11 +921,309 @@ pub(super) static DURABILITY: &[Key<DurabilityDraft, DurabilityRule>] = &[
     },
 ];
 
+/// The keys of a `[[security]]`. The start-up log has a line for each domain, by its `Display`.
+pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
+    Key {
+        name: "name",
+        doc: "Name of the domain; `default` if it is not written.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.name = Some(mqtt_text(not_empty(text)?)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "chain",
+        doc: "Back ends that are asked who a client is, in this order.",
+        kind: Kind::List {
+            allowed: &["certificate", "jwt", "password", "http"],
+            put: |domain, words| {
+                let known = |word: &str| BackEnd::ALL.into_iter().find(|back_end| back_end.name() == word);
+                domain.chain = Some(words.into_iter().filter_map(known).collect());
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "password_file",
+        doc: "File with users and their passwords, in the format of mosquitto_passwd.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.password_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "acl_file",
+        doc: "File with access rules, in the format of Mosquitto.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.acl_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_jwks_url",
+        doc: "URL of the key set by which tokens are verified.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_jwks_url = Some(http_url(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_jwks_file",
+        doc: "File with such a key set.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_jwks_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_public_key_file",
+        doc: "File with one public key, in PEM.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_public_key_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_secret_file",
+        doc: "File with the secret of an HMAC.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_secret_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_refresh_seconds",
+        doc: "Seconds after which a key set of a URL is fetched again; 3600 if it is not written.",
+        kind: Kind::Number {
+            min: 10,
+            max: 86_400,
+            word: None,
+            put: |domain, value| domain.jwt_refresh_seconds = u32_of(value),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_algorithms",
+        doc: "Algorithms that tokens may be signed by.",
+        kind: Kind::List {
+            allowed: &Algorithm::NAMES,
+            put: |domain, words| domain.jwt_rules.algorithms = algorithms(&words),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_issuer",
+        doc: "Issuer that tokens have to name.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.issuer = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_audience",
+        doc: "Audience that tokens have to name.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.audience = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_leeway_seconds",
+        doc: "Seconds by which the clocks of issuer and broker may differ; 60 if it is not written.",
+        kind: Kind::Number {
+            min: 0,
+            max: 3_600,
+            word: None,
+            put: |domain, value| domain.jwt_rules.leeway = Duration::from_secs(u32_of(value).into()),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_require_expiry",
+        doc: "Whether a token has to have an end; true if it is not written.",
+        kind: Kind::Switch { put: |domain, value| domain.jwt_rules.require_expiry = value },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_token_bytes_max",
+        doc: "Longest token, in bytes; 8192 if it is not written.",
+        kind: Kind::Number {
+            min: 128,
+            max: 65_535,
+            word: None,
+            put: |domain, value| domain.jwt_rules.token_bytes_max = u32_of(value) as usize,
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_user_name",
+        doc: "User name that clients with a token in place of a password have to give.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.user_name = Some(mqtt_text(not_empty(text)?)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_user_name_claim",
+        doc: "Claim with the user name; `sub` if it is not written.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.user_name_claim = not_empty(text)?;
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_client_id_claim",
+        doc: "Claim with the Client Identifier that the client has to have.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.client_id_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_groups_claim",
+        doc: "Claim with the groups of the user.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.groups_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_publish_claim",
+        doc: "Claim with the Topic Filters that the user may publish to.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.publish_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_subscribe_claim",
+        doc: "Claim with the Topic Filters that the user may subscribe to.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.subscribe_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_url",
+        doc: "URL of a service that is asked who a client is.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.http_url = Some(http_url(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_format",
+        doc: "How it is asked; json if it is not written.",
+        kind: Kind::Choice {
+            allowed: &["json", "form"],
+            put: |domain, word| domain.http_format = if word == "form" { Format::Form } else { Format::Json },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_timeout_seconds",
+        doc: "Seconds that its answer may take; 5 if it is not written.",
+        kind: Kind::Number {
+            min: 1,
+            max: 60,
+            word: None,
+            put: |domain, value| domain.http_timeout_seconds = u32_of(value),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_cache_seconds",
+        doc: "Seconds for which its answers are kept; 30 if it is not written.",
+        kind: Kind::Number {
+            min: 0,
+            max: 86_400,
+            word: None,
+            put: |domain, value| domain.http_cache_seconds = u32_of(value),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_authorization_file",
+        doc: "File with the value of the Authorization header of requests.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.http_authorization_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_ca_file",
+        doc: "File with certificates of authorities in place of those of the system, in PEM.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.http_ca_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+];
+
 /// The sections that are lists, in the words of the file.
-pub(super) const LISTS: [&str; 3] = ["listener", "durability", "scram_user"];
+pub(super) const LISTS: [&str; 4] = ["listener", "durability", "scram_user", "security"];
 
 pub(super) const BAD_TIMESTAMP: &str = "it has a conversion that is not known; known are %Y %C %y %m %d %e %j %H %I %M %S %p \
      %s %F %T %D %R %a %A %b %B %h %Z %z %n %t %%";
+
+/// A number that is known to be within 32 bits.
+fn u32_of(value: Option<u64>) -> u32 {
+    value.and_then(|value| u32::try_from(value).ok()).unwrap_or(u32::MAX)
+}
 
 /// Zero is no limit.
 pub(super) fn count(value: Option<u64>) -> Option<NonZeroU32> {

@@ -7,9 +7,12 @@
 mod bridge;
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use pantala_store::Durability;
+use pantala_transport::address::Network;
+use pantala_transport::proxy::Versions;
 
 use self::bridge::Bridge;
 use super::SocketDomain;
@@ -17,7 +20,9 @@ use super::draft::{self, Draft, ListenerDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
 use super::key::{self, number_within, word_of};
 use super::log::{LogType, LogTypes};
+use super::security::SecurityDraft;
 use super::timestamp::Timestamp;
+use super::transport::{self, Protocol};
 
 /// Reads `text`, the content of `path`, and the files that it includes, into the draft.
 pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), ConfigError> {
@@ -30,6 +35,8 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
         unlisted_options: ListenerOptions::default(),
         per_listener: false,
         security_seen: false,
+        security: SecurityOptions::default(),
+        plugins: Vec::new(),
         log_types: None,
         log_timestamp: true,
         log_timestamp_format: None,
@@ -45,10 +52,6 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
 /// Directives of Mosquitto's that are not supported yet. Those that end in `*` stand for all that begin so.
 const UNSUPPORTED: &[&str] = &[
     "accept_protocol_versions",
-    "acl_file",
-    "auth_opt_*",
-    "auth_plugin",
-    "auth_plugin_deny_special_chars",
     "cafile",
     "capath",
     "certfile",
@@ -58,19 +61,10 @@ const UNSUPPORTED: &[&str] = &[
     "crlfile",
     "dhparamfile",
     "disable_client_cert_date_checks",
-    "enable_proxy_protocol",
-    "global_plugin",
     "http_dir",
     "keyfile",
     "log_facility",
     "mount_point",
-    "packet_buffer_size",
-    "password_file",
-    "plugin",
-    "plugin_load",
-    "plugin_opt_*",
-    "plugin_use",
-    "proxy_protocol_v2_require_tls",
     "psk_file",
     "psk_hint",
     "require_certificate",
@@ -81,16 +75,16 @@ const UNSUPPORTED: &[&str] = &[
     "use_identity_as_username",
     "use_subject_as_username",
     "use_username_as_clientid",
-    "websockets_headers_size",
-    "websockets_log_level",
-    "websockets_origin",
 ];
 
 /// The directives that are understood, for the hints; a test holds them against what `Reader::directive` does.
 const SUPPORTED: &[&str] = &[
+    "acl_file",
     "allow_anonymous",
     "allow_duplicate_messages",
     "allow_zero_length_clientid",
+    "auth_plugin",
+    "auth_plugin_deny_special_chars",
     "auto_id_prefix",
     "autosave_interval",
     "autosave_on_changes",
@@ -99,8 +93,10 @@ const SUPPORTED: &[&str] = &[
     "check_retain_source",
     "connection_messages",
     "enable_control_api",
+    "enable_proxy_protocol",
     "global_max_clients",
     "global_max_connections",
+    "global_plugin",
     "include_dir",
     "listener",
     "listener_allow_anonymous",
@@ -122,14 +118,20 @@ const SUPPORTED: &[&str] = &[
     "maximum_qos",
     "memory_limit",
     "message_size_limit",
+    "packet_buffer_size",
+    "password_file",
     "per_listener_settings",
     "persistence",
     "persistence_file",
     "persistence_location",
     "persistent_client_expiration",
     "pid_file",
+    "plugin",
+    "plugin_load",
+    "plugin_use",
     "port",
     "protocol",
+    "proxy_protocol_v2_require_tls",
     "queue_qos0_messages",
     "retain_available",
     "retain_expiry_interval",
@@ -140,6 +142,9 @@ const SUPPORTED: &[&str] = &[
     "sys_interval",
     "upgrade_outgoing_qos",
     "user",
+    "websockets_headers_size",
+    "websockets_log_level",
+    "websockets_origin",
 ];
 
 /// The main file may include others, those may not.
@@ -165,6 +170,46 @@ struct ListenerOptions {
     allow_anonymous: Option<bool>,
     allow_zero_length_client_id: Option<(bool, Origin)>,
     auto_id_prefix: Option<(String, Origin)>,
+    security: SecurityOptions,
+}
+
+/// The files of a security domain.
+#[derive(Default)]
+struct SecurityOptions {
+    password_file: Option<(PathBuf, Origin)>,
+    acl_file: Option<(PathBuf, Origin)>,
+}
+
+/// A plugin of Mosquitto's that is a part of this broker.
+struct Plugin {
+    kind: PluginKind,
+    /// What `plugin_use` calls it.
+    name: Option<String>,
+    /// The listeners it is for; None is the broker, or with settings per listener what stands before the first `listener` line.
+    places: Vec<Option<usize>>,
+    /// It is for those as well that are still to come.
+    everywhere: bool,
+    origin: Origin,
+    /// The file that it reads.
+    file: Option<(PathBuf, Origin)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PluginKind {
+    Password,
+    Acl,
+    Sqlite,
+}
+
+impl PluginKind {
+    /// The directive that names its file.
+    fn directive(self) -> &'static str {
+        match self {
+            Self::Password => "plugin_opt_password_file",
+            Self::Acl => "plugin_opt_acl_file",
+            Self::Sqlite => "plugin_opt_db_file",
+        }
+    }
 }
 
 struct Reader<'a> {
@@ -179,6 +224,9 @@ struct Reader<'a> {
     per_listener: bool,
     /// A directive was there that means something else once settings are per listener.
     security_seen: bool,
+    /// The security domain of the broker.
+    security: SecurityOptions,
+    plugins: Vec<Plugin>,
     /// None: no `log_type` yet.
     log_types: Option<LogTypes>,
     log_timestamp: bool,
@@ -227,6 +275,11 @@ impl Directive<'_> {
             Fault::OutOfRange { key, given, max, word, .. } => Fault::OutOfRange { key, given, min: -1, max, word },
             other => other,
         })
+    }
+
+    /// All of the value: paths may have spaces.
+    fn path(&self) -> Result<PathBuf, Fault> {
+        self.text(|text| if text.contains('\0') { Err("a path has no NUL") } else { Ok(PathBuf::from(text)) })
     }
 
     fn text<T>(&self, check: impl FnOnce(String) -> Result<T, &'static str>) -> Result<T, Fault> {
@@ -290,7 +343,8 @@ impl Reader<'_> {
 
     fn directive(&mut self, line: &Directive<'_>, current: &mut Option<usize>) -> Result<(), Fault> {
         let is_bridge = bridge::is_directive(line.name);
-        if !SUPPORTED.contains(&line.name) && !is_bridge {
+        let option = line.name.strip_prefix("plugin_opt_").or_else(|| line.name.strip_prefix("auth_opt_"));
+        if option.is_none() && !SUPPORTED.contains(&line.name) && !is_bridge {
             return Err(unknown(line.name));
         }
         if line.value.is_empty() {
@@ -298,6 +352,9 @@ impl Reader<'_> {
         }
         if is_bridge {
             return bridge::read(&mut self.bridges, &mut self.bridge, line);
+        }
+        if let Some(option) = option {
+            return self.plugin_option(line, option);
         }
         const LENGTH_MAX: u64 = i64::MAX as u64;
         let settings = &mut self.draft.settings;
@@ -331,11 +388,32 @@ impl Reader<'_> {
                 };
                 self.current(line, *current).draft.socket_domain = domain;
             }
-            // The only protocol there is so far, and so often written although it is the default.
-            "protocol" => match word_of(line.name, line.word()?, &["mqtt", "websockets", "http_api"])? {
-                "mqtt" => {}
-                other => return Err(Fault::UnsupportedValue { name: "protocol", value: other.to_owned() }),
-            },
+            "protocol" => {
+                let protocol = match word_of(line.name, line.word()?, &["mqtt", "websockets", "http_api"])? {
+                    "mqtt" => Protocol::Mqtt,
+                    "websockets" => Protocol::WebSocket,
+                    other => return Err(Fault::UnsupportedValue { name: "protocol", value: other.to_owned() }),
+                };
+                self.current(line, *current).draft.transport.protocol = Some(protocol);
+            }
+            "websockets_origin" => {
+                let origin = line.text(|text| transport::origin(&text))?;
+                self.current(line, *current).draft.transport.websocket_origins.get_or_insert_default().push(origin);
+            }
+            "enable_proxy_protocol" => {
+                let versions = if line.number(1, 2)? == 1 { Versions::V1 } else { Versions::V2 };
+                let transport = &mut self.current(line, *current).draft.transport;
+                transport.proxy_protocol = Some(versions);
+                transport.proxy_trusted = Some(vec![
+                    Network::all(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                    Network::all(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+                ]);
+                self.warn(line, "believes everybody who connects: let nobody but the proxy reach this listener");
+            }
+            "proxy_protocol_v2_require_tls" => {
+                let require = line.switch()?;
+                self.current(line, *current).draft.transport.proxy_require_tls = require;
+            }
             "max_connections" => {
                 let connections_max = key::count(Some(line.limit(i32::MAX as u64)?));
                 self.current(line, *current).draft.connections_max = connections_max;
@@ -375,6 +453,48 @@ impl Reader<'_> {
                 match self.options(*current) {
                     Some(options) => options.allow_anonymous = Some(allow),
                     None => self.anonymous = Some(allow),
+                }
+            }
+            "password_file" => {
+                let file = Some((line.path()?, line.origin.clone()));
+                self.security_options(*current).password_file = file;
+            }
+            "acl_file" => {
+                let file = Some((line.path()?, line.origin.clone()));
+                self.security_options(*current).acl_file = file;
+            }
+            "plugin" | "auth_plugin" => {
+                self.security_seen = true;
+                let place = current.filter(|_| self.per_listener);
+                self.plugin(line, line.value, None, vec![place])?;
+            }
+            "global_plugin" => {
+                self.plugin(line, line.value, None, vec![None])?;
+                if let Some(plugin) = self.plugins.last_mut() {
+                    plugin.everywhere = true;
+                }
+            }
+            "plugin_load" => {
+                let (name, path) = split(line.value);
+                if path.is_empty() {
+                    return Err(Fault::NoValue { name: "plugin_load NAME".to_owned() });
+                }
+                self.plugin(line, path, Some(name.to_owned()), Vec::new())?;
+            }
+            "plugin_use" => {
+                self.security_seen = true;
+                let place = current.filter(|_| self.per_listener);
+                let name = line.word()?;
+                let loaded = self.plugins.iter_mut().find(|plugin| plugin.name.as_deref() == Some(name));
+                let Some(plugin) = loaded else {
+                    let reason = "no plugin_load above has this name";
+                    return Err(Fault::BadText { key: line.name.to_owned(), given: name.to_owned(), reason });
+                };
+                plugin.places.push(place);
+            }
+            "auth_plugin_deny_special_chars" => {
+                if !line.switch()? {
+                    self.warn(line, "has no effect: a name with such characters is never put into a rule");
                 }
             }
             "allow_zero_length_clientid" => {
@@ -478,6 +598,17 @@ impl Reader<'_> {
                     self.warn(line, "has no effect yet: nothing answers on $CONTROL/broker");
                 }
             }
+            "packet_buffer_size" | "websockets_headers_size" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(
+                    line,
+                    "has no effect: buffers have the size that is needed, and requests 16384 bytes at most",
+                );
+            }
+            "websockets_log_level" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(line, "has no effect: WebSocket has no log of its own");
+            }
             "persistence_file" => self.warn(line, "has no effect: the data directory holds several files"),
             "sys_interval" => {
                 line.number(0, LENGTH_MAX)?;
@@ -547,7 +678,89 @@ impl Reader<'_> {
         }
     }
 
+    /// Where the files of a security domain go.
+    fn security_options(&mut self, current: Option<usize>) -> &mut SecurityOptions {
+        self.security_seen = true;
+        match (self.per_listener, current) {
+            (false, _) => &mut self.security,
+            (true, Some(index)) => &mut self.listed[index].options.security,
+            (true, None) => &mut self.unlisted_options.security,
+        }
+    }
+
+    /// A plugin by the name of its file. What it does for Mosquitto is done here; nothing is loaded.
+    fn plugin(
+        &mut self,
+        line: &Directive<'_>,
+        path: &str,
+        name: Option<String>,
+        places: Vec<Option<usize>>,
+    ) -> Result<(), Fault> {
+        let file = path.rsplit('/').next().unwrap_or_default();
+        let kind = match file {
+            "mosquitto_password_file.so" => PluginKind::Password,
+            "mosquitto_acl_file.so" => PluginKind::Acl,
+            "mosquitto_persist_sqlite.so" => PluginKind::Sqlite,
+            "mosquitto_dynamic_security.so" | "mosquitto_sparkplug_aware.so" => {
+                return Err(Fault::UnsupportedValue { name: "plugin", value: file.to_owned() });
+            }
+            _ => {
+                let reason = "no shared object is loaded here; mosquitto_password_file.so, mosquitto_acl_file.so and \
+                              mosquitto_persist_sqlite.so are built in, and `[[security]]` in a .toml asks HTTP services";
+                return Err(Fault::BadText { key: line.name.to_owned(), given: path.to_owned(), reason });
+            }
+        };
+        if kind == PluginKind::Sqlite {
+            self.draft.durability = Some(Durability::Fsync);
+        }
+        self.plugins.push(Plugin { kind, name, places, everywhere: false, origin: line.origin.clone(), file: None });
+        Ok(())
+    }
+
+    fn plugin_option(&mut self, line: &Directive<'_>, option: &str) -> Result<(), Fault> {
+        let path = line.path()?;
+        let Some(plugin) = self.plugins.last_mut() else {
+            let reason = "has to stand behind the plugin that it is for";
+            return Err(Fault::WrongPlace { name: "plugin_opt_", reason });
+        };
+        if plugin.kind == PluginKind::Sqlite {
+            self.warn(line, "has no effect: data is kept in a format of our own");
+        } else if plugin.kind.directive().strip_prefix("plugin_opt_") == Some(option) {
+            plugin.file = Some((path, line.origin.clone()));
+        } else {
+            let nearest = Some(plugin.kind.directive());
+            return Err(Fault::UnknownDirective { name: line.name.to_owned(), nearest });
+        }
+        Ok(())
+    }
+
+    /// Gives the plugins' files to the domains they are for.
+    fn place_plugins(&mut self) -> Result<(), ConfigError> {
+        for plugin in std::mem::take(&mut self.plugins) {
+            if plugin.kind == PluginKind::Sqlite {
+                continue;
+            }
+            let Some(file) = plugin.file else {
+                let name = plugin.kind.directive().to_owned();
+                return Err(ConfigError::new(plugin.origin, Fault::NoValue { name }));
+            };
+            let mut places = plugin.places;
+            if plugin.everywhere && self.per_listener {
+                places.extend((0..self.listed.len()).map(Some));
+            }
+            for place in places {
+                let options = self.security_options(place);
+                match plugin.kind {
+                    PluginKind::Password => options.password_file = Some(file.clone()),
+                    _ => options.acl_file = Some(file.clone()),
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<(), ConfigError> {
+        self.place_plugins()?;
         let log = &mut self.draft.log;
         log.types = self.log_types.unwrap_or(log.types);
         log.timestamp = match self.log_timestamp_format.take() {
@@ -564,7 +777,8 @@ impl Reader<'_> {
             listeners.push(listener);
         } else if self.listed.is_empty() {
             // No listener at all: what is said of the unwritten one holds for the broker.
-            let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, .. } = self.unlisted_options;
+            let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, security, .. } = self.unlisted_options;
+            self.draft.security.extend(security_draft(security, None));
             if let Some((allow, _)) = allow_zero_length_client_id {
                 self.draft.settings.allow_zero_length_client_id = allow;
             }
@@ -573,7 +787,8 @@ impl Reader<'_> {
             }
         }
         listeners.append(&mut self.listed);
-        bridge::refuse(self.bridges)?;
+        bridge::refuse(std::mem::take(&mut self.bridges))?;
+        self.draft.security.extend(security_draft(std::mem::take(&mut self.security), None));
 
         let anonymous = self.anonymous.or(unlisted_anonymous);
         self.draft.loopback_anonymous = anonymous.unwrap_or(listeners.is_empty());
@@ -596,10 +811,30 @@ impl Reader<'_> {
             let of_all = if self.per_listener { listener.options.allow_anonymous } else { self.anonymous };
             listener.draft.allow_anonymous = Some(listener.allow_anonymous.or(of_all).unwrap_or(false));
             listener.draft.tcp_no_delay = self.draft.tcp_no_delay;
+            let name = listener.draft.domain_name();
+            if let Some(domain) = security_draft(listener.options.security, Some(name.clone())) {
+                self.draft.security.push(domain);
+                listener.draft.security = Some(name);
+            }
+            // Elsewhere they have no effect in Mosquitto either.
+            if listener.draft.transport.protocol != Some(Protocol::WebSocket) {
+                listener.draft.transport.websocket_origins = None;
+            }
             self.draft.listeners.push(listener.draft);
         }
         Ok(())
     }
+}
+
+/// The security domain with these files, if there are any.
+fn security_draft(options: SecurityOptions, name: Option<String>) -> Option<SecurityDraft> {
+    let SecurityOptions { password_file, acl_file } = options;
+    let origin = password_file.as_ref().or(acl_file.as_ref())?.1.clone();
+    let mut draft = SecurityDraft::new(origin);
+    draft.name = name;
+    draft.password_file = password_file.map(|(path, _)| path);
+    draft.acl_file = acl_file.map(|(path, _)| path);
+    Some(draft)
 }
 
 /// The value that all listeners have in common; None if none has one. The core has one value for all of them.
@@ -633,6 +868,10 @@ pub(super) fn directives() -> impl Iterator<Item = &'static str> {
 }
 
 fn unknown(name: &str) -> Fault {
+    if name == "http_dir" {
+        let reason = "files are not served here; a web server in front can serve them and pass WebSocket on";
+        return Fault::RefusedDirective { name: "http_dir", reason };
+    }
     let unsupported = UNSUPPORTED.iter().any(|known| match known.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
         None => name == *known,
