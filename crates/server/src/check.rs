@@ -5,11 +5,13 @@ use std::fs::OpenOptions;
 use std::path::Path;
 
 use pantala_broker::authentication::ScramSha256;
+use pantala_identity::chain::BackEnd;
 use pantala_store::Durability;
+use pantala_tls::UserNameFrom;
 use rustix::fs::{Access, access};
 
 use crate::config::{Config, ListenAddress, Listener};
-use crate::{listen, storage};
+use crate::{listen, security, storage, tls};
 
 /// What came of a configuration that was tried out.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -43,7 +45,7 @@ pub fn check(config: &Config) -> Checked {
         checked.problems.extend(appendable(path).err());
     }
     // What is read from other files than the configuration, and what is made of them.
-    let others = [scram(config)];
+    let others = [scram(config), security::check(config), tls::check(config)];
     checked.problems.extend(others.into_iter().filter_map(Result::err));
     let elsewhere = |line: &&str| line.starts_with("listener ") || line.starts_with("durability of ");
     let described = config.describe();
@@ -57,13 +59,30 @@ pub fn check(config: &Config) -> Checked {
 
 /// Who may connect.
 fn who(config: &Config, listener: &Listener) -> String {
-    let users = config.settings.scram_users.len();
-    let mut text = match (listener.settings.allow_anonymous, users) {
-        (true, 0) => "anybody".to_owned(),
-        (true, _) => "anybody, and users by SCRAM-SHA-256".to_owned(),
-        (false, 0) => "nobody: anonymous clients are refused, and there are no users".to_owned(),
-        (false, _) => "users by SCRAM-SHA-256".to_owned(),
+    let mut by = Vec::new();
+    if let Some(domain) = config.security.get(usize::from(listener.settings.security.0)) {
+        by.extend(domain.chain.iter().filter_map(|back_end| match back_end {
+            BackEnd::Certificate => None,
+            BackEnd::Password => Some("users by password"),
+            BackEnd::Jwt => Some("users by token"),
+            BackEnd::Http => Some("users that an HTTP service knows"),
+        }));
+    }
+    if listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No) {
+        by.push("users by certificate");
+    }
+    if !config.settings.scram_users.is_empty() {
+        by.push("users by SCRAM-SHA-256");
+    }
+    let mut text = match (listener.settings.allow_anonymous, by.join(", ")) {
+        (true, by) if by.is_empty() => "anybody".to_owned(),
+        (true, by) => format!("anybody, and {by}"),
+        (false, by) if by.is_empty() => "nobody: anonymous clients are refused, and there are no users".to_owned(),
+        (false, by) => by,
     };
+    if listener.tls.is_some() {
+        text += ", with TLS";
+    }
     if let ListenAddress::Unix(_) = listener.address {
         text += ", from this machine";
     }

@@ -2,8 +2,8 @@
 //!
 //! Decisions are the core's ([`pantala_broker`]); this crate moves bytes, keeps the clock, and tells the operator. Where
 //! to look: `worker.rs` for a turn of the loop, `inbox.rs` for what passes between workers, `listen.rs` for sockets,
-//! `stage.rs` for what stands between a socket and MQTT, `security` for who is let in, `log.rs` for the log, `reload.rs` for
-//! SIGHUP, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
+//! `stage.rs` for what stands between a socket and MQTT, `tls.rs` for certificates, `security` for who is let in, `log.rs` for
+//! the log, `reload.rs` for SIGHUP, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
 //! stopped.
 
 mod check;
@@ -18,6 +18,7 @@ mod socket;
 mod stage;
 mod storage;
 pub mod store_tool;
+mod tls;
 mod worker;
 
 pub use check::{Checked, check};

@@ -20,8 +20,9 @@ use crate::config::{Config, Effective, ListenAddress, Listener as Wanted, LogTyp
 use crate::inbox::{Inbox, Letter};
 use crate::listen::{self, Bound, Listener};
 use crate::log::{Log, Opened};
-use crate::run::{RunError, entries};
+use crate::run::RunError;
 use crate::stage::Entry;
+use crate::tls::{Prepared, TlsListener, WatchHandle};
 
 /// Listeners that may have been there since the start, at the most: each keeps its number.
 const LISTENERS_MAX: usize = 60_000;
@@ -41,11 +42,9 @@ pub(crate) trait Reloadable: Send {
 pub(crate) type Commit = Box<dyn FnOnce(&Committed<'_>) -> Vec<String>>;
 
 /// What a reload has come to.
-#[allow(dead_code, reason = "what is kept for each listener needs all of it")]
 pub(crate) struct Committed<'a> {
-    pub(crate) config: &'a Config,
-    /// The number of each of `config.listeners`.
-    pub(crate) listeners: &'a [ListenerId],
+    /// For each listener that there is or was, by its number, whether clients may be anonymous there.
+    pub(crate) allow_anonymous: &'a [bool],
     pub(crate) inboxes: &'a [Arc<Inbox>],
 }
 
@@ -155,6 +154,7 @@ pub(crate) struct Reloader {
     log: Log,
     totals: Arc<Totals>,
     inboxes: Arc<[Arc<Inbox>]>,
+    certificates: WatchHandle,
     reloadables: Vec<Box<dyn Reloadable>>,
     running: Option<RunningFile>,
 }
@@ -166,6 +166,8 @@ struct Plan {
     commits: Vec<Commit>,
     /// What places come to be, by position; those beyond the end are new.
     changed: Vec<(usize, Place)>,
+    /// The listeners with TLS, each with what is to be in force there if it is not yet.
+    tls: Vec<Prepared>,
     /// The number of each of `config.listeners`.
     listeners: Vec<ListenerId>,
     close: Vec<ListenerId>,
@@ -181,17 +183,18 @@ pub(crate) struct ReloaderOptions {
     pub(crate) log: Log,
     pub(crate) totals: Arc<Totals>,
     pub(crate) inboxes: Arc<[Arc<Inbox>]>,
+    pub(crate) certificates: WatchHandle,
     pub(crate) reloadables: Vec<Box<dyn Reloadable>>,
 }
 
 impl Reloader {
     pub(crate) fn new(options: ReloaderOptions) -> Self {
-        let ReloaderOptions { source, config, places, log, totals, inboxes, reloadables } = options;
+        let ReloaderOptions { source, config, places, log, totals, inboxes, certificates, reloadables } = options;
         let running = running_path(&config).map(RunningFile);
         if let Some(running) = &running {
             running.write(&config, &log);
         }
-        Self { source, config, places, log, totals, inboxes, reloadables, running }
+        Self { source, config, places, log, totals, inboxes, certificates, reloadables, running }
     }
 
     /// Reads the configuration again and goes over to it, or says why not and changes nothing.
@@ -209,7 +212,7 @@ impl Reloader {
     }
 
     fn plan(&mut self) -> Result<Plan, String> {
-        let config = self.source.load().map_err(|error| error.to_string())?;
+        let config = self.source.load().map_err(|error| error.to_string())?.renumbered(&self.config);
         let log = Opened::open(config.log.clone()).map_err(|error| RunError::Log(error).to_string())?;
         let mut commits = Vec::with_capacity(self.reloadables.len());
         for reloadable in &mut self.reloadables {
@@ -220,6 +223,7 @@ impl Reloader {
             log,
             commits,
             changed: Vec::new(),
+            tls: Vec::new(),
             listeners: Vec::new(),
             close: Vec::new(),
             open: self.inboxes.iter().map(|_| Vec::new()).collect(),
@@ -232,8 +236,7 @@ impl Reloader {
     fn plan_listeners(&self, plan: &mut Plan) -> Result<(), RunError> {
         let places = &self.places.0;
         let mut next = places.len();
-        let entries = entries(&plan.config)?;
-        for ((wanted, key), entry) in plan.config.listeners.iter().zip(keys(&plan.config.listeners)).zip(entries) {
+        for (wanted, key) in plan.config.listeners.iter().zip(keys(&plan.config.listeners)) {
             let found = places.iter().position(|place| place.key == key);
             let id = found.unwrap_or(next);
             if id >= LISTENERS_MAX {
@@ -243,6 +246,10 @@ impl Reloader {
             }
             next = next.max(id + 1);
             plan.listeners.push(id as ListenerId);
+            let old = found.and_then(|id| places[id].entry.tls.as_ref());
+            let tls = TlsListener::prepare(&wanted.address.to_string(), wanted.tls.as_ref(), old, &self.log)?;
+            let entry = Arc::new(Entry::new(wanted.transport.clone(), tls.as_ref().map(|(tls, _)| Arc::clone(tls))));
+            plan.tls.extend(tls);
             let open = found.map(|id| &places[id]).filter(|place| !place.sockets.is_empty());
             let mut place = Place::new(key, wanted, entry, Vec::new());
             if let Some(old) = open {
@@ -269,7 +276,7 @@ impl Reloader {
     }
 
     fn commit(&mut self, plan: Plan) {
-        let Plan { config, log, commits, changed, listeners, close, open } = plan;
+        let Plan { config, log, commits, changed, mut tls, listeners, close, open } = plan;
         let changes = self.config.changes(&config);
         let config = config.taken_over(&self.config);
         self.log.replace(log);
@@ -290,8 +297,15 @@ impl Reloader {
         for inbox in &*self.inboxes {
             inbox.send(Letter::Reconfigure(Arc::clone(&settings), Arc::clone(&entries)));
         }
+        for (listener, loaded) in &mut tls {
+            if let Some(loaded) = loaded.take() {
+                listener.replace(loaded, &self.log);
+            }
+        }
+        self.certificates.watch(tls.into_iter().map(|(listener, _)| listener).collect());
         let mut lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
-        let committed = Committed { config: &config, listeners: &listeners, inboxes: &self.inboxes };
+        let allow_anonymous: Vec<bool> = self.places.0.iter().map(|place| place.settings.allow_anonymous).collect();
+        let committed = Committed { allow_anonymous: &allow_anonymous, inboxes: &self.inboxes };
         lines.extend(commits.into_iter().flat_map(|commit| commit(&committed)));
         // Only now: a connection that is handed over finds its listener in the settings of every worker.
         let moved = |id: &ListenerId| listeners.contains(id);

@@ -17,9 +17,10 @@ use crate::config::{Config, LogType, Source};
 use crate::inbox::{Inbox, Letter};
 use crate::log::{Log, shown};
 use crate::reload::{Commit, Places, Reloadable, Reloader, ReloaderOptions};
-use crate::security::{Security, Surroundings};
+use crate::security::{self, Security, Surroundings};
 use crate::stage::Entry;
 use crate::storage::{self, Storage};
+use crate::tls::Certificates;
 use crate::worker::{Clock, Doors, WAKER, Worker};
 
 /// Why a broker cannot run.
@@ -36,6 +37,8 @@ pub enum RunError {
     Storage(String),
     /// The log file cannot be opened.
     Log(io::Error),
+    /// Certificates cannot be used.
+    Tls(String),
     /// A user of the configuration cannot be one.
     User(String),
     /// A file with users, rules or keys cannot be used.
@@ -52,7 +55,7 @@ impl fmt::Display for RunError {
             }
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Log(error) => write!(f, "cannot open the log file: {error}"),
-            Self::Storage(text) | Self::User(text) | Self::Security(text) => f.write_str(text),
+            Self::Storage(text) | Self::Tls(text) | Self::User(text) | Self::Security(text) => f.write_str(text),
             Self::System(error) => write!(f, "the system does not let a broker run: {error}"),
         }
     }
@@ -72,7 +75,10 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     }
     // Before the first listener, so that a signal that comes early is not lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(RunError::System)?;
-    let places = Places::open(&config, entries(&config)?, &log)?;
+    let certificates = Certificates::load(&config, &log)?;
+    let entries = config.listeners.iter().zip(&certificates.listeners);
+    let entries = entries.map(|(listener, tls)| Arc::new(Entry::new(listener.transport.clone(), tls.clone())));
+    let places = Places::open(&config, entries.collect(), &log)?;
     let workers = worker_count(config.workers);
     let mut secret = [0; 32];
     let fill = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(|error| io::Error::other(error.to_string()));
@@ -99,7 +105,7 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
         allow_anonymous: settings.listeners.iter().map(|listener| listener.allow_anonymous).collect(),
         bounds: config.verification,
         patience: Duration::from_secs(settings.connect_seconds.into()),
-        scram_users: settings.scram_users.iter().map(|user| user.name.as_str().into()).collect(),
+        scram_users: security::scram_users(&config),
         secret: security_secret,
         clock,
         log: log.clone(),
@@ -148,8 +154,11 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     }
     announce(&config, &log, &places, workers);
 
-    // What was read from other files than the configuration, to be read again with it.
-    let reloadables: Vec<Box<dyn Reloadable>> = vec![Box::new(scram)];
+    let watch = certificates.watch(log.clone()).map_err(RunError::System)?;
+    let report_certificates = watch.reporter(log.clone());
+    // What was read from other files than the configuration, to be read again with it. Certificates are read with their
+    // listeners.
+    let reloadables: Vec<Box<dyn Reloadable>> = vec![Box::new(scram), Box::new(Arc::clone(&security))];
     let mut reloader = Reloader::new(ReloaderOptions {
         source,
         config,
@@ -157,6 +166,7 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
         log: log.clone(),
         totals: Arc::clone(&totals),
         inboxes: Arc::clone(&inboxes),
+        certificates: watch.handle(),
         reloadables,
     });
     // One that waits is enough, however many signals come: it reads what is there then.
@@ -191,6 +201,7 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report));
                     watch_log.line(LogType::Information, &watch_security.report());
                     storage::report(watch_activity.as_ref(), &watch_log);
+                    report_certificates();
                 }
             }
         }
@@ -215,22 +226,12 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     drop(watcher.join());
     // Sockets in the file system go with it.
     drop(reloading.join());
+    watch.stop();
     log.tell_held_back();
     if result.is_ok() {
         log.line(LogType::Notice, "Stopped.");
     }
     result
-}
-
-/// Reads the files of all security domains again, and lets all workers judge their clients by them. A domain with a file
-/// that is wrong stays as it was.
-fn reload_security(security: &Security, inboxes: &[Arc<Inbox>], log: &Log) {
-    for error in security.reload() {
-        log.line(LogType::Error, &format!("Not reloaded, the old users and rules stay: {error}"));
-    }
-    let rights = security.rights_source();
-    inboxes.iter().for_each(|inbox| inbox.send(Letter::Rights(Arc::clone(&rights))));
-    log.line(LogType::Notice, "Users and rules are read again.");
 }
 
 /// Ends all workers when one ends, for whatever reason: its Sessions are at home with no other.
@@ -274,12 +275,6 @@ impl Reloadable for Scram {
     }
 }
 
-/// What the connections of each of the configuration's listeners begin with. Made anew at each reload: what it reads from files is
-/// read again then.
-pub(crate) fn entries(config: &Config) -> Result<Vec<Arc<Entry>>, RunError> {
-    Ok(config.listeners.iter().map(|listener| Arc::new(Entry::new(listener.transport.clone()))).collect())
-}
-
 fn worker_count(wanted: Option<NonZeroUsize>) -> usize {
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     wanted.unwrap_or(cores).get().min(usize::from(WORKERS_MAX))
@@ -297,7 +292,9 @@ fn announce(config: &Config, log: &Log, places: &Places, workers: usize) {
     for (socket, listener) in places.sockets() {
         let anonymous = config.settings.listeners.get(usize::from(listener)).is_some_and(|it| it.allow_anonymous);
         let who = if anonymous { "anonymous clients allowed" } else { "anonymous clients refused" };
-        log.line(LogType::Notice, &format!("Listening on {} ({who}).", socket.local_address()));
+        let tls = config.listeners.get(usize::from(listener)).is_some_and(|it| it.tls.is_some());
+        let how = if tls { "TLS, " } else { "" };
+        log.line(LogType::Notice, &format!("Listening on {} ({how}{who}).", socket.local_address()));
     }
     log.line(LogType::Notice, &storage::describe(config));
     for DurabilityRule { filter, level } in &config.settings.durability_rules {

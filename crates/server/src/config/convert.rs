@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::key::{self, Key, Kind};
+use super::security::{DEFAULT_DOMAIN, SecurityDomain};
 use super::{Config, ConfigError, Environment, Overrides, reference};
 
 /// What is another number here where a mosquitto.conf is silent: key, Mosquitto's default, and ours as it is shown.
@@ -41,12 +42,26 @@ fn written(config: &Config, name: &str) -> String {
             let _ = write!(sections, "\n[{}]\n{keys}", section.name);
         }
     }
+    for domain in config.security.iter().filter(|domain| **domain != SecurityDomain::unwritten()) {
+        let _ = writeln!(sections, "\n[[security]]\nname = {}", quoted(&domain.name));
+        for (key, path) in [("password_file", &domain.password_file), ("acl_file", &domain.acl_file)] {
+            if let Some(path) = path {
+                let _ = writeln!(sections, "{key} = {}", quoted(&path.display().to_string()));
+            }
+        }
+    }
     if config.listeners != default.listeners {
         let usual = reference::unwritten_listener();
         for listener in &config.listeners {
             sections += "\n[[listener]]\n";
             for key in key::LISTENER {
                 match (key.name, (key.show)(listener).as_str()) {
+                    ("security", _) => {
+                        let domain = config.security.get(usize::from(listener.settings.security.0));
+                        if let Some(domain) = domain.filter(|domain| domain.name != DEFAULT_DOMAIN) {
+                            let _ = writeln!(sections, "security = {}", quoted(&domain.name));
+                        }
+                    }
                     // What there is of an address, and who is let in, is always said.
                     ("port" | "host" | "unix_path", "") => {}
                     ("port" | "host" | "unix_path" | "allow_anonymous", _) => put(&mut sections, key, listener, None),
@@ -61,7 +76,7 @@ fn written(config: &Config, name: &str) -> String {
 fn comments(config: &Config, name: &str) -> String {
     let mut text = format!("# Made from {}.\n", one_line(name));
     if !config.warnings.is_empty() {
-        text += "#\n# Left out:\n";
+        text += "#\n# Left out, or to be known:\n";
         for warning in &config.warnings {
             let _ = writeln!(text, "# - {}", one_line(warning));
         }
@@ -102,7 +117,7 @@ fn put<Written, Used>(text: &mut String, key: &Key<Written, Used>, used: &Used, 
         Kind::Switch { .. } => value,
         Kind::Number { word, .. } if word != Some(value.as_str()) => value,
         Kind::Number { .. } | Kind::Text { .. } | Kind::Choice { .. } => quoted(&value),
-        Kind::List { .. } => {
+        Kind::List { .. } | Kind::Texts { .. } => {
             let words = value.split(',').filter(|word| !word.is_empty()).map(quoted);
             format!("[{}]", words.collect::<Vec<_>>().join(", "))
         }

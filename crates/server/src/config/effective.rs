@@ -3,12 +3,27 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use pantala_broker::SecurityId;
+
 use super::key::{self, Key};
-use super::{Config, ListenAddress};
+use super::{Config, ListenAddress, Listener, SecurityDomain};
 
 /// What a running broker cannot change. Everything else is taken over by a reload.
-const NEEDS_RESTART: &[&str] =
-    &["broker.workers", "broker.data_dir", "broker.durability", "durability", "listener socket_domain"];
+const NEEDS_RESTART: &[&str] = &[
+    "broker.workers",
+    "broker.data_dir",
+    "broker.durability",
+    "limits.verification_threads",
+    "limits.verifications_waiting_max",
+    "limits.verified_seconds",
+    "limits.verified_max",
+    "limits.http_requests_max",
+    "limits.failures_per_address_max",
+    "limits.failures_per_user_max",
+    "limits.failure_wait_seconds_max",
+    "durability",
+    "listener socket_domain",
+];
 
 /// The values in force, by their names, without secrets: all that differs between two configurations.
 ///
@@ -70,6 +85,14 @@ impl Config {
         for user in &self.settings.scram_users {
             values.push((format!("scram_user {}", user.name), String::new()));
         }
+        let domain_name = |listener: &Listener| {
+            self.security.get(usize::from(listener.settings.security.0)).map_or("", |it| &it.name)
+        };
+        // One that no listener has keeps its number for Sessions of old, and lets nobody in.
+        let used = |domain: &&SecurityDomain| self.listeners.iter().any(|it| domain_name(it) == domain.name);
+        for domain in self.security.iter().filter(used).filter(|domain| **domain != SecurityDomain::unwritten()) {
+            values.push((format!("security {}", domain.name), domain.to_string()));
+        }
         let mut nth: BTreeMap<String, usize> = BTreeMap::new();
         for listener in &self.listeners {
             let mut name = format!("listener {}", listener.address);
@@ -81,7 +104,11 @@ impl Config {
             values.push((name.clone(), String::new()));
             let keys = key::LISTENER.iter().filter(|key| !ADDRESS_KEYS.contains(&key.name));
             for key in keys {
-                values.push((format!("{name} {}", key.name), (key.show)(listener)));
+                let value = match key.name {
+                    "security" => domain_name(listener).to_owned(),
+                    _ => (key.show)(listener),
+                };
+                values.push((format!("{name} {}", key.name), value));
             }
         }
         Effective { values }
@@ -99,14 +126,34 @@ impl Config {
         changes
     }
 
+    /// The same with security domains in the order of `old`, and those that are new behind them: a domain keeps its number, by
+    /// which Sessions remember it, as long as the broker runs.
+    pub(crate) fn renumbered(mut self, old: &Self) -> Self {
+        let written = std::mem::take(&mut self.security);
+        for domain in &old.security {
+            let new = written.iter().find(|new| new.name == domain.name);
+            self.security.push(new.unwrap_or(domain).clone());
+        }
+        let is_new = |domain: &&SecurityDomain| old.security.iter().all(|old| old.name != domain.name);
+        self.security.extend(written.iter().filter(is_new).cloned());
+        for (listener, settings) in self.listeners.iter_mut().zip(&mut self.settings.listeners) {
+            let name = written.get(usize::from(listener.settings.security.0)).map(|domain| &domain.name);
+            let number = self.security.iter().position(|domain| Some(&domain.name) == name).unwrap_or_default();
+            listener.settings.security = SecurityId(number as u16);
+            settings.security = listener.settings.security;
+        }
+        self
+    }
+
     /// This configuration as far as a broker that runs with `old` can take it over.
     pub(crate) fn taken_over(mut self, old: &Self) -> Self {
         self.workers = old.workers;
         self.data_dir.clone_from(&old.data_dir);
         self.durability = old.durability;
+        self.verification = old.verification;
         self.settings.durability_rules.clone_from(&old.settings.durability_rules);
         for listener in &mut self.listeners {
-            let same = |other: &&super::Listener| {
+            let same = |other: &&Listener| {
                 other.address == listener.address && !matches!(other.address, ListenAddress::Tcp { port: 0, .. })
             };
             if let Some(old) = old.listeners.iter().find(same) {

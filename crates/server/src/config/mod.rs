@@ -15,6 +15,7 @@
 //! The TOML is walked by hand along the tables of `key` and not through serde: so a number beyond its
 //! bounds has a line and a column as well as a misspelt name has, and a key is declared in one place.
 
+mod clients;
 mod convert;
 mod draft;
 mod effective;
@@ -28,6 +29,7 @@ mod security;
 #[cfg(test)]
 mod tests;
 mod timestamp;
+mod tls;
 mod toml;
 mod transport;
 
@@ -47,6 +49,7 @@ pub use self::log::{LogConfig, LogType, LogTypes};
 pub use self::reference::{reference, schema};
 pub use self::security::{DEFAULT_DOMAIN, Http, Jwt, JwtKeys, SecurityDomain, Verification};
 pub use self::timestamp::Timestamp;
+pub use self::tls::Tls;
 pub use self::transport::{Protocol, Transport};
 
 /// All that the broker is told at its start.
@@ -106,6 +109,8 @@ pub struct Listener {
     pub socket_domain: SocketDomain,
     /// Whether TCP_NODELAY is set on its connections. Default true.
     pub tcp_no_delay: bool,
+    /// None: plain MQTT.
+    pub tls: Option<Tls>,
     /// How its connections come to be MQTT, and whose are taken.
     pub transport: Transport,
     /// It is enough to warn when this one cannot be opened, as long as another one can: the IPv6 half of the
@@ -203,13 +208,28 @@ impl Config {
         overrides: &Overrides,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
+        let text = path
+            .map(|path| draft::read(path).map_err(|fault| ConfigError::new(Origin::File(path.to_owned()), fault)))
+            .transpose()?;
+        Self::of_text(path.zip(text.as_deref()), overrides, environment)
+    }
+
+    /// The same with the content of the file, by which name it would have.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its place.
+    pub fn of_text(
+        file: Option<(&Path, &str)>,
+        overrides: &Overrides,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
         let mut draft = Draft::new();
-        if let Some(path) = path {
-            let text = draft::read(path).map_err(|fault| ConfigError::new(Origin::File(path.to_owned()), fault))?;
+        if let Some((path, text)) = file {
             if path.extension().is_some_and(|extension| extension == "toml") {
-                toml::read(&mut draft, path, &text)?;
+                toml::read(&mut draft, path, text)?;
             } else {
-                mosquitto::read(&mut draft, path, &text)?;
+                mosquitto::read(&mut draft, path, text)?;
             }
         }
         environment.apply(&mut draft)?;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::draft::ListenerDraft;
 use super::error::Origin;
 use super::key::{self, Key, Kind};
+use super::security::SecurityDomain;
 use super::{Config, Listener};
 
 /// A key as the schema, the reference and the pages tell of it.
@@ -28,6 +29,7 @@ pub(super) enum Shape {
     Text,
     Choice(&'static [&'static str]),
     List(&'static [&'static str]),
+    Texts,
 }
 
 /// Keys that their section has to have.
@@ -44,13 +46,14 @@ pub(super) fn rows() -> Vec<Row> {
     of_table(&mut rows, "listener", true, key::LISTENER, Some(&listener));
     of_table(&mut rows, "durability", true, key::DURABILITY, None);
     of_table(&mut rows, "scram_user", true, key::SCRAM_USER, None);
+    of_table(&mut rows, "security", true, key::SECURITY, None);
     rows
 }
 
 /// A `[[listener]]` with nothing below it.
 pub(super) fn unwritten_listener() -> Listener {
     let draft = ListenerDraft::new(Origin::Flag("listener"), true);
-    draft.finish().expect("the defaults do not contradict each other")
+    draft.finish(&[SecurityDomain::unwritten()]).expect("the defaults do not contradict each other")
 }
 
 fn of_table<Written, Used>(
@@ -71,6 +74,7 @@ fn of_table<Written, Used>(
             Kind::Text { .. } => Shape::Text,
             Kind::Choice { allowed, .. } => Shape::Choice(allowed),
             Kind::List { allowed, .. } => Shape::List(allowed),
+            Kind::Texts { .. } => Shape::Texts,
         },
         default: default.map_or(String::new(), |used| (key.show)(used)),
     }));
@@ -86,6 +90,7 @@ impl Row {
             Shape::Text => "text".to_owned(),
             Shape::Choice(allowed) => allowed.join(", "),
             Shape::List(allowed) => format!("list of {}", allowed.join(", ")),
+            Shape::Texts => "list of texts".to_owned(),
         }
     }
 
@@ -105,6 +110,7 @@ impl Row {
             Shape::Text => json!({ "type": "string" }),
             Shape::Choice(allowed) => json!({ "enum": allowed }),
             Shape::List(allowed) => json!({ "type": "array", "items": { "enum": allowed } }),
+            Shape::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         };
         schema["description"] = Value::from(self.doc);
         if !self.default.is_empty() {
@@ -113,7 +119,7 @@ impl Row {
                 Shape::Number { .. } => {
                     self.default.parse::<u64>().map_or_else(|_| Value::from(&*self.default), Value::from)
                 }
-                Shape::List(_) => self.default.split(',').collect(),
+                Shape::List(_) | Shape::Texts => self.default.split(',').collect(),
                 Shape::Text | Shape::Choice(_) => Value::from(&*self.default),
             };
         }
