@@ -11,7 +11,7 @@ use pantala_store::{Durability, Owner, Record, Store};
 
 use crate::access::{self, Access};
 use crate::authentication::Step;
-use crate::connection::{Authentication, Phase};
+use crate::connection::{Authentication, Connection, Phase};
 use crate::core::{Action, Core, Flow, cap_expiry};
 use crate::identity::Principal;
 use crate::message::{Incoming, Message, Room};
@@ -216,7 +216,7 @@ impl<S: Store> Core<S> {
         let listener_index = usize::from(self.connections[key as usize].listener);
         let listener = settings.listeners.get(listener_index);
         let reached = |max: Option<NonZeroU32>, count: u32| max.map(NonZeroU32::get).filter(|max| count >= *max);
-        let on_listener = self.totals.listeners.get(listener_index).map_or(0, |count| count.load(Ordering::Relaxed));
+        let on_listener = self.totals.on_listener(self.connections[key as usize].listener);
         let session = self.find_session(connect.client_id);
         // A client that is here already takes the place of its own old connection.
         let old =
@@ -284,9 +284,9 @@ impl<S: Store> Core<S> {
 
     /// The highest QoS that clients of this connection's listener may publish with.
     pub(crate) fn maximum_qos(&self, key: ConnectionKey) -> QoS {
-        let listener = usize::from(self.connections[key as usize].listener);
-        let here = self.settings.listeners.get(listener).map_or(QoS::ExactlyOnce, |listener| listener.maximum_qos);
-        here.min(self.settings.maximum_qos)
+        let Connection { listener, told, .. } = &self.connections[key as usize];
+        let here = told.listeners.get(usize::from(*listener)).map_or(QoS::ExactlyOnce, |listener| listener.maximum_qos);
+        here.min(told.maximum_qos)
     }
 
     // ---- enhanced authentication (v5 section 4.12) ------------------------------------------------------------
@@ -505,9 +505,7 @@ impl<S: Store> Core<S> {
             connection.extras().expires_at = expires_at;
         }
         self.totals.connections.fetch_add(1, Ordering::Relaxed);
-        if let Some(count) = self.totals.listeners.get(listener_index) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        self.totals.with_listener(listener_index as u16, |count| count.fetch_add(1, Ordering::Relaxed));
         self.counters.connects_accepted += 1;
         self.arm(now, key);
 
@@ -605,9 +603,9 @@ impl<S: Store> Core<S> {
 
     /// Topic Alias Maximum announced on this connection.
     pub(crate) fn topic_alias_max(&self, key: ConnectionKey) -> u16 {
-        let listener = usize::from(self.connections[key as usize].listener);
-        let here = self.settings.listeners.get(listener).and_then(|listener| listener.topic_alias_max);
-        here.unwrap_or(self.settings.topic_alias_max)
+        let Connection { listener, told, .. } = &self.connections[key as usize];
+        let here = told.listeners.get(usize::from(*listener)).and_then(|listener| listener.topic_alias_max);
+        here.unwrap_or(told.topic_alias_max)
     }
 
     /// A Client Identifier that no Session has and nobody can guess: 122 random bits, as a UUID. It belongs to this worker.

@@ -1,6 +1,7 @@
 //! One Network Connection, as the core sees it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use pantala_proto::{AcknowledgementKind, PacketId, ProtocolVersion, ReasonCode};
 use pantala_session::{Instant, KeepAlive, ReceivedAliases, SentAliases};
@@ -12,7 +13,7 @@ use crate::output::Output;
 use crate::replay::Replay;
 use crate::session::SessionKey;
 use crate::timers::TimerId;
-use crate::{Cause, Identity, ListenerId, Peer};
+use crate::{Cause, Identity, ListenerId, Peer, Settings};
 
 /// How far a connection has come.
 ///
@@ -70,6 +71,8 @@ pub(crate) struct Connection {
     pub(crate) window: u16,
     /// Where its last plain PUBLISH went.
     pub(crate) route: Option<Box<Route>>,
+    /// What its CONNACK was made from: an MQTT 5 client may count on what it was told until the connection ends.
+    pub(crate) told: Arc<Settings>,
     /// What few connections need.
     pub(crate) extras: Option<Box<Extras>>,
 }
@@ -143,7 +146,7 @@ impl std::fmt::Debug for Authentication {
 }
 
 impl Connection {
-    pub(crate) fn new(generation: u32, listener: ListenerId, now: Instant) -> Self {
+    pub(crate) fn new(generation: u32, listener: ListenerId, told: Arc<Settings>, now: Instant) -> Self {
         Self {
             generation,
             listener,
@@ -164,6 +167,7 @@ impl Connection {
             packet_bytes_max: u32::MAX,
             route: None,
             window: u16::MAX,
+            told,
             extras: None,
         }
     }

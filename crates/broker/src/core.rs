@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::RandomState;
 use std::io::IoSlice;
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashTable;
 use pantala_proto::{Disconnect, Packet, PacketType, PlainPublish, Publish, ReasonCode, frame};
@@ -39,8 +39,8 @@ pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 pub struct Totals {
     /// Clients that are let in.
     pub connections: AtomicU32,
-    /// The same for each listener.
-    pub listeners: Vec<AtomicU32>,
+    /// The same for each listener. Read and written at CONNECT and at the end of a connection.
+    listeners: RwLock<Vec<AtomicU32>>,
     /// Sessions.
     pub sessions: AtomicU32,
     /// Retained Messages.
@@ -51,7 +51,28 @@ pub struct Totals {
 impl Totals {
     /// All zero.
     pub fn new(listeners: usize) -> Self {
-        Self { listeners: std::iter::repeat_with(AtomicU32::default).take(listeners).collect(), ..Self::default() }
+        let totals = Self::default();
+        totals.grow(listeners);
+        totals
+    }
+
+    /// Makes room for listeners that are new; those that are there keep their numbers. To be called before any core hears of
+    /// them.
+    pub fn grow(&self, listeners: usize) {
+        let mut counts = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() < listeners {
+            counts.resize_with(listeners, AtomicU32::default);
+        }
+    }
+
+    /// Clients that are let in by a listener.
+    pub fn on_listener(&self, listener: ListenerId) -> u32 {
+        self.with_listener(listener, |count| count.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    pub(crate) fn with_listener<T>(&self, listener: ListenerId, work: impl FnOnce(&AtomicU32) -> T) -> Option<T> {
+        let counts = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        counts.get(usize::from(listener)).map(work)
     }
 }
 
@@ -348,9 +369,41 @@ impl<S: Store> Core<S> {
     pub fn open(&mut self, now: Instant, listener: ListenerId) -> ConnectionKey {
         self.counters.connections_opened += 1;
         let generation = self.generation();
-        let key = self.connections.insert(Connection::new(generation, listener, now)) as ConnectionKey;
+        let key = self.connections.insert(Connection::new(generation, listener, Arc::clone(&self.settings), now))
+            as ConnectionKey;
         self.arm(now, key);
         key
+    }
+
+    /// Other settings hold from now on, among them those of listeners that are new: the numbers of the old ones stay.
+    ///
+    /// What an MQTT 5 client was told at CONNECT holds until its connection ends: the size of packets, Receive Maximum, Topic
+    /// Aliases, and what is not supported. So does the window towards a client, its Keep Alive, and the expiry of its Session.
+    /// Nothing that is there already is taken away because a limit is lower now. `durability_rules` have to stay as they are:
+    /// the store was opened with them.
+    pub fn reconfigure(&mut self, now: Instant, settings: Arc<Settings>) {
+        self.totals.grow(settings.listeners.len());
+        let others = settings.connect_seconds != self.settings.connect_seconds
+            || settings.write_stall_seconds != self.settings.write_stall_seconds;
+        self.settings = settings;
+        let mut keys = Vec::new();
+        for (key, connection) in &mut self.connections {
+            let not_let_in = !matches!(connection.phase, Phase::Connected | Phase::Closing);
+            if not_let_in {
+                connection.told = Arc::clone(&self.settings);
+            }
+            if others && (not_let_in || connection.stalled_since.is_some()) {
+                keys.push(key as ConnectionKey);
+            }
+        }
+        for key in keys {
+            self.arm(now, key);
+        }
+    }
+
+    /// Other methods of enhanced authentication. Exchanges that have begun go on as they began.
+    pub fn replace_methods(&mut self, methods: Arc<[Box<dyn Method>]>) {
+        self.methods = methods;
     }
 
     /// What the transport knows about the client. To be called before the first [`Core::receive`] of a connection, and again
@@ -696,7 +749,7 @@ impl<S: Store> Core<S> {
         let Some(connection) = self.connections.get_mut(key as usize) else { return Step::Stop };
         let first_byte = bytes[0];
         let bytes_max = match connection.phase {
-            Phase::Connected => self.settings.packet_bytes_max,
+            Phase::Connected => connection.told.packet_bytes_max,
             Phase::Closing => return Step::Stop,
             Phase::Verifying => return Step::Wait,
             Phase::AwaitConnect if first_byte != CONNECT_FIRST_BYTE => {

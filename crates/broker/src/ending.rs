@@ -1,6 +1,7 @@
 //! The ends of connections and of Sessions, and Sessions by name.
 
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::core::{Action, Core, Flow, Timer};
 use crate::message::Body;
 use crate::persist::Origin;
 use crate::session::{Session, SessionKey, Subscription};
-use crate::{Cause, ConnectionKey, End, Event, Standing};
+use crate::{Cause, ConnectionKey, End, Event, Settings, Standing};
 
 impl<S: Store> Core<S> {
     /// Ends a connection over bytes that are wrong.
@@ -49,7 +50,8 @@ impl<S: Store> Core<S> {
         let connected = connection.phase == Phase::Connected;
         if let Some(reason_code) = code {
             let (version, bytes_max) = (connection.version, connection.packet_bytes_max);
-            let reason = version.is_v5().then(|| self.reason_string(why, connected)).flatten();
+            let told = Arc::clone(&connection.told);
+            let reason = version.is_v5().then(|| reason_string(&told, why, connected)).flatten();
             if connected && version.is_v5() {
                 let packet = Disconnect {
                     reason_string: reason.as_deref(),
@@ -69,7 +71,7 @@ impl<S: Store> Core<S> {
         let Some(connection) = self.connections.get_mut(key as usize) else { return Flow::Stop };
         connection.phase = Phase::Closing;
         connection.input = Vec::new();
-        let listener = usize::from(connection.listener);
+        let listener = connection.listener;
         let session = connection.session.take();
         if let Some(extras) = &mut connection.extras {
             extras.held.clear();
@@ -83,9 +85,7 @@ impl<S: Store> Core<S> {
         self.events.push_back(Event::Ended { connection: key, client_id, why });
         if let Some(session) = session {
             self.totals.connections.fetch_sub(1, Ordering::Relaxed);
-            if let Some(count) = self.totals.listeners.get(listener) {
-                count.fetch_sub(1, Ordering::Relaxed);
-            }
+            self.totals.with_listener(listener, |count| count.fetch_sub(1, Ordering::Relaxed));
             self.detach(now, session);
         }
         Flow::Stop
@@ -94,25 +94,6 @@ impl<S: Store> Core<S> {
     /// Ends a connection for a reason of ours, and says so.
     pub(crate) fn break_off(&mut self, now: Instant, key: ConnectionKey, code: ReasonCode, cause: Cause) -> Flow {
         self.end(now, key, End::Because(code, cause), Some(code))
-    }
-
-    /// What a client is told beyond the Reason Code. Of a failed authentication it learns no more.
-    fn reason_string(&self, why: End, connected: bool) -> Option<String> {
-        let settings = &*self.settings;
-        match why {
-            End::Decode(DecodeError::PacketTooLarge) => {
-                let (key, value) = match connected {
-                    false if settings.connect_packet_bytes_max < settings.packet_bytes_max => {
-                        ("connect_packet_bytes_max", settings.connect_packet_bytes_max)
-                    }
-                    _ => ("packet_bytes_max", settings.packet_bytes_max),
-                };
-                Some(Cause::setting(key, value).to_string())
-            }
-            End::Decode(error) => Some(error.to_string()),
-            End::Because(_, cause) => cause.is_told().then(|| cause.to_string()),
-            _ => None,
-        }
     }
 
     /// A Session has lost its connection.
@@ -361,5 +342,23 @@ impl<S: Store> Core<S> {
             return;
         }
         self.arm(now, key);
+    }
+}
+
+/// What a client is told beyond the Reason Code. Of a failed authentication it learns no more.
+fn reason_string(told: &Settings, why: End, connected: bool) -> Option<String> {
+    match why {
+        End::Decode(DecodeError::PacketTooLarge) => {
+            let (key, value) = match connected {
+                false if told.connect_packet_bytes_max < told.packet_bytes_max => {
+                    ("connect_packet_bytes_max", told.connect_packet_bytes_max)
+                }
+                _ => ("packet_bytes_max", told.packet_bytes_max),
+            };
+            Some(Cause::setting(key, value).to_string())
+        }
+        End::Decode(error) => Some(error.to_string()),
+        End::Because(_, cause) => cause.is_told().then(|| cause.to_string()),
+        _ => None,
     }
 }

@@ -192,7 +192,7 @@ impl<S: Store> Core<S> {
             let cause = Cause::setting("user_properties_per_packet_max", settings.user_properties_per_packet_max);
             return Err((ReasonCode::QuotaExceeded, cause));
         }
-        if publish.retain && !settings.retain_available {
+        if publish.retain && !self.connections[key as usize].told.retain_available {
             return Err((ReasonCode::RetainNotSupported, Cause::setting("retain_available", false)));
         }
         if publish.delivery != Delivery::AtMostOnce && publish.delivery.qos() > self.maximum_qos(key) {
@@ -232,8 +232,9 @@ impl<S: Store> Core<S> {
             return Ok(());
         }
         let open = self.sessions[session as usize].inbound.len();
-        if open >= usize::from(self.settings.receive_maximum) {
-            let cause = Cause::setting("receive_maximum", self.settings.receive_maximum);
+        let max = connection.told.receive_maximum;
+        if open >= usize::from(max) {
+            let cause = Cause::setting("receive_maximum", max);
             return Err(self.break_off(now, key, ReasonCode::ReceiveMaximumExceeded, cause));
         }
         Ok(())

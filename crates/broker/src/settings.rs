@@ -11,7 +11,7 @@ use pantala_store::Durability;
 
 use crate::SecurityId;
 
-/// All settings of the core. Shared by every worker and never changed while it runs.
+/// All settings of the core. Shared by every worker, and replaced as a whole by `Core::reconfigure`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Largest Control Packet accepted, in bytes with its fixed header. 16..=268_435_460; default 2_000_000.

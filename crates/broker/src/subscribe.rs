@@ -1,6 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use pantala_proto::{
     PacketId, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, TopicFilter, UnsubAck, Unsubscribe,
@@ -16,7 +17,7 @@ use crate::mailbox::Frame;
 use crate::replay::Replay;
 use crate::session::{Grant, SessionKey, Subscription};
 use crate::shared::Member;
-use crate::{Cause, ConnectionKey, access, owner};
+use crate::{Cause, ConnectionKey, Settings, access, owner};
 
 /// What came of one filter of a SUBSCRIBE.
 struct Subscribed {
@@ -34,6 +35,7 @@ impl<S: Store> Core<S> {
         let connection = &self.connections[key as usize];
         let (version, bytes_max) = (connection.version, connection.packet_bytes_max);
         let problem_information = connection.problem_information;
+        let told = Arc::clone(&connection.told);
         let bridge = connection.extras.as_ref().is_some_and(|extras| extras.bridge);
         let Some(session) = connection.session else { return Flow::Stop };
         if subscribe.user_properties.iter().count() > usize::from(self.settings.user_properties_per_packet_max) {
@@ -65,7 +67,7 @@ impl<S: Store> Core<S> {
             options.no_local |= bridge;
             let mounted = self.sessions[session as usize].access.mounted_filter(written);
             let text = mounted.as_deref().unwrap_or(written);
-            let checked = self.check_filter(session, written, text, subscribe);
+            let checked = self.check_filter(&told, session, written, text, subscribe);
             let subscribed = match checked {
                 Ok(filter) => {
                     let grant = Grant::new(options, subscribe.subscription_identifier);
@@ -103,6 +105,7 @@ impl<S: Store> Core<S> {
 
     fn check_filter<'t>(
         &self,
+        told: &Settings,
         session: SessionKey,
         written: &str,
         text: &'t str,
@@ -120,19 +123,19 @@ impl<S: Store> Core<S> {
             TopicFilter::Shared(share) => Some(share),
             TopicFilter::Plain(_) => None,
         };
-        if share.is_some() && !settings.shared_subscription_available {
+        if share.is_some() && !told.shared_subscription_available {
             return Err((
                 ReasonCode::SharedSubscriptionsNotSupported,
                 Cause::setting("shared_subscription_available", false),
             ));
         }
-        if filter.has_wildcard() && !settings.wildcard_subscription_available {
+        if filter.has_wildcard() && !told.wildcard_subscription_available {
             return Err((
                 ReasonCode::WildcardSubscriptionsNotSupported,
                 Cause::setting("wildcard_subscription_available", false),
             ));
         }
-        if subscribe.subscription_identifier.is_some() && !settings.subscription_identifiers_available {
+        if subscribe.subscription_identifier.is_some() && !told.subscription_identifiers_available {
             return Err((
                 ReasonCode::SubscriptionIdentifiersNotSupported,
                 Cause::setting("subscription_identifiers_available", false),

@@ -1,13 +1,16 @@
 //! What passes between threads: letters to a worker, in the order in which they were sent.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
-use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, Verdict};
+use pantala_broker::authentication::Method;
+use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, Settings, Verdict};
 
+use crate::listen::Listener;
 use crate::socket::Socket;
-use crate::stage::Stages;
+use crate::stage::{Entry, Stages};
 
 /// A message to a worker.
 pub(crate) enum Letter {
@@ -23,6 +26,14 @@ pub(crate) enum Letter {
     ShutDown,
     /// Write the counters into the log.
     Report,
+    /// Other settings hold from now on, and connections of each listener begin with these.
+    Reconfigure(Arc<Settings>, Arc<[Arc<Entry>]>),
+    /// Other methods of enhanced authentication.
+    Methods(Arc<[Box<dyn Method>]>),
+    /// Say so when all letters before this one have been dealt with.
+    Tell(Sender<()>),
+    /// Listen no more on the first, and on the second from now on. Sent when all workers have the settings that go with it.
+    Listen(Vec<ListenerId>, Vec<(Listener, ListenerId)>),
 }
 
 /// A connection on its way from one worker to another.

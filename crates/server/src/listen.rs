@@ -35,17 +35,19 @@ pub(crate) fn bind(wanted: &Wanted) -> io::Result<Vec<Bound>> {
     match &wanted.address {
         ListenAddress::Unix(path) => Ok(vec![bind_unix(path, wanted.transport.unix_mode)?]),
         ListenAddress::Tcp { host, port } => {
-            let addresses = addresses(host.as_deref(), *port, wanted.socket_domain)?;
+            let interface = host.as_deref().filter(|host| is_interface(host));
+            let host = host.as_deref().filter(|_| interface.is_none());
+            let addresses = addresses(host, *port, wanted.socket_domain)?;
             let every_interface = host.is_none() && wanted.socket_domain == SocketDomain::Both;
             let mut bound = Vec::new();
             for address in addresses {
-                match bind_tcp(address, every_interface) {
+                match bind_tcp(address, every_interface, interface) {
                     Ok(listener) => bound.push(Bound::Tcp(listener)),
                     // A machine without IPv6 still has IPv4. A port in use is another matter: someone else would get the
                     // clients that come by IPv6.
                     Err(error) if every_interface && error.kind() != io::ErrorKind::AddrInUse => {
                         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), *port);
-                        bound.push(Bound::Tcp(bind_tcp(address, false)?));
+                        bound.push(Bound::Tcp(bind_tcp(address, false, interface)?));
                     }
                     Err(error) => return Err(error),
                 }
@@ -53,6 +55,36 @@ pub(crate) fn bind(wanted: &Wanted) -> io::Result<Vec<Bound>> {
             Ok(bound)
         }
     }
+}
+
+/// What can be known about it without listening: that the name has an address, and that a Unix socket can be made.
+pub(crate) fn can_bind(wanted: &Wanted) -> io::Result<()> {
+    match &wanted.address {
+        ListenAddress::Tcp { host, port } => {
+            let host = host.as_deref().filter(|host| !is_interface(host));
+            addresses(host, *port, wanted.socket_domain).map(drop)
+        }
+        ListenAddress::Unix(path) => {
+            if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something else than a socket here"));
+            }
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Ok(rustix::fs::access(parent, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?)
+        }
+    }
+}
+
+/// Whether a name is that of a network interface: then connections are taken that come by it, to whatever address.
+#[cfg(target_os = "linux")]
+fn is_interface(name: &str) -> bool {
+    // Names have no slashes, as the configuration sees to.
+    name.parse::<IpAddr>().is_err() && ![".", ".."].contains(&name) && Path::new("/sys/class/net").join(name).exists()
+}
+
+/// Only Linux can listen on an interface.
+#[cfg(not(target_os = "linux"))]
+fn is_interface(_name: &str) -> bool {
+    false
 }
 
 fn addresses(host: Option<&str>, port: u16, domain: SocketDomain) -> io::Result<Vec<SocketAddr>> {
@@ -77,12 +109,18 @@ fn addresses(host: Option<&str>, port: u16, domain: SocketDomain) -> io::Result<
     Ok(found)
 }
 
-fn bind_tcp(address: SocketAddr, both_versions: bool) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr, both_versions: bool, interface: Option<&str>) -> io::Result<TcpListener> {
     let socket = Raw::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(!both_versions)?;
     }
+    #[cfg(target_os = "linux")]
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = interface;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -164,6 +202,13 @@ impl Listener {
         match self {
             Self::Tcp { listener, .. } => registry.register(listener, token, Interest::READABLE),
             Self::Unix(listener) => registry.register(listener, token, Interest::READABLE),
+        }
+    }
+
+    pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp { listener, .. } => registry.deregister(listener),
+            Self::Unix(listener) => registry.deregister(listener),
         }
     }
 

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use crate::config::{LogConfig, LogType};
+use crate::config::{LogConfig, LogType, LogTypes};
 
 /// Lines that one cause may have in a second.
 const LINES_PER_SECOND: u32 = 10;
@@ -24,12 +25,15 @@ pub(crate) struct Log {
 
 #[derive(Debug)]
 struct Shared {
-    config: LogConfig,
+    /// What `state.config` says, for those who ask whether a line is wanted at all.
+    types: AtomicU16,
+    connection_messages: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    config: LogConfig,
     file: Option<File>,
     causes: HashMap<&'static str, Budget>,
 }
@@ -41,28 +45,61 @@ struct Budget {
     suppressed: u64,
 }
 
+/// A log that can be gone over to.
+pub(crate) struct Opened {
+    config: LogConfig,
+    file: Option<File>,
+}
+
+impl Opened {
+    /// Opens the file that the configuration names.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub(crate) fn open(config: LogConfig) -> io::Result<Self> {
+        let file = match &config.file {
+            Some(path) => Some(OpenOptions::new().create(true).append(true).open(path)?),
+            None => None,
+        };
+        Ok(Self { config, file })
+    }
+}
+
 impl Log {
     /// Opens the log.
     ///
     /// # Errors
     /// If the file cannot be opened.
     pub(crate) fn open(config: LogConfig) -> io::Result<Self> {
-        let file = match &config.file {
-            Some(path) => Some(OpenOptions::new().create(true).append(true).open(path)?),
-            None => None,
+        let Opened { config, file } = Opened::open(config)?;
+        let shared = Shared {
+            types: AtomicU16::new(config.types.bits()),
+            connection_messages: AtomicBool::new(config.connection_messages),
+            state: Mutex::new(State { config, file, causes: HashMap::new() }),
         };
-        let state = Mutex::new(State { file, causes: HashMap::new() });
-        Ok(Self { shared: Arc::new(Shared { config, state }) })
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Goes on as another configuration wants it, in a file that has been opened anew.
+    pub(crate) fn replace(&self, opened: Opened) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.types.store(opened.config.types.bits(), Ordering::Relaxed);
+        self.shared.connection_messages.store(opened.config.connection_messages, Ordering::Relaxed);
+        (state.config, state.file) = (opened.config, opened.file);
+    }
+
+    fn wants(&self, kind: LogType) -> bool {
+        LogTypes::from_bits(self.shared.types.load(Ordering::Relaxed)).contains(kind)
     }
 
     /// Whether connections are to be logged.
     pub(crate) fn wants_connections(&self) -> bool {
-        self.shared.config.connection_messages && self.shared.config.types.contains(LogType::Notice)
+        self.shared.connection_messages.load(Ordering::Relaxed) && self.wants(LogType::Notice)
     }
 
     /// Writes a line, whatever came before.
     pub(crate) fn line(&self, kind: LogType, text: &str) {
-        if self.shared.config.types.contains(kind) {
+        if self.wants(kind) {
             let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
             self.write(&mut state, text);
         }
@@ -70,7 +107,7 @@ impl Log {
 
     /// Writes a line unless this cause has had its share in this second.
     pub(crate) fn limited(&self, kind: LogType, cause: &'static str, text: impl FnOnce() -> String) {
-        if !self.shared.config.types.contains(kind) {
+        if !self.wants(kind) {
             return;
         }
         let now = Instant::now();
@@ -106,7 +143,7 @@ impl Log {
 
     fn write(&self, state: &mut State, text: &str) {
         let mut line = String::with_capacity(text.len() + 32);
-        self.shared.config.timestamp.write(SystemTime::now(), &mut line);
+        state.config.timestamp.write(SystemTime::now(), &mut line);
         if !line.is_empty() {
             line.push_str(": ");
         }
@@ -116,10 +153,10 @@ impl Log {
         if let Some(file) = &mut state.file {
             drop(file.write_all(line.as_bytes()));
         }
-        if self.shared.config.stderr {
+        if state.config.stderr {
             drop(io::stderr().lock().write_all(line.as_bytes()));
         }
-        if self.shared.config.stdout {
+        if state.config.stdout {
             drop(io::stdout().lock().write_all(line.as_bytes()));
         }
     }

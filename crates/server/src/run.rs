@@ -3,21 +3,21 @@
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use mio::{Poll, Waker};
 use pantala_broker::authentication::{Method, ScramSha256};
-use pantala_broker::{Core, CoreOptions, DurabilityRule, ListenerId, Random, Totals, WORKERS_MAX, WorkerId};
+use pantala_broker::{Core, CoreOptions, DurabilityRule, Random, ScramUser, Totals, WORKERS_MAX, WorkerId};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use crate::config::{Config, Listener, LogType};
+use crate::config::{Config, LogType, Source};
 use crate::inbox::{Inbox, Letter};
-use crate::listen::{self, Bound};
 use crate::log::{Log, shown};
-use crate::security::{Security, Surroundings};
+use crate::reload::{Commit, Places, Reloadable, Reloader, ReloaderOptions};
+use crate::security::{self, Security, Surroundings};
 use crate::stage::Entry;
 use crate::storage::{self, Storage};
 use crate::tls::Certificates;
@@ -63,11 +63,12 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs a broker until SIGTERM or SIGINT; a second one stops it at once.
+/// Runs a broker until SIGTERM or SIGINT; a second one stops it at once. SIGHUP reads the configuration again from `source`, where
+/// it came from.
 ///
 /// # Errors
 /// See [`RunError`]. Nothing is left running.
-pub fn run(config: Config) -> Result<(), RunError> {
+pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     let log = Log::open(config.log.clone()).map_err(RunError::Log)?;
     for warning in &config.warnings {
         log.line(LogType::Warning, &format!("Warning: {warning}"));
@@ -75,17 +76,15 @@ pub fn run(config: Config) -> Result<(), RunError> {
     // Before the first listener, so that a signal that comes early is not lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(RunError::System)?;
     let certificates = Certificates::load(&config, &log)?;
-    let bound = bind(&config, &log)?;
+    let entries = config.listeners.iter().zip(&certificates.listeners);
+    let entries = entries.map(|(listener, tls)| Arc::new(Entry::new(listener.transport.clone(), tls.clone())));
+    let places = Places::open(&config, entries.collect(), &log)?;
     let workers = worker_count(config.workers);
     let mut secret = [0; 32];
     let fill = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(|error| io::Error::other(error.to_string()));
     fill(&mut secret).map_err(RunError::System)?;
-    let methods: Arc<[Box<dyn Method>]> = if config.settings.scram_users.is_empty() {
-        Arc::new([])
-    } else {
-        let scram = ScramSha256::new(&config.settings.scram_users, secret);
-        Arc::new([Box::new(scram.map_err(|error| RunError::User(error.to_string()))?) as Box<dyn Method>])
-    };
+    let scram = Scram { secret };
+    let methods = scram.methods(&config.settings.scram_users)?;
     let mut security_secret = [0; 32];
     fill(&mut security_secret).map_err(RunError::System)?;
     let settings = Arc::new(config.settings.clone());
@@ -106,7 +105,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         allow_anonymous: settings.listeners.iter().map(|listener| listener.allow_anonymous).collect(),
         bounds: config.verification,
         patience: Duration::from_secs(settings.connect_seconds.into()),
-        scram_users: settings.scram_users.iter().map(|user| user.name.as_str().into()).collect(),
+        scram_users: security::scram_users(&config),
         secret: security_secret,
         clock,
         log: log.clone(),
@@ -136,16 +135,11 @@ pub fn run(config: Config) -> Result<(), RunError> {
         let inboxes = Arc::clone(&inboxes);
         move |worker| inboxes[worker].nudge()
     })?;
-    let entry = |(listener, tls): (&Listener, &Option<_>)| Entry::new(listener.transport.clone(), tls.clone());
-    let entries: Arc<[Entry]> = config.listeners.iter().zip(&certificates.listeners).map(entry).collect();
     let mut threads = Vec::new();
     for (index, (poll, core)) in polls.into_iter().zip(cores).enumerate() {
         let id = WorkerId(index as u8);
-        let mut listeners = Vec::new();
-        for (socket, listener, no_delay) in &bound {
-            listeners.push((socket.for_worker(*no_delay).map_err(RunError::System)?, *listener));
-        }
-        let doors = Doors { listeners, entries: Arc::clone(&entries) };
+        let listeners = places.for_worker().map_err(RunError::System)?;
+        let doors = Doors { listeners, entries: places.entries() };
         let worker =
             Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::clone(&security));
         let worker = worker.map_err(RunError::System)?;
@@ -158,10 +152,31 @@ pub fn run(config: Config) -> Result<(), RunError> {
         });
         threads.push(thread.map_err(RunError::System)?);
     }
-    announce(&config, &log, &bound, workers);
+    announce(&config, &log, &places, workers);
 
     let watch = certificates.watch(log.clone()).map_err(RunError::System)?;
-    let (reload_certificates, report_certificates) = (watch.reloader(), watch.reporter(log.clone()));
+    let report_certificates = watch.reporter(log.clone());
+    // What was read from other files than the configuration, to be read again with it. Certificates are read with their
+    // listeners.
+    let reloadables: Vec<Box<dyn Reloadable>> = vec![Box::new(scram), Box::new(Arc::clone(&security))];
+    let mut reloader = Reloader::new(ReloaderOptions {
+        source,
+        config,
+        places,
+        log: log.clone(),
+        totals: Arc::clone(&totals),
+        inboxes: Arc::clone(&inboxes),
+        certificates: watch.handle(),
+        reloadables,
+    });
+    // One that waits is enough, however many signals come: it reads what is there then.
+    let (reload, reloads) = mpsc::sync_channel::<()>(1);
+    let reloading = thread::Builder::new().name("reload".to_owned()).spawn(move || {
+        for () in reloads {
+            reloader.reload();
+        }
+    });
+    let reloading = reloading.map_err(RunError::System)?;
     let handle = signals.handle();
     let (watch_log, watch_inboxes) = (log.clone(), Arc::clone(&inboxes));
     let watch_activity = activity.clone();
@@ -179,10 +194,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
                     watch_log.line(LogType::Notice, "Stopping; a second signal stops at once.");
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
                 }
-                SIGHUP => {
-                    reload_certificates();
-                    reload_security(&watch_security, &watch_inboxes, &watch_log);
-                }
+                // It fails where one waits already.
+                SIGHUP => drop(reload.try_send(())),
                 _ => {
                     watch_log.tell_held_back();
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report));
@@ -211,25 +224,14 @@ pub fn run(config: Config) -> Result<(), RunError> {
     handle.close();
     // The watcher cannot fail; should it panic, the broker has ended all the same.
     drop(watcher.join());
-    watch.stop();
     // Sockets in the file system go with it.
-    drop(bound);
+    drop(reloading.join());
+    watch.stop();
     log.tell_held_back();
     if result.is_ok() {
         log.line(LogType::Notice, "Stopped.");
     }
     result
-}
-
-/// Reads the files of all security domains again, and lets all workers judge their clients by them. A domain with a file
-/// that is wrong stays as it was.
-fn reload_security(security: &Security, inboxes: &[Arc<Inbox>], log: &Log) {
-    for error in security.reload() {
-        log.line(LogType::Error, &format!("Not reloaded, the old users and rules stay: {error}"));
-    }
-    let rights = security.rights_source();
-    inboxes.iter().for_each(|inbox| inbox.send(Letter::Rights(Arc::clone(&rights))));
-    log.line(LogType::Notice, "Users and rules are read again.");
 }
 
 /// Ends all workers when one ends, for whatever reason: its Sessions are at home with no other.
@@ -241,37 +243,44 @@ impl Drop for LastWord {
     }
 }
 
+/// Authentication by SCRAM.
+struct Scram {
+    secret: [u8; 32],
+}
+
+impl Scram {
+    fn methods(&self, users: &[ScramUser]) -> Result<Arc<[Box<dyn Method>]>, RunError> {
+        if users.is_empty() {
+            return Ok(Arc::new([]));
+        }
+        let scram = ScramSha256::new(users, self.secret).map_err(|error| RunError::User(error.to_string()))?;
+        Ok(Arc::new([Box::new(scram) as Box<dyn Method>]))
+    }
+}
+
+impl Reloadable for Scram {
+    fn prepare(&mut self, old: &Config, new: &Config) -> Result<Commit, String> {
+        let (old, new) = (&old.settings.scram_users, &new.settings.scram_users);
+        let methods = match old == new {
+            true => None,
+            false => Some(self.methods(new).map_err(|error| error.to_string())?),
+        };
+        Ok(Box::new(move |committed| {
+            if let Some(methods) = methods {
+                committed.inboxes.iter().for_each(|inbox| inbox.send(Letter::Methods(Arc::clone(&methods))));
+            }
+            // They are told of as changes of the configuration.
+            Vec::new()
+        }))
+    }
+}
+
 fn worker_count(wanted: Option<NonZeroUsize>) -> usize {
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     wanted.unwrap_or(cores).get().min(usize::from(WORKERS_MAX))
 }
 
-fn bind(config: &Config, log: &Log) -> Result<Vec<(Bound, ListenerId, bool)>, RunError> {
-    let mut bound: Vec<(Bound, ListenerId, bool)> = Vec::new();
-    let mut skipped = None;
-    for (index, wanted) in config.listeners.iter().enumerate() {
-        match listen::bind(wanted) {
-            Ok(sockets) => {
-                bound.extend(sockets.into_iter().map(|socket| (socket, index as ListenerId, wanted.tcp_no_delay)));
-            }
-            Err(error) => {
-                let address = wanted.address.to_string();
-                // In use is no missing IPv6: somebody else would get half of our clients.
-                if !wanted.optional || error.kind() == io::ErrorKind::AddrInUse {
-                    return Err(RunError::Listen { address, error });
-                }
-                log.line(LogType::Warning, &format!("Warning: not listening on {address}: {error}"));
-                skipped = Some((address, error));
-            }
-        }
-    }
-    match skipped {
-        Some((address, error)) if bound.is_empty() => Err(RunError::Listen { address, error }),
-        _ => Ok(bound),
-    }
-}
-
-fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], workers: usize) {
+fn announce(config: &Config, log: &Log, places: &Places, workers: usize) {
     let version = env!("CARGO_PKG_VERSION");
     let plural = if workers == 1 { "worker" } else { "workers" };
     log.line(LogType::Notice, &format!("Pantala {version} starting with {workers} {plural}."));
@@ -280,10 +289,10 @@ fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], wor
     for line in config.describe().lines().filter(|line| !elsewhere(line)) {
         log.line(LogType::Information, &format!("  {line}"));
     }
-    for (socket, listener, _) in bound {
-        let anonymous = config.settings.listeners.get(usize::from(*listener)).is_some_and(|it| it.allow_anonymous);
+    for (socket, listener) in places.sockets() {
+        let anonymous = config.settings.listeners.get(usize::from(listener)).is_some_and(|it| it.allow_anonymous);
         let who = if anonymous { "anonymous clients allowed" } else { "anonymous clients refused" };
-        let tls = config.listeners.get(usize::from(*listener)).is_some_and(|it| it.tls.is_some());
+        let tls = config.listeners.get(usize::from(listener)).is_some_and(|it| it.tls.is_some());
         let how = if tls { "TLS, " } else { "" };
         log.line(LogType::Notice, &format!("Listening on {} ({how}{who}).", socket.local_address()));
     }
@@ -291,7 +300,7 @@ fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], wor
     for DurabilityRule { filter, level } in &config.settings.durability_rules {
         log.line(LogType::Notice, &format!("Durability of {}: {level}.", shown(filter)));
     }
-    if let Some(port) = bound.iter().find_map(|(socket, ..)| socket.port()) {
+    if let Some(port) = places.sockets().find_map(|(socket, _)| socket.port()) {
         let port = if port == 1883 { String::new() } else { format!("-p {port} ") };
         log.line(
             LogType::Notice,

@@ -83,6 +83,43 @@ impl TlsListener {
         Ok(Arc::new(listener))
     }
 
+    /// What a reload makes of a listener: the same where nothing but the files can have changed, with what they come to now, or
+    /// another one.
+    pub(crate) fn prepare(
+        address: &str,
+        wanted: Option<&Tls>,
+        old: Option<&Arc<Self>>,
+        log: &Log,
+    ) -> Result<Option<Prepared>, RunError> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        let Some(old) = old.filter(|old| old.wanted == *wanted) else {
+            return Ok(Some((Self::load(address.to_owned(), wanted, log)?, None)));
+        };
+        let stamps = stamps(wanted);
+        match read(wanted) {
+            Ok(configuration) => Ok(Some((Arc::clone(old), Some(Loaded { stamps, configuration })))),
+            Err(error) => {
+                old.reload_failures.fetch_add(1, Ordering::Relaxed);
+                Err(RunError::Tls(format!("the new certificates for {address} cannot be used: {error}")))
+            }
+        }
+    }
+
+    /// Goes over to what has been read. Connections that are open keep what they began with.
+    pub(crate) fn replace(&self, loaded: Loaded, log: &Log) {
+        let Loaded { stamps, configuration } = loaded;
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.stamps = stamps;
+        self.install(&mut watched, configuration, log);
+    }
+
+    fn install(&self, watched: &mut Watched, configuration: Configuration, log: &Log) {
+        watched.reminded = vec![None; configuration.certificates.len()];
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = configuration;
+        self.reloads.fetch_add(1, Ordering::Relaxed);
+        log.line(LogType::Notice, &format!("New certificates for {}.", self.address));
+    }
+
     /// The session of a new connection.
     pub(crate) fn session(&self) -> Session {
         Session::new(&self.current.read().unwrap_or_else(PoisonError::into_inner))
@@ -92,22 +129,17 @@ impl TlsListener {
         self.wanted.user_name_from_certificate
     }
 
-    /// Reads the files again if they have changed, or whatever they look like if `anyway`. Connections that are open keep what
-    /// they began with; what cannot be used leaves everything as it was.
-    fn look(&self, log: &Log, anyway: bool) {
+    /// Reads the files again if they have changed. Connections that are open keep what they began with; what cannot be used
+    /// leaves everything as it was.
+    fn look(&self, log: &Log) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let found = stamps(&self.wanted);
-        if found == watched.stamps && !anyway {
+        if found == watched.stamps {
             return;
         }
         watched.stamps = found;
         match read(&self.wanted) {
-            Ok(loaded) => {
-                watched.reminded = vec![None; loaded.certificates.len()];
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
-                self.reloads.fetch_add(1, Ordering::Relaxed);
-                log.line(LogType::Notice, &format!("New certificates for {}.", self.address));
-            }
+            Ok(loaded) => self.install(&mut watched, loaded, log),
             Err(error) => {
                 self.reload_failures.fetch_add(1, Ordering::Relaxed);
                 let address = &self.address;
@@ -193,64 +225,101 @@ impl Certificates {
         Ok(Self { listeners: config.listeners.iter().map(load).collect::<Result<_, _>>()? })
     }
 
-    /// Watches the files from a thread of its own, if there are any.
+    /// Watches the files from a thread of its own, which sleeps as long as there are none.
     pub(crate) fn watch(self, log: Log) -> io::Result<Watch> {
-        let listeners: Arc<[Arc<TlsListener>]> = self.listeners.into_iter().flatten().collect();
-        if listeners.is_empty() {
-            return Ok(Watch { listeners, running: None });
-        }
+        let listeners: Vec<_> = self.listeners.into_iter().flatten().collect();
+        let listeners = Arc::new(Mutex::new(listeners.into()));
         let (sender, receiver) = mpsc::channel();
         let watched = Arc::clone(&listeners);
         let thread = thread::Builder::new().name("certificates".to_owned()).spawn(move || {
             loop {
-                let anyway = match receiver.recv_timeout(LOOK_INTERVAL) {
-                    Ok(()) => true,
-                    Err(RecvTimeoutError::Timeout) => false,
-                    Err(RecvTimeoutError::Disconnected) => return,
+                let listeners = current(&watched);
+                let woken = match listeners.is_empty() {
+                    true => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                    false => receiver.recv_timeout(LOOK_INTERVAL),
                 };
+                match woken {
+                    // There are others.
+                    Ok(()) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {}
+                }
                 let now = now();
-                for listener in &*watched {
-                    listener.look(&log, anyway);
+                for listener in &*listeners {
+                    listener.look(&log);
                     listener.remind(&log, now);
                 }
             }
         })?;
-        Ok(Watch { listeners, running: Some((sender, thread)) })
+        Ok(Watch { handle: WatchHandle { listeners, sender }, thread })
+    }
+}
+
+/// A listener, and what is to be in force there if it is not yet.
+pub(crate) type Prepared = (Arc<TlsListener>, Option<Loaded>);
+
+/// A certificate configuration that has been read, and how its files looked before.
+pub(crate) struct Loaded {
+    stamps: Stamps,
+    configuration: Configuration,
+}
+
+/// The listeners that are watched.
+type Watching = Arc<Mutex<Arc<[Arc<TlsListener>]>>>;
+
+fn current(watching: &Watching) -> Arc<[Arc<TlsListener>]> {
+    Arc::clone(&watching.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Says what is watched.
+#[derive(Clone)]
+pub(crate) struct WatchHandle {
+    listeners: Watching,
+    sender: Sender<()>,
+}
+
+impl WatchHandle {
+    /// Watches these from now on.
+    pub(crate) fn watch(&self, listeners: Vec<Arc<TlsListener>>) {
+        *self.listeners.lock().unwrap_or_else(PoisonError::into_inner) = listeners.into();
+        // A thread that has ended watches nothing.
+        let _ = self.sender.send(());
     }
 }
 
 /// The thread that watches, until [`Watch::stop`].
 pub(crate) struct Watch {
-    listeners: Arc<[Arc<TlsListener>]>,
-    running: Option<(Sender<()>, JoinHandle<()>)>,
+    handle: WatchHandle,
+    thread: JoinHandle<()>,
 }
 
 impl Watch {
-    /// Has all files read again.
-    pub(crate) fn reloader(&self) -> impl Fn() + Send + use<> {
-        let sender = self.running.as_ref().map(|(sender, _)| sender.clone());
-        move || {
-            if let Some(sender) = &sender {
-                // A thread that has ended reads nothing.
-                let _ = sender.send(());
-            }
-        }
+    pub(crate) fn handle(&self) -> WatchHandle {
+        self.handle.clone()
     }
 
-    /// Ends the thread; whoever may have it read again has to be gone.
+    /// Ends the thread; whoever has a handle has to be gone.
     pub(crate) fn stop(self) {
-        if let Some((sender, thread)) = self.running {
-            drop(sender);
-            // It has nothing to tell, and the broker has ended.
-            drop(thread.join());
-        }
+        drop(self.handle);
+        // It has nothing to tell, and the broker has ended.
+        drop(self.thread.join());
     }
 
     /// Writes what there is to be known into the log.
     pub(crate) fn reporter(&self, log: Log) -> impl Fn() + Send + use<> {
-        let listeners = Arc::clone(&self.listeners);
-        move || listeners.iter().for_each(|listener| listener.report(&log, now()))
+        let listeners = Arc::clone(&self.handle.listeners);
+        move || current(&listeners).iter().for_each(|listener| listener.report(&log, now()))
     }
+}
+
+/// Reads all certificates that `config` names, as a start does.
+pub(crate) fn check(config: &Config) -> Result<(), String> {
+    for listener in &config.listeners {
+        if let Some(wanted) = &listener.tls {
+            read(wanted).map_err(|error| format!("cannot listen on {} with TLS: {error}", listener.address))?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a configuration of the files.

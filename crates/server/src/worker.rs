@@ -110,7 +110,7 @@ struct Slot {
 pub(crate) struct Doors {
     pub(crate) listeners: Vec<(Listener, ListenerId)>,
     /// For each configured listener, what its connections begin with.
-    pub(crate) entries: Arc<[Entry]>,
+    pub(crate) entries: Arc<[Arc<Entry>]>,
 }
 
 pub(crate) struct Worker {
@@ -121,9 +121,10 @@ pub(crate) struct Worker {
     /// The time of this turn.
     now: Instant,
     log: Log,
-    listeners: Vec<(Listener, ListenerId)>,
-    /// For each configured listener, what its connections begin with.
-    entries: Arc<[Entry]>,
+    /// In the place of their tokens; None where one has been closed.
+    listeners: Vec<Option<(Listener, ListenerId)>>,
+    /// For each listener, what its connections begin with.
+    entries: Arc<[Arc<Entry>]>,
     scratch: Scratch,
     accept_again: Option<Instant>,
     slots: Vec<Option<Slot>>,
@@ -165,7 +166,7 @@ impl Worker {
             clock,
             now: clock.now(),
             log,
-            listeners: doors.listeners,
+            listeners: Vec::new(),
             entries: doors.entries,
             scratch: Scratch::default(),
             accept_again: None,
@@ -181,10 +182,21 @@ impl Worker {
             completed: Default::default(),
             ending: None,
         };
-        for (index, (listener, _)) in worker.listeners.iter_mut().enumerate() {
-            listener.register(worker.poll.registry(), Token(FIRST_LISTENER + index))?;
+        for (listener, id) in doors.listeners {
+            worker.listen(listener, id)?;
         }
         Ok(worker)
+    }
+
+    fn listen(&mut self, mut listener: Listener, id: ListenerId) -> io::Result<()> {
+        let free = self.listeners.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.listeners.len());
+        listener.register(self.poll.registry(), Token(FIRST_LISTENER + index))?;
+        match free {
+            Some(index) => self.listeners[index] = Some((listener, id)),
+            None => self.listeners.push(Some((listener, id))),
+        }
+        Ok(())
     }
 
     /// Runs until it is told to shut down.
@@ -349,7 +361,7 @@ impl Worker {
 
     fn accept(&mut self, now: Instant, index: usize) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some((listener, listener_id)) = self.listeners.get(index) else { return };
+            let Some(Some((listener, listener_id))) = self.listeners.get(index) else { return };
             let listener_id = *listener_id;
             match listener.accept() {
                 Ok((socket, address)) => {
@@ -717,6 +729,32 @@ impl Worker {
             }
             Letter::ShutDown => self.shut_down(now),
             Letter::Report => self.report(),
+            Letter::Reconfigure(settings, entries) => {
+                self.entries = entries;
+                self.guarded(|core| core.reconfigure(now, settings));
+            }
+            // Whoever asked may have waited long enough.
+            Letter::Tell(sender) => drop(sender.send(())),
+            Letter::Methods(methods) => self.core.replace_methods(methods),
+            // It does not begin to listen again.
+            Letter::Listen(..) if self.ending.is_some() => {}
+            Letter::Listen(close, open) => self.listen_anew(&close, open),
+        }
+    }
+
+    fn listen_anew(&mut self, close: &[ListenerId], open: Vec<(Listener, ListenerId)>) {
+        for place in &mut self.listeners {
+            if let Some((listener, _)) = place.as_mut().filter(|(_, id)| close.contains(id)) {
+                // Another worker has the same socket: closing ours does not take it away from the poller. It fails where
+                // it has gone from there by itself.
+                drop(listener.deregister(self.poll.registry()));
+                *place = None;
+            }
+        }
+        for (listener, id) in open {
+            if let Err(error) = self.listen(listener, id) {
+                self.log.line(LogType::Error, &format!("Worker {} cannot watch a new listener: {error}", self.id.0));
+            }
         }
     }
 

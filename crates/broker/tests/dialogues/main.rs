@@ -14,6 +14,7 @@ mod levels;
 mod limits;
 mod model;
 mod reasons;
+mod reconfigure;
 mod recovery;
 mod refusal;
 mod retained;

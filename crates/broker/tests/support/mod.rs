@@ -551,6 +551,18 @@ impl World {
         Some(sessions.map(|session| (session.client_id.into(), session.expiry_interval)).collect())
     }
 
+    /// Tells all cores of other settings, as the shell does when the configuration is read again.
+    pub fn reconfigure(&self, settings: &Settings) {
+        let settings = Arc::new(settings.clone());
+        let mut inner = self.0.borrow_mut();
+        let now = inner.now;
+        for worker in &mut inner.workers {
+            worker.core.reconfigure(now, Arc::clone(&settings));
+        }
+        drop(inner);
+        self.run();
+    }
+
     // ---- the end ----------------------------------------------------------------------------------------------
 
     /// Takes all clients away and looks for what should be gone with them.

@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "what fails in a test's own work fails the test")]
 
 mod client;
+mod config;
 mod cuts;
 mod delivery;
 mod process;
+mod reload;
 mod start;
 mod stop;
 mod store;

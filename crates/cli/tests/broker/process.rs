@@ -144,6 +144,18 @@ impl Broker {
         lines.map(|rest| rest.split_once(' ').map_or(rest, |(address, _)| address).to_owned()).collect()
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended, once it listens or has.
+    pub fn ends_before_it_listens(&mut self) -> bool {
+        wait_for("a broker that listens or ends", || {
+            let ended = self.child.try_wait().unwrap().is_some();
+            (ended || self.log().contains("Durability: ")).then_some(ended)
+        })
+    }
+
     /// The address of its first TCP listener.
     pub fn address(&self) -> SocketAddr {
         let log = self.wait_for_log("Durability: ");

@@ -308,7 +308,7 @@ impl ListenerDraft {
         }
     }
 
-    fn finish(self, domains: &[SecurityDomain]) -> Result<Listener, ConfigError> {
+    pub fn finish(self, domains: &[SecurityDomain]) -> Result<Listener, ConfigError> {
         let port = self.port();
         let name = self.security.as_deref().unwrap_or(DEFAULT_DOMAIN);
         let Some(security) = domains.iter().position(|domain| domain.name == name) else {

@@ -28,6 +28,8 @@ use super::{Config, Listener, SocketDomain};
 /// A key: `Written` takes its value, `Used` shows it.
 pub(super) struct Key<Written, Used> {
     pub name: &'static str,
+    /// What it means, in Markdown, for the schema, the reference and `docs/configuration.md`.
+    pub doc: &'static str,
     pub kind: Kind<Written>,
     /// The value in force, as one would write it.
     pub show: fn(&Used) -> String,
@@ -201,9 +203,10 @@ pub(super) const UNLIMITED: &str = "unlimited";
 
 // A key of `Settings` that is an integer, with the integer's type. Beyond the type's bounds nothing gets here.
 macro_rules! number {
-    ($name:ident: $type:ty, $min:expr, $max:expr) => {
+    ($name:ident: $type:ty, $min:expr, $max:expr, $doc:literal) => {
         Key {
             name: stringify!($name),
+            doc: $doc,
             kind: Kind::Number {
                 min: $min,
                 max: $max,
@@ -221,9 +224,10 @@ macro_rules! number {
 
 // A key of `Settings` that is a number of things or no limit, where zero says the same as the word.
 macro_rules! count {
-    ($name:ident) => {
+    ($name:ident, $doc:literal) => {
         Key {
             name: stringify!($name),
+            doc: $doc,
             kind: Kind::Number {
                 min: 0,
                 max: u32::MAX as u64,
@@ -236,9 +240,10 @@ macro_rules! count {
 }
 
 macro_rules! switch {
-    ($name:ident) => {
+    ($name:ident, $doc:literal) => {
         Key {
             name: stringify!($name),
+            doc: $doc,
             kind: Kind::Switch { put: |draft, value| draft.settings.$name = value },
             show: |config| config.settings.$name.to_string(),
         }
@@ -252,6 +257,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "workers",
+                doc: "Threads that serve connections, each with a loop of its own; `auto` is as many as there are cores.",
                 kind: Kind::Number {
                     min: 1,
                     max: WORKERS_MAX,
@@ -264,6 +270,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "data_dir",
+                doc: "Directory in which Sessions, queues and Retained Messages are kept; it is made when it is needed.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.data_dir = Some(PathBuf::from(not_empty(text)?));
@@ -274,6 +281,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "durability",
+                doc: "What an acknowledgement vouches for: with `fsync` a PUBACK or PUBREC survives a power cut, with `os` the end of the process, with `memory` neither.",
                 kind: Kind::Choice {
                     allowed: &["fsync", "os", "memory"],
                     put: |draft, word| {
@@ -286,9 +294,13 @@ pub(super) static SECTIONS: &[Section] = &[
                 },
                 show: |config| config.durability.to_string(),
             },
-            switch!(allow_zero_length_client_id),
+            switch!(
+                allow_zero_length_client_id,
+                "Whether a client without a Client Identifier is given one, `auto_id_prefix` and a UUID; otherwise it is refused (CONNACK 0x85; v3: 0x02)."
+            ),
             Key {
                 name: "auto_id_prefix",
+                doc: "What Client Identifiers begin with that the broker gives.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.settings.auto_id_prefix = client_id_prefix(text)?;
@@ -299,6 +311,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "response_information_prefix",
+                doc: "What the Response Information given to clients that ask for it begins with; the Client Identifier and a slash follow. Without it, nothing is given.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         let text = mqtt_text(text)?;
@@ -316,9 +329,10 @@ pub(super) static SECTIONS: &[Section] = &[
     Section {
         name: "limits",
         keys: &[
-            number!(packet_bytes_max: u32, 16, 268_435_460),
+            number!(packet_bytes_max: u32, 16, 268_435_460, "Largest Control Packet that clients may send, in bytes with its fixed header; MQTT 5 clients are told."),
             Key {
                 name: "connect_packet_bytes_max",
+                doc: "Largest CONNECT packet, in bytes; not above `packet_bytes_max`.",
                 kind: Kind::Number {
                     min: 64,
                     max: 268_435_460,
@@ -329,28 +343,29 @@ pub(super) static SECTIONS: &[Section] = &[
                 },
                 show: |config| config.settings.connect_packet_bytes_max.to_string(),
             },
-            number!(payload_bytes_max: u32, 0, 268_435_455),
-            number!(client_id_bytes_max: u16, 23, 65_535),
-            number!(topic_bytes_max: u16, 1, 65_535),
-            number!(topic_levels_max: u16, 1, 65_535),
-            number!(subscriptions_per_session_max: u32, 1, u32::MAX as u64),
-            number!(user_properties_per_packet_max: u16, 0, 65_535),
-            number!(inflight_messages_max: u16, 1, 65_535),
-            number!(inflight_bytes_max: u64, 0, INTEGER_MAX),
-            number!(receive_maximum: u16, 1, 65_535),
-            number!(queued_messages_max: u32, 0, u32::MAX as u64),
-            number!(queued_bytes_max: u64, 0, INTEGER_MAX),
-            number!(topic_alias_max: u16, 0, 65_535),
-            number!(topic_alias_broker_max: u16, 0, 65_535),
-            number!(outgoing_bytes_max: u32, 1_024, u32::MAX as u64),
-            number!(write_stall_seconds: u32, 0, u32::MAX as u64),
-            number!(connect_seconds: u32, 1, 3_600),
-            count!(connections_max),
-            count!(sessions_max),
-            number!(retained_messages_max: u32, 0, u32::MAX as u64),
-            number!(keep_alive_max: u16, 0, 65_535),
+            number!(payload_bytes_max: u32, 0, 268_435_455, "Longest payload of a message, in bytes; 0 is no limit but that of the packet."),
+            number!(client_id_bytes_max: u16, 23, 65_535, "Longest Client Identifier, in bytes."),
+            number!(topic_bytes_max: u16, 1, 65_535, "Longest Topic Name or Topic Filter, in bytes."),
+            number!(topic_levels_max: u16, 1, 65_535, "Most levels in a Topic Name or Topic Filter."),
+            number!(subscriptions_per_session_max: u32, 1, u32::MAX as u64, "Most subscriptions of one Session."),
+            number!(user_properties_per_packet_max: u16, 0, 65_535, "Most User Properties in one packet."),
+            number!(inflight_messages_max: u16, 1, 65_535, "Most QoS 1 and 2 messages that one client may have unacknowledged; its Receive Maximum can lower it."),
+            number!(inflight_bytes_max: u64, 0, INTEGER_MAX, "Most bytes of Topic Names and payloads in those messages; 0 is no limit."),
+            number!(receive_maximum: u16, 1, 65_535, "Most QoS 2 messages that one client may have open towards the broker; MQTT 5 clients are told as Receive Maximum."),
+            number!(queued_messages_max: u32, 0, u32::MAX as u64, "Most messages that wait for one Session; 0 is no limit."),
+            number!(queued_bytes_max: u64, 0, INTEGER_MAX, "Most bytes of Topic Names and payloads in those messages; 0 is no limit."),
+            number!(topic_alias_max: u16, 0, 65_535, "Most Topic Aliases that a client may set on a connection."),
+            number!(topic_alias_broker_max: u16, 0, 65_535, "Most Topic Aliases that the broker sets on a connection, if the client allows as many."),
+            number!(outgoing_bytes_max: u32, 1_024, u32::MAX as u64, "Most bytes that wait to be written to one connection; QoS 0 messages beyond are dropped, others wait in the queue."),
+            number!(write_stall_seconds: u32, 0, u32::MAX as u64, "Seconds for which a connection with waiting output may take no byte before it is closed; 0 is for ever."),
+            number!(connect_seconds: u32, 1, 3_600, "Seconds that a connection has for its whole CONNECT and its authentication."),
+            count!(connections_max, "Most clients that are connected at a time, over all listeners; 0 is no limit."),
+            count!(sessions_max, "Most Sessions, connected or not; 0 is no limit."),
+            number!(retained_messages_max: u32, 0, u32::MAX as u64, "Most Retained Messages; further ones are delivered and not kept."),
+            number!(keep_alive_max: u16, 0, 65_535, "Longest Keep Alive in seconds; 0 is no limit. MQTT 5 clients are told a lower one, others are refused."),
             Key {
                 name: "verification_threads",
+                doc: "Threads that hash passwords, at low priority; `auto` is half as many as there are cores, one at least.",
                 kind: Kind::Number {
                     min: 1,
                     max: 256,
@@ -361,6 +376,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "verifications_waiting_max",
+                doc: "Most clients whose password waits to be hashed, and as many again that wait for an HTTP back end.",
                 kind: Kind::Number {
                     min: 1,
                     max: 1_000_000,
@@ -371,6 +387,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "verified_seconds",
+                doc: "Seconds for which a password that was right is not hashed again; 0 is never.",
                 kind: Kind::Number {
                     min: 0,
                     max: 86_400,
@@ -381,6 +398,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "verified_max",
+                doc: "Most passwords known for that, and most answers of an HTTP back end kept, for each security domain.",
                 kind: Kind::Number {
                     min: 0,
                     max: 10_000_000,
@@ -391,6 +409,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "http_requests_max",
+                doc: "Most requests to HTTP back ends at once; more wait.",
                 kind: Kind::Number {
                     min: 1,
                     max: 1_024,
@@ -401,6 +420,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "failures_per_address_max",
+                doc: "Wrong credentials that an address has free before it is refused for a while; 0 is no brake.",
                 kind: Kind::Number {
                     min: 0,
                     max: 1_000_000,
@@ -411,6 +431,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "failures_per_user_max",
+                doc: "Wrong credentials that a user name has free over all addresses before it has one try a second; 0 is no brake.",
                 kind: Kind::Number {
                     min: 0,
                     max: 1_000_000,
@@ -421,6 +442,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "failure_wait_seconds_max",
+                doc: "Longest time in seconds for which an address is refused after a failure.",
                 kind: Kind::Number {
                     min: 1,
                     max: 3_600,
@@ -431,6 +453,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "session_expiry_max",
+                doc: "Longest Session Expiry Interval in seconds; Sessions of v3 clients with Clean Session 0 end after it too.",
                 kind: Kind::Number {
                     min: 0,
                     max: u32::MAX as u64,
@@ -452,6 +475,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "queue_full",
+                doc: "What goes when the queue of a Session is at its limit: the message that has waited longest, the new one, or the new one with word to its publisher (0x97; v3: no acknowledgement).",
                 kind: Kind::Choice {
                     allowed: &["drop_oldest", "drop_newest", "refuse"],
                     put: |draft, word| {
@@ -471,9 +495,18 @@ pub(super) static SECTIONS: &[Section] = &[
                     .to_owned()
                 },
             },
-            switch!(queue_qos0_messages),
-            switch!(upgrade_outgoing_qos),
-            switch!(allow_duplicate_messages),
+            switch!(
+                queue_qos0_messages,
+                "Whether QoS 0 messages wait for a Session without a connection as the others do."
+            ),
+            switch!(
+                upgrade_outgoing_qos,
+                "Whether messages are delivered at the QoS of the subscription even where they were published at a lower one, against the standard."
+            ),
+            switch!(
+                allow_duplicate_messages,
+                "Whether a client whose subscriptions overlap gets a copy for each, instead of one at the highest QoS with all Subscription Identifiers."
+            ),
         ],
     },
     Section {
@@ -481,6 +514,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "maximum_qos",
+                doc: "Highest QoS that clients may publish with (above: 0x9B).",
                 kind: Kind::Number {
                     min: 0,
                     max: 2,
@@ -489,10 +523,13 @@ pub(super) static SECTIONS: &[Section] = &[
                 },
                 show: |config| qos_digit(config.settings.maximum_qos).to_owned(),
             },
-            switch!(retain_available),
-            switch!(wildcard_subscription_available),
-            switch!(shared_subscription_available),
-            switch!(subscription_identifiers_available),
+            switch!(retain_available, "Whether messages may be retained (otherwise 0x9A)."),
+            switch!(wildcard_subscription_available, "Whether Topic Filters may have wildcards (otherwise 0xA2)."),
+            switch!(shared_subscription_available, "Whether there are Shared Subscriptions (otherwise 0x9E)."),
+            switch!(
+                subscription_identifiers_available,
+                "Whether subscriptions may have Subscription Identifiers (otherwise 0xA1)."
+            ),
         ],
     },
     Section {
@@ -500,6 +537,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "types",
+                doc: "Kinds of lines that are written; `all` and `none` hold for what stands before them. `-v` is `all`.",
                 kind: Kind::List {
                     allowed: &LogType::NAMES,
                     put: |draft, words| draft.log.types = LogTypes::named(&words),
@@ -508,6 +546,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "destinations",
+                doc: "Where lines go.",
                 kind: Kind::List {
                     allowed: &["stderr", "stdout"],
                     put: |draft, words| {
@@ -523,6 +562,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "file",
+                doc: "File to which lines go too, beside the destinations.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.log.file = Some(PathBuf::from(not_empty(text)?));
@@ -533,6 +573,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "timestamp",
+                doc: "Time in front of each line: `off`, `rfc3339`, `epoch` (seconds since 1970), or a pattern such as `%Y-%m-%d %H:%M:%S`.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.log.timestamp = if text == "off" {
@@ -547,6 +588,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "connection_messages",
+                doc: "Whether each connection and its end is a line.",
                 kind: Kind::Switch { put: |draft, value| draft.log.connection_messages = value },
                 show: |config| config.log.connection_messages.to_string(),
             },
@@ -557,6 +599,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "server_reference",
+                doc: "Another server to which MQTT 5 clients are sent, as `host:port`; several are separated by spaces.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.redirect.server_reference = Some(mqtt_text(not_empty(text)?)?);
@@ -569,6 +612,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "permanent",
+                doc: "Whether they should stay there: 0x9D (Server moved) in place of 0x9C (Use another server).",
                 kind: Kind::Switch { put: |draft, value| draft.redirect.permanent = Some(value) },
                 show: |config| config.settings.redirect.as_ref().is_some_and(|to| to.permanent).to_string(),
             },
@@ -580,6 +624,7 @@ pub(super) static SECTIONS: &[Section] = &[
 pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     Key {
         name: "port",
+        doc: "TCP port; 0 is one that the system chooses, which is logged.",
         kind: Kind::Number {
             min: 0,
             max: 65_535,
@@ -593,6 +638,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "host",
+        doc: "Address or host name to listen on, or on Linux the name of a network interface; without it, all interfaces.",
         kind: Kind::Text {
             put: |listener, text| {
                 listener.host = Some(host_name(text)?);
@@ -606,6 +652,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "unix_path",
+        doc: "Path of a Unix socket, in place of `port` and `host`.",
         kind: Kind::Text {
             put: |listener, text| {
                 listener.unix_path = Some(unix_path(text)?);
@@ -619,6 +666,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "socket_domain",
+        doc: "Versions of IP that are accepted.",
         kind: Kind::Choice {
             allowed: &["both", "ipv4", "ipv6"],
             put: |listener, word| {
@@ -633,11 +681,13 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "allow_anonymous",
+        doc: "Whether clients may connect without saying who they are; true by default where only this machine can connect.",
         kind: Kind::Switch { put: |listener, value| listener.allow_anonymous = Some(value) },
         show: |listener| listener.settings.allow_anonymous.to_string(),
     },
     Key {
         name: "connections_max",
+        doc: "Most clients that are connected over this listener at a time; 0 is no limit.",
         kind: Kind::Number {
             min: 0,
             max: u32::MAX as u64,
@@ -648,11 +698,13 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "maximum_qos",
+        doc: "Highest QoS that clients of this listener may publish with.",
         kind: Kind::Number { min: 0, max: 2, word: None, put: |listener, value| listener.maximum_qos = qos(value) },
         show: |listener| qos_digit(listener.settings.maximum_qos).to_owned(),
     },
     Key {
         name: "topic_alias_max",
+        doc: "The same as `limits.topic_alias_max`, for this listener.",
         kind: Kind::Number {
             min: 0,
             max: 65_535,
@@ -663,6 +715,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "topic_alias_broker_max",
+        doc: "The same as `limits.topic_alias_broker_max`, for this listener.",
         kind: Kind::Number {
             min: 0,
             max: 65_535,
@@ -673,6 +726,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "security",
+        doc: "The `[[security]]` whose users and rules count here; without it the one with the name `default`.",
         kind: Kind::Text {
             put: |listener, text| {
                 listener.security = Some(mqtt_text(not_empty(text)?)?);
@@ -684,6 +738,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "mount_point",
+        doc: "What stands before all topics of the clients here, unseen by them.",
         kind: Kind::Text {
             put: |listener, text| {
                 listener.clients.mount_point = Some(clients::mount_point(text)?);
@@ -694,6 +749,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "versions",
+        doc: "Versions of MQTT that are let in; others get CONNACK 0x84 (v3: 0x01).",
         kind: Kind::List {
             allowed: &clients::VERSIONS,
             put: |listener, names| listener.clients.versions = clients::versions(&names),
@@ -702,11 +758,13 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "use_user_name_as_client_id",
+        doc: "Whether the Client Identifier is the user name; who has none is refused (0x87), and so is SCRAM, which names its user later.",
         kind: Kind::Switch { put: |listener, value| listener.clients.use_user_name_as_client_id = value },
         show: |listener| listener.settings.use_user_name_as_client_id.to_string(),
     },
     Key {
         name: "client_id_prefixes",
+        doc: "What Client Identifiers have to begin with, one of these; others are refused (0x87).",
         kind: Kind::Texts {
             put: |listener, texts| {
                 listener.clients.client_id_prefixes = Some(clients::client_id_prefixes(texts)?);
@@ -717,21 +775,25 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "deny_special_characters",
+        doc: "Whether clients with `+`, `#` or `/` in user name or Client Identifier are refused (0x87).",
         kind: Kind::Switch { put: |listener, value| listener.clients.deny_special_characters = value },
         show: |listener| listener.settings.deny_special_characters.to_string(),
     },
     Key {
         name: "sessions_belong_to_users",
+        doc: "Whether nobody goes on with, or ends, the Session that another user has begun.",
         kind: Kind::Switch { put: |listener, value| listener.clients.sessions_belong_to_users = Some(value) },
         show: |listener| listener.settings.sessions_belong_to_users.to_string(),
     },
     Key {
         name: "tcp_no_delay",
+        doc: "Whether small packets are sent at once instead of being held back for more.",
         kind: Kind::Switch { put: |listener, value| listener.tcp_no_delay = value },
         show: |listener| listener.tcp_no_delay.to_string(),
     },
     Key {
         name: "tls_certificate_files",
+        doc: "Certificates of the listener with their chains, in PEM; a listener with a certificate speaks TLS only.",
         kind: Kind::Texts {
             put: |listener, texts| {
                 listener.tls.certificate_files = paths(texts)?;
@@ -742,6 +804,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "tls_key_files",
+        doc: "Keys of the certificates, in their order; by default the keys are in the same files.",
         kind: Kind::Texts {
             put: |listener, texts| {
                 listener.tls.key_files = paths(texts)?;
@@ -752,6 +815,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "tls_client_ca_files",
+        doc: "Files, or directories of files, with the authorities that client certificates are from.",
         kind: Kind::Texts {
             put: |listener, texts| {
                 listener.tls.client_ca_files = paths(texts)?;
@@ -762,11 +826,13 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "tls_require_certificate",
+        doc: "Whether a client without certificate is refused, where there are such authorities.",
         kind: Kind::Switch { put: |listener, value| listener.tls.require_certificate = Some(value) },
         show: |listener| listener.tls.as_ref().is_none_or(|tls| tls.require_certificate).to_string(),
     },
     Key {
         name: "tls_crl_files",
+        doc: "Lists of revoked client certificates, in PEM.",
         kind: Kind::Texts {
             put: |listener, texts| {
                 listener.tls.crl_files = paths(texts)?;
@@ -777,16 +843,19 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "tls_versions",
+        doc: "Versions of TLS that are spoken.",
         kind: Kind::List { allowed: &tls::VERSIONS, put: |listener, words| listener.tls.versions = words },
         show: |listener| listener.tls.as_ref().map_or_else(|| tls::VERSIONS.join(","), |tls| tls.versions.join(",")),
     },
     Key {
         name: "tls_ciphers",
+        doc: "Cipher suites that are offered; without any, all.",
         kind: Kind::List { allowed: &pantala_tls::ciphers::NAMES, put: |listener, words| listener.tls.ciphers = words },
         show: |listener| listener.tls.as_ref().map_or(String::new(), |tls| tls.ciphers.join(",")),
     },
     Key {
         name: "tls_alpn",
+        doc: "ALPN protocols that are agreed upon: `mqtt` by default, `http/1.1` where `protocol` is `websocket`, both where it is `any`.",
         kind: Kind::Texts {
             put: |listener, texts| {
                 if texts.iter().any(|text| !(1..=255).contains(&text.len())) {
@@ -800,11 +869,13 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "tls_ignore_certificate_dates",
+        doc: "Whether client certificates that have expired are taken; the log warns of it.",
         kind: Kind::Switch { put: |listener, value| listener.tls.ignore_certificate_dates = value },
         show: |listener| listener.tls.as_ref().is_some_and(|tls| tls.ignore_certificate_dates).to_string(),
     },
     Key {
         name: "user_name_from_certificate",
+        doc: "Which name of a client's certificate is its User Name: the Common Name, the subject, or the only Subject Alternative Name.",
         kind: Kind::Choice {
             allowed: &tls::USER_NAME_FROM,
             put: |listener, word| listener.tls.user_name_from_certificate = tls::user_name_from(word),
@@ -816,6 +887,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "protocol",
+        doc: "What clients speak: `mqtt`, `websocket` (the subprotocols `mqtt` and `mqttv3.1`), or `any`: either, told apart by the first bytes of each connection.",
         kind: Kind::Choice {
             allowed: &["mqtt", "websocket", "any"],
             put: |listener, word| {
@@ -830,6 +902,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "websocket_path",
+        doc: "Path that WebSocket clients have to ask for, such as `/mqtt`; another gets 404. Without it, any.",
         kind: Kind::Text {
             put: |listener, text| {
                 listener.transport.websocket_path = Some(transport::path(text)?);
@@ -840,6 +913,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "websocket_origins",
+        doc: "Pages that may connect by WebSocket, each as browsers name them: `https://app.example`, exactly. Others get 403. Without it, all.",
         kind: Kind::Texts {
             put: |listener, texts| {
                 let origins = texts.iter().map(|text| transport::origin(text));
@@ -854,6 +928,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "proxy_protocol",
+        doc: "Version of the PROXY protocol whose header each connection begins with; a connection without one is closed.",
         kind: Kind::Choice {
             allowed: &["off", "v1", "v2", "any"],
             put: |listener, word| {
@@ -877,11 +952,13 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "proxy_require_tls",
+        doc: "Whether a client has to have come to the proxy by TLS, as a header of version 2 tells.",
         kind: Kind::Switch { put: |listener, value| listener.transport.proxy_require_tls = value },
         show: |listener| listener.transport.proxy_require_tls.to_string(),
     },
     Key {
         name: "proxy_trusted",
+        doc: "The proxies, as addresses (`10.0.0.7`) or networks (`10.0.0.0/8`).",
         kind: Kind::Texts {
             put: |listener, texts| {
                 listener.transport.proxy_trusted = Some(transport::networks(&texts)?);
@@ -892,6 +969,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "allow_addresses",
+        doc: "Addresses and networks of clients that are let in, by their real address behind a proxy; if there are any, nobody else is.",
         kind: Kind::Texts {
             put: |listener, texts| {
                 listener.transport.allow_addresses = transport::networks(&texts)?;
@@ -902,6 +980,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "deny_addresses",
+        doc: "Addresses and networks of clients whose connections are closed at once.",
         kind: Kind::Texts {
             put: |listener, texts| {
                 listener.transport.deny_addresses = transport::networks(&texts)?;
@@ -912,6 +991,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "unix_mode",
+        doc: "Permission bits of the Unix socket, in octal: who may write to it may connect.",
         kind: Kind::Text {
             put: |listener, text| {
                 listener.transport.unix_mode = Some(transport::mode(&text)?);
@@ -940,6 +1020,7 @@ fn shown_paths(listener: &Listener, of: fn(&Tls) -> &Vec<PathBuf>) -> String {
 pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
     Key {
         name: "name",
+        doc: "User name of a user that can authenticate by SCRAM-SHA-256.",
         kind: Kind::Text {
             put: |user, text| {
                 user.name = Some(mqtt_text(not_empty(text)?)?);
@@ -950,6 +1031,7 @@ pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
     },
     Key {
         name: "password",
+        doc: "Password of the user, in clear text.",
         kind: Kind::Text {
             put: |user, text| {
                 user.password = Some(not_empty(text)?);
@@ -960,6 +1042,7 @@ pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
     },
     Key {
         name: "password_file",
+        doc: "File with the password as its only line, in place of `password`.",
         kind: Kind::Text {
             put: |user, text| {
                 user.password_file = Some(PathBuf::from(not_empty(text)?));
@@ -974,6 +1057,7 @@ pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
 pub(super) static DURABILITY: &[Key<DurabilityDraft, DurabilityRule>] = &[
     Key {
         name: "filter",
+        doc: "Topic Filter of messages that are kept less safely than `broker.durability` says.",
         kind: Kind::Text {
             put: |rule, text| {
                 rule.filter = Some(topic_filter(text)?);
@@ -984,6 +1068,7 @@ pub(super) static DURABILITY: &[Key<DurabilityDraft, DurabilityRule>] = &[
     },
     Key {
         name: "level",
+        doc: "What an acknowledgement of such a message vouches for; below `broker.durability`.",
         kind: Kind::Choice {
             // Not `fsync`: nothing is less safe than that.
             allowed: &["os", "memory"],
@@ -999,6 +1084,7 @@ pub(super) static DURABILITY: &[Key<DurabilityDraft, DurabilityRule>] = &[
 pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     Key {
         name: "name",
+        doc: "Name of the domain; `default` if it is not written.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.name = Some(mqtt_text(not_empty(text)?)?);
@@ -1009,6 +1095,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "chain",
+        doc: "Back ends that are asked who a client is, in this order.",
         kind: Kind::List {
             allowed: &["certificate", "jwt", "password", "http"],
             put: |domain, words| {
@@ -1020,6 +1107,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "password_file",
+        doc: "File with users and their passwords, in the format of mosquitto_passwd.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.password_file = Some(PathBuf::from(not_empty(text)?));
@@ -1030,6 +1118,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "acl_file",
+        doc: "File with access rules, in the format of Mosquitto.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.acl_file = Some(PathBuf::from(not_empty(text)?));
@@ -1040,6 +1129,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_jwks_url",
+        doc: "URL of the key set by which tokens are verified.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.jwt_jwks_url = Some(http_url(text)?);
@@ -1050,6 +1140,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_jwks_file",
+        doc: "File with such a key set.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.jwt_jwks_file = Some(PathBuf::from(not_empty(text)?));
@@ -1060,6 +1151,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_public_key_file",
+        doc: "File with one public key, in PEM.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.jwt_public_key_file = Some(PathBuf::from(not_empty(text)?));
@@ -1070,6 +1162,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_secret_file",
+        doc: "File with the secret of an HMAC.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.jwt_secret_file = Some(PathBuf::from(not_empty(text)?));
@@ -1080,6 +1173,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_refresh_seconds",
+        doc: "Seconds after which a key set of a URL is fetched again; 3600 if it is not written.",
         kind: Kind::Number {
             min: 10,
             max: 86_400,
@@ -1090,6 +1184,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_algorithms",
+        doc: "Algorithms that tokens may be signed by.",
         kind: Kind::List {
             allowed: &Algorithm::NAMES,
             put: |domain, words| domain.jwt_rules.algorithms = algorithms(&words),
@@ -1098,6 +1193,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_issuer",
+        doc: "Issuer that tokens have to name.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.jwt_rules.issuer = Some(not_empty(text)?);
@@ -1108,6 +1204,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_audience",
+        doc: "Audience that tokens have to name.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.jwt_rules.audience = Some(not_empty(text)?);
@@ -1118,6 +1215,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_leeway_seconds",
+        doc: "Seconds by which the clocks of issuer and broker may differ; 60 if it is not written.",
         kind: Kind::Number {
             min: 0,
             max: 3_600,
@@ -1128,11 +1226,13 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_require_expiry",
+        doc: "Whether a token has to have an end; true if it is not written.",
         kind: Kind::Switch { put: |domain, value| domain.jwt_rules.require_expiry = value },
         show: |_| String::new(),
     },
     Key {
         name: "jwt_token_bytes_max",
+        doc: "Longest token, in bytes; 8192 if it is not written.",
         kind: Kind::Number {
             min: 128,
             max: 65_535,
@@ -1143,6 +1243,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_user_name",
+        doc: "User name that clients with a token in place of a password have to give.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.jwt_rules.user_name = Some(mqtt_text(not_empty(text)?)?);
@@ -1153,6 +1254,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_user_name_claim",
+        doc: "Claim with the user name; `sub` if it is not written.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.jwt_rules.user_name_claim = not_empty(text)?;
@@ -1163,6 +1265,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_client_id_claim",
+        doc: "Claim with the Client Identifier that the client has to have.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.jwt_rules.client_id_claim = Some(not_empty(text)?);
@@ -1173,6 +1276,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_groups_claim",
+        doc: "Claim with the groups of the user.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.jwt_rules.groups_claim = Some(not_empty(text)?);
@@ -1183,6 +1287,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_publish_claim",
+        doc: "Claim with the Topic Filters that the user may publish to.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.jwt_rules.publish_claim = Some(not_empty(text)?);
@@ -1193,6 +1298,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "jwt_subscribe_claim",
+        doc: "Claim with the Topic Filters that the user may subscribe to.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.jwt_rules.subscribe_claim = Some(not_empty(text)?);
@@ -1203,6 +1309,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "http_url",
+        doc: "URL of a service that is asked who a client is.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.http_url = Some(http_url(text)?);
@@ -1213,6 +1320,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "http_format",
+        doc: "How it is asked; json if it is not written.",
         kind: Kind::Choice {
             allowed: &["json", "form"],
             put: |domain, word| domain.http_format = if word == "form" { Format::Form } else { Format::Json },
@@ -1221,6 +1329,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "http_timeout_seconds",
+        doc: "Seconds that its answer may take; 5 if it is not written.",
         kind: Kind::Number {
             min: 1,
             max: 60,
@@ -1231,6 +1340,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "http_cache_seconds",
+        doc: "Seconds for which its answers are kept; 30 if it is not written.",
         kind: Kind::Number {
             min: 0,
             max: 86_400,
@@ -1241,6 +1351,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "http_authorization_file",
+        doc: "File with the value of the Authorization header of requests.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.http_authorization_file = Some(PathBuf::from(not_empty(text)?));
@@ -1251,6 +1362,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "http_ca_file",
+        doc: "File with certificates of authorities in place of those of the system, in PEM.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.http_ca_file = Some(PathBuf::from(not_empty(text)?));

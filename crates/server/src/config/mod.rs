@@ -16,12 +16,15 @@
 //! bounds has a line and a column as well as a misspelt name has, and a key is declared in one place.
 
 mod clients;
+mod convert;
 mod draft;
+mod effective;
 mod environment;
 mod error;
 mod key;
 mod log;
 mod mosquitto;
+mod reference;
 mod security;
 #[cfg(test)]
 mod tests;
@@ -37,10 +40,13 @@ use std::path::{Path, PathBuf};
 use pantala_broker::{ListenerSettings, Settings};
 use pantala_store::Durability;
 
+pub use self::convert::convert;
 use self::draft::Draft;
+pub use self::effective::{Change, Effective};
 pub use self::environment::Environment;
 pub use self::error::{ConfigError, Fault, Origin};
 pub use self::log::{LogConfig, LogType, LogTypes};
+pub use self::reference::{reference, schema};
 pub use self::security::{DEFAULT_DOMAIN, Http, Jwt, JwtKeys, SecurityDomain, Verification};
 pub use self::timestamp::Timestamp;
 pub use self::tls::Tls;
@@ -68,6 +74,28 @@ pub struct Config {
     pub durability: Durability,
     /// What was accepted but does not do what it says, one line each, to be logged at the start.
     pub warnings: Vec<String>,
+}
+
+/// Where a configuration comes from, to be read again.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The file. None is no file.
+    pub path: Option<PathBuf>,
+    /// The flags.
+    pub overrides: Overrides,
+    /// The variables.
+    pub environment: Environment,
+}
+
+impl Source {
+    /// The configuration as it is written now.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its place.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load_with(self.path.as_deref(), &self.overrides, &self.environment)
+    }
 }
 
 /// A place to listen on.
@@ -180,13 +208,28 @@ impl Config {
         overrides: &Overrides,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
+        let text = path
+            .map(|path| draft::read(path).map_err(|fault| ConfigError::new(Origin::File(path.to_owned()), fault)))
+            .transpose()?;
+        Self::of_text(path.zip(text.as_deref()), overrides, environment)
+    }
+
+    /// The same with the content of the file, by which name it would have.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its place.
+    pub fn of_text(
+        file: Option<(&Path, &str)>,
+        overrides: &Overrides,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
         let mut draft = Draft::new();
-        if let Some(path) = path {
-            let text = draft::read(path).map_err(|fault| ConfigError::new(Origin::File(path.to_owned()), fault))?;
+        if let Some((path, text)) = file {
             if path.extension().is_some_and(|extension| extension == "toml") {
-                toml::read(&mut draft, path, &text)?;
+                toml::read(&mut draft, path, text)?;
             } else {
-                mosquitto::read(&mut draft, path, &text)?;
+                mosquitto::read(&mut draft, path, text)?;
             }
         }
         environment.apply(&mut draft)?;

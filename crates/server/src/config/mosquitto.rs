@@ -4,6 +4,8 @@
 //! Three things are more lenient than in Mosquitto: tabs separate like spaces, a comment may be indented, and `#`
 //! after a number or a boolean begins one.
 
+mod bridge;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use pantala_tls::ciphers::CipherList;
 use pantala_transport::address::Network;
 use pantala_transport::proxy::Versions;
 
+use self::bridge::Bridge;
 use super::SocketDomain;
 use super::clients;
 use super::draft::{self, Draft, ListenerDraft};
@@ -45,71 +48,15 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
         log_timestamp_format: None,
         log_destination_seen: false,
         tcp_no_delay: None,
+        bridges: Vec::new(),
+        bridge: None,
     };
     reader.file(path, text, Depth::Main)?;
     reader.finish()
 }
 
 /// Directives of Mosquitto's that are not supported yet. Those that end in `*` stand for all that begin so.
-const UNSUPPORTED: &[&str] = &[
-    "address",
-    "addresses",
-    "bind_interface",
-    "bridge_alpn",
-    "bridge_attempt_unsubscribe",
-    "bridge_bind_address",
-    "bridge_cafile",
-    "bridge_capath",
-    "bridge_certfile",
-    "bridge_ciphers",
-    "bridge_ciphers_tls1.3",
-    "bridge_identity",
-    "bridge_insecure",
-    "bridge_keyfile",
-    "bridge_max_packet_size",
-    "bridge_max_topic_alias",
-    "bridge_outgoing_retain",
-    "bridge_protocol_version",
-    "bridge_psk",
-    "bridge_receive_maximum",
-    "bridge_reload_type",
-    "bridge_require_ocsp",
-    "bridge_session_expiry_interval",
-    "bridge_tcp_keepalive",
-    "bridge_tcp_user_timeout",
-    "bridge_tls_use_os_certs",
-    "bridge_tls_version",
-    "check_retain_source",
-    "cleansession",
-    "clientid",
-    "connection",
-    "enable_control_api",
-    "http_dir",
-    "idle_timeout",
-    "keepalive_interval",
-    "listener_auto_id_prefix",
-    "local_cleansession",
-    "local_clientid",
-    "local_password",
-    "local_username",
-    "log_facility",
-    "memory_limit",
-    "notification_topic",
-    "notifications",
-    "notifications_local_only",
-    "password",
-    "remote_clientid",
-    "remote_password",
-    "remote_username",
-    "restart_timeout",
-    "retain_expiry_interval",
-    "round_robin",
-    "start_type",
-    "threshold",
-    "topic",
-    "try_private",
-    "username",
-];
+const UNSUPPORTED: &[&str] = &["http_dir", "log_facility"];
 
 /// The directives that are understood, for the hints; a test holds them against what `Reader::directive` does.
 const SUPPORTED: &[&str] = &[
@@ -124,9 +71,11 @@ const SUPPORTED: &[&str] = &[
     "autosave_interval",
     "autosave_on_changes",
     "bind_address",
+    "bind_interface",
     "cafile",
     "capath",
     "certfile",
+    "check_retain_source",
     "ciphers",
     "ciphers_tls1.3",
     "clientid_prefixes",
@@ -134,6 +83,7 @@ const SUPPORTED: &[&str] = &[
     "crlfile",
     "dhparamfile",
     "disable_client_cert_date_checks",
+    "enable_control_api",
     "enable_proxy_protocol",
     "global_max_clients",
     "global_max_connections",
@@ -142,6 +92,7 @@ const SUPPORTED: &[&str] = &[
     "keyfile",
     "listener",
     "listener_allow_anonymous",
+    "listener_auto_id_prefix",
     "log_dest",
     "log_timestamp",
     "log_timestamp_format",
@@ -157,6 +108,7 @@ const SUPPORTED: &[&str] = &[
     "max_topic_alias",
     "max_topic_alias_broker",
     "maximum_qos",
+    "memory_limit",
     "message_size_limit",
     "mount_point",
     "packet_buffer_size",
@@ -178,6 +130,7 @@ const SUPPORTED: &[&str] = &[
     "queue_qos0_messages",
     "require_certificate",
     "retain_available",
+    "retain_expiry_interval",
     "retained_persistence",
     "retry_interval",
     "set_tcp_nodelay",
@@ -213,6 +166,8 @@ struct OwnListener {
     options: ListenerOptions,
     /// `listener_allow_anonymous`, which stands above all else.
     allow_anonymous: Option<bool>,
+    /// `listener_auto_id_prefix`, the same.
+    auto_id_prefix: Option<(String, Origin)>,
 }
 
 /// Settings of a listener when `per_listener_settings` is on, of the broker otherwise.
@@ -285,6 +240,9 @@ struct Reader<'a> {
     log_timestamp_format: Option<Timestamp>,
     log_destination_seen: bool,
     tcp_no_delay: Option<bool>,
+    bridges: Vec<Bridge>,
+    /// The bridge that the file is at.
+    bridge: Option<usize>,
 }
 
 /// A line with a directive.
@@ -352,6 +310,7 @@ impl Reader<'_> {
     fn file(&mut self, path: &Path, text: &str, depth: Depth) -> Result<(), ConfigError> {
         // Each file begins in front of its first `listener` line, and the file that includes it goes on where it was.
         let mut current = None;
+        let outer_bridge = self.bridge.take();
         for (index, line) in text.split('\n').enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -366,6 +325,7 @@ impl Reader<'_> {
             }
             self.directive(&directive, &mut current).map_err(|fault| ConfigError::new(origin, fault))?;
         }
+        self.bridge = outer_bridge;
         Ok(())
     }
 
@@ -389,12 +349,16 @@ impl Reader<'_> {
     }
 
     fn directive(&mut self, line: &Directive<'_>, current: &mut Option<usize>) -> Result<(), Fault> {
+        let is_bridge = bridge::is_directive(line.name);
         let option = line.name.strip_prefix("plugin_opt_").or_else(|| line.name.strip_prefix("auth_opt_"));
-        if option.is_none() && !SUPPORTED.contains(&line.name) {
+        if option.is_none() && !SUPPORTED.contains(&line.name) && !is_bridge {
             return Err(unknown(line.name));
         }
         if line.value.is_empty() {
             return Err(Fault::NoValue { name: line.name.to_owned() });
+        }
+        if is_bridge {
+            return bridge::read(&mut self.bridges, &mut self.bridge, line);
         }
         if let Some(option) = option {
             return self.plugin_option(line, option);
@@ -415,6 +379,15 @@ impl Reader<'_> {
                 let host = line.text(key::host_name)?;
                 self.unlisted(line).draft.host = Some(host);
             }
+            "bind_interface" => {
+                let interface = line.text(key::host_name)?;
+                let listener = self.current(line, *current);
+                if listener.draft.host.is_some() || listener.draft.unix_path.is_some() {
+                    let reason = "cannot be for a listener that has an address already";
+                    return Err(Fault::WrongPlace { name: "bind_interface", reason });
+                }
+                listener.draft.host = Some(interface);
+            }
             "socket_domain" => {
                 let domain = match word_of(line.name, line.word()?, &["ipv4", "ipv6"])? {
                     "ipv4" => SocketDomain::Ipv4,
@@ -428,7 +401,10 @@ impl Reader<'_> {
                     "websockets" => Protocol::WebSocket,
                     other => return Err(Fault::UnsupportedValue { name: "protocol", value: other.to_owned() }),
                 };
-                self.current(line, *current).draft.transport.protocol = Some(protocol);
+                // In front of all listeners the usual one makes none, as in Mosquitto.
+                if protocol != Protocol::Mqtt || current.is_some() || self.unlisted.is_some() {
+                    self.current(line, *current).draft.transport.protocol = Some(protocol);
+                }
             }
             "websockets_origin" => {
                 let origin = line.text(|text| transport::origin(&text))?;
@@ -481,6 +457,10 @@ impl Reader<'_> {
                 self.current(line, *current).allow_anonymous = Some(allow);
             }
 
+            "listener_auto_id_prefix" => {
+                let prefix = line.text(key::client_id_prefix)?;
+                self.current(line, *current).auto_id_prefix = Some((prefix, line.origin.clone()));
+            }
             "certfile" => {
                 let path = line.text(key::path)?;
                 self.current(line, *current).draft.tls.certificate_files = vec![path];
@@ -701,6 +681,28 @@ impl Reader<'_> {
                 line.switch()?;
                 self.warn(line, "has no effect: there are no snapshots to be saved");
             }
+            "retain_expiry_interval" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(line, "has no effect: Retained Messages that have expired are looked for all the time");
+            }
+            "memory_limit" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(line, "has no effect yet: queued_bytes_max and connections_max bound what memory holds");
+            }
+            // Without it is what is done here.
+            "check_retain_source" => {
+                if line.switch()? {
+                    self.warn(
+                        line,
+                        "has no effect yet: who may read a topic gets its Retained Message, whoever set it",
+                    );
+                }
+            }
+            "enable_control_api" => {
+                if line.switch()? {
+                    self.warn(line, "has no effect yet: nothing answers on $CONTROL/broker");
+                }
+            }
             "packet_buffer_size" | "websockets_headers_size" => {
                 line.number(0, LENGTH_MAX)?;
                 self.warn(
@@ -759,7 +761,7 @@ impl Reader<'_> {
         self.unlisted.get_or_insert_with(|| {
             let mut draft = ListenerDraft::new(line.origin.clone(), true);
             draft.movable = true;
-            OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None }
+            OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None, auto_id_prefix: None }
         })
     }
 
@@ -894,6 +896,7 @@ impl Reader<'_> {
             }
         }
         listeners.append(&mut self.listed);
+        bridge::refuse(std::mem::take(&mut self.bridges))?;
         self.draft.security.extend(security_draft(std::mem::take(&mut self.security), None));
 
         let anonymous = self.anonymous.or(unlisted_anonymous);
@@ -908,6 +911,10 @@ impl Reader<'_> {
             if let Some(prefix) = common("auto_id_prefix", listeners.iter().map(of))? {
                 settings.auto_id_prefix = prefix;
             }
+        }
+        let own = |listener: &OwnListener| listener.auto_id_prefix.clone();
+        if let Some(prefix) = common("listener_auto_id_prefix", listeners.iter().map(own))? {
+            self.draft.settings.auto_id_prefix = prefix;
         }
         for mut listener in listeners {
             let of_all = if self.per_listener { listener.options.allow_anonymous } else { self.anonymous };
@@ -993,6 +1000,12 @@ fn differs(name: &'static str, origin: Origin) -> ConfigError {
     ConfigError::new(origin, Fault::WrongPlace { name, reason })
 }
 
+/// All directives that are known.
+#[cfg(test)]
+pub(super) fn directives() -> impl Iterator<Item = &'static str> {
+    SUPPORTED.iter().chain(UNSUPPORTED).copied().chain(bridge::directives())
+}
+
 fn unknown(name: &str) -> Fault {
     if name == "http_dir" {
         let reason = "files are not served here; a web server in front can serve them and pass WebSocket on";
@@ -1005,7 +1018,8 @@ fn unknown(name: &str) -> Fault {
     if unsupported {
         return Fault::UnsupportedDirective { name: name.to_owned() };
     }
-    let known = SUPPORTED.iter().chain(UNSUPPORTED).copied().filter(|name| !name.ends_with('*'));
+    let known =
+        SUPPORTED.iter().chain(UNSUPPORTED).copied().chain(bridge::directives()).filter(|name| !name.ends_with('*'));
     Fault::UnknownDirective { name: name.to_owned(), nearest: nearest(name, known) }
 }
 
@@ -1032,7 +1046,7 @@ fn listener(line: &Directive<'_>) -> Result<OwnListener, Fault> {
             }
         }
     }
-    Ok(OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None })
+    Ok(OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None, auto_id_prefix: None })
 }
 
 /// Versions by the number that CONNECT has for them: `3,4,5`.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ::toml::de::{DeTable, DeValue};
 use pantala_broker::{AcceptedVersions, DurabilityRule, QueueFull};
 use pantala_identity::chain::BackEnd;
 use pantala_identity::http::Format;
@@ -16,6 +17,7 @@ use pantala_tls::UserNameFrom;
 use pantala_transport::address::Network;
 use pantala_transport::{proxy, websocket};
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::draft::{Draft, FILE_BYTES_MAX};
 use super::key::{self, Key, Kind};
@@ -477,8 +479,9 @@ fn the_transport_of_a_mosquitto_conf() {
     assert_eq!((v1.transport.proxy_protocol, v1.transport.proxy_require_tls), (Some(proxy::Versions::V1), false));
     let without_effect = "has no effect: buffers have the size that is needed, and requests 16384 bytes at most";
     let believes = "believes everybody who connects: let nobody but the proxy reach this listener";
+    let about_directives = config.warnings.iter().filter(|warning| warning.starts_with("mosquitto.conf:"));
     assert_eq!(
-        config.warnings,
+        about_directives.cloned().collect::<Vec<_>>(),
         [
             format!("mosquitto.conf:6: directive \"websockets_headers_size\" {without_effect}"),
             format!("mosquitto.conf:7: directive \"packet_buffer_size\" {without_effect}"),
@@ -1253,10 +1256,336 @@ fn the_value_that_is_no_limit_in_mosquitto_is_none_here() {
     }
 }
 
+/// What comes of a directive of Mosquitto's.
+enum Outcome {
+    /// This value is in force.
+    Effective(&'static str),
+    /// There is nothing to be done, and nothing to be said.
+    Same,
+    /// One line of warning, with this in it.
+    Warned(&'static str),
+    /// Refused by its line, with this in it.
+    Refused(&'static str),
+    /// The tests of what it is about tell.
+    Elsewhere,
+}
+
+/// Every directive of Mosquitto 2.1, with a value, and what comes of it.
+const DIRECTIVES: &[(&str, Outcome)] = {
+    use Outcome::*;
+    const BRIDGE: Outcome = Refused("belongs to a bridge");
+    &[
+        ("acl_file /a", Elsewhere),
+        ("allow_anonymous false", Effective("listener 127.0.0.1:1883 allow_anonymous\tfalse\n")),
+        ("allow_duplicate_messages true", Effective("delivery.allow_duplicate_messages\ttrue\n")),
+        ("allow_zero_length_clientid false", Effective("broker.allow_zero_length_client_id\tfalse\n")),
+        ("auto_id_prefix a-", Effective("broker.auto_id_prefix\ta-\n")),
+        ("autosave_interval 10", Warned("no snapshots")),
+        ("autosave_on_changes true", Warned("no snapshots")),
+        ("check_retain_source false", Same),
+        ("check_retain_source true", Elsewhere),
+        ("clientid_prefixes a", Elsewhere),
+        ("connection_messages false", Effective("log.connection_messages\tfalse\n")),
+        ("enable_control_api false", Same),
+        ("enable_control_api true", Warned("no effect yet")),
+        ("global_max_clients 5", Effective("limits.sessions_max\t5\n")),
+        ("global_max_connections 5", Effective("limits.connections_max\t5\n")),
+        ("global_plugin /usr/lib/other.so", Elsewhere),
+        ("plugin /usr/lib/other.so", Elsewhere),
+        ("auth_plugin /usr/lib/other.so", Elsewhere),
+        ("plugin_load a /usr/lib/other.so", Elsewhere),
+        ("plugin_use a", Elsewhere),
+        ("plugin_opt_a b", Elsewhere),
+        ("auth_opt_a b", Elsewhere),
+        ("auth_plugin_deny_special_chars true", Elsewhere),
+        ("include_dir /nowhere", Refused("cannot be read")),
+        ("log_dest stdout", Effective("log.destinations\tstdout\n")),
+        ("log_dest file /var/log/m", Effective("log.file\t/var/log/m\n")),
+        ("log_dest stderr\nlog_dest dlt", Warned("not supported")),
+        ("log_facility 5", Elsewhere),
+        ("log_timestamp false", Effective("log.timestamp\toff\n")),
+        ("log_timestamp_format %H:%M", Effective("log.timestamp\t%H:%M\n")),
+        ("log_type error", Effective("log.types\terror\n")),
+        ("max_inflight_bytes 9", Effective("limits.inflight_bytes_max\t9\n")),
+        ("max_inflight_messages 1", Effective("limits.inflight_messages_max\t1\n")),
+        ("max_keepalive 60", Effective("limits.keep_alive_max\t60\n")),
+        ("max_packet_size 1000", Effective("limits.packet_bytes_max\t1000\n")),
+        ("max_queued_bytes 9", Effective("limits.queued_bytes_max\t9\n")),
+        ("max_queued_messages 9", Effective("limits.queued_messages_max\t9\n")),
+        ("memory_limit 1000000", Warned("no effect yet")),
+        ("message_size_limit 9", Effective("limits.payload_bytes_max\t9\n")),
+        ("password_file /p", Elsewhere),
+        ("per_listener_settings false", Same),
+        ("persistence true", Effective("broker.durability\tfsync\n")),
+        ("retained_persistence true", Effective("broker.durability\tfsync\n")),
+        ("persistence_file m.db", Elsewhere),
+        ("persistence_location /m", Effective("broker.data_dir\t/m/pantala\n")),
+        ("persistent_client_expiration 1d", Effective("limits.session_expiry_max\t86400\n")),
+        ("pid_file /p", Elsewhere),
+        ("user mosquitto", Elsewhere),
+        ("psk_file /p", Elsewhere),
+        ("queue_qos0_messages true", Effective("delivery.queue_qos0_messages\ttrue\n")),
+        ("retain_available false", Effective("features.retain_available\tfalse\n")),
+        ("retain_expiry_interval 5", Warned("all the time")),
+        ("retry_interval 20", Warned("after a reconnect only")),
+        ("set_tcp_nodelay false", Effective("listener 127.0.0.1:1883 tcp_no_delay\tfalse\n")),
+        ("sys_interval 10", Elsewhere),
+        ("upgrade_outgoing_qos true", Effective("delivery.upgrade_outgoing_qos\ttrue\n")),
+        ("listener 1999 127.0.0.2", Effective("listener 127.0.0.2:1999\t\n")),
+        ("listener 0 /run/m.sock", Effective("listener unix:/run/m.sock\t\n")),
+        ("port 1999", Effective("listener *:1999\t\n")),
+        ("bind_address 127.0.0.2", Effective("listener 127.0.0.2:1883\t\n")),
+        ("bind_interface lo", Effective("listener lo:1883\t\n")),
+        ("socket_domain ipv4", Effective("listener *:1883 socket_domain\tipv4\n")),
+        ("protocol mqtt", Same),
+        ("protocol http_api", Refused("\"http_api\"")),
+        ("protocol mqttsn", Refused("\"mqttsn\"")),
+        ("accept_protocol_versions 4,5", Elsewhere),
+        ("listener_allow_anonymous true", Effective("listener *:1883 allow_anonymous\ttrue\n")),
+        ("listener_auto_id_prefix l-", Effective("broker.auto_id_prefix\tl-\n")),
+        ("max_connections 5", Effective("listener *:1883 connections_max\t5\n")),
+        ("max_qos 1", Effective("listener *:1883 maximum_qos\t1\n")),
+        ("maximum_qos 1", Effective("listener *:1883 maximum_qos\t1\n")),
+        ("max_topic_alias 3", Effective("listener *:1883 topic_alias_max\t3\n")),
+        ("max_topic_alias_broker 3", Effective("listener *:1883 topic_alias_broker_max\t3\n")),
+        ("mount_point a/", Elsewhere),
+        ("use_username_as_clientid true", Elsewhere),
+        ("enable_proxy_protocol 2", Elsewhere),
+        ("proxy_protocol_v2_require_tls true", Elsewhere),
+        ("http_dir /srv", Refused("not supported")),
+        ("packet_buffer_size 4096", Elsewhere),
+        ("websockets_headers_size 4096", Elsewhere),
+        ("websockets_log_level 0", Elsewhere),
+        ("websockets_origin http://a", Elsewhere),
+        ("certfile /c", Elsewhere),
+        ("keyfile /k", Elsewhere),
+        ("cafile /c", Elsewhere),
+        ("capath /c", Elsewhere),
+        ("require_certificate true", Elsewhere),
+        ("use_identity_as_username true", Elsewhere),
+        ("use_subject_as_username true", Elsewhere),
+        ("crlfile /c", Elsewhere),
+        ("disable_client_cert_date_checks true", Elsewhere),
+        ("tls_version tlsv1.2", Elsewhere),
+        ("ciphers x", Elsewhere),
+        ("ciphers_tls1.3 x", Elsewhere),
+        ("dhparamfile /d", Elsewhere),
+        ("tls_engine e", Elsewhere),
+        ("tls_engine_kpass_sha1 e", Elsewhere),
+        ("tls_keyform engine", Elsewhere),
+        ("psk_hint h", Elsewhere),
+        ("connection b", Refused("connection needs \"address\"")),
+        ("connection b\naddress a\ntopic #", Refused("there are no bridges yet")),
+        ("address a", BRIDGE),
+        ("addresses a", BRIDGE),
+        ("topic #", BRIDGE),
+        ("round_robin true", BRIDGE),
+        ("start_type lazy", BRIDGE),
+        ("idle_timeout 60", BRIDGE),
+        ("threshold 10", BRIDGE),
+        ("restart_timeout 5 30", BRIDGE),
+        ("keepalive_interval 60", BRIDGE),
+        ("cleansession true", BRIDGE),
+        ("local_cleansession true", BRIDGE),
+        ("remote_clientid a", BRIDGE),
+        ("clientid a", BRIDGE),
+        ("local_clientid a", BRIDGE),
+        ("remote_username a", BRIDGE),
+        ("username a", BRIDGE),
+        ("remote_password a", BRIDGE),
+        ("password a", BRIDGE),
+        ("local_username a", BRIDGE),
+        ("local_password a", BRIDGE),
+        ("notifications true", BRIDGE),
+        ("notifications_local_only true", BRIDGE),
+        ("notification_topic a", BRIDGE),
+        ("try_private true", BRIDGE),
+        ("bridge_attempt_unsubscribe true", BRIDGE),
+        ("bridge_bind_address 127.0.0.1", BRIDGE),
+        ("bridge_protocol_version mqttv50", BRIDGE),
+        ("bridge_max_packet_size 0", BRIDGE),
+        ("bridge_max_topic_alias 10", BRIDGE),
+        ("bridge_receive_maximum 20", BRIDGE),
+        ("bridge_session_expiry_interval 0", BRIDGE),
+        ("bridge_outgoing_retain true", BRIDGE),
+        ("bridge_reload_type lazy", BRIDGE),
+        ("bridge_tcp_keepalive 60 10 3", BRIDGE),
+        ("bridge_tcp_user_timeout 5", BRIDGE),
+        ("bridge_cafile /c", BRIDGE),
+        ("bridge_capath /c", BRIDGE),
+        ("bridge_certfile /c", BRIDGE),
+        ("bridge_keyfile /c", BRIDGE),
+        ("bridge_tls_use_os_certs true", BRIDGE),
+        ("bridge_insecure false", BRIDGE),
+        ("bridge_alpn mqtt", BRIDGE),
+        ("bridge_tls_version tlsv1.2", BRIDGE),
+        ("bridge_ciphers x", BRIDGE),
+        ("bridge_ciphers_tls1.3 x", BRIDGE),
+        ("bridge_require_ocsp true", BRIDGE),
+        ("bridge_identity i", BRIDGE),
+        ("bridge_psk 00", BRIDGE),
+    ]
+};
+
+#[test]
+fn every_directive_of_mosquitto_does_what_it_says_or_says_that_it_does_not() {
+    for (text, outcome) in DIRECTIVES {
+        let result = of_conf(text);
+        let last = format!("mosquitto.conf:{}: ", 1 + text.matches('\n').count());
+        // That nobody can come in is another matter.
+        let result = result.map(|mut config| {
+            config.warnings.retain(|warning| !warning.contains("lets nobody in"));
+            config
+        });
+        match (outcome, result) {
+            (Outcome::Effective(value), Ok(config)) => {
+                let effective = config.effective().to_text();
+                assert!(effective.contains(value), "{text} does not come to {value}: {effective}");
+                assert!(!of_conf("").expect("nothing").effective().to_text().contains(value), "{text} shows nothing");
+                assert_eq!(config.warnings, [""; 0], "{text}");
+            }
+            (Outcome::Same, Ok(config)) => assert_eq!(Ok(config), of_conf(""), "{text}"),
+            (Outcome::Warned(words), Ok(config)) => {
+                assert_eq!(config.warnings.len(), 1, "{text}: {:?}", config.warnings);
+                let warning = &config.warnings[0];
+                assert!(warning.starts_with(&last) && warning.contains(words), "{text}: {warning}");
+                assert_eq!(config.effective(), of_conf("").expect("nothing").effective(), "{text}");
+            }
+            (Outcome::Refused(words), Err(message)) => {
+                let placed = message.contains("mosquitto.conf:1: ") || message.starts_with("/nowhere: ");
+                assert!(placed && message.contains(words) && message.lines().count() == 1, "{text}: {message}");
+            }
+            (Outcome::Elsewhere, Err(message)) => assert!(!message.contains("unknown directive"), "{text}: {message}"),
+            (Outcome::Elsewhere, Ok(_)) => {}
+            (_, result) => panic!("{text}: {result:?}"),
+        }
+    }
+    // And the other way round: what is known is on this list.
+    for known in mosquitto::directives().filter(|known| !known.ends_with('*')) {
+        let is_listed = DIRECTIVES.iter().any(|(text, _)| text.split(' ').next() == Some(known));
+        assert!(is_listed, "{known} is on no list of Mosquitto's directives");
+    }
+}
+
+#[test]
+fn a_converted_mosquitto_conf_comes_to_the_same() {
+    let directory = Directory::new();
+    let texts = DIRECTIVES.iter().map(|(text, _)| (*text).to_owned()).chain([
+        String::new(),
+        "log_dest none\nlog_type none".to_owned(),
+        "auto_id_prefix \"a\\b\u{7f}".to_owned(),
+        "log_timestamp_format \"%H\\t\"".to_owned(),
+        "listener 1883\nlistener 1884 ::1\nmax_connections -1\nlistener 0 /run/m m.sock\nallow_anonymous true"
+            .to_owned(),
+        "per_listener_settings true\nlistener 1\nallow_anonymous true\nlistener 2\nset_tcp_nodelay false".to_owned(),
+    ]);
+    let mut converted = 0;
+    for text in texts {
+        let path = directory.write("a.conf", &text);
+        let Ok(config) = of_conf(&text) else {
+            assert!(convert(&path).is_err(), "{text}");
+            continue;
+        };
+        let toml = convert(&path).expect(&text);
+        let again = of_toml(&toml).unwrap_or_else(|error| panic!("{text}\n{toml}\n{error}"));
+        assert_eq!(again.effective(), config.effective(), "{text}\n{toml}");
+        assert_eq!(again.describe(), config.describe(), "{text}\n{toml}");
+        for warning in &config.warnings {
+            let said = warning.split_once(": ").expect("a place").1;
+            assert!(toml.lines().any(|line| line.starts_with('#') && line.ends_with(said)), "{text}\n{toml}");
+        }
+        converted += 1;
+    }
+    assert!(converted > 40, "{converted}");
+    let path =
+        directory.write("a.conf", "allow_duplicate_messages true\nmax_queued_messages 100000\nautosave_interval 5");
+    let toml = convert(&path).expect("a file");
+    assert_eq!(
+        toml,
+        format!(
+            "# Made from {path}.\n#\n# Left out, or to be known:\n\
+             # - {path}:3: directive \"autosave_interval\" has no effect: there are no snapshots to be saved\n\
+             #\n# Not as Mosquitto has it by default:\n\
+             # - limits.queued_messages_max is 100000, in Mosquitto 1000\n\
+             # - limits.queued_bytes_max is 268435456, in Mosquitto no limit\n\
+             # - listener.tcp_no_delay is true, in Mosquitto false\n\
+             \n[broker]\ndurability = \"memory\"\n\
+             \n[delivery]\nallow_duplicate_messages = true\n\
+             \n[log]\ntimestamp = \"epoch\"\n\
+             \n[[listener]]\nport = 1883\nhost = \"127.0.0.1\"\nallow_anonymous = true\nsessions_belong_to_users = false\n\
+             \n[[listener]]\nport = 1883\nhost = \"::1\"\nallow_anonymous = true\nsessions_belong_to_users = false\n",
+            path = path.display()
+        )
+    );
+}
+
+#[test]
+fn what_fuzzers_begin_with_is_a_configuration_or_an_error_in_one_line() {
+    let mut read = 0;
+    for (folder, name) in [("config_mosquitto", "mosquitto.conf"), ("config_toml", "pantala.toml")] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(folder);
+        for entry in fs::read_dir(folder).expect("a corpus") {
+            let Ok(text) = String::from_utf8(fs::read(entry.expect("an input").path()).expect("its bytes")) else {
+                continue;
+            };
+            let file = Some((Path::new(name), text.as_str()));
+            match Config::of_text(file, &Overrides::default(), &Environment::default()) {
+                Ok(config) => assert!(config.effective().changes(&config.effective()).is_empty()),
+                Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+            }
+            read += 1;
+        }
+    }
+    assert!(read > 20, "{read}");
+}
+
+/// Whole files as people have them: `tests/mosquitto-conf/NAME/mosquitto.conf`, and beside it what comes of it.
+#[test]
+fn files_from_the_world_come_to_what_is_expected() {
+    let root = Path::new("tests/mosquitto-conf");
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(root).expect("the files").map(|entry| entry.expect("one").path()).collect();
+    names.sort();
+    assert!(names.len() >= 12, "{names:?}");
+    let mut wrong = Vec::new();
+    for directory in names {
+        let path = directory.join("mosquitto.conf");
+        let place = format!("{}/", directory.display());
+        let came_to = match Config::load_with(Some(&path), &Overrides::default(), &Environment::default()) {
+            Ok(config) => {
+                let toml = convert(&path).expect("what can be read can be converted");
+                let again = of_toml(&toml).unwrap_or_else(|error| panic!("{}: {error}\n{toml}", path.display()));
+                assert_eq!(again.effective(), config.effective(), "{}", path.display());
+                let warnings: String = config.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+                warnings + &config.describe()
+            }
+            Err(error) => format!("refused: {error}\n"),
+        };
+        let came_to = came_to.replace(&place, "");
+        let expected = fs::read_to_string(directory.join("expected")).unwrap_or_default();
+        if came_to != expected {
+            wrong.push(format!("{}\n{came_to}\ninstead of\n{expected}", directory.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
     let cases = [
-        ("\nbridge_cafile x", r#"mosquitto.conf:2: directive "bridge_cafile" is not supported yet"#),
+        (
+            "\nbridge_cafile x",
+            r#"mosquitto.conf:2: directive "bridge_cafile" belongs to a bridge, and has to follow its "connection" line"#,
+        ),
+        (
+            "listener 1 ::1\nbind_interface lo",
+            r#"mosquitto.conf:2: directive "bind_interface" cannot be for a listener that has an address already"#,
+        ),
+        (
+            "listener 1\nlistener_auto_id_prefix a\nlistener 2",
+            "mosquitto.conf:2: directive \"listener_auto_id_prefix\" has to be the same for all listeners; one of its own \
+             for each is not supported yet",
+        ),
         (
             "plugin_opt_anything x",
             "mosquitto.conf:1: directive \"plugin_opt_\" has to stand behind the plugin that it is for",
@@ -1273,7 +1602,6 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
              mosquitto_password_file.so, mosquitto_acl_file.so and mosquitto_persist_sqlite.so are built in, and \
              `[[security]]` in a .toml asks HTTP services",
         ),
-        ("retain_expiry_interval", r#"mosquitto.conf:1: directive "retain_expiry_interval" is not supported yet"#),
         (
             "allow_anonymus true",
             r#"mosquitto.conf:1: unknown directive "allow_anonymus"; did you mean "allow_anonymous"?"#,
@@ -1721,42 +2049,21 @@ fn the_page_of_limits_tells_the_truth() {
 
 #[test]
 fn the_page_of_keys_tells_the_truth() {
-    fn row<Written, Used>(
-        section: &str,
-        variable: &str,
-        key: &Key<Written, Used>,
-        default: Option<&Used>,
-    ) -> [String; 4] {
-        let kind = match key.kind {
-            Kind::Switch { .. } => "boolean".to_owned(),
-            Kind::Number { min, max, word: None, .. } => format!("{min}..={max}"),
-            Kind::Number { min, max, word: Some(word), .. } => format!("{min}..={max}, {word}"),
-            Kind::Text { .. } => "text".to_owned(),
-            Kind::Choice { allowed, .. } => allowed.join(", "),
-            Kind::Texts { .. } => "list of texts".to_owned(),
-            Kind::List { allowed, .. } => format!("list of {}", allowed.join(", ")),
-        };
-        let default = default.map_or(String::from("–"), |used| shown_default(&(key.show)(used)));
-        let variable = format!("PANTALA__{variable}__{}", key.name).to_uppercase();
-        [format!("{section}.{}", key.name), kind, default, variable]
-    }
-    let default = Config::unwritten();
-    let listener = of_toml("[[listener]]").expect("an empty listener").listeners.remove(0);
-    let mut expected = Vec::new();
-    for section in key::SECTIONS {
-        expected.extend(section.keys.iter().map(|key| row(section.name, section.name, key, Some(&default))));
-    }
-    expected.extend(key::LISTENER.iter().map(|key| row("listener", "listener__n", key, Some(&listener))));
-    expected.extend(key::DURABILITY.iter().map(|key| row("durability", "durability__n", key, None)));
-    expected.extend(key::SCRAM_USER.iter().map(|key| row("scram_user", "scram_user__n", key, None)));
-    expected.extend(key::SECURITY.iter().map(|key| row("security", "security__n", key, None)));
     let page = document("docs/configuration.md");
     let rows: Vec<Vec<String>> = rows(&page).into_iter().filter(|row| row[0].contains('.')).collect();
-    for (row, expected) in rows.iter().zip(&expected) {
-        assert_eq!(row[0].trim_matches('`'), expected[0]);
-        assert_eq!(unquoted(&row[1]), expected[1].replace('_', ""), "type of {}", expected[0]);
-        assert_eq!(unquoted(&row[2]), expected[2].replace('_', ""), "default of {}", expected[0]);
-        assert_eq!(row[3].trim_matches('`'), expected[3], "variable of {}", expected[0]);
+    let meanings: Vec<&str> = page.lines().filter(|line| line.starts_with("- `")).collect();
+    let expected = reference::rows();
+    for (row, key) in rows.iter().zip(&expected) {
+        let name = format!("{}.{}", key.section, key.name);
+        assert_eq!(row[0].trim_matches('`'), name);
+        assert_eq!(unquoted(&row[1]), key.kind().replace('_', ""), "type of {name}");
+        assert_eq!(unquoted(&row[2]), shown_default(&key.default), "default of {name}");
+        assert_eq!(row[3].trim_matches('`'), key.variable(), "variable of {name}");
+        let meaning = format!("- `{name}`: {}", key.doc);
+        assert!(
+            meanings.iter().any(|line| line.starts_with(&meaning)),
+            "docs/configuration.md needs the line\n{meaning}"
+        );
     }
     assert_eq!(rows.len(), expected.len(), "rows of docs/configuration.md");
 }
@@ -1772,18 +2079,23 @@ fn the_page_of_keys_names_directives_that_exist() {
     }
 }
 
-#[test]
-fn the_example_shows_every_key_with_its_default() {
-    let example = document("examples/pantala.toml");
-    assert_eq!(of_toml(&example), of_toml(""), "as it stands");
-    // Every key is there, behind a comment sign without a space; what has a space behind it is prose.
-    let all: String = example
+/// The example with all that it shows set: what has a space behind the comment sign is prose.
+fn uncommented(example: &str) -> String {
+    example
         .lines()
         .map(|line| match line.strip_prefix('#') {
             Some(setting) if !setting.starts_with(' ') => setting,
             _ => line,
         })
-        .fold(String::new(), |text, line| text + line + "\n");
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+#[test]
+fn the_example_shows_every_key_with_its_default() {
+    let example = document("examples/pantala.toml");
+    assert_eq!(of_toml(&example), of_toml(""), "as it stands");
+    // Every key is there, behind a comment sign without a space.
+    let all = uncommented(&example);
     // What excludes others that are there is in prose only.
     let alternatives = ["jwt_jwks_file", "jwt_public_key_file", "jwt_secret_file"];
     for name in all_names().into_iter().filter(|name| !alternatives.contains(name)) {
@@ -1815,6 +2127,152 @@ fn the_example_shows_every_key_with_its_default() {
              tls_ciphers = TLS_AES_128_GCM_SHA256,ECDHE-ECDSA-AES128-GCM-SHA256",
         ]
     );
+}
+
+/// What is wrong with a value, by as much of JSON Schema as ours has in it.
+fn check_schema(schema: &Value, value: &Value, place: &str) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("{place}: {what}"));
+    for (keyword, wanted) in schema.as_object().expect("a schema") {
+        match keyword.as_str() {
+            "$schema" | "title" | "description" | "default" => {}
+            "type" => {
+                let is = match wanted.as_str().expect("a type") {
+                    "object" => value.is_object(),
+                    "array" => value.is_array(),
+                    "string" => value.is_string(),
+                    "boolean" => value.is_boolean(),
+                    "integer" => value.is_i64() || value.is_u64(),
+                    other => panic!("type {other}"),
+                };
+                if !is {
+                    return wrong("type");
+                }
+            }
+            "minimum" if value.as_i64() < wanted.as_i64() => return wrong("minimum"),
+            "maximum" if value.as_i64() > wanted.as_i64() => return wrong("maximum"),
+            "minimum" | "maximum" => {}
+            "const" if value != wanted => return wrong("const"),
+            "const" => {}
+            "enum" if !wanted.as_array().expect("words").contains(value) => return wrong("enum"),
+            "enum" => {}
+            "anyOf" => {
+                if !wanted.as_array().expect("schemas").iter().any(|one| check_schema(one, value, place).is_ok()) {
+                    return wrong("anyOf");
+                }
+            }
+            "items" => {
+                for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+                    check_schema(wanted, item, &format!("{place}[{index}]"))?;
+                }
+            }
+            "required" => {
+                let missing = |key: &&Value| value.get(key.as_str().expect("a name")).is_none();
+                if wanted.as_array().expect("names").iter().any(|key| missing(&key)) {
+                    return wrong("required");
+                }
+            }
+            "additionalProperties" => {
+                let known = schema["properties"].as_object().expect("properties");
+                if value.as_object().is_some_and(|keys| keys.keys().any(|key| !known.contains_key(key))) {
+                    return wrong("additionalProperties");
+                }
+            }
+            "properties" => {
+                for (key, schema) in wanted.as_object().expect("properties") {
+                    if let Some(value) = value.get(key) {
+                        check_schema(schema, value, &format!("{place}.{key}"))?;
+                    }
+                }
+            }
+            other => panic!("{other} is not known to this test"),
+        }
+    }
+    Ok(())
+}
+
+fn json_of_toml(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::from(&**text),
+        DeValue::Integer(number) => {
+            let digits: String = number.as_str().chars().filter(|digit| *digit != '_').collect();
+            Value::from(i64::from_str_radix(&digits, number.radix()).expect("an integer"))
+        }
+        DeValue::Boolean(value) => Value::from(*value),
+        DeValue::Array(values) => values.iter().map(|value| json_of_toml(value.get_ref())).collect(),
+        DeValue::Table(table) => json_of_table(table),
+        DeValue::Float(_) | DeValue::Datetime(_) => Value::Null,
+    }
+}
+
+fn json_of_table(table: &DeTable<'_>) -> Value {
+    table.iter().map(|(name, value)| (name.get_ref().to_string(), json_of_toml(value.get_ref()))).collect()
+}
+
+#[test]
+fn the_schema_agrees_with_the_reader() {
+    let schema: Value = serde_json::from_str(&schema()).expect("JSON");
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let check = |text: &str| {
+        let document = DeTable::parse(text).expect(text);
+        check_schema(&schema, &json_of_table(document.get_ref()), "")
+    };
+    let example = document("examples/pantala.toml");
+    assert_eq!(check(&example), Ok(()));
+    assert_eq!(check(&uncommented(&example)), Ok(()));
+    let mut texts: Vec<String> = [
+        "[limits]\npacket_bytes_mx = 1",
+        "[nothing]",
+        "[[listener]]\nprot = 1",
+        "[[durability]]\nfilter = \"a\"",
+        "[[scram_user]]\npassword = \"x\"",
+        "limits = 1",
+        "[listener]",
+        "[broker]\nworkers = \"auto\"",
+        "[broker]\nworkers = \"many\"",
+        "[broker]\ndurability = \"fsync\"",
+        "[broker]\ndurability = \"disk\"",
+        "[log]\ntypes = [\"error\", \"all\"]",
+        "[log]\ntypes = [\"eror\"]",
+        "[log]\ntypes = \"error\"",
+        "[delivery]\nqueue_qos0_messages = 1",
+        "[limits]\npacket_bytes_max = 1e5",
+    ]
+    .map(str::to_owned)
+    .into();
+    // Every number at and beyond its bounds.
+    for row in reference::rows() {
+        if let reference::Shape::Number { min, max, .. } = row.shape {
+            let brackets = if row.list { ("[[", "]]") } else { ("[", "]") };
+            let number = |number: i128| format!("{}{}{}\n{} = {number}", brackets.0, row.section, brackets.1, row.name);
+            texts.extend([min.into(), max.into(), i128::from(min) - 1].map(number));
+            texts.extend((max < i64::MAX as u64).then(|| number(i128::from(max) + 1)));
+        }
+    }
+    for text in texts {
+        // Bounds that one key sets for another are not in the schema.
+        let read = of_toml(&text).map(drop).or_else(|error| {
+            let of_several = error.contains(", above ") || error.contains("[[security]] needs ");
+            if of_several { Ok(()) } else { Err(error) }
+        });
+        assert_eq!(check(&text).is_ok(), read.is_ok(), "{text}: {:?}, {read:?}", check(&text));
+    }
+    for row in reference::rows() {
+        let keys = &schema["properties"][row.section];
+        let key = &(if row.list { &keys["items"] } else { keys })["properties"][row.name];
+        assert_eq!(key["description"], row.doc);
+        assert!(key.get("default").is_none_or(|default| check_schema(key, default, row.name).is_ok()), "{}", row.name);
+    }
+}
+
+#[test]
+fn the_reference_tells_of_every_key() {
+    let text = reference();
+    for row in reference::rows() {
+        assert!(text.contains(&format!("\n  {}: {}", row.name, row.kind())), "{}", row.name);
+        assert!(text.contains(&row.variable()) && text.contains(&row.doc.replace('`', "")), "{}", row.name);
+        let one_line = !row.doc.contains('\n') && row.doc.ends_with('.') && row.doc.len() < 200;
+        assert!(one_line, "{}: {}", row.name, row.doc);
+    }
 }
 
 /// Text that gets further than random characters would.

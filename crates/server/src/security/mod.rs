@@ -33,8 +33,10 @@ pub(crate) use self::domain::DomainError;
 use self::domain::{Domain, FetchedKeys, Keys, Service, Tokens, lock};
 use self::pool::Pool;
 pub(crate) use self::seam::Reply;
-use crate::config::{LogType, SecurityDomain, Verification};
+use crate::config::{Config, LogType, SecurityDomain, Verification};
+use crate::inbox::Letter;
 use crate::log::{Log, shown};
+use crate::reload::{Commit, Reloadable};
 use crate::worker::Clock;
 
 /// How long a key set may take.
@@ -48,14 +50,8 @@ type Return = Box<dyn FnOnce(Answer) + Send>;
 
 /// The security domains of a broker.
 pub(crate) struct Security {
-    config: Box<[SecurityDomain]>,
-    /// By listener.
-    allow_anonymous: Box<[bool]>,
     bounds: Verification,
-    /// How long a client waits, and so how long an answer is of use.
-    patience: Duration,
-    scram_users: HashSet<Box<str>>,
-    domains: RwLock<Arc<[Arc<Domain>]>>,
+    in_force: RwLock<InForce>,
     brake: Mutex<Brake>,
     hasher: Hasher,
     hashing: Pool<Job>,
@@ -63,6 +59,15 @@ pub(crate) struct Security {
     counters: Counters,
     clock: Clock,
     log: Log,
+}
+
+/// What a reload replaces.
+struct InForce {
+    /// By listener.
+    allow_anonymous: Box<[bool]>,
+    /// How long a client waits, and so how long an answer is of use.
+    patience: Duration,
+    domains: Arc<[Arc<Domain>]>,
 }
 
 /// What has come of verifications.
@@ -129,11 +134,7 @@ impl Security {
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = bounds.threads.unwrap_or((cores / 2).max(1));
         Ok(Arc::new(Self {
-            config: config.into(),
-            allow_anonymous,
-            patience,
-            scram_users,
-            domains: RwLock::new(domains?),
+            in_force: RwLock::new(InForce { allow_anonymous, patience, domains: domains? }),
             brake: Mutex::new(Brake::new(bounds.brake)),
             hashing: Pool::new("passwords", threads, bounds.waiting_max, give_way, Job::go_on),
             calling: Pool::new("services", bounds.http_requests_max, bounds.waiting_max, || {}, Job::go_on),
@@ -143,26 +144,6 @@ impl Security {
             clock,
             log,
         }))
-    }
-
-    /// Reads all files again. What is wrong with a domain leaves that domain as it was, and is said; who was verified by
-    /// the old files and is remembered has to be verified again. Which users and rules
-    /// hold from then on is what [`Self::rights_source`] says.
-    pub fn reload(&self) -> Vec<DomainError> {
-        let mut errors = Vec::new();
-        let old = self.domains();
-        let mut domains = Vec::with_capacity(old.len());
-        for (config, old) in self.config.iter().zip(old.iter()) {
-            match Domain::new(config, &self.bounds, &self.hasher, &self.scram_users, Some(old)) {
-                Ok(domain) => domains.push(Arc::new(domain)),
-                Err(error) => {
-                    errors.push(error);
-                    domains.push(Arc::clone(old));
-                }
-            }
-        }
-        *self.domains.write().unwrap_or_else(PoisonError::into_inner) = domains.into();
-        errors
     }
 
     /// What has been counted, and how many users there are.
@@ -177,7 +158,7 @@ impl Security {
     }
 
     fn domains(&self) -> Arc<[Arc<Domain>]> {
-        Arc::clone(&self.domains.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner).domains)
     }
 
     fn now(&self) -> Instant {
@@ -188,16 +169,20 @@ impl Security {
     /// Verifies credentials. `reply` is called once: at once, by this thread, or later by another one.
     pub fn authenticate(self: &Arc<Self>, domain: u16, credentials: Credentials, reply: Return) {
         let now = self.now();
-        let Some(domain) = self.domains().get(usize::from(domain)).cloned() else {
-            return reply(Err(Refusal::Unknown));
+        let (domain, patience, allow_anonymous) = {
+            let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
+            let allow_anonymous = in_force.allow_anonymous.get(usize::from(credentials.listener)).copied();
+            let domain = in_force.domains.get(usize::from(domain)).cloned();
+            (domain, in_force.patience, allow_anonymous.unwrap_or(false))
         };
+        let Some(domain) = domain else { return reply(Err(Refusal::Unknown)) };
         let mut job = Job {
             security: Arc::clone(self),
             domain,
             credentials,
             place: 0,
             keys_asked: false,
-            until: now.after(self.patience),
+            until: now.after(patience),
             digest: None,
             reply: Some(reply),
         };
@@ -222,8 +207,7 @@ impl Security {
             }
             job.digest = Some(digest);
         }
-        let allow_anonymous = self.allow_anonymous.get(usize::from(job.credentials.listener)).copied();
-        match job.domain.chain.first(&job.credentials, allow_anonymous.unwrap_or(false)) {
+        match job.domain.chain.first(&job.credentials, allow_anonymous) {
             Next::Done(answer) => job.end(answer),
             Next::Ask(place, _) => {
                 job.place = place;
@@ -231,6 +215,51 @@ impl Security {
             }
         }
     }
+}
+
+impl Reloadable for Arc<Security> {
+    /// Who was verified by the old files and is remembered has to be verified again.
+    fn prepare(&mut self, _old: &Config, new: &Config) -> Result<Commit, String> {
+        let old = self.domains();
+        let scram_users = scram_users(new);
+        // They have the numbers of the old ones, and more may stand behind them.
+        let domains = new.security.iter().enumerate().map(|(number, domain)| {
+            let is_used = new.listeners.iter().any(|listener| usize::from(listener.settings.security.0) == number);
+            match old.get(number) {
+                // Nobody comes in by it. Who has is judged as before: its files may be gone with its listeners.
+                Some(old) if !is_used => Ok(Arc::clone(old)),
+                old => {
+                    let old = old.map(|old| &**old);
+                    Domain::new(domain, &self.bounds, &self.hasher, &scram_users, old).map(Arc::new)
+                }
+            }
+        });
+        let domains: Arc<[_]> = domains.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        let patience = Duration::from_secs(new.settings.connect_seconds.into());
+        let security = Arc::clone(self);
+        Ok(Box::new(move |committed| {
+            let allow_anonymous = committed.allow_anonymous.into();
+            *security.in_force.write().unwrap_or_else(PoisonError::into_inner) =
+                InForce { allow_anonymous, patience, domains };
+            let rights = security.rights_source();
+            committed.inboxes.iter().for_each(|inbox| inbox.send(Letter::Rights(Arc::clone(&rights))));
+            // That the files were read again is said for all of them.
+            Vec::new()
+        }))
+    }
+}
+
+/// The names of those who authenticate by SCRAM.
+pub(crate) fn scram_users(config: &Config) -> HashSet<Box<str>> {
+    config.settings.scram_users.iter().map(|user| user.name.as_str().into()).collect()
+}
+
+/// Reads all files that `config` names, as a start does.
+pub(crate) fn check(config: &Config) -> Result<(), String> {
+    let (hasher, scram_users) = (Hasher::new(&[0; 32]), scram_users(config));
+    let mut domains = config.security.iter();
+    let read = |domain| Domain::new(domain, &config.verification, &hasher, &scram_users, None).map(drop);
+    domains.try_for_each(read).map_err(|error| error.to_string())
 }
 
 /// Hashing gives way to everybody else on this machine.

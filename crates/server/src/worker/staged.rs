@@ -188,7 +188,7 @@ mod tests {
                 polls.iter().map(|poll| Inbox::new(Waker::new(poll.registry(), WAKER).unwrap())).collect();
             let socket = TcpListener::bind("127.0.0.1:0").unwrap();
             socket.set_nonblocking(true).unwrap();
-            let entries: Arc<[Entry]> = Arc::new([Entry { scrambled, ..Entry::default() }]);
+            let entries: Arc<[Arc<Entry>]> = Arc::new([Arc::new(Entry { scrambled, ..Entry::default() })]);
             let log = Log::open(LogConfig { stderr: false, types: LogTypes::ALL, ..LogConfig::default() }).unwrap();
             let clock = Clock::start(Instant(1));
             let surroundings = Surroundings {
