@@ -360,7 +360,10 @@ impl<S: Store> Core<S> {
                 self.send(key, |out| packet.encode(out));
                 Flow::Continue
             }
-            Step::Failure(failure) => self.end(now, key, End::Authentication(failure), Some(failure.reason_code())),
+            Step::Failure(failure) => {
+                self.counters.connects_refused_credentials += u64::from(authentication.connect.is_some());
+                self.end(now, key, End::Authentication(failure), Some(failure.reason_code()))
+            }
             Step::Success { data, user_name } => match authentication.connect {
                 Some(body) => match Connect::decode(&body) {
                     Ok(connect) => {
@@ -406,7 +409,10 @@ impl<S: Store> Core<S> {
         let expires_at = identity.expires_at;
         let admitted = match self.admit(key, connect, client_id, identity) {
             Ok(admitted) => admitted,
-            Err((code, cause)) => return self.break_off(now, key, code, cause),
+            Err((code, cause)) => {
+                self.counters.connects_refused_other_user += u64::from(cause == Cause::OtherUser);
+                return self.break_off(now, key, code, cause);
+            }
         };
 
         // The old connection of the same client goes first, with all that follows from its end (v5 MQTT-3.1.4-3).

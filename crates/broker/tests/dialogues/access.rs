@@ -329,6 +329,38 @@ fn the_user_name_can_be_the_client_identifier() {
     });
 }
 
+/// J8, and the rights of who has proved itself so.
+#[test]
+fn enhanced_authentication_makes_a_user_with_rights_who_stays_that_user() {
+    let book = Book::new().user("ann", &["mine"], &[]).banned("eve");
+    secured_everywhere(&book, |world| {
+        let spy = spy(world);
+        world.client("w").word("wrong").refused(ReasonCode::NotAuthorized);
+        world.client("e").word("eve").refused(ReasonCode::Banned);
+        let client = world.client("a").persistent();
+        let asked = client.clone().word("").begin();
+        world.run();
+        asked.expect(&Received::Auth(ReasonCode::ContinueAuthentication));
+        asked.send_word(ReasonCode::ContinueAuthentication, "ann");
+        world.run();
+        asked.expect(&Received::ConnAck { session_present: false, code: ReasonCode::Success });
+        client.clone().word("bob").refused(ReasonCode::NotAuthorized);
+        let ann = client.word("ann").resume();
+        asked.expect_end(ReasonCode::SessionTakenOver);
+        assert_eq!(ann.publish_with(&Pub::new("mine", "m").qos(1)), SUCCESS);
+        assert_eq!(ann.publish_with(&Pub::new("theirs", "m").qos(1)), DENIED);
+        ann.send_word(ReasonCode::ReAuthenticate, "ann");
+        world.run();
+        ann.expect(&Received::Auth(ReasonCode::Success));
+        ann.send_word(ReasonCode::ReAuthenticate, "root");
+        world.run();
+        ann.expect_end(ReasonCode::ProtocolError);
+        assert_eq!(payloads(&spy), ["m"]);
+        let counters = world.counters();
+        assert_eq!((counters.connects_refused_credentials, counters.connects_refused_other_user), (1, 1));
+    });
+}
+
 /// `expires_at` of the credentials ends the connection, whatever Keep Alive says.
 #[test]
 fn a_connection_ends_with_its_credentials() {

@@ -5,6 +5,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use pantala_broker::ListenerId;
 use pantala_proto::{Connect, ConnectProperties, Property, ProtocolVersion, PublishProperties, QoS, ReasonCode};
 
+use super::method::Word;
 use super::{Peer, Received, World};
 
 /// The fields of a CONNECT.
@@ -24,6 +25,7 @@ pub struct Client {
     user_name: Option<String>,
     password: Option<String>,
     listener: ListenerId,
+    word: Option<String>,
 }
 
 /// A Will Message.
@@ -61,6 +63,7 @@ impl Client {
             user_name: None,
             password: None,
             listener: 0,
+            word: None,
         }
     }
 
@@ -123,6 +126,12 @@ impl Client {
 
     pub fn password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
+        self
+    }
+
+    /// By enhanced authentication, with this word.
+    pub fn word(mut self, word: &str) -> Self {
+        self.word = Some(word.to_owned());
         self
     }
 
@@ -197,6 +206,8 @@ impl Client {
                 maximum_packet_size: self.packet_bytes_max.and_then(NonZeroU32::new),
                 topic_alias_maximum: self.alias_max,
                 request_problem_information: self.problem_information,
+                authentication_method: self.word.as_ref().map(|_| Word::NAME),
+                authentication_data: self.word.as_deref().map(str::as_bytes),
                 ..ConnectProperties::default()
             },
             client_id: &self.client_id,

@@ -5,6 +5,7 @@
 //! reads its letters in the order in which they were sent, as from the real inbox. The same seed gives the same run.
 
 mod client;
+mod method;
 mod peer;
 mod store;
 
@@ -28,6 +29,7 @@ use pantala_store::log::LogOptions;
 use pantala_store::{AnyStore, Clock, Committer, Durability, Pause};
 
 pub use client::{Client, Will};
+use method::Word;
 pub use peer::{Delivered, Outcome, Peer, Pub, Received, Sub};
 pub use store::TestStore;
 
@@ -291,7 +293,7 @@ impl World {
                 worker: WorkerId(worker),
                 workers,
                 totals: Arc::clone(&totals),
-                methods: Arc::new([]),
+                methods: Arc::new([Box::new(Word)]),
                 rights: Arc::clone(&rights),
                 random: Box::new(move |bytes| bytes.fill_with(|| chance.number() as u8)),
             };

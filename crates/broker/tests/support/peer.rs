@@ -5,14 +5,15 @@ use std::collections::HashMap;
 use std::num::{NonZeroU16, NonZeroU32};
 
 use pantala_proto::{
-    Acknowledgement, AcknowledgementKind, Delivery, Disconnect, Packet, PacketId, Property, ProtocolVersion, Publish,
-    PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, UserProperties,
-    frame,
+    Acknowledgement, AcknowledgementKind, Auth, Delivery, Disconnect, Packet, PacketId, Property, ProtocolVersion,
+    Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe,
+    UserProperties, frame,
 };
 
 use pantala_broker::ListenerId;
 
 use super::World;
+use super::method::Word;
 
 /// A packet from the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,7 @@ pub enum Received {
     UnsubAck(u16, Vec<ReasonCode>),
     PingResp,
     Disconnect(ReasonCode),
+    Auth(ReasonCode),
 }
 
 /// A message from the broker, its Topic Alias resolved.
@@ -256,6 +258,15 @@ impl Peer {
     pub fn ack(&self, kind: AcknowledgementKind, number: u16) {
         let packet_id = PacketId::new(number).unwrap();
         self.send(&Packet::Acknowledgement(Acknowledgement::new(kind, packet_id, ReasonCode::Success)));
+    }
+
+    /// Says a word in an AUTH packet, and waits for nothing.
+    pub fn send_word(&self, reason_code: ReasonCode, word: &str) {
+        self.send(&Packet::Auth(Auth {
+            authentication_method: Some(Word::NAME),
+            authentication_data: Some(word.as_bytes()),
+            ..Auth::new(reason_code)
+        }));
     }
 
     /// Acknowledges a message as its QoS asks, up to PUBCOMP.
@@ -491,6 +502,7 @@ impl Peer {
             Packet::UnsubAck(packet) => Received::UnsubAck(packet.packet_id.number(), packet.reason_codes.clone()),
             Packet::PingResp => Received::PingResp,
             Packet::Disconnect(packet) => Received::Disconnect(packet.reason_code),
+            Packet::Auth(packet) => Received::Auth(packet.reason_code),
             other => panic!("a broker does not send {other:?}"),
         }
     }
