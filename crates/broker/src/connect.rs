@@ -13,7 +13,7 @@ use crate::access::{self, Access};
 use crate::authentication::Step;
 use crate::connection::{Authentication, Phase};
 use crate::core::{Action, Core, Flow, cap_expiry};
-use crate::identity::Principal;
+use crate::identity::{Principal, place_of};
 use crate::message::{Incoming, Message, Room};
 use crate::session::{NEVER, Will};
 use crate::{
@@ -452,7 +452,8 @@ impl<S: Store> Core<S> {
         let user_name = admitted.principal.user_name.clone();
         let session = &mut self.sessions[session_key as usize];
         session.security = admitted.security;
-        session.principal = (!admitted.principal.is_nobody()).then(|| Box::new(admitted.principal));
+        let remembered = admitted.principal.is_somebody() || !self.rights.is_unrestricted();
+        session.principal = remembered.then(|| Box::new(admitted.principal));
         session.restored = false;
         session.number = number;
         session.connection = Some(key);
@@ -506,7 +507,9 @@ impl<S: Store> Core<S> {
             connection.extras().bridge = true;
         }
         // An idle connection holds no more than is asked for again.
-        let address = connection.peer.take().and_then(|peer| peer.address);
+        let peer = connection.peer.take();
+        connection.place = place_of(peer.as_deref());
+        let address = peer.and_then(|peer| peer.address);
         if expires_at.is_some() {
             connection.extras().expires_at = expires_at;
         }

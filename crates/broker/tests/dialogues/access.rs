@@ -812,6 +812,46 @@ fn an_administrator_can_disconnect_a_client() {
     });
 }
 
+/// What rules ask about a client is known when they come, and while it is away.
+#[test]
+fn rules_about_addresses_hold_for_who_was_there_before_them() {
+    everywhere(&settings(), |world| {
+        let rule = |addresses: &[&str]| {
+            let mut book = Book::new();
+            book.draft.rules.push(RuleDraft {
+                addresses: addresses.iter().map(|network| (*network).to_owned()).collect(),
+                permissions: Permissions {
+                    publish: vec!["#".to_owned()],
+                    subscribe: vec!["#".to_owned()],
+                    ..Permissions::default()
+                },
+                ..RuleDraft::default()
+            });
+            book.hold(world);
+            world.run();
+        };
+        let client = |name: &str, address: &str| world.client(name).persistent().from(address);
+        let (inside, outside) = (client("i", "10.0.0.1"), client("o", "192.168.0.1"));
+        let (first, second) = (inside.connect(), outside.connect());
+        first.subscribe("t", 1);
+        second.subscribe("t", 1);
+        rule(&["10.0.0.0/8"]);
+        first.publish("t", 1, "1");
+        assert_eq!(second.publish_with(&Pub::new("t", "2").qos(1)), DENIED);
+        assert_eq!((payloads(&first), payloads(&second)), (vec!["1".to_owned()], nothing()));
+        first.lose();
+        second.lose();
+        let first = inside.resume();
+        first.lose();
+        // Judged once more while it is away.
+        rule(&["10.0.0.0/16"]);
+        let helper = client("h", "10.0.0.2").connect();
+        helper.publish("t", 1, "3");
+        assert_eq!(payloads(&inside.resume()), ["3"]);
+        assert_eq!(payloads(&outside.resume()), nothing());
+    });
+}
+
 /// K16: rules have changed while the Session's client was away, or the broker was.
 #[test]
 fn a_session_goes_on_with_the_rights_that_its_client_has_now() {

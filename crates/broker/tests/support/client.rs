@@ -1,5 +1,6 @@
 //! A client before it is connected: what its CONNECT says.
 
+use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 
 use pantala_broker::ListenerId;
@@ -26,6 +27,7 @@ pub struct Client {
     password: Option<String>,
     listener: ListenerId,
     word: Option<String>,
+    address: Option<SocketAddr>,
 }
 
 /// A Will Message.
@@ -64,6 +66,7 @@ impl Client {
             password: None,
             listener: 0,
             word: None,
+            address: None,
         }
     }
 
@@ -129,6 +132,12 @@ impl Client {
         self
     }
 
+    /// From this address.
+    pub fn from(mut self, address: &str) -> Self {
+        self.address = Some(SocketAddr::new(address.parse().unwrap(), 40_000));
+        self
+    }
+
     /// By enhanced authentication, with this word.
     pub fn word(mut self, word: &str) -> Self {
         self.word = Some(word.to_owned());
@@ -165,7 +174,7 @@ impl Client {
 
     /// Opens a connection and sends these bytes.
     pub fn begin_with(&self, bytes: &[u8]) -> Peer {
-        let peer = Peer::open(&self.world, self.version, self.listener);
+        let peer = Peer::open(&self.world, self.version, self.listener, self.address);
         peer.send_bytes(bytes);
         peer
     }

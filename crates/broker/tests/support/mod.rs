@@ -12,6 +12,7 @@ mod store;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -573,8 +574,8 @@ impl World {
         assert_eq!(counters.connections_opened, counters.connections_closed, "opened and closed");
     }
 
-    fn open(&self, version: ProtocolVersion, listener: ListenerId) -> usize {
-        self.0.borrow_mut().open(version, listener)
+    fn open(&self, version: ProtocolVersion, listener: ListenerId, address: Option<SocketAddr>) -> usize {
+        self.0.borrow_mut().open(version, listener, address)
     }
 
     fn link<T>(&self, link: usize, look: impl FnOnce(&mut Link) -> T) -> T {
@@ -584,7 +585,7 @@ impl World {
 
 impl Inner {
     /// A connection, accepted by whichever worker comes first.
-    fn open(&mut self, version: ProtocolVersion, listener: ListenerId) -> usize {
+    fn open(&mut self, version: ProtocolVersion, listener: ListenerId, address: Option<SocketAddr>) -> usize {
         let id = self.links.len();
         let worker = if self.shuffled { self.chance.below(self.workers.len()) } else { id % self.workers.len() };
         self.links.push(Link {
@@ -599,7 +600,11 @@ impl Inner {
             reads_first: false,
             closed: false,
         });
-        self.place(worker, id);
+        let key = self.place(worker, id);
+        if address.is_some() {
+            let peer = pantala_broker::Peer { address, ..Default::default() };
+            self.workers[worker].core.introduce(key, Box::new(peer));
+        }
         id
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 
 use pantala_proto::{
@@ -156,8 +157,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn open(world: &World, version: ProtocolVersion, listener: ListenerId) -> Self {
-        let link = world.open(version, listener);
+    pub fn open(world: &World, version: ProtocolVersion, listener: ListenerId, address: Option<SocketAddr>) -> Self {
+        let link = world.open(version, listener, address);
         // Not from 1, so that identifiers of both directions differ.
         Self { world: world.clone(), link, version, next_packet_id: Cell::new(100), aliases: RefCell::default() }
     }
