@@ -639,10 +639,14 @@ fn retained_messages_that_a_subscriber_may_not_read_are_not_sent() {
         got.sort_unstable();
         open.sort_unstable();
         assert_eq!(got, open);
-        // And live.
-        root.publish("closed/x", 1, "no");
-        root.publish("open/x", 1, "yes");
-        assert_eq!(payloads(&ann), ["yes"]);
+        // And live, the only receiver of it.
+        for qos in 0..=2 {
+            for _ in 0..2 {
+                root.publish("closed/x", qos, "no");
+                root.publish("open/x", qos, "yes");
+            }
+            assert_eq!(payloads(&ann), ["yes", "yes"]);
+        }
     });
 }
 
@@ -1003,6 +1007,41 @@ fn members_that_may_not_receive_are_passed_over() {
     }
 }
 
+/// Wherever a message is when a member loses its right: it goes to one who has it, and to nobody if there is none.
+#[test]
+fn a_message_on_its_way_to_a_member_turns_round() {
+    let book = |bob: &[&str]| Book::new().user("ann", &[], &["t"]).user("bob", &[], bob);
+    for stages in 0..14 {
+        for alone in [true, false] {
+            secured_everywhere(&book(&["t"]), |world| {
+                let members: Vec<Peer> = (0..world.workers())
+                    .map(|worker| world.client(&world.name_on(worker, "bob")).user("bob").connect())
+                    .collect();
+                members.iter().for_each(|member| member.subscribe("$share/g/t", 1));
+                let ann = world.client("a").user("ann").connect();
+                if !alone {
+                    ann.subscribe("$share/g/t", 1);
+                }
+                let root = world.client("r").user("root").connect();
+                root.send_publish(&Pub::new("t", "m").qos(1));
+                world.some(stages);
+                let came = world.output_bytes() > 0
+                    || members
+                        .iter()
+                        .any(|member| member.take_first(|it| matches!(it, Received::Publish(_))).is_some());
+                book(&[]).hold(world);
+                world.run();
+                let of_members: Vec<String> = members.iter().flat_map(payloads).collect();
+                let of_ann = payloads(&ann);
+                if !came {
+                    assert_eq!(of_members, nothing());
+                    assert_eq!(of_ann.len(), usize::from(!alone));
+                }
+            });
+        }
+    }
+}
+
 /// What waits for a member that may not have it any more goes to another.
 #[test]
 fn what_a_member_may_not_have_any_more_another_gets() {
@@ -1069,6 +1108,23 @@ fn clients_of_a_listener_with_a_mount_point_live_below_it() {
         late.unsubscribe("+");
         one.publish("t", 1, "m");
         assert_eq!((names(&late), names(&one), names(&two)), (vec![], vec!["t".into()], vec![]));
+    });
+}
+
+/// Messages that need no look are passed on as they came: not past a mount point.
+#[test]
+fn the_only_receiver_below_a_mount_point_sees_it_as_little_as_others() {
+    everywhere(&mounted(), |world| {
+        let (one, above) = (world.client("1").at(1).connect(), world.client("above").connect());
+        one.subscribe("t", 0);
+        above.subscribe("one/u", 0);
+        for _ in 0..3 {
+            above.publish("one/t", 0, "m");
+            one.expect_message("t", "m");
+            one.publish("u", 0, "m");
+            above.expect_message("one/u", "m");
+            one.expect_nothing();
+        }
     });
 }
 
