@@ -20,6 +20,11 @@ impl Users {
         Self { file, names, hasher }
     }
 
+    /// Their names, in the order of the file.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| &**name)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.names.len()

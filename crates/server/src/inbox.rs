@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
-use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, Verdict};
+use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, Verdict};
 
 use crate::socket::Socket;
 use crate::stage::Stages;
@@ -15,6 +15,8 @@ pub(crate) enum Letter {
     Batch(Batch),
     /// A connection whose client belongs here.
     Connection(Moved),
+    /// What clients may do from now on.
+    Rights(Arc<dyn RightsSource>),
     /// What has come of a client's credentials.
     Verdict(ConnectionKey, u32, Verdict),
     /// End all connections and stop.

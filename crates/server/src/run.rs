@@ -5,22 +5,22 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use mio::{Poll, Waker};
 use pantala_broker::authentication::{Method, ScramSha256};
-use pantala_broker::{
-    Core, CoreOptions, DurabilityRule, ListenerId, Random, Totals, Unrestricted, WORKERS_MAX, WorkerId,
-};
+use pantala_broker::{Core, CoreOptions, DurabilityRule, ListenerId, Random, Totals, WORKERS_MAX, WorkerId};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use crate::authenticator::NobodyKnown;
-use crate::config::{Config, LogType};
+use crate::config::{Config, Listener, LogType};
 use crate::inbox::{Inbox, Letter};
 use crate::listen::{self, Bound};
 use crate::log::{Log, shown};
+use crate::security::{Security, Surroundings};
 use crate::stage::Entry;
 use crate::storage::{self, Storage};
+use crate::tls::Certificates;
 use crate::worker::{Clock, Doors, WAKER, Worker};
 
 /// Why a broker cannot run.
@@ -37,8 +37,12 @@ pub enum RunError {
     Storage(String),
     /// The log file cannot be opened.
     Log(io::Error),
+    /// Certificates cannot be used.
+    Tls(String),
     /// A user of the configuration cannot be one.
     User(String),
+    /// A file with users, rules or keys cannot be used.
+    Security(String),
     /// The system refuses what every broker needs: threads, pollers, signals, random bytes.
     System(io::Error),
 }
@@ -51,7 +55,7 @@ impl fmt::Display for RunError {
             }
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Log(error) => write!(f, "cannot open the log file: {error}"),
-            Self::Storage(text) | Self::User(text) => f.write_str(text),
+            Self::Storage(text) | Self::Tls(text) | Self::User(text) | Self::Security(text) => f.write_str(text),
             Self::System(error) => write!(f, "the system does not let a broker run: {error}"),
         }
     }
@@ -70,6 +74,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
     // Before the first listener, so that a signal that comes early is not lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(RunError::System)?;
+    let certificates = Certificates::load(&config, &log)?;
     let bound = bind(&config, &log)?;
     let workers = worker_count(config.workers);
     let mut secret = [0; 32];
@@ -81,6 +86,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
         let scram = ScramSha256::new(&config.settings.scram_users, secret);
         Arc::new([Box::new(scram.map_err(|error| RunError::User(error.to_string()))?) as Box<dyn Method>])
     };
+    let mut security_secret = [0; 32];
+    fill(&mut security_secret).map_err(RunError::System)?;
     let settings = Arc::new(config.settings.clone());
     let totals = Arc::new(Totals::new(settings.listeners.len()));
     let mut storage = Storage::open(&config, workers as u8, &log)?;
@@ -94,6 +101,18 @@ pub fn run(config: Config) -> Result<(), RunError> {
         polls.push(poll);
     }
     let inboxes: Arc<[Arc<Inbox>]> = inboxes.into();
+    let clock = Clock::start(storage.now);
+    let surroundings = Surroundings {
+        allow_anonymous: settings.listeners.iter().map(|listener| listener.allow_anonymous).collect(),
+        bounds: config.verification,
+        patience: Duration::from_secs(settings.connect_seconds.into()),
+        scram_users: settings.scram_users.iter().map(|user| user.name.as_str().into()).collect(),
+        secret: security_secret,
+        clock,
+        log: log.clone(),
+    };
+    let security = Security::new(config.security.clone(), surroundings);
+    let security = security.map_err(|error| RunError::Security(error.to_string()))?;
     let mut cores = Vec::new();
     for (index, store) in std::mem::take(&mut storage.stores).into_iter().enumerate() {
         let id = WorkerId(index as u8);
@@ -106,19 +125,19 @@ pub fn run(config: Config) -> Result<(), RunError> {
             workers: workers as u8,
             totals: Arc::clone(&totals),
             methods: Arc::clone(&methods),
-            rights: Arc::new(Unrestricted),
+            rights: security.rights_source(),
             random,
         };
         cores.push(Core::new(options, store));
     }
     storage.restore(&mut cores);
-    let clock = Clock::start(storage.now);
     let activity = storage.activity.clone();
     let running = storage.run(clock, log.clone(), {
         let inboxes = Arc::clone(&inboxes);
         move |worker| inboxes[worker].nudge()
     })?;
-    let entries: Arc<[Entry]> = config.listeners.iter().map(|_| Entry::default()).collect();
+    let entry = |(listener, tls): (&Listener, &Option<_>)| Entry::new(listener.transport.clone(), tls.clone());
+    let entries: Arc<[Entry]> = config.listeners.iter().zip(&certificates.listeners).map(entry).collect();
     let mut threads = Vec::new();
     for (index, (poll, core)) in polls.into_iter().zip(cores).enumerate() {
         let id = WorkerId(index as u8);
@@ -128,7 +147,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         }
         let doors = Doors { listeners, entries: Arc::clone(&entries) };
         let worker =
-            Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::new(NobodyKnown));
+            Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::clone(&security));
         let worker = worker.map_err(RunError::System)?;
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let last_word = LastWord(Arc::clone(&inboxes));
@@ -141,9 +160,12 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
     announce(&config, &log, &bound, workers);
 
+    let watch = certificates.watch(log.clone()).map_err(RunError::System)?;
+    let (reload_certificates, report_certificates) = (watch.reloader(), watch.reporter(log.clone()));
     let handle = signals.handle();
     let (watch_log, watch_inboxes) = (log.clone(), Arc::clone(&inboxes));
     let watch_activity = activity.clone();
+    let watch_security = Arc::clone(&security);
     let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut ending = false;
         for signal in &mut signals {
@@ -158,12 +180,15 @@ pub fn run(config: Config) -> Result<(), RunError> {
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
                 }
                 SIGHUP => {
-                    watch_log.line(LogType::Warning, "SIGHUP: this version does not reload; nothing has changed.")
+                    reload_certificates();
+                    reload_security(&watch_security, &watch_inboxes, &watch_log);
                 }
                 _ => {
                     watch_log.tell_held_back();
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report));
+                    watch_log.line(LogType::Information, &watch_security.report());
                     storage::report(watch_activity.as_ref(), &watch_log);
+                    report_certificates();
                 }
             }
         }
@@ -186,6 +211,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     handle.close();
     // The watcher cannot fail; should it panic, the broker has ended all the same.
     drop(watcher.join());
+    watch.stop();
     // Sockets in the file system go with it.
     drop(bound);
     log.tell_held_back();
@@ -193,6 +219,17 @@ pub fn run(config: Config) -> Result<(), RunError> {
         log.line(LogType::Notice, "Stopped.");
     }
     result
+}
+
+/// Reads the files of all security domains again, and lets all workers judge their clients by them. A domain with a file
+/// that is wrong stays as it was.
+fn reload_security(security: &Security, inboxes: &[Arc<Inbox>], log: &Log) {
+    for error in security.reload() {
+        log.line(LogType::Error, &format!("Not reloaded, the old users and rules stay: {error}"));
+    }
+    let rights = security.rights_source();
+    inboxes.iter().for_each(|inbox| inbox.send(Letter::Rights(Arc::clone(&rights))));
+    log.line(LogType::Notice, "Users and rules are read again.");
 }
 
 /// Ends all workers when one ends, for whatever reason: its Sessions are at home with no other.
@@ -246,7 +283,9 @@ fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], wor
     for (socket, listener, _) in bound {
         let anonymous = config.settings.listeners.get(usize::from(*listener)).is_some_and(|it| it.allow_anonymous);
         let who = if anonymous { "anonymous clients allowed" } else { "anonymous clients refused" };
-        log.line(LogType::Notice, &format!("Listening on {} ({who}).", socket.local_address()));
+        let tls = config.listeners.get(usize::from(*listener)).is_some_and(|it| it.tls.is_some());
+        let how = if tls { "TLS, " } else { "" };
+        log.line(LogType::Notice, &format!("Listening on {} ({how}{who}).", socket.local_address()));
     }
     log.line(LogType::Notice, &storage::describe(config));
     for DurabilityRule { filter, level } in &config.settings.durability_rules {

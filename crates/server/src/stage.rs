@@ -5,17 +5,23 @@
 //! through the stages before it to the socket. Nothing is held between two turns but what a stage cannot do without (the
 //! front of a record whose rest has not come) and what the socket has not taken.
 
-#![allow(
-    dead_code,
-    unused_variables,
-    unreachable_code,
-    clippy::ptr_arg,
-    reason = "the only stage yet is that of the tests"
-)]
+mod first_bytes;
+mod proxy;
+mod tls;
+mod websocket;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use pantala_broker::Peer;
+use pantala_transport::address;
+
+use self::first_bytes::Choice;
+use self::proxy::Proxy;
+use self::tls::Tls;
+use self::websocket::WebSocket;
+use crate::config::{Protocol, Transport};
+use crate::tls::TlsListener;
 
 /// Most bytes of MQTT that are made into output before the socket takes them: so much may wait beyond it, and it is what one
 /// write has.
@@ -23,27 +29,86 @@ pub(crate) const CHUNK_BYTES: usize = 65_536;
 /// With so many answers of stages waiting, nothing more is read: a client that does not read cannot make them grow.
 const PENDING_BYTES_MAX: usize = 2 * CHUNK_BYTES;
 
+/// What is said of a client whose address is kept out.
+const NOT_ALLOWED: &str = "clients of this address are not let in";
+
 /// What the connections of one listener begin with.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
+    pub(crate) transport: Arc<Transport>,
+    pub(crate) tls: Option<Arc<TlsListener>>,
     #[cfg(test)]
     pub(crate) scrambled: usize,
 }
 
 impl Entry {
+    pub(crate) fn new(transport: Transport, tls: Option<Arc<TlsListener>>) -> Self {
+        Self {
+            transport: Arc::new(transport),
+            tls,
+            #[cfg(test)]
+            scrambled: 0,
+        }
+    }
+
+    /// Why a connection from this address is closed before a byte of it is read; None if it is not.
+    #[inline]
+    pub(crate) fn refusal(&self, address: Option<SocketAddr>) -> Option<&'static str> {
+        // Who can open a Unix socket is let in, and what a proxy says of others is looked at later.
+        let address = address?;
+        if self.transport.proxy_protocol.is_some() {
+            let is_trusted = address::contains(&self.transport.proxy_trusted, address.ip());
+            return (!is_trusted).then_some("it is no trusted proxy");
+        }
+        // That of a proxy which tells by X-Forwarded-For is not the client's.
+        let may_tell = self.transport.protocol != Protocol::Mqtt
+            && address::contains(&self.transport.websocket.trusted, address.ip());
+        (!may_tell && !is_allowed(&self.transport, Some(address))).then_some(NOT_ALLOWED)
+    }
+
     /// The stages of a new connection; None for plain MQTT.
     #[inline]
     pub(crate) fn stages(&self, address: Option<SocketAddr>) -> Option<Box<Stages>> {
-        let stages: Vec<Stage> = Vec::new();
+        let mut stages = Vec::new();
+        if self.transport.proxy_protocol.is_some() {
+            stages.push(Stage::Proxy(Proxy::new(Arc::clone(&self.transport))));
+        }
+        if let Some(tls) = &self.tls {
+            stages.push(Stage::Tls(Tls::new(tls)));
+        }
+        match self.transport.protocol {
+            Protocol::Mqtt => {}
+            Protocol::WebSocket => stages.push(Stage::WebSocket(WebSocket::new(Arc::clone(&self.transport)))),
+            Protocol::Any => stages.push(Stage::FirstBytes(Choice::new(Arc::clone(&self.transport)))),
+        }
         #[cfg(test)]
-        let stages = std::iter::repeat_with(|| Stage::Scrambler(Default::default())).take(self.scrambled).collect();
+        stages.extend(std::iter::repeat_with(|| Stage::Scrambler(Default::default())).take(self.scrambled));
         Stages::new(stages, address)
+    }
+}
+
+/// Whether a client of this address is let in. One whose address nobody knows is, unless some are listed that are.
+fn is_allowed(transport: &Transport, address: Option<SocketAddr>) -> bool {
+    let (allowed, denied) = (&transport.allow_addresses, &transport.deny_addresses);
+    match address.map(|address| address.ip()) {
+        Some(address) => {
+            !address::contains(denied, address) && (allowed.is_empty() || address::contains(allowed, address))
+        }
+        None => allowed.is_empty(),
     }
 }
 
 /// One of the stages.
 #[derive(Debug)]
 pub(crate) enum Stage {
+    /// A PROXY header.
+    Proxy(Proxy),
+    /// TLS.
+    Tls(Tls),
+    /// Whatever the first bytes ask for.
+    FirstBytes(Choice),
+    /// WebSocket.
+    WebSocket(WebSocket),
     #[cfg(test)]
     Scrambler(scrambler::Scrambler),
 }
@@ -54,6 +119,7 @@ pub(crate) enum Progress {
     /// It goes on.
     Open,
     /// Its work is done: what follows passes as it is.
+    #[allow(dead_code, reason = "TLS stays to the end; a header in front of it would not")]
     Done,
     /// The client has ended the stream as it should; nothing more will come.
     Ended,
@@ -61,35 +127,84 @@ pub(crate) enum Progress {
     Failed(&'static str),
 }
 
+/// What stages find out.
+pub(crate) struct Learnt<'a> {
+    pub(crate) peer: &'a mut Peer,
+    pub(crate) counters: &'a mut StageCounters,
+}
+
+/// What the stages of one worker count.
+#[derive(Debug, Default)]
+pub(crate) struct StageCounters {
+    /// TLS handshakes that came to their end.
+    pub(crate) tls_handshakes: u64,
+    /// Those of them that resumed an earlier session.
+    pub(crate) tls_handshakes_resumed: u64,
+    /// TLS connections that failed, in the handshake or later.
+    pub(crate) tls_failures: u64,
+}
+
+impl StageCounters {
+    /// Names and values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("tls_handshakes", self.tls_handshakes),
+            ("tls_handshakes_resumed", self.tls_handshakes_resumed),
+            ("tls_failures", self.tls_failures),
+        ]
+        .into_iter()
+    }
+}
+
 impl Stage {
     /// Takes bytes from the socket's side, never none. What is behind them goes to `inward`, answers to `outward`, and what
-    /// it learns about the client to `peer`, before the first byte goes inwards.
-    fn receive(&mut self, bytes: &mut [u8], inward: &mut Vec<u8>, outward: &mut Vec<u8>, peer: &mut Peer) -> Progress {
-        match *self {
+    /// it learns about the client to `learnt`, before the first byte goes inwards.
+    fn receive(
+        &mut self,
+        bytes: &mut [u8],
+        inward: &mut Vec<u8>,
+        outward: &mut Vec<u8>,
+        learnt: &mut Learnt<'_>,
+    ) -> Progress {
+        match self {
+            Self::Proxy(stage) => stage.receive(bytes, inward, learnt.peer),
+            Self::Tls(stage) => stage.receive(bytes, inward, outward, learnt),
+            Self::FirstBytes(stage) => stage.receive(bytes, inward, learnt.peer),
+            Self::WebSocket(stage) => stage.receive(bytes, inward, outward, learnt.peer),
             #[cfg(test)]
-            Self::Scrambler(ref mut stage) => stage.receive(bytes, inward, outward),
-            #[cfg(not(test))]
-            _ => Progress::Open,
+            Self::Scrambler(stage) => stage.receive(bytes, inward, outward),
         }
     }
 
     /// Takes bytes for the client, never none. A stage that has not come so far that the client could read them drops them.
-    fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) {
-        match *self {
+    fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) -> Progress {
+        match self {
+            // No client speaks MQTT before these are gone.
+            Self::Proxy(_) | Self::FirstBytes(_) => {}
+            Self::Tls(stage) => return stage.send(bytes, outward),
+            Self::WebSocket(stage) => stage.send(bytes, outward),
             #[cfg(test)]
-            Self::Scrambler(ref mut stage) => stage.send(bytes, outward),
-            #[cfg(not(test))]
-            _ => {}
+            Self::Scrambler(stage) => stage.send(bytes, outward),
         }
+        Progress::Open
     }
 
     /// What is said last, before the socket is closed.
     fn close(&mut self, outward: &mut Vec<u8>) {
-        match *self {
+        match self {
+            Self::Proxy(_) | Self::FirstBytes(_) => {}
+            Self::Tls(stage) => stage.close(outward),
+            Self::WebSocket(stage) => stage.close(outward),
             #[cfg(test)]
-            Self::Scrambler(ref mut stage) => stage.send(b"bye", outward),
-            #[cfg(not(test))]
-            _ => {}
+            Self::Scrambler(stage) => stage.send(b"bye", outward),
+        }
+    }
+
+    /// What takes its place when it is done.
+    fn successors(&self) -> Option<Self> {
+        match self {
+            Self::FirstBytes(stage) => stage.successors(),
+            _ => None,
         }
     }
 }
@@ -119,6 +234,7 @@ pub(crate) struct Scratch {
     answer: Vec<u8>,
     /// Output of the core, put together.
     pub(crate) gathered: Vec<u8>,
+    pub(crate) counters: StageCounters,
 }
 
 impl Stages {
@@ -142,7 +258,7 @@ impl Stages {
 
     /// Takes bytes from the socket. MQTT is in `scratch.inward` afterwards, answers are pending.
     pub(crate) fn receive(&mut self, bytes: &mut [u8], scratch: &mut Scratch) -> Progress {
-        let Scratch { inward, outward, between, answer, .. } = scratch;
+        let Scratch { inward, outward, between, answer, counters, .. } = scratch;
         inward.clear();
         let (mut outcome, mut index, mut first) = (Progress::Open, 0, true);
         let mut unknown = Peer::default();
@@ -155,16 +271,21 @@ impl Stages {
             }
             between.clear();
             answer.clear();
-            let progress = stage.receive(input, between, answer, self.peer.as_deref_mut().unwrap_or(&mut unknown));
+            let peer = self.peer.as_deref_mut().unwrap_or(&mut unknown);
+            let progress = stage.receive(input, between, answer, &mut Learnt { peer, counters });
             std::mem::swap(inward, between);
             first = false;
             if !answer.is_empty() {
                 outward.clear();
-                send_through(before, answer, between, outward);
+                // Whoever cannot send will say so where it matters.
+                let _ = send_through(before, answer, between, outward);
                 self.pending.extend_from_slice(outward);
             }
             match progress {
-                Progress::Done => drop(self.stages.remove(index)),
+                Progress::Done => {
+                    let successors = stage.successors();
+                    self.stages.splice(index..=index, successors);
+                }
                 Progress::Open => index += 1,
                 // What came before its end goes on.
                 Progress::Ended | Progress::Failed(_) => {
@@ -187,10 +308,10 @@ impl Stages {
     }
 
     /// Makes output of `scratch.gathered` in `scratch.outward`.
-    pub(crate) fn send(&mut self, scratch: &mut Scratch) {
+    pub(crate) fn send(&mut self, scratch: &mut Scratch) -> Progress {
         let Scratch { outward, between, gathered, .. } = scratch;
         outward.clear();
-        send_through(&mut self.stages, gathered, between, outward);
+        send_through(&mut self.stages, gathered, between, outward)
     }
 
     /// Adds the last words of all stages to what waits, the innermost first.
@@ -204,7 +325,7 @@ impl Stages {
             }
             if !answer.is_empty() {
                 outward.clear();
-                send_through(before, answer, between, outward);
+                let _ = send_through(before, answer, between, outward);
                 self.pending.extend_from_slice(outward);
             }
         }
@@ -231,15 +352,19 @@ impl Stages {
 }
 
 /// Sends bytes out through `stages`, from the last to the first; appends what comes out to `outward`.
-fn send_through(stages: &mut [Stage], bytes: &mut Vec<u8>, between: &mut Vec<u8>, outward: &mut Vec<u8>) {
+fn send_through(stages: &mut [Stage], bytes: &mut Vec<u8>, between: &mut Vec<u8>, outward: &mut Vec<u8>) -> Progress {
+    let mut outcome = Progress::Open;
     for stage in stages.iter_mut().rev() {
         between.clear();
-        if !bytes.is_empty() {
-            stage.send(bytes, between);
+        if !bytes.is_empty()
+            && let failed @ Progress::Failed(_) = stage.send(bytes, between)
+        {
+            outcome = failed;
         }
         std::mem::swap(bytes, between);
     }
     outward.append(bytes);
+    outcome
 }
 
 /// A stage for tests: it wants a knock, answers it, and turns the bits of all that follows.

@@ -17,11 +17,11 @@ use pantala_session::Instant;
 use pantala_store::{AnyStore, Position, Store};
 use slab::Slab;
 
-use crate::authenticator::{Authenticator, Reply};
 use crate::config::LogType;
 use crate::inbox::{Inbox, Letter, Moved};
 use crate::listen::Listener;
 use crate::log::{Log, shown};
+use crate::security::{Reply, Security};
 use crate::socket::Socket;
 use crate::stage::{Entry, Scratch, Stages};
 
@@ -134,7 +134,7 @@ pub(crate) struct Worker {
     lingering: Slab<Socket>,
     linger_deadlines: VecDeque<(Instant, usize)>,
     inboxes: Arc<[Arc<Inbox>]>,
-    authenticator: Arc<dyn Authenticator>,
+    security: Arc<Security>,
     /// Bytes that may still be read in this turn.
     turn_bytes: usize,
     /// Bytes that may still be written in this turn.
@@ -156,7 +156,7 @@ impl Worker {
         log: Log,
         doors: Doors,
         inboxes: Arc<[Arc<Inbox>]>,
-        authenticator: Arc<dyn Authenticator>,
+        security: Arc<Security>,
     ) -> io::Result<Self> {
         let mut worker = Self {
             id,
@@ -175,7 +175,7 @@ impl Worker {
             lingering: Slab::new(),
             linger_deadlines: VecDeque::new(),
             inboxes,
-            authenticator,
+            security,
             turn_bytes: 0,
             turn_output_bytes: 0,
             completed: Default::default(),
@@ -353,7 +353,16 @@ impl Worker {
             let listener_id = *listener_id;
             match listener.accept() {
                 Ok((socket, address)) => {
-                    let stages = self.entries.get(usize::from(listener_id)).and_then(|entry| entry.stages(address));
+                    let entry = self.entries.get(usize::from(listener_id));
+                    if let Some(why) = entry.and_then(|entry| entry.refusal(address)) {
+                        self.core.count_not_allowed();
+                        self.log.limited(LogType::Notice, "refused connections", || {
+                            let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+                            format!("Connection from {address} closed: {why}.")
+                        });
+                        continue;
+                    }
+                    let stages = entry.and_then(|entry| entry.stages(address));
                     if let Some(key) = self.open(now, socket, listener_id, stages) {
                         self.core.introduce(key, Box::new(Peer { address, ..Peer::default() }));
                     }
@@ -602,7 +611,7 @@ impl Worker {
                 }
                 Action::Authenticate { connection, generation, request } => {
                     let inbox = Arc::clone(&self.inboxes[usize::from(self.id.0)]);
-                    self.authenticator.authenticate(*request, Reply { inbox, connection, generation });
+                    self.security.verify(*request, Reply { inbox, connection, generation });
                 }
                 // Nobody has been given the right to one so far.
                 Action::Control { .. } => {}
@@ -699,6 +708,7 @@ impl Worker {
                     self.write_later(key);
                 }
             }
+            Letter::Rights(rights) => self.guarded(|core| core.rights_changed(now, rights)),
             Letter::Verdict(key, generation, verdict) => {
                 let core = &mut self.core;
                 if catch_unwind(AssertUnwindSafe(|| core.authenticated(now, key, generation, verdict))).is_err() {
@@ -726,7 +736,8 @@ impl Worker {
 
     fn report(&self) {
         let counters = self.core.counters().iter().filter(|(_, value)| *value > 0);
-        let text: Vec<String> = counters.map(|(name, value)| format!("{name}={value}")).collect();
+        let stages = self.scratch.counters.iter().filter(|(_, value)| *value > 0);
+        let text: Vec<String> = counters.chain(stages).map(|(name, value)| format!("{name}={value}")).collect();
         let (connections, sessions) = (self.core.connections(), self.core.sessions());
         self.log.line(
             LogType::Information,

@@ -29,6 +29,15 @@ pub enum NetworkError {
 }
 
 impl Network {
+    /// The network of all addresses of this kind.
+    #[must_use]
+    pub fn all(kind: IpAddr) -> Self {
+        match kind {
+            IpAddr::V4(_) => Self { address: Ipv4Addr::UNSPECIFIED.into(), prefix_bits: 0 },
+            IpAddr::V6(_) => Self { address: Ipv6Addr::UNSPECIFIED.into(), prefix_bits: 0 },
+        }
+    }
+
     /// Whether the address is in it.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -65,8 +65,8 @@ pub(super) fn mount_point(text: String) -> Result<Arc<str>, &'static str> {
 }
 
 /// What Client Identifiers begin with.
-pub(super) fn client_id_prefixes(texts: Vec<&str>) -> Result<Vec<String>, &'static str> {
-    texts.into_iter().map(|text| client_id_prefix(not_empty(text.to_owned())?)).collect()
+pub(super) fn client_id_prefixes(texts: Vec<String>) -> Result<Vec<String>, &'static str> {
+    texts.into_iter().map(|text| client_id_prefix(not_empty(text)?)).collect()
 }
 
 /// From the words of the file.

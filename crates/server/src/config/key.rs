@@ -4,16 +4,25 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pantala_broker::{DurabilityRule, QueueFull, Settings};
+use pantala_identity::chain::BackEnd;
+use pantala_identity::http::Format;
+use pantala_identity::jwt::Algorithm;
 use pantala_proto::{FilterError, QoS, TopicFilter};
 use pantala_store::Durability;
+use pantala_transport::proxy::Versions;
+use pantala_transport::websocket::Origins;
 
 use super::clients;
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
 use super::log::{LogType, LogTypes};
+use super::security::{SecurityDomain, SecurityDraft, algorithms, http_url};
 use super::timestamp::Timestamp;
+use super::tls::{self, Tls};
+use super::transport::{self, Protocol};
 use super::{Config, Listener, SocketDomain};
 
 /// A key: `Written` takes its value, `Used` shows it.
@@ -34,8 +43,8 @@ pub(super) enum Kind<Written> {
     Text { put: fn(&mut Written, String) -> Result<(), &'static str> },
     /// One of some words.
     Choice { allowed: &'static [&'static str], put: fn(&mut Written, &'static str) },
-    /// Any number of texts; the function says what is wrong with one.
-    Texts { put: fn(&mut Written, Vec<&str>) -> Result<(), &'static str> },
+    /// Any number of texts; the function says what is wrong with them.
+    Texts { put: fn(&mut Written, Vec<String>) -> Result<(), &'static str> },
     /// Any number of some words.
     List { allowed: &'static [&'static str], put: fn(&mut Written, Vec<&'static str>) },
 }
@@ -92,7 +101,11 @@ impl<Written, Used> Key<Written, Used> {
             })?,
             (Kind::Texts { put }, Raw::List(texts)) => {
                 let given = texts.join(", ");
-                put(written, texts).map_err(|reason| Fault::BadText { key: self.name.to_owned(), given, reason })?;
+                put(written, texts.into_iter().map(str::to_owned).collect()).map_err(|reason| Fault::BadText {
+                    key: self.name.to_owned(),
+                    given,
+                    reason,
+                })?;
             }
             (Kind::Choice { allowed, put }, Raw::Text(text)) => put(written, word_of(self.name, text, allowed)?),
             (Kind::List { allowed, put }, Raw::List(texts)) => {
@@ -138,9 +151,9 @@ impl<Written, Used> Key<Written, Used> {
                 format!("an integer from {min} to {max} or \"{word}\"")
             }
             Kind::Text { .. } => "a string".to_owned(),
+            Kind::Texts { .. } => "a list of strings".to_owned(),
             Kind::Choice { allowed, .. } => format!("one of {}", allowed.join(", ")),
             Kind::List { allowed, .. } => format!("a list of {}", allowed.join(", ")),
-            Kind::Texts { .. } => "a list of strings".to_owned(),
         }
     }
 }
@@ -336,6 +349,86 @@ pub(super) static SECTIONS: &[Section] = &[
             count!(sessions_max),
             number!(retained_messages_max: u32, 0, u32::MAX as u64),
             number!(keep_alive_max: u16, 0, 65_535),
+            Key {
+                name: "verification_threads",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 256,
+                    word: Some("auto"),
+                    put: |draft, value| draft.verification.threads = value.map(|value| value as usize),
+                },
+                show: |config| config.verification.threads.map_or("auto".to_owned(), |threads| threads.to_string()),
+            },
+            Key {
+                name: "verifications_waiting_max",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 1_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.waiting_max = u32_of(value) as usize,
+                },
+                show: |config| config.verification.waiting_max.to_string(),
+            },
+            Key {
+                name: "verified_seconds",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 86_400,
+                    word: None,
+                    put: |draft, value| draft.verification.keep = Duration::from_secs(u32_of(value).into()),
+                },
+                show: |config| config.verification.keep.as_secs().to_string(),
+            },
+            Key {
+                name: "verified_max",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 10_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.kept_max = u32_of(value) as usize,
+                },
+                show: |config| config.verification.kept_max.to_string(),
+            },
+            Key {
+                name: "http_requests_max",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 1_024,
+                    word: None,
+                    put: |draft, value| draft.verification.http_requests_max = u32_of(value) as usize,
+                },
+                show: |config| config.verification.http_requests_max.to_string(),
+            },
+            Key {
+                name: "failures_per_address_max",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 1_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.brake.per_address = u32_of(value),
+                },
+                show: |config| config.verification.brake.per_address.to_string(),
+            },
+            Key {
+                name: "failures_per_user_max",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 1_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.brake.per_user = u32_of(value),
+                },
+                show: |config| config.verification.brake.per_user.to_string(),
+            },
+            Key {
+                name: "failure_wait_seconds_max",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 3_600,
+                    word: None,
+                    put: |draft, value| draft.verification.brake.wait_max = Duration::from_secs(u32_of(value).into()),
+                },
+                show: |config| config.verification.brake.wait_max.as_secs().to_string(),
+            },
             Key {
                 name: "session_expiry_max",
                 kind: Kind::Number {
@@ -579,6 +672,17 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |listener| listener.settings.topic_alias_broker_max.map_or(String::new(), |count| count.to_string()),
     },
     Key {
+        name: "security",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.security = Some(mqtt_text(not_empty(text)?)?);
+                Ok(())
+            },
+        },
+        // Shown by its name where the domains are known.
+        show: |_| String::new(),
+    },
+    Key {
         name: "mount_point",
         kind: Kind::Text {
             put: |listener, text| {
@@ -626,7 +730,211 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         kind: Kind::Switch { put: |listener, value| listener.tcp_no_delay = value },
         show: |listener| listener.tcp_no_delay.to_string(),
     },
+    Key {
+        name: "tls_certificate_files",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.certificate_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.certificate_files),
+    },
+    Key {
+        name: "tls_key_files",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.key_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.key_files),
+    },
+    Key {
+        name: "tls_client_ca_files",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.client_ca_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.client_ca_files),
+    },
+    Key {
+        name: "tls_require_certificate",
+        kind: Kind::Switch { put: |listener, value| listener.tls.require_certificate = Some(value) },
+        show: |listener| listener.tls.as_ref().is_none_or(|tls| tls.require_certificate).to_string(),
+    },
+    Key {
+        name: "tls_crl_files",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.crl_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.crl_files),
+    },
+    Key {
+        name: "tls_versions",
+        kind: Kind::List { allowed: &tls::VERSIONS, put: |listener, words| listener.tls.versions = words },
+        show: |listener| listener.tls.as_ref().map_or_else(|| tls::VERSIONS.join(","), |tls| tls.versions.join(",")),
+    },
+    Key {
+        name: "tls_ciphers",
+        kind: Kind::List { allowed: &pantala_tls::ciphers::NAMES, put: |listener, words| listener.tls.ciphers = words },
+        show: |listener| listener.tls.as_ref().map_or(String::new(), |tls| tls.ciphers.join(",")),
+    },
+    Key {
+        name: "tls_alpn",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                if texts.iter().any(|text| !(1..=255).contains(&text.len())) {
+                    return Err("the name of a protocol has 1 to 255 bytes");
+                }
+                listener.tls.alpn = Some(texts);
+                Ok(())
+            },
+        },
+        show: |listener| listener.tls.as_ref().map_or_else(|| "mqtt".to_owned(), |tls| tls.alpn.join(",")),
+    },
+    Key {
+        name: "tls_ignore_certificate_dates",
+        kind: Kind::Switch { put: |listener, value| listener.tls.ignore_certificate_dates = value },
+        show: |listener| listener.tls.as_ref().is_some_and(|tls| tls.ignore_certificate_dates).to_string(),
+    },
+    Key {
+        name: "user_name_from_certificate",
+        kind: Kind::Choice {
+            allowed: &tls::USER_NAME_FROM,
+            put: |listener, word| listener.tls.user_name_from_certificate = tls::user_name_from(word),
+        },
+        show: |listener| {
+            let from = listener.tls.as_ref().map(|tls| tls.user_name_from_certificate);
+            tls::user_name_from_word(from.unwrap_or_default()).to_owned()
+        },
+    },
+    Key {
+        name: "protocol",
+        kind: Kind::Choice {
+            allowed: &["mqtt", "websocket", "any"],
+            put: |listener, word| {
+                listener.transport.protocol = Some(match word {
+                    "websocket" => Protocol::WebSocket,
+                    "any" => Protocol::Any,
+                    _ => Protocol::Mqtt,
+                });
+            },
+        },
+        show: |listener| listener.transport.protocol.name().to_owned(),
+    },
+    Key {
+        name: "websocket_path",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.transport.websocket_path = Some(transport::path(text)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.transport.websocket.path.as_deref().unwrap_or_default().to_owned(),
+    },
+    Key {
+        name: "websocket_origins",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                let origins = texts.iter().map(|text| transport::origin(text));
+                listener.transport.websocket_origins = Some(origins.collect::<Result<_, _>>()?);
+                Ok(())
+            },
+        },
+        show: |listener| match &listener.transport.websocket.origins {
+            Origins::Listed(listed) => listed.join(","),
+            Origins::Any | Origins::SameHost => String::new(),
+        },
+    },
+    Key {
+        name: "proxy_protocol",
+        kind: Kind::Choice {
+            allowed: &["off", "v1", "v2", "any"],
+            put: |listener, word| {
+                listener.transport.proxy_protocol = match word {
+                    "v1" => Some(Versions::V1),
+                    "v2" => Some(Versions::V2),
+                    "any" => Some(Versions::Any),
+                    _ => None,
+                };
+            },
+        },
+        show: |listener| {
+            match listener.transport.proxy_protocol {
+                None => "off",
+                Some(Versions::V1) => "v1",
+                Some(Versions::V2) => "v2",
+                Some(Versions::Any) => "any",
+            }
+            .to_owned()
+        },
+    },
+    Key {
+        name: "proxy_require_tls",
+        kind: Kind::Switch { put: |listener, value| listener.transport.proxy_require_tls = value },
+        show: |listener| listener.transport.proxy_require_tls.to_string(),
+    },
+    Key {
+        name: "proxy_trusted",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.proxy_trusted = Some(transport::networks(&texts)?);
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.proxy_trusted),
+    },
+    Key {
+        name: "allow_addresses",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.allow_addresses = transport::networks(&texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.allow_addresses),
+    },
+    Key {
+        name: "deny_addresses",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.deny_addresses = transport::networks(&texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.deny_addresses),
+    },
+    Key {
+        name: "unix_mode",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.transport.unix_mode = Some(transport::mode(&text)?);
+                Ok(())
+            },
+        },
+        show: |listener| format!("{:04o}", listener.transport.unix_mode),
+    },
 ];
+
+fn paths(texts: Vec<String>) -> Result<Vec<PathBuf>, &'static str> {
+    texts.into_iter().map(|text| path(text)).collect()
+}
+
+/// The name of a file or directory.
+pub(super) fn path(text: String) -> Result<PathBuf, &'static str> {
+    if text.contains('\0') { Err("a path has no NUL") } else { not_empty(text).map(PathBuf::from) }
+}
+
+fn shown_paths(listener: &Listener, of: fn(&Tls) -> &Vec<PathBuf>) -> String {
+    let paths = listener.tls.as_ref().map(of).into_iter().flatten();
+    paths.map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
+}
 
 /// The keys of a `[[scram_user]]`. What is shown is never the secret.
 pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
@@ -687,11 +995,282 @@ pub(super) static DURABILITY: &[Key<DurabilityDraft, DurabilityRule>] = &[
     },
 ];
 
+/// The keys of a `[[security]]`. The start-up log has a line for each domain, by its `Display`.
+pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
+    Key {
+        name: "name",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.name = Some(mqtt_text(not_empty(text)?)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "chain",
+        kind: Kind::List {
+            allowed: &["certificate", "jwt", "password", "http"],
+            put: |domain, words| {
+                let known = |word: &str| BackEnd::ALL.into_iter().find(|back_end| back_end.name() == word);
+                domain.chain = Some(words.into_iter().filter_map(known).collect());
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "password_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.password_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "acl_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.acl_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_jwks_url",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_jwks_url = Some(http_url(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_jwks_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_jwks_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_public_key_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_public_key_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_secret_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_secret_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_refresh_seconds",
+        kind: Kind::Number {
+            min: 10,
+            max: 86_400,
+            word: None,
+            put: |domain, value| domain.jwt_refresh_seconds = u32_of(value),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_algorithms",
+        kind: Kind::List {
+            allowed: &Algorithm::NAMES,
+            put: |domain, words| domain.jwt_rules.algorithms = algorithms(&words),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_issuer",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.issuer = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_audience",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.audience = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_leeway_seconds",
+        kind: Kind::Number {
+            min: 0,
+            max: 3_600,
+            word: None,
+            put: |domain, value| domain.jwt_rules.leeway = Duration::from_secs(u32_of(value).into()),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_require_expiry",
+        kind: Kind::Switch { put: |domain, value| domain.jwt_rules.require_expiry = value },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_token_bytes_max",
+        kind: Kind::Number {
+            min: 128,
+            max: 65_535,
+            word: None,
+            put: |domain, value| domain.jwt_rules.token_bytes_max = u32_of(value) as usize,
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_user_name",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.user_name = Some(mqtt_text(not_empty(text)?)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_user_name_claim",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.user_name_claim = not_empty(text)?;
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_client_id_claim",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.client_id_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_groups_claim",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.groups_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_publish_claim",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.publish_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_subscribe_claim",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.subscribe_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_url",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.http_url = Some(http_url(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_format",
+        kind: Kind::Choice {
+            allowed: &["json", "form"],
+            put: |domain, word| domain.http_format = if word == "form" { Format::Form } else { Format::Json },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_timeout_seconds",
+        kind: Kind::Number {
+            min: 1,
+            max: 60,
+            word: None,
+            put: |domain, value| domain.http_timeout_seconds = u32_of(value),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_cache_seconds",
+        kind: Kind::Number {
+            min: 0,
+            max: 86_400,
+            word: None,
+            put: |domain, value| domain.http_cache_seconds = u32_of(value),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_authorization_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.http_authorization_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_ca_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.http_ca_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+];
+
 /// The sections that are lists, in the words of the file.
-pub(super) const LISTS: [&str; 3] = ["listener", "durability", "scram_user"];
+pub(super) const LISTS: [&str; 4] = ["listener", "durability", "scram_user", "security"];
 
 pub(super) const BAD_TIMESTAMP: &str = "it has a conversion that is not known; known are %Y %C %y %m %d %e %j %H %I %M %S %p \
      %s %F %T %D %R %a %A %b %B %h %Z %z %n %t %%";
+
+/// A number that is known to be within 32 bits.
+fn u32_of(value: Option<u64>) -> u32 {
+    value.and_then(|value| u32::try_from(value).ok()).unwrap_or(u32::MAX)
+}
 
 /// Zero is no limit.
 pub(super) fn count(value: Option<u64>) -> Option<NonZeroU32> {

@@ -22,10 +22,13 @@ mod error;
 mod key;
 mod log;
 mod mosquitto;
+mod security;
 #[cfg(test)]
 mod tests;
 mod timestamp;
+mod tls;
 mod toml;
+mod transport;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -38,7 +41,10 @@ use self::draft::Draft;
 pub use self::environment::Environment;
 pub use self::error::{ConfigError, Fault, Origin};
 pub use self::log::{LogConfig, LogType, LogTypes};
+pub use self::security::{DEFAULT_DOMAIN, Http, Jwt, JwtKeys, SecurityDomain, Verification};
 pub use self::timestamp::Timestamp;
+pub use self::tls::Tls;
+pub use self::transport::{Protocol, Transport};
 
 /// All that the broker is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +53,10 @@ pub struct Config {
     pub settings: Settings,
     /// Where it listens; never empty, in the order of `settings.listeners`.
     pub listeners: Vec<Listener>,
+    /// The security domains; never empty. Listeners name them by their place here.
+    pub security: Vec<SecurityDomain>,
+    /// Bounds of verification.
+    pub verification: Verification,
     /// What is logged, and where.
     pub log: LogConfig,
     /// How many workers run, 1..=64. None, the default: as many as there are cores.
@@ -71,6 +81,10 @@ pub struct Listener {
     pub socket_domain: SocketDomain,
     /// Whether TCP_NODELAY is set on its connections. Default true.
     pub tcp_no_delay: bool,
+    /// None: plain MQTT.
+    pub tls: Option<Tls>,
+    /// How its connections come to be MQTT, and whose are taken.
+    pub transport: Transport,
     /// It is enough to warn when this one cannot be opened, as long as another one can: the IPv6 half of the
     /// default, on a machine without IPv6.
     pub optional: bool,
@@ -205,12 +219,21 @@ impl Config {
         for user in &self.settings.scram_users {
             let _ = writeln!(text, "scram_user {}", user.name.escape_debug());
         }
+        for domain in self.security.iter().filter(|domain| **domain != SecurityDomain::unwritten()) {
+            let _ = writeln!(text, "{domain}");
+        }
         for listener in &self.listeners {
             let anonymous = if listener.settings.allow_anonymous { "anonymous" } else { "no anonymous" };
             let _ = write!(text, "listener {}, {anonymous}", listener.address);
+            if let Some(domain) = self.security.get(usize::from(listener.settings.security.0))
+                && domain.name != DEFAULT_DOMAIN
+            {
+                let _ = write!(text, ", security = {}", domain.name.escape_debug());
+            }
             // The unwritten listener is the measure: its address aside, which is there already.
-            for key in
-                key::LISTENER.iter().filter(|key| !["port", "host", "unix_path", "allow_anonymous"].contains(&key.name))
+            for key in key::LISTENER
+                .iter()
+                .filter(|key| !["port", "host", "unix_path", "allow_anonymous", "security"].contains(&key.name))
             {
                 let (value, usual) = ((key.show)(listener), (key.show)(&default.listeners[0]));
                 if value != usual {

@@ -39,10 +39,13 @@ impl Worker {
         let (core, scratch) = (&mut self.core, &mut self.scratch);
         let progress = catch_unwind(AssertUnwindSafe(|| {
             let progress = stages.receive(&mut buffer[..count], scratch);
+            // The log of a failure names the client as well.
+            if (!scratch.inward.is_empty() || matches!(progress, Progress::Failed(_)))
+                && let Some(peer) = stages.introduction()
+            {
+                core.introduce(key, peer);
+            }
             if !scratch.inward.is_empty() {
-                if let Some(peer) = stages.introduction() {
-                    core.introduce(key, peer);
-                }
                 core.receive(now, key, &scratch.inward);
             }
             progress
@@ -77,8 +80,11 @@ impl Worker {
                 if taken == 0 {
                     break;
                 }
-                stages.send(scratch);
+                let progress = stages.send(scratch);
                 core.wrote(now, key, taken);
+                if let Progress::Failed(why) = progress {
+                    return self.guarded(|core| core.transport_failed(now, key, why));
+                }
                 if scratch.outward.is_empty() {
                     continue;
                 }
@@ -155,11 +161,12 @@ mod tests {
     use pantala_store::MemoryStore;
 
     use super::*;
+    use crate::config::Verification;
     use crate::config::{LogConfig, LogTypes};
     use crate::inbox::{Inbox, Letter};
     use crate::listen::Listener;
     use crate::log::Log;
-    use crate::security::NobodyKnown;
+    use crate::security::{Security, Surroundings};
     use crate::stage::Entry;
     use crate::stage::scrambler::{ANSWER, KNOCK, WRONG};
     use crate::worker::{Clock, Doors, WAKER};
@@ -181,9 +188,19 @@ mod tests {
                 polls.iter().map(|poll| Inbox::new(Waker::new(poll.registry(), WAKER).unwrap())).collect();
             let socket = TcpListener::bind("127.0.0.1:0").unwrap();
             socket.set_nonblocking(true).unwrap();
-            let entries: Arc<[Entry]> = Arc::new([Entry { scrambled }]);
+            let entries: Arc<[Entry]> = Arc::new([Entry { scrambled, ..Entry::default() }]);
             let log = Log::open(LogConfig { stderr: false, types: LogTypes::ALL, ..LogConfig::default() }).unwrap();
             let clock = Clock::start(Instant(1));
+            let surroundings = Surroundings {
+                allow_anonymous: Box::new([true]),
+                bounds: Verification::default(),
+                patience: Duration::from_secs(10),
+                scram_users: Default::default(),
+                secret: [1; 32],
+                clock,
+                log: log.clone(),
+            };
+            let security = Security::new(Vec::new(), surroundings).unwrap();
             let threads = polls.into_iter().enumerate().map(|(index, poll)| {
                 let id = WorkerId(index as u8);
                 let options = CoreOptions {
@@ -202,7 +219,7 @@ mod tests {
                 let listeners = if index == 0 { listeners } else { Vec::new() };
                 let doors = Doors { listeners, entries: Arc::clone(&entries) };
                 let worker =
-                    Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::new(NobodyKnown))
+                    Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::clone(&security))
                         .unwrap();
                 thread::spawn(move || worker.run().unwrap())
             });
