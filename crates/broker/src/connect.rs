@@ -13,7 +13,7 @@ use crate::access::{self, Access};
 use crate::authentication::Step;
 use crate::connection::{Authentication, Connection, Phase};
 use crate::core::{Action, Core, Flow, cap_expiry};
-use crate::identity::Principal;
+use crate::identity::{Principal, place_of};
 use crate::message::{Incoming, Message, Room};
 use crate::session::{NEVER, Will};
 use crate::{
@@ -360,7 +360,10 @@ impl<S: Store> Core<S> {
                 self.send(key, |out| packet.encode(out));
                 Flow::Continue
             }
-            Step::Failure(failure) => self.end(now, key, End::Authentication(failure), Some(failure.reason_code())),
+            Step::Failure(failure) => {
+                self.counters.connects_refused_credentials += u64::from(authentication.connect.is_some());
+                self.end(now, key, End::Authentication(failure), Some(failure.reason_code()))
+            }
             Step::Success { data, user_name } => match authentication.connect {
                 Some(body) => match Connect::decode(&body) {
                     Ok(connect) => {
@@ -406,7 +409,10 @@ impl<S: Store> Core<S> {
         let expires_at = identity.expires_at;
         let admitted = match self.admit(key, connect, client_id, identity) {
             Ok(admitted) => admitted,
-            Err((code, cause)) => return self.break_off(now, key, code, cause),
+            Err((code, cause)) => {
+                self.counters.connects_refused_other_user += u64::from(cause == Cause::OtherUser);
+                return self.break_off(now, key, code, cause);
+            }
         };
 
         // The old connection of the same client goes first, with all that follows from its end (v5 MQTT-3.1.4-3).
@@ -446,7 +452,8 @@ impl<S: Store> Core<S> {
         let user_name = admitted.principal.user_name.clone();
         let session = &mut self.sessions[session_key as usize];
         session.security = admitted.security;
-        session.principal = (!admitted.principal.is_nobody()).then(|| Box::new(admitted.principal));
+        let remembered = admitted.principal.is_somebody() || !self.rights.is_unrestricted();
+        session.principal = remembered.then(|| Box::new(admitted.principal));
         session.restored = false;
         session.number = number;
         session.connection = Some(key);
@@ -500,7 +507,9 @@ impl<S: Store> Core<S> {
             connection.extras().bridge = true;
         }
         // An idle connection holds no more than is asked for again.
-        let address = connection.peer.take().and_then(|peer| peer.address);
+        let peer = connection.peer.take();
+        connection.place = place_of(peer.as_deref());
+        let address = peer.and_then(|peer| peer.address);
         if expires_at.is_some() {
             connection.extras().expires_at = expires_at;
         }

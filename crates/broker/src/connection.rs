@@ -1,6 +1,7 @@
 //! One Network Connection, as the core sees it.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pantala_proto::{AcknowledgementKind, PacketId, ProtocolVersion, ReasonCode};
@@ -57,6 +58,8 @@ pub(crate) struct Connection {
     pub(crate) input: Vec<u8>,
     /// What the transport knows about the client.
     pub(crate) peer: Option<Box<Peer>>,
+    /// What is left of that once the client is let in: its address, and whether it has a certificate.
+    pub(crate) place: (Option<IpAddr>, bool),
     /// Bytes of `input` at which to look again.
     pub(crate) needed: usize,
     pub(crate) output: Output,
@@ -158,6 +161,7 @@ impl Connection {
             session: None,
             input: Vec::new(),
             peer: None,
+            place: (None, false),
             needed: 0,
             output: Output::default(),
             keep_alive: KeepAlive::default(),

@@ -82,6 +82,11 @@ pub struct Identity {
 pub trait RightsSource: Send + Sync {
     /// What a client of this security domain may do.
     fn rights(&self, security: SecurityId, subject: &Subject<'_>) -> Standing;
+
+    /// Whether everybody may do everything: then nothing is remembered of who clients are but their user names.
+    fn is_unrestricted(&self) -> bool {
+        false
+    }
 }
 
 /// What [`RightsSource::rights`] says of a client.
@@ -103,6 +108,16 @@ impl RightsSource for Unrestricted {
     fn rights(&self, _security: SecurityId, _subject: &Subject<'_>) -> Standing {
         Standing::Rights(Rights::everything())
     }
+
+    fn is_unrestricted(&self) -> bool {
+        true
+    }
+}
+
+/// What rules may ask about a client besides who it is: its address, and whether it has a certificate.
+pub(crate) fn place_of(peer: Option<&Peer>) -> (Option<IpAddr>, bool) {
+    let address = peer.and_then(|peer| peer.address).map(|address| address.ip());
+    (address, peer.is_some_and(|peer| peer.certificate.is_some()))
 }
 
 /// What a Session remembers of who its client is.
@@ -119,8 +134,7 @@ pub(crate) struct Principal {
 impl Principal {
     pub(crate) fn new(identity: Identity, peer: Option<&Peer>) -> Self {
         let Identity { user_name, groups, grants, .. } = identity;
-        let address = peer.and_then(|peer| peer.address).map(|address| address.ip());
-        let certificate = peer.is_some_and(|peer| peer.certificate.is_some());
+        let (address, certificate) = place_of(peer);
         Self { user_name, address, certificate, groups, grants }
     }
 
@@ -135,12 +149,8 @@ impl Principal {
         }
     }
 
-    /// Whether there is anything to remember.
-    pub(crate) fn is_nobody(&self) -> bool {
-        self.user_name.is_none()
-            && self.address.is_none()
-            && !self.certificate
-            && self.groups.is_empty()
-            && self.grants.is_none()
+    /// Whether it has proved anything.
+    pub(crate) fn is_somebody(&self) -> bool {
+        self.user_name.is_some() || !self.groups.is_empty() || self.grants.is_some()
     }
 }

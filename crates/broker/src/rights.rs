@@ -125,7 +125,10 @@ impl<S: Store> Core<S> {
     /// What the client of a Session may do by the present rules.
     pub(crate) fn standing(&self, key: SessionKey) -> Standing {
         let session = &self.sessions[key as usize];
-        let nobody = Subject { client_id: &session.client_id, ..Subject::default() };
+        // Nothing was worth remembering while there were no rules.
+        let connection = session.connection.and_then(|key| self.connections.get(key as usize));
+        let (address, certificate) = connection.map_or((None, false), |connection| connection.place);
+        let nobody = Subject { client_id: &session.client_id, address, certificate, ..Subject::default() };
         let subject = session.principal.as_ref().map_or(nobody, |principal| principal.subject(&session.client_id));
         self.rights.rights(session.security, &subject)
     }

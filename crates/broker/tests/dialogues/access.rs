@@ -329,6 +329,38 @@ fn the_user_name_can_be_the_client_identifier() {
     });
 }
 
+/// J8, and the rights of who has proved itself so.
+#[test]
+fn enhanced_authentication_makes_a_user_with_rights_who_stays_that_user() {
+    let book = Book::new().user("ann", &["mine"], &[]).banned("eve");
+    secured_everywhere(&book, |world| {
+        let spy = spy(world);
+        world.client("w").word("wrong").refused(ReasonCode::NotAuthorized);
+        world.client("e").word("eve").refused(ReasonCode::Banned);
+        let client = world.client("a").persistent();
+        let asked = client.clone().word("").begin();
+        world.run();
+        asked.expect(&Received::Auth(ReasonCode::ContinueAuthentication));
+        asked.send_word(ReasonCode::ContinueAuthentication, "ann");
+        world.run();
+        asked.expect(&Received::ConnAck { session_present: false, code: ReasonCode::Success });
+        client.clone().word("bob").refused(ReasonCode::NotAuthorized);
+        let ann = client.word("ann").resume();
+        asked.expect_end(ReasonCode::SessionTakenOver);
+        assert_eq!(ann.publish_with(&Pub::new("mine", "m").qos(1)), SUCCESS);
+        assert_eq!(ann.publish_with(&Pub::new("theirs", "m").qos(1)), DENIED);
+        ann.send_word(ReasonCode::ReAuthenticate, "ann");
+        world.run();
+        ann.expect(&Received::Auth(ReasonCode::Success));
+        ann.send_word(ReasonCode::ReAuthenticate, "root");
+        world.run();
+        ann.expect_end(ReasonCode::ProtocolError);
+        assert_eq!(payloads(&spy), ["m"]);
+        let counters = world.counters();
+        assert_eq!((counters.connects_refused_credentials, counters.connects_refused_other_user), (1, 1));
+    });
+}
+
 /// `expires_at` of the credentials ends the connection, whatever Keep Alive says.
 #[test]
 fn a_connection_ends_with_its_credentials() {
@@ -607,10 +639,14 @@ fn retained_messages_that_a_subscriber_may_not_read_are_not_sent() {
         got.sort_unstable();
         open.sort_unstable();
         assert_eq!(got, open);
-        // And live.
-        root.publish("closed/x", 1, "no");
-        root.publish("open/x", 1, "yes");
-        assert_eq!(payloads(&ann), ["yes"]);
+        // And live, the only receiver of it.
+        for qos in 0..=2 {
+            for _ in 0..2 {
+                root.publish("closed/x", qos, "no");
+                root.publish("open/x", qos, "yes");
+            }
+            assert_eq!(payloads(&ann), ["yes", "yes"]);
+        }
     });
 }
 
@@ -780,6 +816,46 @@ fn an_administrator_can_disconnect_a_client() {
     });
 }
 
+/// What rules ask about a client is known when they come, and while it is away.
+#[test]
+fn rules_about_addresses_hold_for_who_was_there_before_them() {
+    everywhere(&settings(), |world| {
+        let rule = |addresses: &[&str]| {
+            let mut book = Book::new();
+            book.draft.rules.push(RuleDraft {
+                addresses: addresses.iter().map(|network| (*network).to_owned()).collect(),
+                permissions: Permissions {
+                    publish: vec!["#".to_owned()],
+                    subscribe: vec!["#".to_owned()],
+                    ..Permissions::default()
+                },
+                ..RuleDraft::default()
+            });
+            book.hold(world);
+            world.run();
+        };
+        let client = |name: &str, address: &str| world.client(name).persistent().from(address);
+        let (inside, outside) = (client("i", "10.0.0.1"), client("o", "192.168.0.1"));
+        let (first, second) = (inside.connect(), outside.connect());
+        first.subscribe("t", 1);
+        second.subscribe("t", 1);
+        rule(&["10.0.0.0/8"]);
+        first.publish("t", 1, "1");
+        assert_eq!(second.publish_with(&Pub::new("t", "2").qos(1)), DENIED);
+        assert_eq!((payloads(&first), payloads(&second)), (vec!["1".to_owned()], nothing()));
+        first.lose();
+        second.lose();
+        let first = inside.resume();
+        first.lose();
+        // Judged once more while it is away.
+        rule(&["10.0.0.0/16"]);
+        let helper = client("h", "10.0.0.2").connect();
+        helper.publish("t", 1, "3");
+        assert_eq!(payloads(&inside.resume()), ["3"]);
+        assert_eq!(payloads(&outside.resume()), nothing());
+    });
+}
+
 /// K16: rules have changed while the Session's client was away, or the broker was.
 #[test]
 fn a_session_goes_on_with_the_rights_that_its_client_has_now() {
@@ -931,6 +1007,41 @@ fn members_that_may_not_receive_are_passed_over() {
     }
 }
 
+/// Wherever a message is when a member loses its right: it goes to one who has it, and to nobody if there is none.
+#[test]
+fn a_message_on_its_way_to_a_member_turns_round() {
+    let book = |bob: &[&str]| Book::new().user("ann", &[], &["t"]).user("bob", &[], bob);
+    for stages in 0..14 {
+        for alone in [true, false] {
+            secured_everywhere(&book(&["t"]), |world| {
+                let members: Vec<Peer> = (0..world.workers())
+                    .map(|worker| world.client(&world.name_on(worker, "bob")).user("bob").connect())
+                    .collect();
+                members.iter().for_each(|member| member.subscribe("$share/g/t", 1));
+                let ann = world.client("a").user("ann").connect();
+                if !alone {
+                    ann.subscribe("$share/g/t", 1);
+                }
+                let root = world.client("r").user("root").connect();
+                root.send_publish(&Pub::new("t", "m").qos(1));
+                world.some(stages);
+                let came = world.output_bytes() > 0
+                    || members
+                        .iter()
+                        .any(|member| member.take_first(|it| matches!(it, Received::Publish(_))).is_some());
+                book(&[]).hold(world);
+                world.run();
+                let of_members: Vec<String> = members.iter().flat_map(payloads).collect();
+                let of_ann = payloads(&ann);
+                if !came {
+                    assert_eq!(of_members, nothing());
+                    assert_eq!(of_ann.len(), usize::from(!alone));
+                }
+            });
+        }
+    }
+}
+
 /// What waits for a member that may not have it any more goes to another.
 #[test]
 fn what_a_member_may_not_have_any_more_another_gets() {
@@ -997,6 +1108,23 @@ fn clients_of_a_listener_with_a_mount_point_live_below_it() {
         late.unsubscribe("+");
         one.publish("t", 1, "m");
         assert_eq!((names(&late), names(&one), names(&two)), (vec![], vec!["t".into()], vec![]));
+    });
+}
+
+/// Messages that need no look are passed on as they came: not past a mount point.
+#[test]
+fn the_only_receiver_below_a_mount_point_sees_it_as_little_as_others() {
+    everywhere(&mounted(), |world| {
+        let (one, above) = (world.client("1").at(1).connect(), world.client("above").connect());
+        one.subscribe("t", 0);
+        above.subscribe("one/u", 0);
+        for _ in 0..3 {
+            above.publish("one/t", 0, "m");
+            one.expect_message("t", "m");
+            one.publish("u", 0, "m");
+            above.expect_message("one/u", "m");
+            one.expect_nothing();
+        }
     });
 }
 

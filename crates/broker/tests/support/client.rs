@@ -1,10 +1,12 @@
 //! A client before it is connected: what its CONNECT says.
 
+use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 
 use pantala_broker::ListenerId;
 use pantala_proto::{Connect, ConnectProperties, Property, ProtocolVersion, PublishProperties, QoS, ReasonCode};
 
+use super::method::Word;
 use super::{Peer, Received, World};
 
 /// The fields of a CONNECT.
@@ -24,6 +26,8 @@ pub struct Client {
     user_name: Option<String>,
     password: Option<String>,
     listener: ListenerId,
+    word: Option<String>,
+    address: Option<SocketAddr>,
 }
 
 /// A Will Message.
@@ -61,6 +65,8 @@ impl Client {
             user_name: None,
             password: None,
             listener: 0,
+            word: None,
+            address: None,
         }
     }
 
@@ -126,6 +132,18 @@ impl Client {
         self
     }
 
+    /// From this address.
+    pub fn from(mut self, address: &str) -> Self {
+        self.address = Some(SocketAddr::new(address.parse().unwrap(), 40_000));
+        self
+    }
+
+    /// By enhanced authentication, with this word.
+    pub fn word(mut self, word: &str) -> Self {
+        self.word = Some(word.to_owned());
+        self
+    }
+
     /// At another listener than the first.
     pub fn at(mut self, listener: ListenerId) -> Self {
         self.listener = listener;
@@ -156,7 +174,7 @@ impl Client {
 
     /// Opens a connection and sends these bytes.
     pub fn begin_with(&self, bytes: &[u8]) -> Peer {
-        let peer = Peer::open(&self.world, self.version, self.listener);
+        let peer = Peer::open(&self.world, self.version, self.listener, self.address);
         peer.send_bytes(bytes);
         peer
     }
@@ -197,6 +215,8 @@ impl Client {
                 maximum_packet_size: self.packet_bytes_max.and_then(NonZeroU32::new),
                 topic_alias_maximum: self.alias_max,
                 request_problem_information: self.problem_information,
+                authentication_method: self.word.as_ref().map(|_| Word::NAME),
+                authentication_data: self.word.as_deref().map(str::as_bytes),
                 ..ConnectProperties::default()
             },
             client_id: &self.client_id,

@@ -5,12 +5,14 @@
 //! reads its letters in the order in which they were sent, as from the real inbox. The same seed gives the same run.
 
 mod client;
+mod method;
 mod peer;
 mod store;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use pantala_store::log::LogOptions;
 use pantala_store::{AnyStore, Clock, Committer, Durability, Pause};
 
 pub use client::{Client, Will};
+use method::Word;
 pub use peer::{Delivered, Outcome, Peer, Pub, Received, Sub};
 pub use store::TestStore;
 
@@ -291,7 +294,7 @@ impl World {
                 worker: WorkerId(worker),
                 workers,
                 totals: Arc::clone(&totals),
-                methods: Arc::new([]),
+                methods: Arc::new([Box::new(Word)]),
                 rights: Arc::clone(&rights),
                 random: Box::new(move |bytes| bytes.fill_with(|| chance.number() as u8)),
             };
@@ -583,8 +586,8 @@ impl World {
         assert_eq!(counters.connections_opened, counters.connections_closed, "opened and closed");
     }
 
-    fn open(&self, version: ProtocolVersion, listener: ListenerId) -> usize {
-        self.0.borrow_mut().open(version, listener)
+    fn open(&self, version: ProtocolVersion, listener: ListenerId, address: Option<SocketAddr>) -> usize {
+        self.0.borrow_mut().open(version, listener, address)
     }
 
     fn link<T>(&self, link: usize, look: impl FnOnce(&mut Link) -> T) -> T {
@@ -594,7 +597,7 @@ impl World {
 
 impl Inner {
     /// A connection, accepted by whichever worker comes first.
-    fn open(&mut self, version: ProtocolVersion, listener: ListenerId) -> usize {
+    fn open(&mut self, version: ProtocolVersion, listener: ListenerId, address: Option<SocketAddr>) -> usize {
         let id = self.links.len();
         let worker = if self.shuffled { self.chance.below(self.workers.len()) } else { id % self.workers.len() };
         self.links.push(Link {
@@ -609,7 +612,11 @@ impl Inner {
             reads_first: false,
             closed: false,
         });
-        self.place(worker, id);
+        let key = self.place(worker, id);
+        if address.is_some() {
+            let peer = pantala_broker::Peer { address, ..Default::default() };
+            self.workers[worker].core.introduce(key, Box::new(peer));
+        }
         id
     }
 
