@@ -158,17 +158,20 @@ impl Listener {
         }
     }
 
-    pub(crate) fn accept(&self) -> io::Result<Socket> {
+    /// The socket, and where the client is; None for a Unix socket.
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
             Self::Tcp { listener, no_delay } => {
-                let (stream, _) = listener.accept()?;
+                let (stream, address) = listener.accept()?;
                 if *no_delay {
                     // It fails only on a connection that is gone already, as the first read will tell.
                     drop(stream.set_nodelay(true));
                 }
-                Ok(Socket::Tcp(stream))
+                // A listener for both versions of IP shows IPv4 addresses in the clothes of IPv6.
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                Ok((Socket::Tcp(stream), Some(address)))
             }
-            Self::Unix(listener) => Ok(Socket::Unix(listener.accept()?.0)),
+            Self::Unix(listener) => Ok((Socket::Unix(listener.accept()?.0), None)),
         }
     }
 }

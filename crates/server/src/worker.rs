@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mio::event::Event as Readiness;
 use mio::{Events, Poll, Token};
-use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, WorkerId};
+use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, Peer, WorkerId};
 use pantala_session::Instant;
 use pantala_store::{AnyStore, Position, Store};
 use slab::Slab;
@@ -335,7 +335,11 @@ impl Worker {
             let Some((listener, listener_id)) = self.listeners.get(index) else { return };
             let listener_id = *listener_id;
             match listener.accept() {
-                Ok(socket) => drop(self.open(now, socket, listener_id)),
+                Ok((socket, address)) => {
+                    if let Some(key) = self.open(now, socket, listener_id) {
+                        self.core.introduce(key, Box::new(Peer { address, ..Peer::default() }));
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // The client was gone before we got to it.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}

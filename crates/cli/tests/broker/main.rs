@@ -5,6 +5,7 @@ mod client;
 mod cuts;
 mod delivery;
 mod process;
+mod security;
 mod start;
 mod stop;
 mod store;

@@ -489,6 +489,3 @@ impl Job {
         reply(answer);
     }
 }
-
-#[cfg(test)]
-mod tests;
