@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde::Deserialize;
+
 use crate::address::Network;
 use crate::error::{check_filter, split_share};
 use crate::layer::{Action, Block, Entry, Order, Share};
@@ -13,7 +15,8 @@ use crate::{Error, ROLES_MAX, RULES_MAX};
 ///
 /// What a list denies is denied, whoever else allows it. `%c` stands for the Client Identifier and `%u` for the user name; a
 /// name with `/`, `+` or `#` in it is never put in. A wildcard at the front stands for no topic that begins with `$`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Permissions {
     /// Topic Names that may be published to, Wills included.
     pub publish: Vec<String>,
@@ -46,7 +49,8 @@ impl Permissions {
 }
 
 /// Permissions with a name, for rules to give.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "RoleTable")]
 pub struct RoleDraft {
     /// Not empty, and no other role's.
     pub name: String,
@@ -56,7 +60,8 @@ pub struct RoleDraft {
 
 /// Who gets which permissions. Every condition that is given has to hold, and of each list one entry; with none the rule
 /// is about everybody.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "RuleTable")]
 pub struct RuleDraft {
     /// User names. A `*` at the end stands for any rest, so `*` is everybody with a user name.
     pub users: Vec<String>,
@@ -77,7 +82,8 @@ pub struct RuleDraft {
 }
 
 /// What holds where no rule says anything.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DefaultAccess {
     /// Nothing is allowed.
     #[default]
@@ -87,14 +93,103 @@ pub enum DefaultAccess {
 }
 
 /// The rules of one domain as they are written.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+///
+/// It can be deserialized from a document with `default_access` and tables `[[role]]` and `[[rule]]`, which have the fields of
+/// [`RoleDraft`] and [`RuleDraft`] and beside them those of [`Permissions`]; other fields are refused:
+///
+/// ```
+/// use pantala_access::RulesDraft;
+///
+/// let rules: RulesDraft = toml::from_str(r#"
+///     default_access = "deny"
+///
+///     [[role]]
+///     name = "sensor"
+///     publish = ["dev/%c/#"]
+///     subscribe = ["cmd/%c/+"]
+///
+///     [[rule]]
+///     users = ["kitchen", "hall-*"]
+///     roles = ["sensor"]
+///
+///     [[rule]]
+///     subscribe = ["public/#"]
+/// "#)?;
+/// assert!(rules.compile().is_ok());
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RulesDraft {
     /// What holds where no rule says anything.
     pub default_access: DefaultAccess,
     /// At most [`ROLES_MAX`].
+    #[serde(rename = "role")]
     pub roles: Vec<RoleDraft>,
     /// At most [`RULES_MAX`]. Their order says nothing.
+    #[serde(rename = "rule")]
     pub rules: Vec<RuleDraft>,
+}
+
+/// A role as it is written, with its permissions beside its name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoleTable {
+    name: String,
+    #[serde(default)]
+    publish: Vec<String>,
+    #[serde(default)]
+    subscribe: Vec<String>,
+    receive: Option<Vec<String>>,
+    #[serde(default)]
+    deny_publish: Vec<String>,
+    #[serde(default)]
+    deny_subscribe: Vec<String>,
+    #[serde(default)]
+    deny_receive: Vec<String>,
+}
+
+impl From<RoleTable> for RoleDraft {
+    fn from(table: RoleTable) -> Self {
+        let RoleTable { name, publish, subscribe, receive, deny_publish, deny_subscribe, deny_receive } = table;
+        let permissions = Permissions { publish, subscribe, receive, deny_publish, deny_subscribe, deny_receive };
+        Self { name, permissions }
+    }
+}
+
+/// A rule as it is written, with its permissions beside its conditions.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RuleTable {
+    users: Vec<String>,
+    client_ids: Vec<String>,
+    groups: Vec<String>,
+    addresses: Vec<String>,
+    certificate: Option<bool>,
+    anonymous: Option<bool>,
+    roles: Vec<String>,
+    publish: Vec<String>,
+    subscribe: Vec<String>,
+    receive: Option<Vec<String>>,
+    deny_publish: Vec<String>,
+    deny_subscribe: Vec<String>,
+    deny_receive: Vec<String>,
+}
+
+impl From<RuleTable> for RuleDraft {
+    fn from(table: RuleTable) -> Self {
+        let RuleTable { publish, subscribe, receive, deny_publish, deny_subscribe, deny_receive, .. } = table;
+        Self {
+            users: table.users,
+            client_ids: table.client_ids,
+            groups: table.groups,
+            addresses: table.addresses,
+            certificate: table.certificate,
+            anonymous: table.anonymous,
+            roles: table.roles,
+            permissions: Permissions { publish, subscribe, receive, deny_publish, deny_subscribe, deny_receive },
+        }
+    }
 }
 
 impl RulesDraft {

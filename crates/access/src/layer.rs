@@ -131,7 +131,7 @@ impl Layer {
     }
 
     /// The Topic Filters that may be subscribed to, in a named group or outside of such.
-    pub(crate) fn allowed<'a>(&'a self, named: Option<&'a str>) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn allowed<'a>(&'a self, named: Option<&'a str>) -> impl Iterator<Item = &'a str> + Clone {
         let concerns = move |entry: &&Entry| match (&entry.share, named) {
             (Share::Unnamed, None) => true,
             (Share::Any, _) => named.is_some(),
@@ -173,8 +173,7 @@ impl Filters {
         if let Some(&allow) = self.literal.get(filter) {
             return Some(allow);
         }
-        let contains = |entry: &&Entry| filter::is_contained(filter, std::iter::once(&*entry.filter));
-        self.patterns.iter().find(contains).map(|entry| entry.allow)
+        self.patterns.iter().find(|entry| filter::covers(&entry.filter, filter)).map(|entry| entry.allow)
     }
 }
 

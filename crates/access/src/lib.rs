@@ -2,7 +2,7 @@
 //!
 //! [`Rules`] are what was written about everybody in one security domain, compiled; [`Rights`] are what one client may do
 //! by them, made when it connects and again when the rules change. Rules come from the configuration ([`RulesDraft`]), from
-//! Mosquitto's ACL file ([`Rules::from_mosquitto_acl`]); [`Grants`] come with a
+//! Mosquitto's ACL file ([`Rules::from_mosquitto_acl`]), or from dynamic security ([`dynsec`]); [`Grants`] come with a
 //! client. All become the same lists of filters that allow or deny, so a question costs the same whatever was written.
 //!
 //! In rules of the configuration and in grants what denies wins, and a Topic Filter may be subscribed to when everything it
@@ -30,6 +30,7 @@
 
 mod address;
 mod draft;
+pub mod dynsec;
 mod error;
 mod filter;
 mod layer;

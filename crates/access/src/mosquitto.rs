@@ -85,7 +85,7 @@ impl Rules {
             anonymous,
             everybody,
             everybody_is_careful: true,
-            default: Defaults { subscribe: true, unsubscribe: true, ..Defaults::default() },
+            default: Defaults { subscribe: true, unsubscribe: true, control: true, ..Defaults::default() },
             blocks: blocks.into(),
             ..Users::default()
         }))

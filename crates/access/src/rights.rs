@@ -44,17 +44,21 @@ impl From<Order> for OrderOfLayers {
     }
 }
 
-/// What is allowed where no rule says anything. Topics that begin with `$CONTROL` never are.
+/// What is allowed where no rule says anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Defaults {
     pub(crate) publish: bool,
     pub(crate) receive: bool,
     pub(crate) subscribe: bool,
     pub(crate) unsubscribe: bool,
+    /// Whether that holds for topics that begin with `$CONTROL` as well. Who may command the broker has to be named, so it
+    /// must not where `publish` holds; leaving and listening in vain are nobody's loss.
+    pub(crate) control: bool,
 }
 
 impl Defaults {
-    pub(crate) const ALL: Self = Self { publish: true, receive: true, subscribe: true, unsubscribe: true };
+    pub(crate) const ALL: Self =
+        Self { publish: true, receive: true, subscribe: true, unsubscribe: true, control: false };
 }
 
 impl Rights {
@@ -106,12 +110,12 @@ impl Rights {
 impl Ruled {
     fn may_publish(&self, topic_name: &str) -> bool {
         let decided = self.decide(|layer| layer.publish(topic_name));
-        decided.unwrap_or_else(|| by_default(self.default.publish, topic_name))
+        decided.unwrap_or_else(|| self.by_default(self.default.publish, topic_name))
     }
 
     fn may_receive(&self, topic_name: &str) -> bool {
         let decided = self.decide(|layer| layer.receive(topic_name));
-        decided.unwrap_or_else(|| by_default(self.default.receive, topic_name))
+        decided.unwrap_or_else(|| self.by_default(self.default.receive, topic_name))
     }
 
     fn may_subscribe(&self, filter: &str, share: Option<&str>) -> bool {
@@ -126,7 +130,7 @@ impl Ruled {
                 match (plain, whole) {
                     (Some(false), _) | (_, Some(false)) => false,
                     (Some(true), _) | (_, Some(true)) => true,
-                    (None, None) => by_default(self.default.subscribe, filter),
+                    (None, None) => self.by_default(self.default.subscribe, filter),
                 }
             }
             OrderOfLayers::Deny => {
@@ -135,7 +139,7 @@ impl Ruled {
                 }
                 let is_named = |share: &&str| self.share_names.binary_search_by(|name| (**name).cmp(share)).is_ok();
                 let named = share.filter(is_named);
-                if named.is_none() && by_default(self.default.subscribe, filter) {
+                if named.is_none() && self.by_default(self.default.subscribe, filter) {
                     return true;
                 }
                 let allowed = self.layers.iter().flat_map(|layer| layer.allowed(named));
@@ -153,7 +157,15 @@ impl Ruled {
 
     fn may_unsubscribe(&self, filter: &str) -> bool {
         let decided = self.decide(|layer| layer.unsubscribe(filter));
-        decided.unwrap_or_else(|| by_default(self.default.unsubscribe, filter))
+        decided.unwrap_or_else(|| match self.order {
+            OrderOfLayers::First => self.by_default(self.default.unsubscribe, filter),
+            // Rules of the configuration say nothing about leaving.
+            OrderOfLayers::Deny => self.default.unsubscribe,
+        })
+    }
+
+    fn by_default(&self, allow: bool, topic: &str) -> bool {
+        allow && (self.default.control || !topic.starts_with("$CONTROL"))
     }
 
     #[inline]
@@ -169,11 +181,6 @@ impl Ruled {
         }
         decided
     }
-}
-
-/// Who may command the broker has to be named, so no default reaches there.
-fn by_default(allow: bool, topic: &str) -> bool {
-    allow && !topic.starts_with("$CONTROL")
 }
 
 #[cfg(test)]

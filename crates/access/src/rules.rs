@@ -1,6 +1,6 @@
 //! The rules of one security domain.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -67,6 +67,8 @@ pub(crate) struct Users {
     pub(crate) blocks: Box<[Block]>,
     /// The blocks of each user, in their order.
     pub(crate) of_user: HashMap<Box<str>, Box<[usize]>>,
+    /// Users who may do nothing.
+    pub(crate) barred: HashSet<Box<str>>,
     /// The blocks of each group. A client is in those that who verified it says, unless the rules know the user.
     pub(crate) of_group: HashMap<Box<str>, Box<[usize]>>,
     /// Those of a client without a user name.
@@ -212,6 +214,7 @@ impl Users {
         let mut blocks: Vec<usize> = Vec::new();
         match subject.user_name {
             None => blocks.extend(&self.anonymous),
+            Some(name) if self.barred.contains(name) => return Rights::nothing(),
             Some(name) => match self.of_user.get(name) {
                 Some(of_user) => blocks.extend(of_user),
                 None => {

@@ -39,7 +39,7 @@ fn it_answers_as_mosquitto_does() {
 fn everybody_may_subscribe_and_leave() {
     for user in [None, Some("eve"), Some("zoe")] {
         let rights = rights(FILE, user, "c");
-        for filter in ["#", "public/secret", "$SYS/#"] {
+        for filter in ["#", "public/secret", "$SYS/#", "$CONTROL/dynamic-security/#"] {
             assert!(rights.may_subscribe(filter, None) && rights.may_unsubscribe(filter));
             assert!(rights.may_subscribe(filter, Some("g")));
         }

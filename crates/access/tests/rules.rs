@@ -54,7 +54,11 @@ const CLIENT: Subject<'static> =
 
 /// Rules, what they allow, and what they do not. The client is `c1`, its user `eve`.
 const TABLE: &[(&str, &[&str], &[&str])] = &[
-    ("", &["unsubscribe a", "unsubscribe #"], &["publish a", "receive a", "subscribe a", "subscribe #"]),
+    (
+        "",
+        &["unsubscribe a", "unsubscribe #", "unsubscribe $CONTROL/x"],
+        &["publish a", "receive a", "subscribe a", "subscribe #"],
+    ),
     (
         "+publish a",
         &["publish a"],
@@ -418,6 +422,59 @@ fn a_mistake_is_named() {
     for (draft, expected) in cases {
         let error = draft.compile().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn rules_are_read_from_toml() {
+    let text = r#"
+        default_access = "allow"
+
+        [[role]]
+        name = "sensor"
+        publish = ["dev/%c/#"]
+        receive = []
+        deny_subscribe = ["secret/#"]
+
+        [[rule]]
+        users = ["a*"]
+        client_ids = ["c"]
+        groups = ["g"]
+        addresses = ["::1"]
+        certificate = true
+        anonymous = false
+        roles = ["sensor"]
+        deny_publish = ["x"]
+    "#;
+    let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let expected = RulesDraft {
+        default_access: DefaultAccess::Allow,
+        roles: vec![RoleDraft {
+            name: "sensor".into(),
+            permissions: Permissions { receive: Some(vec![]), ..permissions("+publish dev/%c/# -subscribe secret/#") },
+        }],
+        rules: vec![RuleDraft {
+            users: strings(&["a*"]),
+            client_ids: strings(&["c"]),
+            groups: strings(&["g"]),
+            addresses: strings(&["::1"]),
+            certificate: Some(true),
+            anonymous: Some(false),
+            roles: strings(&["sensor"]),
+            permissions: permissions("-publish x"),
+        }],
+    };
+    assert_eq!(toml::from_str::<RulesDraft>(text).unwrap(), expected);
+    assert_eq!(toml::from_str::<RulesDraft>("").unwrap(), RulesDraft::default());
+    // A word that is not known could have denied something.
+    for wrong in [
+        "rules = []",
+        "[[rule]]\nuser = [\"a\"]",
+        "[[role]]\nname = \"a\"\npublishes = []",
+        "[[role]]\n",
+        "default_access = \"no\"",
+    ] {
+        assert!(toml::from_str::<RulesDraft>(wrong).is_err(), "{wrong}");
     }
 }
 

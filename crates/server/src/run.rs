@@ -18,8 +18,9 @@ use crate::inbox::{Inbox, Letter};
 use crate::listen::{self, Bound};
 use crate::log::{Log, shown};
 use crate::security::{Security, Surroundings};
+use crate::stage::Entry;
 use crate::storage::{self, Storage};
-use crate::worker::{Clock, WAKER, Worker};
+use crate::worker::{Clock, Doors, WAKER, Worker};
 
 /// Why a broker cannot run.
 #[derive(Debug)]
@@ -131,6 +132,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
         let inboxes = Arc::clone(&inboxes);
         move |worker| inboxes[worker].nudge()
     })?;
+    let entries: Arc<[Entry]> =
+        config.listeners.iter().map(|listener| Entry::new(listener.transport.clone())).collect();
     let mut threads = Vec::new();
     for (index, (poll, core)) in polls.into_iter().zip(cores).enumerate() {
         let id = WorkerId(index as u8);
@@ -138,8 +141,9 @@ pub fn run(config: Config) -> Result<(), RunError> {
         for (socket, listener, no_delay) in &bound {
             listeners.push((socket.for_worker(*no_delay).map_err(RunError::System)?, *listener));
         }
+        let doors = Doors { listeners, entries: Arc::clone(&entries) };
         let worker =
-            Worker::new(id, core, poll, clock, log.clone(), listeners, Arc::clone(&inboxes), Arc::clone(&security));
+            Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::clone(&security));
         let worker = worker.map_err(RunError::System)?;
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let last_word = LastWord(Arc::clone(&inboxes));

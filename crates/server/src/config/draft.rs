@@ -14,6 +14,7 @@ use pantala_store::Durability;
 use super::error::{ConfigError, Fault, Origin};
 use super::log::{LogConfig, LogTypes};
 use super::security::{self, DEFAULT_DOMAIN, SecurityDomain, SecurityDraft, Verification};
+use super::transport::TransportDraft;
 use super::{Config, ListenAddress, Listener, Overrides, SocketDomain, environment::Environment, key};
 
 /// The port of MQTT without TLS.
@@ -70,6 +71,7 @@ pub(super) struct ListenerDraft {
     pub tcp_no_delay: bool,
     /// None: the default domain.
     pub security: Option<String>,
+    pub transport: TransportDraft,
     /// The listener that a mosquitto.conf has without a `listener` line: a `-p` moves it.
     pub movable: bool,
     pub optional: bool,
@@ -273,6 +275,7 @@ impl ListenerDraft {
             topic_alias_broker_max: None,
             tcp_no_delay,
             security: None,
+            transport: TransportDraft::default(),
             movable: false,
             optional: false,
         }
@@ -311,6 +314,8 @@ impl ListenerDraft {
             (Some(path), None) => ListenAddress::Unix(path),
             (None, host) => ListenAddress::Tcp { host, port },
         };
+        let transport =
+            self.transport.finish(&address).map_err(|fault| ConfigError::new(self.origin.clone(), fault))?;
         Ok(Listener {
             settings: ListenerSettings {
                 allow_anonymous: self.allow_anonymous.unwrap_or_else(|| is_local(&address)),
@@ -325,6 +330,7 @@ impl ListenerDraft {
             address,
             socket_domain: self.socket_domain,
             tcp_no_delay: self.tcp_no_delay,
+            transport,
             optional: self.optional,
         })
     }

@@ -12,12 +12,15 @@ use pantala_identity::http::Format;
 use pantala_identity::jwt::Algorithm;
 use pantala_proto::{FilterError, QoS, TopicFilter};
 use pantala_store::Durability;
+use pantala_transport::proxy::Versions;
+use pantala_transport::websocket::Origins;
 
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
 use super::log::{LogType, LogTypes};
 use super::security::{SecurityDomain, SecurityDraft, algorithms, http_url};
 use super::timestamp::Timestamp;
+use super::transport::{self, Protocol};
 use super::{Config, Listener, SocketDomain};
 
 /// A key: `Written` takes its value, `Used` shows it.
@@ -38,6 +41,8 @@ pub(super) enum Kind<Written> {
     Text { put: fn(&mut Written, String) -> Result<(), &'static str> },
     /// One of some words.
     Choice { allowed: &'static [&'static str], put: fn(&mut Written, &'static str) },
+    /// Any number of texts; the function says what is wrong with them.
+    Texts { put: fn(&mut Written, Vec<String>) -> Result<(), &'static str> },
     /// Any number of some words.
     List { allowed: &'static [&'static str], put: fn(&mut Written, Vec<&'static str>) },
 }
@@ -92,6 +97,14 @@ impl<Written, Used> Key<Written, Used> {
                 let given = if self.name == "password" { String::from("…") } else { text.to_owned() };
                 Fault::BadText { key: self.name.to_owned(), given, reason }
             })?,
+            (Kind::Texts { put }, Raw::List(texts)) => {
+                let given = texts.join(", ");
+                put(written, texts.into_iter().map(str::to_owned).collect()).map_err(|reason| Fault::BadText {
+                    key: self.name.to_owned(),
+                    given,
+                    reason,
+                })?;
+            }
             (Kind::Choice { allowed, put }, Raw::Text(text)) => put(written, word_of(self.name, text, allowed)?),
             (Kind::List { allowed, put }, Raw::List(texts)) => {
                 let words = texts.into_iter().map(|text| word_of(self.name, text, allowed));
@@ -116,7 +129,9 @@ impl<Written, Used> Key<Written, Used> {
                 Err(_) => return Err(self.wrong_type(&format!("\"{}\"", text.escape_debug()))),
             },
             Kind::Text { .. } | Kind::Choice { .. } => Raw::Text(text),
-            Kind::List { .. } => Raw::List(text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()),
+            Kind::List { .. } | Kind::Texts { .. } => {
+                Raw::List(text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect())
+            }
         };
         self.accept(written, raw)
     }
@@ -136,6 +151,7 @@ impl<Written, Used> Key<Written, Used> {
             Kind::Text { .. } => "a string".to_owned(),
             Kind::Choice { allowed, .. } => format!("one of {}", allowed.join(", ")),
             Kind::List { allowed, .. } => format!("a list of {}", allowed.join(", ")),
+            Kind::Texts { .. } => "a list of strings".to_owned(),
         }
     }
 }
@@ -668,6 +684,112 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "tcp_no_delay",
         kind: Kind::Switch { put: |listener, value| listener.tcp_no_delay = value },
         show: |listener| listener.tcp_no_delay.to_string(),
+    },
+    Key {
+        name: "protocol",
+        kind: Kind::Choice {
+            allowed: &["mqtt", "websocket", "any"],
+            put: |listener, word| {
+                listener.transport.protocol = Some(match word {
+                    "websocket" => Protocol::WebSocket,
+                    "any" => Protocol::Any,
+                    _ => Protocol::Mqtt,
+                });
+            },
+        },
+        show: |listener| listener.transport.protocol.name().to_owned(),
+    },
+    Key {
+        name: "websocket_path",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.transport.websocket_path = Some(transport::path(text)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.transport.websocket.path.as_deref().unwrap_or_default().to_owned(),
+    },
+    Key {
+        name: "websocket_origins",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                let origins = texts.iter().map(|text| transport::origin(text));
+                listener.transport.websocket_origins = Some(origins.collect::<Result<_, _>>()?);
+                Ok(())
+            },
+        },
+        show: |listener| match &listener.transport.websocket.origins {
+            Origins::Listed(listed) => listed.join(","),
+            Origins::Any | Origins::SameHost => String::new(),
+        },
+    },
+    Key {
+        name: "proxy_protocol",
+        kind: Kind::Choice {
+            allowed: &["off", "v1", "v2", "any"],
+            put: |listener, word| {
+                listener.transport.proxy_protocol = match word {
+                    "v1" => Some(Versions::V1),
+                    "v2" => Some(Versions::V2),
+                    "any" => Some(Versions::Any),
+                    _ => None,
+                };
+            },
+        },
+        show: |listener| {
+            match listener.transport.proxy_protocol {
+                None => "off",
+                Some(Versions::V1) => "v1",
+                Some(Versions::V2) => "v2",
+                Some(Versions::Any) => "any",
+            }
+            .to_owned()
+        },
+    },
+    Key {
+        name: "proxy_require_tls",
+        kind: Kind::Switch { put: |listener, value| listener.transport.proxy_require_tls = value },
+        show: |listener| listener.transport.proxy_require_tls.to_string(),
+    },
+    Key {
+        name: "proxy_trusted",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.proxy_trusted = Some(transport::networks(&texts)?);
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.proxy_trusted),
+    },
+    Key {
+        name: "allow_addresses",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.allow_addresses = transport::networks(&texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.allow_addresses),
+    },
+    Key {
+        name: "deny_addresses",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.deny_addresses = transport::networks(&texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.deny_addresses),
+    },
+    Key {
+        name: "unix_mode",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.transport.unix_mode = Some(transport::mode(&text)?);
+                Ok(())
+            },
+        },
+        show: |listener| format!("{:04o}", listener.transport.unix_mode),
     },
 ];
 

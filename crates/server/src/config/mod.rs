@@ -26,6 +26,7 @@ mod security;
 mod tests;
 mod timestamp;
 mod toml;
+mod transport;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -40,6 +41,7 @@ pub use self::error::{ConfigError, Fault, Origin};
 pub use self::log::{LogConfig, LogType, LogTypes};
 pub use self::security::{DEFAULT_DOMAIN, Http, Jwt, JwtKeys, SecurityDomain, Verification};
 pub use self::timestamp::Timestamp;
+pub use self::transport::{Protocol, Transport};
 
 /// All that the broker is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub struct Listener {
     pub socket_domain: SocketDomain,
     /// Whether TCP_NODELAY is set on its connections. Default true.
     pub tcp_no_delay: bool,
+    /// How its connections come to be MQTT, and whose are taken.
+    pub transport: Transport,
     /// It is enough to warn when this one cannot be opened, as long as another one can: the IPv6 half of the
     /// default, on a machine without IPv6.
     pub optional: bool,

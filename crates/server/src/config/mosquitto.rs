@@ -5,9 +5,12 @@
 //! after a number or a boolean begins one.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use pantala_store::Durability;
+use pantala_transport::address::Network;
+use pantala_transport::proxy::Versions;
 
 use super::SocketDomain;
 use super::draft::{self, Draft, ListenerDraft};
@@ -16,6 +19,7 @@ use super::key::{self, number_within, word_of};
 use super::log::{LogType, LogTypes};
 use super::security::SecurityDraft;
 use super::timestamp::Timestamp;
+use super::transport::{self, Protocol};
 
 /// Reads `text`, the content of `path`, and the files that it includes, into the draft.
 pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), ConfigError> {
@@ -84,7 +88,6 @@ const UNSUPPORTED: &[&str] = &[
     "dhparamfile",
     "disable_client_cert_date_checks",
     "enable_control_api",
-    "enable_proxy_protocol",
     "http_dir",
     "idle_timeout",
     "keepalive_interval",
@@ -100,9 +103,7 @@ const UNSUPPORTED: &[&str] = &[
     "notification_topic",
     "notifications",
     "notifications_local_only",
-    "packet_buffer_size",
     "password",
-    "proxy_protocol_v2_require_tls",
     "psk_file",
     "psk_hint",
     "remote_clientid",
@@ -124,9 +125,6 @@ const UNSUPPORTED: &[&str] = &[
     "use_subject_as_username",
     "use_username_as_clientid",
     "username",
-    "websockets_headers_size",
-    "websockets_log_level",
-    "websockets_origin",
 ];
 
 /// The directives that are understood, for the hints; a test holds them against what `Reader::directive` does.
@@ -142,6 +140,7 @@ const SUPPORTED: &[&str] = &[
     "autosave_on_changes",
     "bind_address",
     "connection_messages",
+    "enable_proxy_protocol",
     "global_max_clients",
     "global_max_connections",
     "global_plugin",
@@ -164,6 +163,7 @@ const SUPPORTED: &[&str] = &[
     "max_topic_alias_broker",
     "maximum_qos",
     "message_size_limit",
+    "packet_buffer_size",
     "password_file",
     "per_listener_settings",
     "persistence",
@@ -176,6 +176,7 @@ const SUPPORTED: &[&str] = &[
     "plugin_use",
     "port",
     "protocol",
+    "proxy_protocol_v2_require_tls",
     "queue_qos0_messages",
     "retain_available",
     "retained_persistence",
@@ -185,6 +186,9 @@ const SUPPORTED: &[&str] = &[
     "sys_interval",
     "upgrade_outgoing_qos",
     "user",
+    "websockets_headers_size",
+    "websockets_log_level",
+    "websockets_origin",
 ];
 
 /// The main file may include others, those may not.
@@ -408,11 +412,32 @@ impl Reader<'_> {
                 };
                 self.current(line, *current).draft.socket_domain = domain;
             }
-            // The only protocol there is so far, and so often written although it is the default.
-            "protocol" => match word_of(line.name, line.word()?, &["mqtt", "websockets", "http_api"])? {
-                "mqtt" => {}
-                other => return Err(Fault::UnsupportedValue { name: "protocol", value: other.to_owned() }),
-            },
+            "protocol" => {
+                let protocol = match word_of(line.name, line.word()?, &["mqtt", "websockets", "http_api"])? {
+                    "mqtt" => Protocol::Mqtt,
+                    "websockets" => Protocol::WebSocket,
+                    other => return Err(Fault::UnsupportedValue { name: "protocol", value: other.to_owned() }),
+                };
+                self.current(line, *current).draft.transport.protocol = Some(protocol);
+            }
+            "websockets_origin" => {
+                let origin = line.text(|text| transport::origin(&text))?;
+                self.current(line, *current).draft.transport.websocket_origins.get_or_insert_default().push(origin);
+            }
+            "enable_proxy_protocol" => {
+                let versions = if line.number(1, 2)? == 1 { Versions::V1 } else { Versions::V2 };
+                let transport = &mut self.current(line, *current).draft.transport;
+                transport.proxy_protocol = Some(versions);
+                transport.proxy_trusted = Some(vec![
+                    Network::all(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                    Network::all(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+                ]);
+                self.warn(line, "believes everybody who connects: let nobody but the proxy reach this listener");
+            }
+            "proxy_protocol_v2_require_tls" => {
+                let require = line.switch()?;
+                self.current(line, *current).draft.transport.proxy_require_tls = require;
+            }
             "max_connections" => {
                 let connections_max = key::count(Some(line.limit(i32::MAX as u64)?));
                 self.current(line, *current).draft.connections_max = connections_max;
@@ -569,6 +594,17 @@ impl Reader<'_> {
             "autosave_on_changes" => {
                 line.switch()?;
                 self.warn(line, "has no effect: there are no snapshots to be saved");
+            }
+            "packet_buffer_size" | "websockets_headers_size" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(
+                    line,
+                    "has no effect: buffers have the size that is needed, and requests 16384 bytes at most",
+                );
+            }
+            "websockets_log_level" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(line, "has no effect: WebSocket has no log of its own");
             }
             "persistence_file" => self.warn(line, "has no effect: the data directory holds several files"),
             "sys_interval" => {
@@ -772,6 +808,10 @@ impl Reader<'_> {
                 self.draft.security.push(domain);
                 listener.draft.security = Some(name);
             }
+            // Elsewhere they have no effect in Mosquitto either.
+            if listener.draft.transport.protocol != Some(Protocol::WebSocket) {
+                listener.draft.transport.websocket_origins = None;
+            }
             self.draft.listeners.push(listener.draft);
         }
         Ok(())
@@ -814,6 +854,10 @@ fn differs(name: &'static str, origin: Origin) -> ConfigError {
 }
 
 fn unknown(name: &str) -> Fault {
+    if name == "http_dir" {
+        let reason = "files are not served here; a web server in front can serve them and pass WebSocket on";
+        return Fault::RefusedDirective { name: "http_dir", reason };
+    }
     let unsupported = UNSUPPORTED.iter().any(|known| match known.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
         None => name == *known,

@@ -12,6 +12,8 @@ use pantala_identity::http::Format;
 use pantala_identity::jwt::Algorithm;
 use pantala_proto::QoS;
 use pantala_store::Durability;
+use pantala_transport::address::Network;
+use pantala_transport::{proxy, websocket};
 use proptest::prelude::*;
 
 use super::draft::{Draft, FILE_BYTES_MAX};
@@ -210,9 +212,18 @@ maximum_qos = 0
 topic_alias_max = 27
 topic_alias_broker_max = 28
 tcp_no_delay = false
+protocol = "any"
+websocket_path = "/mqtt"
+websocket_origins = ["https://app.example", "http://localhost:8080"]
+proxy_protocol = "v2"
+proxy_require_tls = true
+proxy_trusted = ["10.0.0.0/8", "::1"]
+allow_addresses = ["192.0.2.0/24"]
+deny_addresses = ["192.0.2.7", "::ffff:192.0.2.8"]
 
 [[listener]]
 unix_path = "/run/pantala.sock"
+unix_mode = "0600"
 
 [[durability]]
 filter = "telemetry/#"
@@ -306,6 +317,22 @@ password_file = "{}"
                 },
                 socket_domain: SocketDomain::Ipv6,
                 tcp_no_delay: false,
+                transport: Transport {
+                    protocol: Protocol::Any,
+                    websocket: websocket::Options {
+                        path: Some("/mqtt".into()),
+                        origins: websocket::Origins::Listed(
+                            ["https://app.example".into(), "http://localhost:8080".into()].into()
+                        ),
+                        trusted: networks(&["10.0.0.0/8", "::1"]),
+                    },
+                    proxy_protocol: Some(proxy::Versions::V2),
+                    proxy_require_tls: true,
+                    proxy_trusted: networks(&["10.0.0.0/8", "::1"]),
+                    allow_addresses: networks(&["192.0.2.0/24"]),
+                    deny_addresses: networks(&["192.0.2.7", "192.0.2.8"]),
+                    unix_mode: 0o660,
+                },
                 optional: false,
             },
             Listener {
@@ -313,6 +340,7 @@ password_file = "{}"
                 settings: ListenerSettings::default(),
                 socket_domain: SocketDomain::Both,
                 tcp_no_delay: true,
+                transport: Transport { unix_mode: 0o600, ..Transport::default() },
                 optional: false,
             },
         ]
@@ -351,11 +379,104 @@ password_file = "{}"
         "durability of telemetry/# = memory\n",
         "scram_user ann\nscram_user bob\n",
         "listener [::1]:1884, no anonymous, socket_domain = ipv6, connections_max = 26, maximum_qos = 0, \
-         topic_alias_max = 27, topic_alias_broker_max = 28, tcp_no_delay = false\n",
-        "listener unix:/run/pantala.sock, anonymous\n",
+         topic_alias_max = 27, topic_alias_broker_max = 28, tcp_no_delay = false, protocol = any, \
+         websocket_path = /mqtt, websocket_origins = https://app.example,http://localhost:8080, proxy_protocol = v2, \
+         proxy_require_tls = true, proxy_trusted = 10.0.0.0/8,::1, allow_addresses = 192.0.2.0/24, \
+         deny_addresses = 192.0.2.7,192.0.2.8\n",
+        "listener unix:/run/pantala.sock, anonymous, unix_mode = 0600\n",
     ] {
         assert!(described.contains(line), "{line}\n in\n{described}");
     }
+}
+
+fn networks(texts: &[&str]) -> Box<[Network]> {
+    texts.iter().map(|text| text.parse().expect("a network")).collect()
+}
+
+/// What would have no effect, or would let in whom it should not, is said before anything listens.
+#[test]
+fn a_transport_that_contradicts_itself_is_refused() {
+    for (listener, message) in [
+        ("websocket_path = \"/\"", "\"websocket_path\" has no effect unless \"protocol\" is \"websocket\" or \"any\""),
+        (
+            "websocket_origins = [\"https://a\"]",
+            "\"websocket_origins\" has no effect unless \"protocol\" is \"websocket\" or \"any\"",
+        ),
+        ("proxy_protocol = \"v2\"", "[[listener]] with \"proxy_protocol\" needs \"proxy_trusted\""),
+        (
+            "proxy_protocol = \"v1\"\nproxy_trusted = [\"::1\"]\nproxy_require_tls = true",
+            "\"proxy_require_tls\" has no effect unless \"proxy_protocol\" is \"v2\" or \"any\"",
+        ),
+        (
+            "proxy_trusted = [\"::1\"]",
+            "\"proxy_trusted\" has no effect unless there is \"proxy_protocol\" or WebSocket",
+        ),
+        ("unix_mode = \"0600\"", "\"unix_mode\" has no effect unless there is \"unix_path\""),
+        (
+            "unix_path = \"/s\"\ndeny_addresses = [\"::1\"]",
+            "\"deny_addresses\" has no effect unless clients have addresses; behind a Unix socket a proxy has to tell them",
+        ),
+    ] {
+        let found = of_toml(&format!("[[listener]]\n{listener}")).expect_err(listener);
+        assert_eq!(found, format!("pantala.toml:1:1: {message}"), "{listener}");
+    }
+    for (key, value, reason) in [
+        ("websocket_path", "\"mqtt\"", "a path begins with a slash"),
+        ("websocket_path", "\"/m?t\"", "a path is written as it comes over the wire: no spaces, no query"),
+        ("websocket_origins", "[\"app.example\"]", "an origin is written as browsers do"),
+        ("websocket_origins", "[\"https://app.example/\"]", "an origin is written as browsers do"),
+        ("websocket_origins", "[\"https://*.example\"]", "an origin is written as browsers do"),
+        ("proxy_trusted", "[\"localhost\"]", "an entry is an address or a network"),
+        ("allow_addresses", "[\"10.0.0.1/8\"]", "an entry is an address or a network"),
+        ("deny_addresses", "[\"10.0.0.0/33\"]", "an entry is an address or a network"),
+        ("unix_mode", "\"rw\"", "permission bits are three or four octal digits, such as 0660"),
+        ("unix_mode", "\"4755\"", "permission bits are three or four octal digits, such as 0660"),
+        ("unix_mode", "\"0888\"", "permission bits are three or four octal digits, such as 0660"),
+    ] {
+        let found = of_toml(&format!("[[listener]]\n{key} = {value}")).expect_err(value);
+        assert!(found.starts_with(&format!("pantala.toml:2:{}: ", key.len() + 4)) && found.contains(reason), "{found}");
+    }
+    // A proxy on the same machine, and whoever the permissions of the socket let in.
+    of_toml("[[listener]]\nunix_path = \"/s\"\nproxy_protocol = \"v1\"").expect("a Unix socket");
+}
+
+#[test]
+fn the_transport_of_a_mosquitto_conf() {
+    let config = of_conf(
+        "listener 9001\nprotocol websockets\nwebsockets_origin https://app.example\n\
+         websockets_origin http://localhost:8080\nwebsockets_headers_size 4096\npacket_buffer_size 4096\n\
+         websockets_log_level 255\nlistener 1883\nprotocol mqtt\nwebsockets_origin https://app.example\n\
+         enable_proxy_protocol 2\nproxy_protocol_v2_require_tls true\nlistener 1884\nenable_proxy_protocol 1",
+    )
+    .expect("three listeners");
+    let [websocket, v2, v1] = &config.listeners[..] else { panic!("three listeners") };
+    assert_eq!(websocket.transport.protocol, Protocol::WebSocket);
+    let origins = ["https://app.example".into(), "http://localhost:8080".into()];
+    assert_eq!(websocket.transport.websocket.origins, websocket::Origins::Listed(origins.into()));
+    let everybody = networks(&["0.0.0.0/0", "::/0"]);
+    assert_eq!((v2.transport.protocol, &v2.transport.proxy_trusted), (Protocol::Mqtt, &everybody));
+    assert_eq!(v2.transport.websocket.origins, websocket::Origins::Any);
+    assert_eq!((v2.transport.proxy_protocol, v2.transport.proxy_require_tls), (Some(proxy::Versions::V2), true));
+    assert_eq!((v1.transport.proxy_protocol, v1.transport.proxy_require_tls), (Some(proxy::Versions::V1), false));
+    let without_effect = "has no effect: buffers have the size that is needed, and requests 16384 bytes at most";
+    let believes = "believes everybody who connects: let nobody but the proxy reach this listener";
+    let of_directives: Vec<_> = config.warnings.iter().filter(|warning| warning.contains("directive")).collect();
+    assert_eq!(
+        of_directives,
+        [
+            &format!("mosquitto.conf:5: directive \"websockets_headers_size\" {without_effect}"),
+            &format!("mosquitto.conf:6: directive \"packet_buffer_size\" {without_effect}"),
+            &"mosquitto.conf:7: directive \"websockets_log_level\" has no effect: WebSocket has no log of its own"
+                .to_owned(),
+            &format!("mosquitto.conf:11: directive \"enable_proxy_protocol\" {believes}"),
+            &format!("mosquitto.conf:14: directive \"enable_proxy_protocol\" {believes}"),
+        ]
+    );
+    assert_eq!(
+        of_conf("listener 9001\nhttp_dir /srv/www").expect_err("no files are served"),
+        "mosquitto.conf:2: directive \"http_dir\" is not supported: files are not served here; a web server in front can \
+         serve them and pass WebSocket on"
+    );
 }
 
 fn names<Written, Used>(keys: &[Key<Written, Used>]) -> impl Iterator<Item = &'static str> {
@@ -1060,7 +1181,7 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
             "socket_domain ipv5",
             r#"mosquitto.conf:1: "socket_domain" cannot be "ipv5"; did you mean "ipv4"? (allowed: ipv4, ipv6)"#,
         ),
-        ("protocol websockets", r#"mosquitto.conf:1: directive "protocol" with "websockets" is not supported yet"#),
+        ("protocol http_api", r#"mosquitto.conf:1: directive "protocol" with "http_api" is not supported yet"#),
         ("log_dest syslog", r#"mosquitto.conf:1: directive "log_dest" with "syslog" is not supported yet"#),
         ("log_dest topic", r#"mosquitto.conf:1: directive "log_dest" with "topic" is not supported yet"#),
         ("log_dest file", r#"mosquitto.conf:1: directive "log_dest file" needs a value"#),
@@ -1430,6 +1551,7 @@ fn the_page_of_keys_tells_the_truth() {
             Kind::Text { .. } => "text".to_owned(),
             Kind::Choice { allowed, .. } => allowed.join(", "),
             Kind::List { allowed, .. } => format!("list of {}", allowed.join(", ")),
+            Kind::Texts { .. } => "list of texts".to_owned(),
         };
         let default = default.map_or(String::from("–"), |used| shown_default(&(key.show)(used)));
         let variable = format!("PANTALA__{variable}__{}", key.name).to_uppercase();
@@ -1500,6 +1622,9 @@ fn the_example_shows_every_key_with_its_default() {
              https://id.example.org/mqtt, ACL file /etc/pantala/acl",
             "listener 127.0.0.1:1883, anonymous, topic_alias_max = 10, topic_alias_broker_max = 10",
             "listener unix:/run/pantala/mqtt.sock, anonymous",
+            "listener *:9001, no anonymous, protocol = any, websocket_path = /mqtt, websocket_origins = https://app.example, \
+             proxy_protocol = v2, proxy_trusted = 10.0.0.0/8, allow_addresses = 192.0.2.0/24, \
+             deny_addresses = 192.0.2.7",
         ]
     );
 }
