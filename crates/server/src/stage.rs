@@ -7,6 +7,7 @@
 
 mod first_bytes;
 mod proxy;
+mod tls;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -17,8 +18,10 @@ use pantala_transport::address;
 
 use self::first_bytes::Choice;
 use self::proxy::Proxy;
+use self::tls::Tls;
 use self::websocket::WebSocket;
 use crate::config::{Protocol, Transport};
+use crate::tls::TlsListener;
 
 /// Most bytes of MQTT that are made into output before the socket takes them: so much may wait beyond it, and it is what one
 /// write has.
@@ -33,14 +36,16 @@ const NOT_ALLOWED: &str = "clients of this address are not let in";
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
     pub(crate) transport: Arc<Transport>,
+    pub(crate) tls: Option<Arc<TlsListener>>,
     #[cfg(test)]
     pub(crate) scrambled: usize,
 }
 
 impl Entry {
-    pub(crate) fn new(transport: Transport) -> Self {
+    pub(crate) fn new(transport: Transport, tls: Option<Arc<TlsListener>>) -> Self {
         Self {
             transport: Arc::new(transport),
+            tls,
             #[cfg(test)]
             scrambled: 0,
         }
@@ -67,6 +72,9 @@ impl Entry {
         let mut stages = Vec::new();
         if self.transport.proxy_protocol.is_some() {
             stages.push(Stage::Proxy(Proxy::new(Arc::clone(&self.transport))));
+        }
+        if let Some(tls) = &self.tls {
+            stages.push(Stage::Tls(Tls::new(tls)));
         }
         match self.transport.protocol {
             Protocol::Mqtt => {}
@@ -95,6 +103,8 @@ fn is_allowed(transport: &Transport, address: Option<SocketAddr>) -> bool {
 pub(crate) enum Stage {
     /// A PROXY header.
     Proxy(Proxy),
+    /// TLS.
+    Tls(Tls),
     /// Whatever the first bytes ask for.
     FirstBytes(Choice),
     /// WebSocket.
@@ -109,6 +119,7 @@ pub(crate) enum Progress {
     /// It goes on.
     Open,
     /// Its work is done: what follows passes as it is.
+    #[allow(dead_code, reason = "TLS stays to the end; a header in front of it would not")]
     Done,
     /// The client has ended the stream as it should; nothing more will come.
     Ended,
@@ -116,34 +127,73 @@ pub(crate) enum Progress {
     Failed(&'static str),
 }
 
+/// What stages find out.
+pub(crate) struct Learnt<'a> {
+    pub(crate) peer: &'a mut Peer,
+    pub(crate) counters: &'a mut StageCounters,
+}
+
+/// What the stages of one worker count.
+#[derive(Debug, Default)]
+pub(crate) struct StageCounters {
+    /// TLS handshakes that came to their end.
+    pub(crate) tls_handshakes: u64,
+    /// Those of them that resumed an earlier session.
+    pub(crate) tls_handshakes_resumed: u64,
+    /// TLS connections that failed, in the handshake or later.
+    pub(crate) tls_failures: u64,
+}
+
+impl StageCounters {
+    /// Names and values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("tls_handshakes", self.tls_handshakes),
+            ("tls_handshakes_resumed", self.tls_handshakes_resumed),
+            ("tls_failures", self.tls_failures),
+        ]
+        .into_iter()
+    }
+}
+
 impl Stage {
     /// Takes bytes from the socket's side, never none. What is behind them goes to `inward`, answers to `outward`, and what
-    /// it learns about the client to `peer`, before the first byte goes inwards.
-    fn receive(&mut self, bytes: &mut [u8], inward: &mut Vec<u8>, outward: &mut Vec<u8>, peer: &mut Peer) -> Progress {
+    /// it learns about the client to `learnt`, before the first byte goes inwards.
+    fn receive(
+        &mut self,
+        bytes: &mut [u8],
+        inward: &mut Vec<u8>,
+        outward: &mut Vec<u8>,
+        learnt: &mut Learnt<'_>,
+    ) -> Progress {
         match self {
-            Self::Proxy(stage) => stage.receive(bytes, inward, peer),
-            Self::FirstBytes(stage) => stage.receive(bytes, inward, peer),
-            Self::WebSocket(stage) => stage.receive(bytes, inward, outward, peer),
+            Self::Proxy(stage) => stage.receive(bytes, inward, learnt.peer),
+            Self::Tls(stage) => stage.receive(bytes, inward, outward, learnt),
+            Self::FirstBytes(stage) => stage.receive(bytes, inward, learnt.peer),
+            Self::WebSocket(stage) => stage.receive(bytes, inward, outward, learnt.peer),
             #[cfg(test)]
             Self::Scrambler(stage) => stage.receive(bytes, inward, outward),
         }
     }
 
     /// Takes bytes for the client, never none. A stage that has not come so far that the client could read them drops them.
-    fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) {
+    fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) -> Progress {
         match self {
             // No client speaks MQTT before these are gone.
             Self::Proxy(_) | Self::FirstBytes(_) => {}
+            Self::Tls(stage) => return stage.send(bytes, outward),
             Self::WebSocket(stage) => stage.send(bytes, outward),
             #[cfg(test)]
             Self::Scrambler(stage) => stage.send(bytes, outward),
         }
+        Progress::Open
     }
 
     /// What is said last, before the socket is closed.
     fn close(&mut self, outward: &mut Vec<u8>) {
         match self {
             Self::Proxy(_) | Self::FirstBytes(_) => {}
+            Self::Tls(stage) => stage.close(outward),
             Self::WebSocket(stage) => stage.close(outward),
             #[cfg(test)]
             Self::Scrambler(stage) => stage.send(b"bye", outward),
@@ -184,6 +234,7 @@ pub(crate) struct Scratch {
     answer: Vec<u8>,
     /// Output of the core, put together.
     pub(crate) gathered: Vec<u8>,
+    pub(crate) counters: StageCounters,
 }
 
 impl Stages {
@@ -207,7 +258,7 @@ impl Stages {
 
     /// Takes bytes from the socket. MQTT is in `scratch.inward` afterwards, answers are pending.
     pub(crate) fn receive(&mut self, bytes: &mut [u8], scratch: &mut Scratch) -> Progress {
-        let Scratch { inward, outward, between, answer, .. } = scratch;
+        let Scratch { inward, outward, between, answer, counters, .. } = scratch;
         inward.clear();
         let (mut outcome, mut index, mut first) = (Progress::Open, 0, true);
         let mut unknown = Peer::default();
@@ -220,12 +271,14 @@ impl Stages {
             }
             between.clear();
             answer.clear();
-            let progress = stage.receive(input, between, answer, self.peer.as_deref_mut().unwrap_or(&mut unknown));
+            let peer = self.peer.as_deref_mut().unwrap_or(&mut unknown);
+            let progress = stage.receive(input, between, answer, &mut Learnt { peer, counters });
             std::mem::swap(inward, between);
             first = false;
             if !answer.is_empty() {
                 outward.clear();
-                send_through(before, answer, between, outward);
+                // Whoever cannot send will say so where it matters.
+                let _ = send_through(before, answer, between, outward);
                 self.pending.extend_from_slice(outward);
             }
             match progress {
@@ -255,10 +308,10 @@ impl Stages {
     }
 
     /// Makes output of `scratch.gathered` in `scratch.outward`.
-    pub(crate) fn send(&mut self, scratch: &mut Scratch) {
+    pub(crate) fn send(&mut self, scratch: &mut Scratch) -> Progress {
         let Scratch { outward, between, gathered, .. } = scratch;
         outward.clear();
-        send_through(&mut self.stages, gathered, between, outward);
+        send_through(&mut self.stages, gathered, between, outward)
     }
 
     /// Adds the last words of all stages to what waits, the innermost first.
@@ -272,7 +325,7 @@ impl Stages {
             }
             if !answer.is_empty() {
                 outward.clear();
-                send_through(before, answer, between, outward);
+                let _ = send_through(before, answer, between, outward);
                 self.pending.extend_from_slice(outward);
             }
         }
@@ -299,15 +352,19 @@ impl Stages {
 }
 
 /// Sends bytes out through `stages`, from the last to the first; appends what comes out to `outward`.
-fn send_through(stages: &mut [Stage], bytes: &mut Vec<u8>, between: &mut Vec<u8>, outward: &mut Vec<u8>) {
+fn send_through(stages: &mut [Stage], bytes: &mut Vec<u8>, between: &mut Vec<u8>, outward: &mut Vec<u8>) -> Progress {
+    let mut outcome = Progress::Open;
     for stage in stages.iter_mut().rev() {
         between.clear();
-        if !bytes.is_empty() {
-            stage.send(bytes, between);
+        if !bytes.is_empty()
+            && let failed @ Progress::Failed(_) = stage.send(bytes, between)
+        {
+            outcome = failed;
         }
         std::mem::swap(bytes, between);
     }
     outward.append(bytes);
+    outcome
 }
 
 /// A stage for tests: it wants a knock, answers it, and turns the bits of all that follows.

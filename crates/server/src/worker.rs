@@ -736,7 +736,8 @@ impl Worker {
 
     fn report(&self) {
         let counters = self.core.counters().iter().filter(|(_, value)| *value > 0);
-        let text: Vec<String> = counters.map(|(name, value)| format!("{name}={value}")).collect();
+        let stages = self.scratch.counters.iter().filter(|(_, value)| *value > 0);
+        let text: Vec<String> = counters.chain(stages).map(|(name, value)| format!("{name}={value}")).collect();
         let (connections, sessions) = (self.core.connections(), self.core.sessions());
         self.log.line(
             LogType::Information,

@@ -226,6 +226,13 @@ pub enum Fault {
         /// The known name that looks most like it.
         nearest: Option<&'static str>,
     },
+    /// A directive of mosquitto.conf for something that is not offered.
+    NotOffered {
+        /// Its name, and its value if that is what matters.
+        name: &'static str,
+        /// Why, and what there is instead.
+        reason: &'static str,
+    },
     /// A directive of mosquitto.conf that is not supported yet.
     UnsupportedDirective {
         /// Its name.
@@ -317,6 +324,7 @@ impl fmt::Display for Fault {
                 write!(f, "unknown directive \"{}\"", name.escape_debug())?;
                 hint(f, *nearest)
             }
+            Self::NotOffered { name, reason } => write!(f, "\"{name}\" cannot be used: {reason}"),
             Self::UnsupportedDirective { name } => write!(f, "directive \"{name}\" is not supported yet"),
             Self::RefusedDirective { name, reason } => write!(f, "directive \"{name}\" is not supported: {reason}"),
             Self::UnsupportedValue { name, value } => {

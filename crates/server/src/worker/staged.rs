@@ -80,8 +80,11 @@ impl Worker {
                 if taken == 0 {
                     break;
                 }
-                stages.send(scratch);
+                let progress = stages.send(scratch);
                 core.wrote(now, key, taken);
+                if let Progress::Failed(why) = progress {
+                    return self.guarded(|core| core.transport_failed(now, key, why));
+                }
                 if scratch.outward.is_empty() {
                     continue;
                 }

@@ -45,6 +45,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     // It knows sockets' bytes, not MQTT's.
     ("pantala-transport", &[]),
+    ("pantala-tls", &[]),
     ("pantala-identity", &["pantala-password", "pantala-session"]),
     (
         "pantala-server",
@@ -56,6 +57,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "pantala-session",
             "pantala-store",
             "pantala-broker",
+            "pantala-tls",
             "pantala-transport",
         ],
     ),
