@@ -151,8 +151,15 @@ pub enum Unavailable {
 
 impl Refusal {
     /// The client guessed wrong, rather than being refused for a reason of ours: it counts towards the [`brake`].
+    ///
+    /// A token that has expired, or whose key we have not got yet, was good at some time or will be: no guess.
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::Unknown | Self::Password | Self::Token(_) | Self::Http)
+        use jwt::Rejection;
+        match self {
+            Self::Token(rejection) => !matches!(rejection, Rejection::Expired | Rejection::NotYet | Rejection::Key),
+            Self::Unknown | Self::Password | Self::Http => true,
+            Self::Anonymous | Self::Brake | Self::Unavailable(_) => false,
+        }
     }
 }
 
@@ -167,6 +174,8 @@ mod tests {
             (Refusal::Unknown, true),
             (Refusal::Http, true),
             (Refusal::Token(jwt::Rejection::Signature), true),
+            (Refusal::Token(jwt::Rejection::Expired), false),
+            (Refusal::Token(jwt::Rejection::Key), false),
             (Refusal::Anonymous, false),
             (Refusal::Brake, false),
             (Refusal::Unavailable(Unavailable::Http), false),

@@ -7,6 +7,7 @@ mod cuts;
 mod delivery;
 mod process;
 mod reload;
+mod security;
 mod start;
 mod stop;
 mod store;

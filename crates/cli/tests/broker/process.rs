@@ -220,6 +220,21 @@ impl Broker {
             .sum()
     }
 
+    /// A counter of the verification of credentials, by a report that it is asked for.
+    pub fn security_counter(&self, name: &str) -> u64 {
+        let lines = |log: &str| {
+            log.lines()
+                .filter(|line| line.contains("Credentials: ") && line.ends_with(|c: char| c.is_ascii_digit()))
+                .count()
+        };
+        let before = lines(&self.log());
+        self.signal(Signal::USR1);
+        let log = wait_for("a report", || Some(self.log()).filter(|log| lines(log) > before));
+        let line = log.lines().rfind(|line| line.contains("Credentials: ")).expect("a report");
+        let found = line.split(' ').filter_map(|word| word.split_once('=')).find(|(found, _)| *found == name);
+        found.map_or(0, |(_, value)| value.parse().unwrap())
+    }
+
     fn proc(&self, name: &str) -> String {
         fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join(name)).unwrap()
     }

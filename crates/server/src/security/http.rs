@@ -110,3 +110,77 @@ fn roots(ca_file: Option<&Path>) -> Result<Vec<Certificate<'static>>, String> {
     }
     Ok(found.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ServerConfig, ServerConnection, Stream};
+
+    use super::*;
+
+    /// A service that answers one request over TLS, if its certificate is trusted. Returns its URL and its certificate.
+    fn service() -> (String, String) {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let url = format!("https://localhost:{}/auth", listener.local_addr().unwrap().port());
+        thread::spawn(move || {
+            for socket in listener.incoming() {
+                let (mut socket, mut connection) =
+                    (socket.unwrap(), ServerConnection::new(Arc::new(config.clone())).unwrap());
+                let mut stream = Stream::new(&mut connection, &mut socket);
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\nbody") {
+                    let mut buffer = [0; 1_024];
+                    match stream.read(&mut buffer) {
+                        Ok(count) if count > 0 => request.extend_from_slice(&buffer[..count]),
+                        _ => break,
+                    }
+                }
+                // A client that does not trust us is gone.
+                drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"));
+                drop(stream.flush());
+            }
+        });
+        (url, cert.pem())
+    }
+
+    #[test]
+    fn a_service_behind_tls_is_asked_if_its_certificate_is_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, pem) = service();
+        let (_, other) = service();
+        let file = folder.path().join("ca.pem");
+        let ask = |pem: &str| {
+            fs::write(&file, pem).unwrap();
+            let caller = Caller::new(&url, Duration::from_secs(10), None, Some(&file), 1).unwrap();
+            caller.post("text/plain", b"body")
+        };
+        assert_eq!(ask(&pem), Ok((200, b"{}".to_vec())));
+        let error = ask(&other).unwrap_err();
+        assert!(error.contains("certificate") && !error.contains("/auth"), "{error}");
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        for (content, expected) in [("", "no certificates"), ("-----BEGIN CERTIFICATE-----\n!\n", "ca.pem")] {
+            fs::write(&file, content).unwrap();
+            let error = Caller::new("https://localhost/", Duration::from_secs(1), None, Some(&file), 1).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

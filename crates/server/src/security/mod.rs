@@ -518,6 +518,3 @@ impl Job {
         reply(answer);
     }
 }
-
-#[cfg(test)]
-mod tests;
