@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
-use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, Verdict};
+use pantala_access::dynsec::Who;
+use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, SecurityId, Verdict};
 
 use crate::socket::Socket;
 
@@ -18,6 +19,10 @@ pub(crate) enum Letter {
     Rights(Arc<dyn RightsSource>),
     /// What has come of a client's credentials.
     Verdict(ConnectionKey, u32, Verdict),
+    /// The answer to a client's command: its topic and its payload, and what clients may do from now on if it changed that.
+    Answer(ConnectionKey, u32, &'static str, Box<str>, Option<Arc<dyn RightsSource>>),
+    /// End the connections of these users of a security domain, who could not connect again as they did.
+    Leave(SecurityId, Arc<Who>),
     /// End all connections and stop.
     ShutDown,
     /// Write the counters into the log.

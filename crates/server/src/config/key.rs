@@ -774,6 +774,26 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
         show: |_| String::new(),
     },
     Key {
+        name: "rules_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.rules_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "dynamic_security_file",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.dynamic_security_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
         name: "jwt_jwks_url",
         kind: Kind::Text {
             put: |domain, text| {
