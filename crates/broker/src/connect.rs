@@ -499,6 +499,8 @@ impl<S: Store> Core<S> {
         if connect.bridge {
             connection.extras().bridge = true;
         }
+        // An idle connection holds no more than is asked for again.
+        let address = connection.peer.take().and_then(|peer| peer.address);
         if expires_at.is_some() {
             connection.extras().expires_at = expires_at;
         }
@@ -542,6 +544,7 @@ impl<S: Store> Core<S> {
         }
         self.events.push_back(Event::Connected {
             connection: key,
+            address,
             client_id: client_id.into(),
             user_name,
             version: connect.version,

@@ -628,6 +628,11 @@ impl<S: Store> Core<S> {
         self.stop_going_on();
     }
 
+    /// A connection was closed before it was opened here, for its address.
+    pub fn count_not_allowed(&mut self) {
+        self.counters.connections_not_allowed += 1;
+    }
+
     /// Whether [`Core::next_action`] has something to give.
     #[inline]
     pub fn has_actions(&self) -> bool {
@@ -652,7 +657,7 @@ impl<S: Store> Core<S> {
         &self.counters
     }
 
-    /// What [`Core::introduce`] told.
+    /// What [`Core::introduce`] told; None once the client is let in.
     pub fn peer(&self, key: ConnectionKey) -> Option<&Peer> {
         self.connections.get(key as usize)?.peer.as_deref()
     }

@@ -39,6 +39,8 @@ counters! {
     keep_alive_timeouts,
     /// Connections ended because no complete CONNECT came in time.
     connect_timeouts,
+    /// Connections closed at once since their address is not let in.
+    connections_not_allowed,
     /// Connections ended by what stands between the socket and MQTT: TLS, WebSocket or a PROXY header.
     transport_failures,
     /// Connections ended because they took no byte for too long.

@@ -1,5 +1,7 @@
 //! What an operator may want to read in the log. The core tells; the shell writes.
 
+use std::net::SocketAddr;
+
 use pantala_proto::{DecodeError, ProtocolVersion, ReasonCode};
 
 use crate::authentication::Failure;
@@ -12,6 +14,8 @@ pub enum Event {
     Connected {
         /// Its connection.
         connection: ConnectionKey,
+        /// Where it connects from, if [`Core::introduce`](crate::Core::introduce) has told.
+        address: Option<SocketAddr>,
         /// Its Client Identifier: bytes from outside, to be escaped.
         client_id: Box<str>,
         /// Who it has proved to be: bytes from outside, to be escaped. None for an anonymous client.

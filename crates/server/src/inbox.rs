@@ -8,13 +8,14 @@ use pantala_access::dynsec::Who;
 use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, SecurityId, Verdict};
 
 use crate::socket::Socket;
+use crate::stage::Stages;
 
 /// A message to a worker.
 pub(crate) enum Letter {
     /// From another worker's core to this one's.
     Batch(Batch),
-    /// A connection whose client belongs here, with what it has said and what is known of it.
-    Connection(Socket, ListenerId, Vec<u8>, Option<Box<Peer>>, Option<Box<Identity>>),
+    /// A connection whose client belongs here.
+    Connection(Moved),
     /// What clients may do from now on.
     Rights(Arc<dyn RightsSource>),
     /// What has come of a client's credentials.
@@ -27,6 +28,18 @@ pub(crate) enum Letter {
     ShutDown,
     /// Write the counters into the log.
     Report,
+}
+
+/// A connection on its way from one worker to another.
+pub(crate) struct Moved {
+    pub(crate) socket: Socket,
+    pub(crate) listener: ListenerId,
+    pub(crate) stages: Option<Box<Stages>>,
+    pub(crate) peer: Option<Box<Peer>>,
+    /// Who the client has been found to be, if it has.
+    pub(crate) identity: Option<Box<Identity>>,
+    /// What the client has said.
+    pub(crate) input: Vec<u8>,
 }
 
 /// With so many bytes of batches waiting for one worker, the others read no more from their clients until it has dealt

@@ -1,13 +1,14 @@
 //! Listening sockets.
 
+use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, Socket as Raw, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Raw, Type};
 
 use crate::config::{ListenAddress, Listener as Wanted, SocketDomain};
 use crate::socket::Socket;
@@ -32,7 +33,7 @@ pub(crate) enum Listener {
 /// Opens what the configuration asks for.
 pub(crate) fn bind(wanted: &Wanted) -> io::Result<Vec<Bound>> {
     match &wanted.address {
-        ListenAddress::Unix(path) => Ok(vec![bind_unix(path)?]),
+        ListenAddress::Unix(path) => Ok(vec![bind_unix(path, wanted.transport.unix_mode)?]),
         ListenAddress::Tcp { host, port } => {
             let addresses = addresses(host.as_deref(), *port, wanted.socket_domain)?;
             let every_interface = host.is_none() && wanted.socket_domain == SocketDomain::Both;
@@ -89,7 +90,7 @@ fn bind_tcp(address: SocketAddr, both_versions: bool) -> io::Result<TcpListener>
 }
 
 /// A Unix socket. One that a process left behind is replaced; anything else in its place is left alone.
-fn bind_unix(path: &Path) -> io::Result<Bound> {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something else than a socket here"));
@@ -101,9 +102,17 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
             Err(error) => return Err(error),
         }
     }
-    let listener = UnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
-    Ok(Bound::Unix(listener))
+    let socket = Raw::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // From here on it is removed again if something fails.
+    let bound = Bound::Unix(socket.into());
+    // Nobody can connect before it listens, so nobody gets in before the permissions are set.
+    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    if let Bound::Unix(listener) = &bound {
+        SockRef::from(listener).listen(BACKLOG)?;
+    }
+    Ok(bound)
 }
 
 impl Bound {
@@ -158,17 +167,20 @@ impl Listener {
         }
     }
 
-    pub(crate) fn accept(&self) -> io::Result<Socket> {
+    /// The socket, and where the client is; None for a Unix socket.
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
             Self::Tcp { listener, no_delay } => {
-                let (stream, _) = listener.accept()?;
+                let (stream, address) = listener.accept()?;
                 if *no_delay {
                     // It fails only on a connection that is gone already, as the first read will tell.
                     drop(stream.set_nodelay(true));
                 }
-                Ok(Socket::Tcp(stream))
+                // A listener for both versions of IP shows IPv4 addresses in the clothes of IPv6.
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                Ok((Socket::Tcp(stream), Some(address)))
             }
-            Self::Unix(listener) => Ok(Socket::Unix(listener.accept()?.0)),
+            Self::Unix(listener) => Ok((Socket::Unix(listener.accept()?.0), None)),
         }
     }
 }

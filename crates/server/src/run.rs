@@ -13,13 +13,15 @@ use pantala_broker::{Core, CoreOptions, DurabilityRule, ListenerId, Random, Tota
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use crate::config::{Config, LogType};
+use crate::config::{Config, Listener, LogType};
 use crate::inbox::{Inbox, Letter};
 use crate::listen::{self, Bound};
 use crate::log::{Log, shown};
 use crate::security::{Security, Surroundings};
+use crate::stage::Entry;
 use crate::storage::{self, Storage};
-use crate::worker::{Clock, WAKER, Worker};
+use crate::tls::Certificates;
+use crate::worker::{Clock, Doors, WAKER, Worker};
 
 /// Why a broker cannot run.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub enum RunError {
     Storage(String),
     /// The log file cannot be opened.
     Log(io::Error),
+    /// Certificates cannot be used.
+    Tls(String),
     /// A user of the configuration cannot be one.
     User(String),
     /// A file with users, rules or keys cannot be used.
@@ -51,7 +55,7 @@ impl fmt::Display for RunError {
             }
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::Log(error) => write!(f, "cannot open the log file: {error}"),
-            Self::Storage(text) | Self::User(text) | Self::Security(text) => f.write_str(text),
+            Self::Storage(text) | Self::Tls(text) | Self::User(text) | Self::Security(text) => f.write_str(text),
             Self::System(error) => write!(f, "the system does not let a broker run: {error}"),
         }
     }
@@ -70,6 +74,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
     // Before the first listener, so that a signal that comes early is not lost.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(RunError::System)?;
+    let certificates = Certificates::load(&config, &log)?;
     let bound = bind(&config, &log)?;
     let workers = worker_count(config.workers);
     let mut secret = [0; 32];
@@ -132,6 +137,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
         let inboxes = Arc::clone(&inboxes);
         move |worker| inboxes[worker].nudge()
     })?;
+    let entry = |(listener, tls): (&Listener, &Option<_>)| Entry::new(listener.transport.clone(), tls.clone());
+    let entries: Arc<[Entry]> = config.listeners.iter().zip(&certificates.listeners).map(entry).collect();
     let mut threads = Vec::new();
     for (index, (poll, core)) in polls.into_iter().zip(cores).enumerate() {
         let id = WorkerId(index as u8);
@@ -139,8 +146,9 @@ pub fn run(config: Config) -> Result<(), RunError> {
         for (socket, listener, no_delay) in &bound {
             listeners.push((socket.for_worker(*no_delay).map_err(RunError::System)?, *listener));
         }
+        let doors = Doors { listeners, entries: Arc::clone(&entries) };
         let worker =
-            Worker::new(id, core, poll, clock, log.clone(), listeners, Arc::clone(&inboxes), Arc::clone(&security));
+            Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::clone(&security));
         let worker = worker.map_err(RunError::System)?;
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let last_word = LastWord(Arc::clone(&inboxes));
@@ -153,6 +161,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
     }
     announce(&config, &log, &bound, workers);
 
+    let watch = certificates.watch(log.clone()).map_err(RunError::System)?;
+    let (reload_certificates, report_certificates) = (watch.reloader(), watch.reporter(log.clone()));
     let handle = signals.handle();
     let (watch_log, watch_inboxes) = (log.clone(), Arc::clone(&inboxes));
     let watch_activity = activity.clone();
@@ -171,6 +181,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
                 }
                 SIGHUP => {
+                    reload_certificates();
                     reload_security(&watch_security, &watch_inboxes, &watch_log);
                 }
                 _ => {
@@ -178,6 +189,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report));
                     watch_log.line(LogType::Information, &watch_security.report());
                     storage::report(watch_activity.as_ref(), &watch_log);
+                    report_certificates();
                 }
             }
         }
@@ -200,6 +212,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     handle.close();
     // The watcher cannot fail; should it panic, the broker has ended all the same.
     drop(watcher.join());
+    watch.stop();
     // Sockets in the file system go with it.
     drop(bound);
     log.tell_held_back();
@@ -271,7 +284,9 @@ fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], wor
     for (socket, listener, _) in bound {
         let anonymous = config.settings.listeners.get(usize::from(*listener)).is_some_and(|it| it.allow_anonymous);
         let who = if anonymous { "anonymous clients allowed" } else { "anonymous clients refused" };
-        log.line(LogType::Notice, &format!("Listening on {} ({who}).", socket.local_address()));
+        let tls = config.listeners.get(usize::from(*listener)).is_some_and(|it| it.tls.is_some());
+        let how = if tls { "TLS, " } else { "" };
+        log.line(LogType::Notice, &format!("Listening on {} ({how}{who}).", socket.local_address()));
     }
     log.line(LogType::Notice, &storage::describe(config));
     for DurabilityRule { filter, level } in &config.settings.durability_rules {

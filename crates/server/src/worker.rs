@@ -13,18 +13,21 @@ use std::time::Duration;
 use mio::event::Event as Readiness;
 use mio::{Events, Poll, Token};
 use pantala_access::dynsec::Who;
-use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, WorkerId};
+use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, Peer, WorkerId};
 use pantala_proto::ReasonCode;
 use pantala_session::Instant;
 use pantala_store::{AnyStore, Position, Store};
 use slab::Slab;
 
 use crate::config::LogType;
-use crate::inbox::{Inbox, Letter};
+use crate::inbox::{Inbox, Letter, Moved};
 use crate::listen::Listener;
 use crate::log::{Log, shown};
 use crate::security::{ControlRequest, Reply, Security};
 use crate::socket::Socket;
+use crate::stage::{Entry, Scratch, Stages};
+
+mod staged;
 
 /// The inbox's waker.
 pub(crate) const WAKER: Token = Token(0);
@@ -91,6 +94,8 @@ impl Clock {
 struct Slot {
     socket: Socket,
     listener: ListenerId,
+    /// What stands between its bytes and MQTT; None for plain MQTT.
+    stages: Option<Box<Stages>>,
     /// There may be more to read than was read.
     readable: bool,
     /// The client has said its last: whatever is read, the end stands behind it, and the poller has told so already.
@@ -103,6 +108,13 @@ struct Slot {
     unwritten: bool,
 }
 
+/// Where a worker's connections come in.
+pub(crate) struct Doors {
+    pub(crate) listeners: Vec<(Listener, ListenerId)>,
+    /// For each configured listener, what its connections begin with.
+    pub(crate) entries: Arc<[Entry]>,
+}
+
 pub(crate) struct Worker {
     id: WorkerId,
     core: Core<AnyStore>,
@@ -112,6 +124,9 @@ pub(crate) struct Worker {
     now: Instant,
     log: Log,
     listeners: Vec<(Listener, ListenerId)>,
+    /// For each configured listener, what its connections begin with.
+    entries: Arc<[Entry]>,
+    scratch: Scratch,
     accept_again: Option<Instant>,
     slots: Vec<Option<Slot>>,
     /// Connections that were ready and have not been read to the end.
@@ -141,7 +156,7 @@ impl Worker {
         poll: Poll,
         mut clock: Clock,
         log: Log,
-        listeners: Vec<(Listener, ListenerId)>,
+        doors: Doors,
         inboxes: Arc<[Arc<Inbox>]>,
         security: Arc<Security>,
     ) -> io::Result<Self> {
@@ -152,7 +167,9 @@ impl Worker {
             clock,
             now: clock.now(),
             log,
-            listeners,
+            listeners: doors.listeners,
+            entries: doors.entries,
+            scratch: Scratch::default(),
             accept_again: None,
             slots: Vec::new(),
             ready: Vec::new(),
@@ -337,7 +354,21 @@ impl Worker {
             let Some((listener, listener_id)) = self.listeners.get(index) else { return };
             let listener_id = *listener_id;
             match listener.accept() {
-                Ok(socket) => drop(self.open(now, socket, listener_id)),
+                Ok((socket, address)) => {
+                    let entry = self.entries.get(usize::from(listener_id));
+                    if let Some(why) = entry.and_then(|entry| entry.refusal(address)) {
+                        self.core.count_not_allowed();
+                        self.log.limited(LogType::Notice, "refused connections", || {
+                            let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+                            format!("Connection from {address} closed: {why}.")
+                        });
+                        continue;
+                    }
+                    let stages = entry.and_then(|entry| entry.stages(address));
+                    if let Some(key) = self.open(now, socket, listener_id, stages) {
+                        self.core.introduce(key, Box::new(Peer { address, ..Peer::default() }));
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // The client was gone before we got to it.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
@@ -354,7 +385,13 @@ impl Worker {
         self.accept_again = Some(now);
     }
 
-    fn open(&mut self, now: Instant, mut socket: Socket, listener: ListenerId) -> Option<ConnectionKey> {
+    fn open(
+        &mut self,
+        now: Instant,
+        mut socket: Socket,
+        listener: ListenerId,
+        stages: Option<Box<Stages>>,
+    ) -> Option<ConnectionKey> {
         let key = self.core.open(now, listener);
         let index = key as usize;
         if let Err(error) = socket.register(self.poll.registry(), Token(FIRST_CONNECTION + index)) {
@@ -368,6 +405,7 @@ impl Worker {
         self.slots[index] = Some(Slot {
             socket,
             listener,
+            stages,
             readable: false,
             ended: false,
             queued: false,
@@ -397,6 +435,9 @@ impl Worker {
             return self.read_later(key);
         }
         let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else { return };
+        if slot.stages.is_some() {
+            return self.read_staged(now, key, buffer);
+        }
         match slot.socket.read(buffer) {
             Ok(0) => {
                 // It may have closed one side only, and be reading its answers on the other.
@@ -510,7 +551,14 @@ impl Worker {
     fn write(&mut self, now: Instant, key: ConnectionKey) {
         let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else { return };
         if slot.blocked {
+            if slot.stages.is_some() {
+                // It was blocked by output of its stages: what has come since waits, too.
+                self.core.blocked(now, key);
+            }
             return;
+        }
+        if slot.stages.is_some() {
+            return self.write_staged(now, key);
         }
         loop {
             let result = match self.core.contiguous_output(key) {
@@ -554,8 +602,9 @@ impl Worker {
                     };
                     match slot.socket.deregister(self.poll.registry()) {
                         Ok(()) => {
-                            let letter = Letter::Connection(slot.socket, slot.listener, input, peer, identity);
-                            self.inboxes[usize::from(to.0)].send(letter);
+                            let Slot { socket, listener, stages, .. } = slot;
+                            let moved = Moved { socket, listener, stages, peer, identity, input };
+                            self.inboxes[usize::from(to.0)].send(Letter::Connection(moved));
                         }
                         Err(error) => self.log.limited(LogType::Error, "watching connections", || {
                             format!("Cannot move a connection: {error}")
@@ -586,6 +635,7 @@ impl Worker {
     /// Closes a connection whose last words are in its output.
     fn close(&mut self, now: Instant, key: ConnectionKey) {
         self.write_all(now, &[key]);
+        self.say_farewell(now, key);
         self.events();
         let Some(mut slot) = self.slots.get_mut(key as usize).and_then(Option::take) else { return };
         self.core.closed(key);
@@ -654,8 +704,8 @@ impl Worker {
             }
             // It has not been let in, and will not be.
             Letter::Connection(..) if self.ending.is_some() => {}
-            Letter::Connection(socket, listener, input, peer, identity) => {
-                let Some(key) = self.open(now, socket, listener) else { return };
+            Letter::Connection(Moved { socket, listener, stages, peer, identity, input }) => {
+                let Some(key) = self.open(now, socket, listener, stages) else { return };
                 let core = &mut self.core;
                 if let Some(peer) = peer {
                     core.introduce(key, peer);
@@ -667,6 +717,9 @@ impl Worker {
                     self.panicked(now, key);
                 }
                 // What has come in between is reported by the registration.
+                if self.slot(key).is_some_and(|slot| slot.stages.is_some()) {
+                    self.write_later(key);
+                }
             }
             Letter::Rights(rights) => self.guarded(|core| core.rights_changed(now, rights)),
             Letter::Verdict(key, generation, verdict) => {
@@ -711,7 +764,8 @@ impl Worker {
 
     fn report(&self) {
         let counters = self.core.counters().iter().filter(|(_, value)| *value > 0);
-        let text: Vec<String> = counters.map(|(name, value)| format!("{name}={value}")).collect();
+        let stages = self.scratch.counters.iter().filter(|(_, value)| *value > 0);
+        let text: Vec<String> = counters.chain(stages).map(|(name, value)| format!("{name}={value}")).collect();
         let (connections, sessions) = (self.core.connections(), self.core.sessions());
         self.log.line(
             LogType::Information,
@@ -725,9 +779,9 @@ impl Worker {
                 continue;
             }
             match event {
-                Event::Connected { connection, client_id, user_name, version, clean_start, keep_alive } => {
+                Event::Connected { connection, address, client_id, user_name, version, clean_start, keep_alive } => {
                     let user_name = user_name.map(|name| format!(", u{}", shown(&name))).unwrap_or_default();
-                    let peer = self.peer(connection);
+                    let peer = address.map_or_else(|| self.peer(connection), |address| address.to_string());
                     self.log.limited(LogType::Notice, "connected clients", || {
                         format!(
                             "New client connected from {peer} as {} ({version:?}, c{}, k{keep_alive}{user_name}).",
@@ -757,6 +811,9 @@ impl Worker {
     }
 
     fn peer(&self, key: ConnectionKey) -> String {
+        if let Some(address) = self.core.peer(key).and_then(|peer| peer.address) {
+            return address.to_string();
+        }
         let slot = self.slots.get(key as usize).and_then(Option::as_ref);
         slot.map_or_else(|| "unknown".to_owned(), |slot| slot.socket.peer())
     }

@@ -12,12 +12,17 @@ use pantala_identity::http::Format;
 use pantala_identity::jwt::Algorithm;
 use pantala_proto::{FilterError, QoS, TopicFilter};
 use pantala_store::Durability;
+use pantala_transport::proxy::Versions;
+use pantala_transport::websocket::Origins;
 
+use super::clients;
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
 use super::log::{LogType, LogTypes};
 use super::security::{SecurityDomain, SecurityDraft, algorithms, http_url};
 use super::timestamp::Timestamp;
+use super::tls::{self, Tls};
+use super::transport::{self, Protocol};
 use super::{Config, Listener, SocketDomain};
 
 /// A key: `Written` takes its value, `Used` shows it.
@@ -38,6 +43,8 @@ pub(super) enum Kind<Written> {
     Text { put: fn(&mut Written, String) -> Result<(), &'static str> },
     /// One of some words.
     Choice { allowed: &'static [&'static str], put: fn(&mut Written, &'static str) },
+    /// Any number of texts; the function says what is wrong with them.
+    Texts { put: fn(&mut Written, Vec<String>) -> Result<(), &'static str> },
     /// Any number of some words.
     List { allowed: &'static [&'static str], put: fn(&mut Written, Vec<&'static str>) },
 }
@@ -92,6 +99,14 @@ impl<Written, Used> Key<Written, Used> {
                 let given = if self.name == "password" { String::from("…") } else { text.to_owned() };
                 Fault::BadText { key: self.name.to_owned(), given, reason }
             })?,
+            (Kind::Texts { put }, Raw::List(texts)) => {
+                let given = texts.join(", ");
+                put(written, texts.into_iter().map(str::to_owned).collect()).map_err(|reason| Fault::BadText {
+                    key: self.name.to_owned(),
+                    given,
+                    reason,
+                })?;
+            }
             (Kind::Choice { allowed, put }, Raw::Text(text)) => put(written, word_of(self.name, text, allowed)?),
             (Kind::List { allowed, put }, Raw::List(texts)) => {
                 let words = texts.into_iter().map(|text| word_of(self.name, text, allowed));
@@ -116,7 +131,9 @@ impl<Written, Used> Key<Written, Used> {
                 Err(_) => return Err(self.wrong_type(&format!("\"{}\"", text.escape_debug()))),
             },
             Kind::Text { .. } | Kind::Choice { .. } => Raw::Text(text),
-            Kind::List { .. } => Raw::List(text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()),
+            Kind::List { .. } | Kind::Texts { .. } => {
+                Raw::List(text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect())
+            }
         };
         self.accept(written, raw)
     }
@@ -134,6 +151,7 @@ impl<Written, Used> Key<Written, Used> {
                 format!("an integer from {min} to {max} or \"{word}\"")
             }
             Kind::Text { .. } => "a string".to_owned(),
+            Kind::Texts { .. } => "a list of strings".to_owned(),
             Kind::Choice { allowed, .. } => format!("one of {}", allowed.join(", ")),
             Kind::List { allowed, .. } => format!("a list of {}", allowed.join(", ")),
         }
@@ -665,11 +683,258 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |_| String::new(),
     },
     Key {
+        name: "mount_point",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.clients.mount_point = Some(clients::mount_point(text)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.settings.mount_point.as_deref().unwrap_or_default().to_owned(),
+    },
+    Key {
+        name: "versions",
+        kind: Kind::List {
+            allowed: &clients::VERSIONS,
+            put: |listener, names| listener.clients.versions = clients::versions(&names),
+        },
+        show: |listener| clients::shown_versions(listener.settings.versions),
+    },
+    Key {
+        name: "use_user_name_as_client_id",
+        kind: Kind::Switch { put: |listener, value| listener.clients.use_user_name_as_client_id = value },
+        show: |listener| listener.settings.use_user_name_as_client_id.to_string(),
+    },
+    Key {
+        name: "client_id_prefixes",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.clients.client_id_prefixes = Some(clients::client_id_prefixes(texts)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.settings.client_id_prefixes.join(","),
+    },
+    Key {
+        name: "deny_special_characters",
+        kind: Kind::Switch { put: |listener, value| listener.clients.deny_special_characters = value },
+        show: |listener| listener.settings.deny_special_characters.to_string(),
+    },
+    Key {
+        name: "sessions_belong_to_users",
+        kind: Kind::Switch { put: |listener, value| listener.clients.sessions_belong_to_users = Some(value) },
+        show: |listener| listener.settings.sessions_belong_to_users.to_string(),
+    },
+    Key {
         name: "tcp_no_delay",
         kind: Kind::Switch { put: |listener, value| listener.tcp_no_delay = value },
         show: |listener| listener.tcp_no_delay.to_string(),
     },
+    Key {
+        name: "tls_certificate_files",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.certificate_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.certificate_files),
+    },
+    Key {
+        name: "tls_key_files",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.key_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.key_files),
+    },
+    Key {
+        name: "tls_client_ca_files",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.client_ca_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.client_ca_files),
+    },
+    Key {
+        name: "tls_require_certificate",
+        kind: Kind::Switch { put: |listener, value| listener.tls.require_certificate = Some(value) },
+        show: |listener| listener.tls.as_ref().is_none_or(|tls| tls.require_certificate).to_string(),
+    },
+    Key {
+        name: "tls_crl_files",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.crl_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.crl_files),
+    },
+    Key {
+        name: "tls_versions",
+        kind: Kind::List { allowed: &tls::VERSIONS, put: |listener, words| listener.tls.versions = words },
+        show: |listener| listener.tls.as_ref().map_or_else(|| tls::VERSIONS.join(","), |tls| tls.versions.join(",")),
+    },
+    Key {
+        name: "tls_ciphers",
+        kind: Kind::List { allowed: &pantala_tls::ciphers::NAMES, put: |listener, words| listener.tls.ciphers = words },
+        show: |listener| listener.tls.as_ref().map_or(String::new(), |tls| tls.ciphers.join(",")),
+    },
+    Key {
+        name: "tls_alpn",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                if texts.iter().any(|text| !(1..=255).contains(&text.len())) {
+                    return Err("the name of a protocol has 1 to 255 bytes");
+                }
+                listener.tls.alpn = Some(texts);
+                Ok(())
+            },
+        },
+        show: |listener| listener.tls.as_ref().map_or_else(|| "mqtt".to_owned(), |tls| tls.alpn.join(",")),
+    },
+    Key {
+        name: "tls_ignore_certificate_dates",
+        kind: Kind::Switch { put: |listener, value| listener.tls.ignore_certificate_dates = value },
+        show: |listener| listener.tls.as_ref().is_some_and(|tls| tls.ignore_certificate_dates).to_string(),
+    },
+    Key {
+        name: "user_name_from_certificate",
+        kind: Kind::Choice {
+            allowed: &tls::USER_NAME_FROM,
+            put: |listener, word| listener.tls.user_name_from_certificate = tls::user_name_from(word),
+        },
+        show: |listener| {
+            let from = listener.tls.as_ref().map(|tls| tls.user_name_from_certificate);
+            tls::user_name_from_word(from.unwrap_or_default()).to_owned()
+        },
+    },
+    Key {
+        name: "protocol",
+        kind: Kind::Choice {
+            allowed: &["mqtt", "websocket", "any"],
+            put: |listener, word| {
+                listener.transport.protocol = Some(match word {
+                    "websocket" => Protocol::WebSocket,
+                    "any" => Protocol::Any,
+                    _ => Protocol::Mqtt,
+                });
+            },
+        },
+        show: |listener| listener.transport.protocol.name().to_owned(),
+    },
+    Key {
+        name: "websocket_path",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.transport.websocket_path = Some(transport::path(text)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.transport.websocket.path.as_deref().unwrap_or_default().to_owned(),
+    },
+    Key {
+        name: "websocket_origins",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                let origins = texts.iter().map(|text| transport::origin(text));
+                listener.transport.websocket_origins = Some(origins.collect::<Result<_, _>>()?);
+                Ok(())
+            },
+        },
+        show: |listener| match &listener.transport.websocket.origins {
+            Origins::Listed(listed) => listed.join(","),
+            Origins::Any | Origins::SameHost => String::new(),
+        },
+    },
+    Key {
+        name: "proxy_protocol",
+        kind: Kind::Choice {
+            allowed: &["off", "v1", "v2", "any"],
+            put: |listener, word| {
+                listener.transport.proxy_protocol = match word {
+                    "v1" => Some(Versions::V1),
+                    "v2" => Some(Versions::V2),
+                    "any" => Some(Versions::Any),
+                    _ => None,
+                };
+            },
+        },
+        show: |listener| {
+            match listener.transport.proxy_protocol {
+                None => "off",
+                Some(Versions::V1) => "v1",
+                Some(Versions::V2) => "v2",
+                Some(Versions::Any) => "any",
+            }
+            .to_owned()
+        },
+    },
+    Key {
+        name: "proxy_require_tls",
+        kind: Kind::Switch { put: |listener, value| listener.transport.proxy_require_tls = value },
+        show: |listener| listener.transport.proxy_require_tls.to_string(),
+    },
+    Key {
+        name: "proxy_trusted",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.proxy_trusted = Some(transport::networks(&texts)?);
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.proxy_trusted),
+    },
+    Key {
+        name: "allow_addresses",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.allow_addresses = transport::networks(&texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.allow_addresses),
+    },
+    Key {
+        name: "deny_addresses",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.deny_addresses = transport::networks(&texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.deny_addresses),
+    },
+    Key {
+        name: "unix_mode",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.transport.unix_mode = Some(transport::mode(&text)?);
+                Ok(())
+            },
+        },
+        show: |listener| format!("{:04o}", listener.transport.unix_mode),
+    },
 ];
+
+fn paths(texts: Vec<String>) -> Result<Vec<PathBuf>, &'static str> {
+    texts.into_iter().map(|text| path(text)).collect()
+}
+
+/// The name of a file or directory.
+pub(super) fn path(text: String) -> Result<PathBuf, &'static str> {
+    if text.contains('\0') { Err("a path has no NUL") } else { not_empty(text).map(PathBuf::from) }
+}
+
+fn shown_paths(listener: &Listener, of: fn(&Tls) -> &Vec<PathBuf>) -> String {
+    let paths = listener.tls.as_ref().map(of).into_iter().flatten();
+    paths.map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
+}
 
 /// The keys of a `[[scram_user]]`. What is shown is never the secret.
 pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
@@ -1053,7 +1318,7 @@ pub(super) fn not_empty(text: String) -> Result<String, &'static str> {
 }
 
 /// A text that MQTT can carry: no control characters or noncharacters, at most 65 535 bytes (v5 1.5.4).
-fn mqtt_text(text: String) -> Result<String, &'static str> {
+pub(super) fn mqtt_text(text: String) -> Result<String, &'static str> {
     let refused = |character: char| {
         character.is_control()
             || matches!(u32::from(character) & 0xFFFF, 0xFFFE | 0xFFFF)

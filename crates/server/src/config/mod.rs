@@ -15,6 +15,7 @@
 //! The TOML is walked by hand along the tables of `key` and not through serde: so a number beyond its
 //! bounds has a line and a column as well as a misspelt name has, and a key is declared in one place.
 
+mod clients;
 mod draft;
 mod environment;
 mod error;
@@ -25,7 +26,9 @@ mod security;
 #[cfg(test)]
 mod tests;
 mod timestamp;
+mod tls;
 mod toml;
+mod transport;
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -40,6 +43,8 @@ pub use self::error::{ConfigError, Fault, Origin};
 pub use self::log::{LogConfig, LogType, LogTypes};
 pub use self::security::{DEFAULT_DOMAIN, Http, Jwt, JwtKeys, SecurityDomain, Verification};
 pub use self::timestamp::Timestamp;
+pub use self::tls::Tls;
+pub use self::transport::{Protocol, Transport};
 
 /// All that the broker is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +81,10 @@ pub struct Listener {
     pub socket_domain: SocketDomain,
     /// Whether TCP_NODELAY is set on its connections. Default true.
     pub tcp_no_delay: bool,
+    /// None: plain MQTT.
+    pub tls: Option<Tls>,
+    /// How its connections come to be MQTT, and whose are taken.
+    pub transport: Transport,
     /// It is enough to warn when this one cannot be opened, as long as another one can: the IPv6 half of the
     /// default, on a machine without IPv6.
     pub optional: bool,

@@ -5,21 +5,31 @@
 //! after a number or a boolean begins one.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use pantala_broker::AcceptedVersions;
 use pantala_store::Durability;
+use pantala_tls::UserNameFrom;
+use pantala_tls::ciphers::CipherList;
+use pantala_transport::address::Network;
+use pantala_transport::proxy::Versions;
 
 use super::SocketDomain;
+use super::clients;
 use super::draft::{self, Draft, ListenerDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
 use super::key::{self, number_within, word_of};
 use super::log::{LogType, LogTypes};
 use super::security::SecurityDraft;
 use super::timestamp::Timestamp;
+use super::transport::{self, Protocol};
 
 /// Reads `text`, the content of `path`, and the files that it includes, into the draft.
 pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), ConfigError> {
     draft.durability_default = Durability::Memory;
+    // In Mosquitto whoever comes with its Client Identifier goes on with a Session.
+    draft.sessions_belong_to_users = false;
     let mut reader = Reader {
         draft,
         unlisted: None,
@@ -42,7 +52,6 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
 
 /// Directives of Mosquitto's that are not supported yet. Those that end in `*` stand for all that begin so.
 const UNSUPPORTED: &[&str] = &[
-    "accept_protocol_versions",
     "address",
     "addresses",
     "bind_interface",
@@ -70,25 +79,14 @@ const UNSUPPORTED: &[&str] = &[
     "bridge_tcp_user_timeout",
     "bridge_tls_use_os_certs",
     "bridge_tls_version",
-    "cafile",
-    "capath",
-    "certfile",
     "check_retain_source",
-    "ciphers",
-    "ciphers_tls1.3",
     "cleansession",
     "clientid",
-    "clientid_prefixes",
     "connection",
-    "crlfile",
-    "dhparamfile",
-    "disable_client_cert_date_checks",
     "enable_control_api",
-    "enable_proxy_protocol",
     "http_dir",
     "idle_timeout",
     "keepalive_interval",
-    "keyfile",
     "listener_auto_id_prefix",
     "local_cleansession",
     "local_clientid",
@@ -96,41 +94,26 @@ const UNSUPPORTED: &[&str] = &[
     "local_username",
     "log_facility",
     "memory_limit",
-    "mount_point",
     "notification_topic",
     "notifications",
     "notifications_local_only",
-    "packet_buffer_size",
     "password",
-    "proxy_protocol_v2_require_tls",
-    "psk_file",
-    "psk_hint",
     "remote_clientid",
     "remote_password",
     "remote_username",
-    "require_certificate",
     "restart_timeout",
     "retain_expiry_interval",
     "round_robin",
     "start_type",
     "threshold",
-    "tls_engine",
-    "tls_engine_kpass_sha1",
-    "tls_keyform",
-    "tls_version",
     "topic",
     "try_private",
-    "use_identity_as_username",
-    "use_subject_as_username",
-    "use_username_as_clientid",
     "username",
-    "websockets_headers_size",
-    "websockets_log_level",
-    "websockets_origin",
 ];
 
 /// The directives that are understood, for the hints; a test holds them against what `Reader::directive` does.
 const SUPPORTED: &[&str] = &[
+    "accept_protocol_versions",
     "acl_file",
     "allow_anonymous",
     "allow_duplicate_messages",
@@ -141,11 +124,22 @@ const SUPPORTED: &[&str] = &[
     "autosave_interval",
     "autosave_on_changes",
     "bind_address",
+    "cafile",
+    "capath",
+    "certfile",
+    "ciphers",
+    "ciphers_tls1.3",
+    "clientid_prefixes",
     "connection_messages",
+    "crlfile",
+    "dhparamfile",
+    "disable_client_cert_date_checks",
+    "enable_proxy_protocol",
     "global_max_clients",
     "global_max_connections",
     "global_plugin",
     "include_dir",
+    "keyfile",
     "listener",
     "listener_allow_anonymous",
     "log_dest",
@@ -164,6 +158,8 @@ const SUPPORTED: &[&str] = &[
     "max_topic_alias_broker",
     "maximum_qos",
     "message_size_limit",
+    "mount_point",
+    "packet_buffer_size",
     "password_file",
     "per_listener_settings",
     "persistence",
@@ -176,16 +172,33 @@ const SUPPORTED: &[&str] = &[
     "plugin_use",
     "port",
     "protocol",
+    "proxy_protocol_v2_require_tls",
+    "psk_file",
+    "psk_hint",
     "queue_qos0_messages",
+    "require_certificate",
     "retain_available",
     "retained_persistence",
     "retry_interval",
     "set_tcp_nodelay",
     "socket_domain",
     "sys_interval",
+    "tls_engine",
+    "tls_engine_kpass_sha1",
+    "tls_keyform",
+    "tls_version",
     "upgrade_outgoing_qos",
+    "use_identity_as_username",
+    "use_subject_as_username",
+    "use_username_as_clientid",
     "user",
+    "websockets_headers_size",
+    "websockets_log_level",
+    "websockets_origin",
 ];
+
+const NO_ENGINES: &str = "there are no OpenSSL engines; keys are in files";
+const NO_SHARED_KEYS: &str = "TLS with pre-shared keys is not offered; clients can have certificates";
 
 /// The main file may include others, those may not.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -208,6 +221,7 @@ struct ListenerOptions {
     allow_anonymous: Option<bool>,
     allow_zero_length_client_id: Option<(bool, Origin)>,
     auto_id_prefix: Option<(String, Origin)>,
+    client_id_prefixes: Vec<String>,
     security: SecurityOptions,
 }
 
@@ -411,11 +425,32 @@ impl Reader<'_> {
                 };
                 self.current(line, *current).draft.socket_domain = domain;
             }
-            // The only protocol there is so far, and so often written although it is the default.
-            "protocol" => match word_of(line.name, line.word()?, &["mqtt", "websockets", "http_api"])? {
-                "mqtt" => {}
-                other => return Err(Fault::UnsupportedValue { name: "protocol", value: other.to_owned() }),
-            },
+            "protocol" => {
+                let protocol = match word_of(line.name, line.word()?, &["mqtt", "websockets", "http_api"])? {
+                    "mqtt" => Protocol::Mqtt,
+                    "websockets" => Protocol::WebSocket,
+                    other => return Err(Fault::UnsupportedValue { name: "protocol", value: other.to_owned() }),
+                };
+                self.current(line, *current).draft.transport.protocol = Some(protocol);
+            }
+            "websockets_origin" => {
+                let origin = line.text(|text| transport::origin(&text))?;
+                self.current(line, *current).draft.transport.websocket_origins.get_or_insert_default().push(origin);
+            }
+            "enable_proxy_protocol" => {
+                let versions = if line.number(1, 2)? == 1 { Versions::V1 } else { Versions::V2 };
+                let transport = &mut self.current(line, *current).draft.transport;
+                transport.proxy_protocol = Some(versions);
+                transport.proxy_trusted = Some(vec![
+                    Network::all(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                    Network::all(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+                ]);
+                self.warn(line, "believes everybody who connects: let nobody but the proxy reach this listener");
+            }
+            "proxy_protocol_v2_require_tls" => {
+                let require = line.switch()?;
+                self.current(line, *current).draft.transport.proxy_require_tls = require;
+            }
             "max_connections" => {
                 let connections_max = key::count(Some(line.limit(i32::MAX as u64)?));
                 self.current(line, *current).draft.connections_max = connections_max;
@@ -432,10 +467,98 @@ impl Reader<'_> {
                 let max = line.number(0, 65_535)? as u16;
                 self.current(line, *current).draft.topic_alias_broker_max = Some(max);
             }
+            "mount_point" => {
+                let mount_point = line.text(clients::mount_point)?;
+                self.current(line, *current).draft.clients.mount_point = Some(mount_point);
+            }
+            "accept_protocol_versions" => {
+                let versions = accepted_versions(line)?;
+                self.current(line, *current).draft.clients.versions = versions;
+            }
+            "use_username_as_clientid" => {
+                let on = line.switch()?;
+                self.current(line, *current).draft.clients.use_user_name_as_client_id = on;
+            }
             "listener_allow_anonymous" => {
                 let allow = line.switch()?;
                 self.current(line, *current).allow_anonymous = Some(allow);
             }
+
+            "certfile" => {
+                let path = line.text(key::path)?;
+                self.current(line, *current).draft.tls.certificate_files = vec![path];
+            }
+            "keyfile" => {
+                let path = line.text(key::path)?;
+                self.current(line, *current).draft.tls.key_files = vec![path];
+            }
+            "cafile" | "capath" => {
+                let path = line.text(key::path)?;
+                self.current(line, *current).draft.tls.client_ca_files.push(path);
+            }
+            "crlfile" => {
+                let path = line.text(key::path)?;
+                self.current(line, *current).draft.tls.crl_files = vec![path];
+            }
+            "require_certificate" => {
+                let require = line.switch()?;
+                self.current(line, *current).draft.tls.require_certificate = Some(require);
+            }
+            "use_identity_as_username" => {
+                let from = if line.switch()? { UserNameFrom::CommonName } else { UserNameFrom::No };
+                self.current(line, *current).draft.tls.user_name_from_certificate = from;
+            }
+            "use_subject_as_username" => {
+                let on = line.switch()?;
+                // Where both are there, Mosquitto takes the Common Name.
+                let from = &mut self.current(line, *current).draft.tls.user_name_from_certificate;
+                match (on, *from) {
+                    (true, UserNameFrom::No) => *from = UserNameFrom::Subject,
+                    (false, UserNameFrom::Subject) => *from = UserNameFrom::No,
+                    _ => {}
+                }
+            }
+            "disable_client_cert_date_checks" => {
+                let ignore = line.switch()?;
+                self.current(line, *current).draft.tls.ignore_certificate_dates = ignore;
+            }
+            "tls_version" => {
+                let versions = match word_of(line.name, line.word()?, &["tlsv1.3", "tlsv1.2", "tlsv1.1"])? {
+                    "tlsv1.3" => vec!["1.3"],
+                    "tlsv1.2" => vec!["1.2", "1.3"],
+                    _ => {
+                        let reason = "TLS 1.1 can be broken; tlsv1.2 is the oldest there is";
+                        return Err(Fault::NotOffered { name: "tls_version tlsv1.1", reason });
+                    }
+                };
+                self.current(line, *current).draft.tls.versions = versions;
+            }
+            "ciphers" | "ciphers_tls1.3" => {
+                let list = CipherList::parse(line.value);
+                for name in &list.unknown {
+                    self.warn(line, &format!("names {}, which there is not", name.escape_debug()));
+                }
+                if list.known.is_empty() && !list.unknown.is_empty() {
+                    let reason = "there is none of these cipher suites; docs/tls.md lists those there are";
+                    return Err(Fault::BadText { key: line.name.to_owned(), given: line.value.to_owned(), reason });
+                }
+                let ciphers = &mut self.current(line, *current).draft.tls.ciphers;
+                // Each of the two directives has its own version's.
+                let own = |name: &str| name.starts_with("TLS_") == (line.name == "ciphers_tls1.3");
+                ciphers.retain(|name| !own(name));
+                ciphers.extend(list.known.into_iter().filter(|name| own(name)));
+            }
+            "dhparamfile" => self.warn(line, "has no effect: keys are exchanged over elliptic curves only"),
+            "tls_keyform" => match word_of(line.name, line.word()?, &["pem", "engine"])? {
+                "pem" => {}
+                _ => return Err(Fault::NotOffered { name: "tls_keyform engine", reason: NO_ENGINES }),
+            },
+            "tls_engine" => return Err(Fault::NotOffered { name: "tls_engine", reason: NO_ENGINES }),
+            "tls_engine_kpass_sha1" => {
+                return Err(Fault::NotOffered { name: "tls_engine_kpass_sha1", reason: NO_ENGINES });
+            }
+            "psk_hint" => return Err(Fault::NotOffered { name: "psk_hint", reason: NO_SHARED_KEYS }),
+            "psk_file" => return Err(Fault::NotOffered { name: "psk_file", reason: NO_SHARED_KEYS }),
 
             "per_listener_settings" => {
                 let on = line.switch()?;
@@ -509,6 +632,14 @@ impl Reader<'_> {
                 }
             }
 
+            "clientid_prefixes" => {
+                let prefix = line.text(|text| key::client_id_prefix(key::not_empty(text)?))?;
+                match self.options(*current) {
+                    Some(options) => options.client_id_prefixes = vec![prefix],
+                    None => self.draft.client_id_prefixes = vec![prefix],
+                }
+            }
+
             "global_max_clients" => settings.sessions_max = key::count(Some(line.limit(i32::MAX as u64)?)),
             "global_max_connections" => settings.connections_max = key::count(Some(line.limit(i32::MAX as u64)?)),
             "max_inflight_messages" => {
@@ -572,6 +703,17 @@ impl Reader<'_> {
             "autosave_on_changes" => {
                 line.switch()?;
                 self.warn(line, "has no effect: there are no snapshots to be saved");
+            }
+            "packet_buffer_size" | "websockets_headers_size" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(
+                    line,
+                    "has no effect: buffers have the size that is needed, and requests 16384 bytes at most",
+                );
+            }
+            "websockets_log_level" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(line, "has no effect: WebSocket has no log of its own");
             }
             "persistence_file" => self.warn(line, "has no effect: the data directory holds several files"),
             "sys_interval" => {
@@ -743,8 +885,12 @@ impl Reader<'_> {
             listeners.push(listener);
         } else if self.listed.is_empty() {
             // No listener at all: what is said of the unwritten one holds for the broker.
-            let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, security, .. } = self.unlisted_options;
+            let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, security, client_id_prefixes, .. } =
+                self.unlisted_options;
             self.draft.security.extend(security_draft(security, None));
+            if self.per_listener {
+                self.draft.client_id_prefixes = client_id_prefixes;
+            }
             if let Some((allow, _)) = allow_zero_length_client_id {
                 self.draft.settings.allow_zero_length_client_id = allow;
             }
@@ -772,15 +918,49 @@ impl Reader<'_> {
             let of_all = if self.per_listener { listener.options.allow_anonymous } else { self.anonymous };
             listener.draft.allow_anonymous = Some(listener.allow_anonymous.or(of_all).unwrap_or(false));
             listener.draft.tcp_no_delay = self.draft.tcp_no_delay;
+            finish_tls(&mut listener.draft)?;
             let name = listener.draft.domain_name();
             if let Some(domain) = security_draft(listener.options.security, Some(name.clone())) {
                 self.draft.security.push(domain);
                 listener.draft.security = Some(name);
             }
+            // Elsewhere they have no effect in Mosquitto either.
+            if listener.draft.transport.protocol != Some(Protocol::WebSocket) {
+                listener.draft.transport.websocket_origins = None;
+            }
+            if self.per_listener {
+                listener.draft.clients.client_id_prefixes = Some(listener.options.client_id_prefixes);
+            }
             self.draft.listeners.push(listener.draft);
         }
         Ok(())
     }
+}
+
+/// What Mosquitto means by silence.
+fn finish_tls(listener: &mut ListenerDraft) -> Result<(), ConfigError> {
+    let tls = &mut listener.tls;
+    if tls.certificate_files.is_empty() {
+        if tls.key_files.is_empty() && tls.client_ca_files.is_empty() {
+            return Ok(());
+        }
+        let fault = Fault::Missing { key: "certfile", section: "listener" };
+        return Err(ConfigError::new(listener.origin.clone(), fault));
+    }
+    // Clients are not even asked for certificates that they need not have.
+    if tls.require_certificate != Some(true) && tls.user_name_from_certificate == UserNameFrom::No {
+        tls.client_ca_files.clear();
+        tls.crl_files.clear();
+        tls.ignore_certificate_dates = false;
+    }
+    let asked = tls.require_certificate == Some(true) || tls.user_name_from_certificate != UserNameFrom::No;
+    if asked && tls.client_ca_files.is_empty() {
+        let fault = Fault::Missing { key: "cafile", section: "listener" };
+        return Err(ConfigError::new(listener.origin.clone(), fault));
+    }
+    tls.require_certificate = None;
+    tls.alpn = Some(Vec::new());
+    Ok(())
 }
 
 /// The security domain with these files, if there are any.
@@ -820,6 +1000,10 @@ fn differs(name: &'static str, origin: Origin) -> ConfigError {
 }
 
 fn unknown(name: &str) -> Fault {
+    if name == "http_dir" {
+        let reason = "files are not served here; a web server in front can serve them and pass WebSocket on";
+        return Fault::RefusedDirective { name: "http_dir", reason };
+    }
     let unsupported = UNSUPPORTED.iter().any(|known| match known.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
         None => name == *known,
@@ -855,6 +1039,25 @@ fn listener(line: &Directive<'_>) -> Result<OwnListener, Fault> {
         }
     }
     Ok(OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None })
+}
+
+/// Versions by the number that CONNECT has for them: `3,4,5`.
+fn accepted_versions(line: &Directive<'_>) -> Result<AcceptedVersions, Fault> {
+    let word = line.word()?;
+    let mut versions = AcceptedVersions { v31: false, v311: false, v5: false };
+    for version in word.split(',') {
+        match version {
+            "3" => versions.v31 = true,
+            "4" => versions.v311 = true,
+            "5" => versions.v5 = true,
+            _ => {
+                let (key, given) = (line.name.to_owned(), word.to_owned());
+                let reason = "it has to be some of 3 (MQTT 3.1), 4 (3.1.1) and 5 (5.0), with commas between";
+                return Err(Fault::BadText { key, given, reason });
+            }
+        }
+    }
+    Ok(versions)
 }
 
 /// A duration, `14d`, in seconds. A month has 30 days and a year 365.

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pantala_broker::{DurabilityRule, QueueFull};
+use pantala_broker::{AcceptedVersions, DurabilityRule, QueueFull};
 use pantala_identity::chain::BackEnd;
 use pantala_identity::http::Format;
 use pantala_identity::jwt::Algorithm;
 use pantala_proto::QoS;
 use pantala_store::Durability;
+use pantala_tls::UserNameFrom;
+use pantala_transport::address::Network;
+use pantala_transport::{proxy, websocket};
 use proptest::prelude::*;
 
 use super::draft::{Draft, FILE_BYTES_MAX};
@@ -209,10 +212,25 @@ connections_max = 26
 maximum_qos = 0
 topic_alias_max = 27
 topic_alias_broker_max = 28
+mount_point = "plant/"
+versions = ["3.1.1", "5.0"]
+use_user_name_as_client_id = true
+client_id_prefixes = ["dev-", "app-"]
+deny_special_characters = true
+sessions_belong_to_users = false
 tcp_no_delay = false
+protocol = "any"
+websocket_path = "/mqtt"
+websocket_origins = ["https://app.example", "http://localhost:8080"]
+proxy_protocol = "v2"
+proxy_require_tls = true
+proxy_trusted = ["10.0.0.0/8", "::1"]
+allow_addresses = ["192.0.2.0/24"]
+deny_addresses = ["192.0.2.7", "::ffff:192.0.2.8"]
 
 [[listener]]
 unix_path = "/run/pantala.sock"
+unix_mode = "0600"
 
 [[durability]]
 filter = "telemetry/#"
@@ -302,10 +320,33 @@ password_file = "{}"
                     maximum_qos: QoS::AtMostOnce,
                     topic_alias_max: Some(27),
                     topic_alias_broker_max: Some(28),
+                    mount_point: Some("plant/".into()),
+                    versions: AcceptedVersions { v31: false, v311: true, v5: true },
+                    use_user_name_as_client_id: true,
+                    client_id_prefixes: vec!["dev-".to_owned(), "app-".to_owned()],
+                    deny_special_characters: true,
+                    sessions_belong_to_users: false,
                     ..ListenerSettings::default()
                 },
                 socket_domain: SocketDomain::Ipv6,
                 tcp_no_delay: false,
+                tls: None,
+                transport: Transport {
+                    protocol: Protocol::Any,
+                    websocket: websocket::Options {
+                        path: Some("/mqtt".into()),
+                        origins: websocket::Origins::Listed(
+                            ["https://app.example".into(), "http://localhost:8080".into()].into()
+                        ),
+                        trusted: networks(&["10.0.0.0/8", "::1"]),
+                    },
+                    proxy_protocol: Some(proxy::Versions::V2),
+                    proxy_require_tls: true,
+                    proxy_trusted: networks(&["10.0.0.0/8", "::1"]),
+                    allow_addresses: networks(&["192.0.2.0/24"]),
+                    deny_addresses: networks(&["192.0.2.7", "192.0.2.8"]),
+                    unix_mode: 0o660,
+                },
                 optional: false,
             },
             Listener {
@@ -313,6 +354,8 @@ password_file = "{}"
                 settings: ListenerSettings::default(),
                 socket_domain: SocketDomain::Both,
                 tcp_no_delay: true,
+                tls: None,
+                transport: Transport { unix_mode: 0o600, ..Transport::default() },
                 optional: false,
             },
         ]
@@ -331,9 +374,9 @@ password_file = "{}"
     assert_eq!(config.workers.map(NonZeroUsize::get), Some(3));
     assert_eq!((config.data_dir.as_deref(), config.durability), (Some(Path::new("/srv/pantala")), Durability::Os));
 
-    // Each key of the tables was among them, so none can be forgotten above. Those of security have a test of their own.
-    let elsewhere: Vec<_> = names(key::SECURITY).chain(["security"]).collect();
-    for name in all_names().into_iter().filter(|name| !elsewhere.contains(name)) {
+    // Each key of the tables was among them, so none can be forgotten above. Those of security and TLS have tests of their own.
+    let elsewhere: Vec<_> = names(key::SECURITY).chain(["security", "user_name_from_certificate"]).collect();
+    for name in all_names().into_iter().filter(|name| !elsewhere.contains(name) && !name.starts_with("tls_")) {
         assert!(text.contains(&format!("\n{name} = ")), "{name}");
     }
     // No secret is shown, and everything else that is not the default.
@@ -351,11 +394,105 @@ password_file = "{}"
         "durability of telemetry/# = memory\n",
         "scram_user ann\nscram_user bob\n",
         "listener [::1]:1884, no anonymous, socket_domain = ipv6, connections_max = 26, maximum_qos = 0, \
-         topic_alias_max = 27, topic_alias_broker_max = 28, tcp_no_delay = false\n",
-        "listener unix:/run/pantala.sock, anonymous\n",
+         topic_alias_max = 27, topic_alias_broker_max = 28, mount_point = plant/, versions = 3.1.1,5.0, \
+         use_user_name_as_client_id = true, client_id_prefixes = dev-,app-, deny_special_characters = true, \
+         sessions_belong_to_users = false, tcp_no_delay = false, protocol = any, \
+         websocket_path = /mqtt, websocket_origins = https://app.example,http://localhost:8080, proxy_protocol = v2, \
+         proxy_require_tls = true, proxy_trusted = 10.0.0.0/8,::1, allow_addresses = 192.0.2.0/24, \
+         deny_addresses = 192.0.2.7,192.0.2.8\n",
+        "listener unix:/run/pantala.sock, anonymous, unix_mode = 0600\n",
     ] {
         assert!(described.contains(line), "{line}\n in\n{described}");
     }
+}
+
+fn networks(texts: &[&str]) -> Box<[Network]> {
+    texts.iter().map(|text| text.parse().expect("a network")).collect()
+}
+
+/// What would have no effect, or would let in whom it should not, is said before anything listens.
+#[test]
+fn a_transport_that_contradicts_itself_is_refused() {
+    for (listener, message) in [
+        ("websocket_path = \"/\"", "\"websocket_path\" has no effect unless \"protocol\" is \"websocket\" or \"any\""),
+        (
+            "websocket_origins = [\"https://a\"]",
+            "\"websocket_origins\" has no effect unless \"protocol\" is \"websocket\" or \"any\"",
+        ),
+        ("proxy_protocol = \"v2\"", "[[listener]] with \"proxy_protocol\" needs \"proxy_trusted\""),
+        (
+            "proxy_protocol = \"v1\"\nproxy_trusted = [\"::1\"]\nproxy_require_tls = true",
+            "\"proxy_require_tls\" has no effect unless \"proxy_protocol\" is \"v2\" or \"any\"",
+        ),
+        (
+            "proxy_trusted = [\"::1\"]",
+            "\"proxy_trusted\" has no effect unless there is \"proxy_protocol\" or WebSocket",
+        ),
+        ("unix_mode = \"0600\"", "\"unix_mode\" has no effect unless there is \"unix_path\""),
+        (
+            "unix_path = \"/s\"\ndeny_addresses = [\"::1\"]",
+            "\"deny_addresses\" has no effect unless clients have addresses; behind a Unix socket a proxy has to tell them",
+        ),
+    ] {
+        let found = of_toml(&format!("[[listener]]\n{listener}")).expect_err(listener);
+        assert_eq!(found, format!("pantala.toml:1:1: {message}"), "{listener}");
+    }
+    for (key, value, reason) in [
+        ("websocket_path", "\"mqtt\"", "a path begins with a slash"),
+        ("websocket_path", "\"/m?t\"", "a path is written as it comes over the wire: no spaces, no query"),
+        ("websocket_origins", "[\"app.example\"]", "an origin is written as browsers do"),
+        ("websocket_origins", "[\"https://app.example/\"]", "an origin is written as browsers do"),
+        ("websocket_origins", "[\"https://*.example\"]", "an origin is written as browsers do"),
+        ("proxy_trusted", "[\"localhost\"]", "an entry is an address or a network"),
+        ("allow_addresses", "[\"10.0.0.1/8\"]", "an entry is an address or a network"),
+        ("deny_addresses", "[\"10.0.0.0/33\"]", "an entry is an address or a network"),
+        ("unix_mode", "\"rw\"", "permission bits are three or four octal digits, such as 0660"),
+        ("unix_mode", "\"4755\"", "permission bits are three or four octal digits, such as 0660"),
+        ("unix_mode", "\"0888\"", "permission bits are three or four octal digits, such as 0660"),
+    ] {
+        let found = of_toml(&format!("[[listener]]\n{key} = {value}")).expect_err(value);
+        assert!(found.starts_with(&format!("pantala.toml:2:{}: ", key.len() + 4)) && found.contains(reason), "{found}");
+    }
+    // A proxy on the same machine, and whoever the permissions of the socket let in.
+    of_toml("[[listener]]\nunix_path = \"/s\"\nproxy_protocol = \"v1\"").expect("a Unix socket");
+}
+
+#[test]
+fn the_transport_of_a_mosquitto_conf() {
+    let config = of_conf(
+        "allow_anonymous true\nlistener 9001\nprotocol websockets\nwebsockets_origin https://app.example\n\
+         websockets_origin http://localhost:8080\nwebsockets_headers_size 4096\npacket_buffer_size 4096\n\
+         websockets_log_level 255\nlistener 1883\nprotocol mqtt\nwebsockets_origin https://app.example\n\
+         enable_proxy_protocol 2\nproxy_protocol_v2_require_tls true\nlistener 1884\nenable_proxy_protocol 1",
+    )
+    .expect("three listeners");
+    let [websocket, v2, v1] = &config.listeners[..] else { panic!("three listeners") };
+    assert_eq!(websocket.transport.protocol, Protocol::WebSocket);
+    let origins = ["https://app.example".into(), "http://localhost:8080".into()];
+    assert_eq!(websocket.transport.websocket.origins, websocket::Origins::Listed(origins.into()));
+    let everybody = networks(&["0.0.0.0/0", "::/0"]);
+    assert_eq!((v2.transport.protocol, &v2.transport.proxy_trusted), (Protocol::Mqtt, &everybody));
+    assert_eq!(v2.transport.websocket.origins, websocket::Origins::Any);
+    assert_eq!((v2.transport.proxy_protocol, v2.transport.proxy_require_tls), (Some(proxy::Versions::V2), true));
+    assert_eq!((v1.transport.proxy_protocol, v1.transport.proxy_require_tls), (Some(proxy::Versions::V1), false));
+    let without_effect = "has no effect: buffers have the size that is needed, and requests 16384 bytes at most";
+    let believes = "believes everybody who connects: let nobody but the proxy reach this listener";
+    assert_eq!(
+        config.warnings,
+        [
+            format!("mosquitto.conf:6: directive \"websockets_headers_size\" {without_effect}"),
+            format!("mosquitto.conf:7: directive \"packet_buffer_size\" {without_effect}"),
+            "mosquitto.conf:8: directive \"websockets_log_level\" has no effect: WebSocket has no log of its own"
+                .into(),
+            format!("mosquitto.conf:12: directive \"enable_proxy_protocol\" {believes}"),
+            format!("mosquitto.conf:15: directive \"enable_proxy_protocol\" {believes}"),
+        ]
+    );
+    assert_eq!(
+        of_conf("listener 9001\nhttp_dir /srv/www").expect_err("no files are served"),
+        "mosquitto.conf:2: directive \"http_dir\" is not supported: files are not served here; a web server in front can \
+         serve them and pass WebSocket on"
+    );
 }
 
 fn names<Written, Used>(keys: &[Key<Written, Used>]) -> impl Iterator<Item = &'static str> {
@@ -879,6 +1016,9 @@ max_connections 100
 max_qos 1
 max_topic_alias 3
 max_topic_alias_broker 4
+mount_point plant 1/
+accept_protocol_versions 4,5
+use_username_as_clientid true
 protocol mqtt
 listener 0 /run/mosquitto/with space.sock
 listener_allow_anonymous false
@@ -888,6 +1028,7 @@ max_connections -1
 allow_anonymous true
 allow_zero_length_clientid false
 auto_id_prefix dev-
+clientid_prefixes secure-
 global_max_clients 7
 global_max_connections 8
 max_inflight_messages 9
@@ -943,6 +1084,11 @@ connection_messages false\t# trailing
     assert!(in_core(&config));
     let [first, unix, last] = &config.listeners[..] else { panic!("three listeners") };
     assert_eq!(first.socket_domain, SocketDomain::Ipv4);
+    let common = ListenerSettings {
+        client_id_prefixes: vec!["secure-".to_owned()],
+        sessions_belong_to_users: false,
+        ..ListenerSettings::default()
+    };
     assert_eq!(
         first.settings,
         ListenerSettings {
@@ -951,14 +1097,17 @@ connection_messages false\t# trailing
             maximum_qos: QoS::AtLeastOnce,
             topic_alias_max: Some(3),
             topic_alias_broker_max: Some(4),
-            ..ListenerSettings::default()
+            mount_point: Some("plant 1/".into()),
+            versions: AcceptedVersions { v31: false, v311: true, v5: true },
+            use_user_name_as_client_id: true,
+            ..common.clone()
         }
     );
     assert_eq!(
         unix.settings,
-        ListenerSettings { allow_anonymous: false, maximum_qos: QoS::AtMostOnce, ..ListenerSettings::default() }
+        ListenerSettings { allow_anonymous: false, maximum_qos: QoS::AtMostOnce, ..common.clone() }
     );
-    assert_eq!(last.settings, ListenerSettings::default());
+    assert_eq!(last.settings, common);
     assert!(config.listeners.iter().all(|listener| !listener.tcp_no_delay));
     assert_eq!(
         config.log,
@@ -973,6 +1122,116 @@ connection_messages false\t# trailing
     );
     assert_eq!((config.data_dir, config.durability), (Some("/var/lib/mosquitto/pantala".into()), Durability::Fsync));
     assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn tls_of_a_toml() {
+    let tls = |text: &str| of_toml(&format!("[[listener]]\n{text}")).map(|config| config.listeners[0].tls.clone());
+    assert_eq!(tls("port = 8883"), Ok(None));
+    let least = Tls {
+        certificate_files: vec!["a.pem".into()],
+        key_files: vec!["a.pem".into()],
+        client_ca_files: Vec::new(),
+        require_certificate: true,
+        crl_files: Vec::new(),
+        versions: vec!["1.2", "1.3"],
+        ciphers: Vec::new(),
+        alpn: vec!["mqtt".to_owned()],
+        user_name_from_certificate: UserNameFrom::No,
+        ignore_certificate_dates: false,
+    };
+    assert_eq!(tls("tls_certificate_files = [\"a.pem\"]"), Ok(Some(least.clone())));
+    let all = r#"
+        tls_certificate_files = ["a.crt", "b.crt"]
+        tls_key_files = ["a.key", "b.key"]
+        tls_client_ca_files = ["ca", "more.pem"]
+        tls_require_certificate = false
+        tls_crl_files = ["crl"]
+        tls_versions = ["1.3"]
+        tls_ciphers = ["TLS_AES_128_GCM_SHA256"]
+        tls_alpn = []
+        tls_ignore_certificate_dates = true
+        user_name_from_certificate = "san"
+    "#;
+    let expected = Tls {
+        certificate_files: vec!["a.crt".into(), "b.crt".into()],
+        key_files: vec!["a.key".into(), "b.key".into()],
+        client_ca_files: vec!["ca".into(), "more.pem".into()],
+        require_certificate: false,
+        crl_files: vec!["crl".into()],
+        versions: vec!["1.3"],
+        ciphers: vec!["TLS_AES_128_GCM_SHA256"],
+        alpn: Vec::new(),
+        user_name_from_certificate: UserNameFrom::SubjectAlternativeName,
+        ignore_certificate_dates: true,
+    };
+    assert_eq!(tls(all), Ok(Some(expected)));
+    for name in names(key::LISTENER).filter(|name| name.contains("tls_") || name.contains("certificate")) {
+        assert!(all.contains(&format!(" {name} = ")), "{name}");
+    }
+    for (text, message) in [
+        ("tls_key_files = [\"a\"]", "needs \"tls_certificate_files\""),
+        ("tls_alpn = [\"mqtt\"]", "needs \"tls_certificate_files\""),
+        ("tls_certificate_files = [\"a\"]\ntls_crl_files = [\"c\"]", "needs \"tls_client_ca_files\""),
+        ("tls_certificate_files = [\"a\"]\nuser_name_from_certificate = \"cn\"", "needs \"tls_client_ca_files\""),
+        ("tls_certificate_files = [\"a\", \"b\"]\ntls_key_files = [\"c\"]", "as many as tls_certificate_files"),
+        ("tls_certificate_files = [\"\"]", "must not be empty"),
+        ("tls_certificate_files = [1]", "a list of strings"),
+        ("tls_versions = [\"1.1\"]", "1.2"),
+        ("tls_ciphers = [\"AES256-SHA\"]", "TLS_AES_256_GCM_SHA384"),
+    ] {
+        let error = tls(text).expect_err(text);
+        assert!(error.contains(message), "{text}: {error}");
+    }
+}
+
+#[test]
+fn tls_of_a_mosquitto_conf() {
+    let tls = |text: &str| of_conf(&format!("listener 8883\n{text}")).map(|config| config.listeners[0].tls.clone());
+    let server = "certfile /c\nkeyfile /k\n";
+    let found = tls(server).expect("a certificate").expect("TLS");
+    assert_eq!((found.certificate_files, found.key_files), (vec!["/c".into()], vec!["/k".into()]));
+    // Mosquitto agrees upon no ALPN, and takes everybody.
+    assert_eq!((found.alpn, found.client_ca_files), (Vec::new(), Vec::new()));
+    // Clients are asked for certificates where they must have one.
+    let authorities = |text: &str| {
+        let found = tls(&format!("{server}cafile /ca\ncapath /dir\ncrlfile /crl\n{text}")).expect(text).expect("TLS");
+        (found.client_ca_files.len(), found.crl_files.len(), found.user_name_from_certificate)
+    };
+    assert_eq!(authorities(""), (0, 0, UserNameFrom::No));
+    assert_eq!(authorities("require_certificate true"), (2, 1, UserNameFrom::No));
+    assert_eq!(authorities("use_identity_as_username true"), (2, 1, UserNameFrom::CommonName));
+    assert_eq!(authorities("require_certificate true\nuse_subject_as_username true"), (2, 1, UserNameFrom::Subject));
+    assert_eq!(authorities("use_identity_as_username true\nuse_subject_as_username true").2, UserNameFrom::CommonName);
+    let dates = "cafile /ca\nrequire_certificate true\ndisable_client_cert_date_checks true";
+    assert!(tls(&format!("{server}{dates}")).expect("dates").expect("TLS").ignore_certificate_dates);
+    for (version, expected) in [("tlsv1.2", vec!["1.2", "1.3"]), ("tlsv1.3", vec!["1.3"])] {
+        let found = tls(&format!("{server}tls_version {version}")).expect(version).expect("TLS");
+        assert_eq!(found.versions, expected);
+    }
+    let config = of_conf(
+        "listener 8883\ncertfile /c\nkeyfile /k\nciphers ECDHE-RSA-AES128-GCM-SHA256:AES256-SHA\n\
+         ciphers_tls1.3 TLS_AES_256_GCM_SHA384\ndhparamfile /dh\ntls_keyform pem",
+    )
+    .expect("ciphers");
+    let found = config.listeners[0].tls.as_ref().expect("TLS");
+    assert_eq!(found.ciphers, ["ECDHE-RSA-AES128-GCM-SHA256", "TLS_AES_256_GCM_SHA384"]);
+    assert!(config.warnings[1].contains("\"dhparamfile\" has no effect"), "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("AES256-SHA"), "{:?}", config.warnings);
+    for (text, message) in [
+        ("psk_file /p", "\"psk_file\" cannot be used: TLS with pre-shared keys is not offered"),
+        ("psk_hint h", "\"psk_hint\" cannot be used: TLS with pre-shared keys is not offered"),
+        ("tls_engine e", "there are no OpenSSL engines"),
+        ("tls_engine_kpass_sha1 e", "there are no OpenSSL engines"),
+        ("tls_keyform engine", "there are no OpenSSL engines"),
+        ("tls_version tlsv1.1", "TLS 1.1 can be broken"),
+        ("ciphers AES256-SHA", "there is none of these cipher suites"),
+        ("cafile /ca", "needs \"certfile\""),
+        ("certfile /c\nkeyfile /k\nrequire_certificate true", "needs \"cafile\""),
+    ] {
+        let error = tls(text).expect_err(text);
+        assert!(error.contains(message), "{text}: {error}");
+    }
 }
 
 #[test]
@@ -1034,7 +1293,7 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
              mosquitto_password_file.so, mosquitto_acl_file.so, mosquitto_dynamic_security.so and \
              mosquitto_persist_sqlite.so are built in, and `[[security]]` in a .toml asks HTTP services",
         ),
-        ("require_certificate", r#"mosquitto.conf:1: directive "require_certificate" is not supported yet"#),
+        ("retain_expiry_interval", r#"mosquitto.conf:1: directive "retain_expiry_interval" is not supported yet"#),
         (
             "allow_anonymus true",
             r#"mosquitto.conf:1: unknown directive "allow_anonymus"; did you mean "allow_anonymous"?"#,
@@ -1080,7 +1339,7 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
             "socket_domain ipv5",
             r#"mosquitto.conf:1: "socket_domain" cannot be "ipv5"; did you mean "ipv4"? (allowed: ipv4, ipv6)"#,
         ),
-        ("protocol websockets", r#"mosquitto.conf:1: directive "protocol" with "websockets" is not supported yet"#),
+        ("protocol http_api", r#"mosquitto.conf:1: directive "protocol" with "http_api" is not supported yet"#),
         ("log_dest syslog", r#"mosquitto.conf:1: directive "log_dest" with "syslog" is not supported yet"#),
         ("log_dest topic", r#"mosquitto.conf:1: directive "log_dest" with "topic" is not supported yet"#),
         ("log_dest file", r#"mosquitto.conf:1: directive "log_dest file" needs a value"#),
@@ -1128,6 +1387,49 @@ fn per_listener_settings_give_each_listener_its_own() {
 }
 
 #[test]
+fn prefixes_of_client_identifiers_are_those_of_all_listeners_or_each_has_its_own() {
+    let prefixes = |text: &str| -> Vec<Vec<String>> {
+        let listeners = of_conf(text).expect(text).listeners;
+        listeners.into_iter().map(|listener| listener.settings.client_id_prefixes).collect()
+    };
+    let of = |prefixes: &[&str]| prefixes.iter().map(|prefix| (*prefix).to_owned()).collect::<Vec<_>>();
+    assert_eq!(prefixes("clientid_prefixes a-"), [of(&["a-"]), of(&["a-"])]);
+    assert_eq!(prefixes("per_listener_settings true\nclientid_prefixes a-"), [of(&["a-"]), of(&["a-"])]);
+    assert_eq!(prefixes("clientid_prefixes a-\nlistener 1\nlistener 2"), [of(&["a-"]), of(&["a-"])]);
+    let own = "per_listener_settings true\nlistener 1\nclientid_prefixes a-\nlistener 2";
+    assert_eq!(prefixes(own), [of(&["a-"]), of(&[])]);
+}
+
+#[test]
+fn what_a_listener_asks_of_its_clients_has_to_make_sense() {
+    for (text, reason) in [
+        ("mount_point a/#", "it stands before Topic Names, and so has no wildcards"),
+        ("mount_point $SYS/", "topics that begin with $ are the broker's own"),
+        (
+            "accept_protocol_versions 4,6",
+            "it has to be some of 3 (MQTT 3.1), 4 (3.1.1) and 5 (5.0), with commas between",
+        ),
+        ("accept_protocol_versions 4,,5", "it has to be some of"),
+    ] {
+        let message = of_conf(&format!("listener 1\n{text}")).expect_err(text);
+        assert!(message.contains(reason), "{text}: {message}");
+    }
+    for (text, reason) in [
+        ("mount_point = \"\"", "it must not be empty"),
+        ("mount_point = \"a/+/\"", "it stands before Topic Names, and so has no wildcards"),
+        ("versions = [\"4\"]", "3.1, 3.1.1, 5.0"),
+        ("client_id_prefixes = [\"a\", \"\"]", "it must not be empty"),
+    ] {
+        let message = of_toml(&format!("[[listener]]\n{text}")).expect_err(text);
+        assert!(message.contains(reason), "{text}: {message}");
+    }
+    let own = of_toml("[[listener]]\nhost = \"127.0.0.1\"").expect("a listener").listeners.remove(0).settings;
+    assert!(own.sessions_belong_to_users);
+    let conf = of_conf("allow_anonymous true").expect("no listener").listeners;
+    assert!(conf.iter().all(|listener| !listener.settings.sessions_belong_to_users));
+}
+
+#[test]
 fn a_directive_of_a_listener_without_one_makes_the_default_listener() {
     for (text, expected) in [
         ("max_connections 10", "*:1883"),
@@ -1145,7 +1447,8 @@ fn a_directive_of_a_listener_without_one_makes_the_default_listener() {
 fn directives_without_effect_are_warned_about_once_each() {
     let config = of_conf(
         "retry_interval 20\nautosave_interval 1800\nautosave_on_changes false\npersistence_file mosquitto.db\n\
-         sys_interval 10\npid_file /run/m.pid\nuser mosquitto\nlog_dest dlt",
+         sys_interval 10\npid_file /run/m.pid\nuser mosquitto\nlog_dest dlt\n\
+         auth_plugin_deny_special_chars false",
     )
     .expect("all accepted");
     let expected = [
@@ -1157,6 +1460,7 @@ fn directives_without_effect_are_warned_about_once_each() {
         "mosquitto.conf:6: directive \"pid_file\" has no effect yet",
         "mosquitto.conf:7: directive \"user\" has no effect yet",
         "mosquitto.conf:8: directive \"log_dest\" has no effect: that log is not supported",
+        "mosquitto.conf:9: directive \"auth_plugin_deny_special_chars\" has no effect: a name with such characters is never put into a rule",
     ];
     assert_eq!(config.warnings, expected);
 }
@@ -1449,6 +1753,7 @@ fn the_page_of_keys_tells_the_truth() {
             Kind::Number { min, max, word: Some(word), .. } => format!("{min}..={max}, {word}"),
             Kind::Text { .. } => "text".to_owned(),
             Kind::Choice { allowed, .. } => allowed.join(", "),
+            Kind::Texts { .. } => "list of texts".to_owned(),
             Kind::List { allowed, .. } => format!("list of {}", allowed.join(", ")),
         };
         let default = default.map_or(String::from("–"), |used| shown_default(&(key.show)(used)));
@@ -1519,8 +1824,16 @@ fn the_example_shows_every_key_with_its_default() {
             "scram_user ann",
             "security \"default\", tokens with keys of https://id.example.org/keys, password file /etc/pantala/passwords, \
              https://id.example.org/mqtt, ACL file /etc/pantala/acl",
-            "listener 127.0.0.1:1883, anonymous, topic_alias_max = 10, topic_alias_broker_max = 10",
+            "listener 127.0.0.1:1883, anonymous, topic_alias_max = 10, topic_alias_broker_max = 10, \
+             mount_point = plant/, client_id_prefixes = dev-,app-",
             "listener unix:/run/pantala/mqtt.sock, anonymous",
+            "listener *:9001, no anonymous, protocol = any, websocket_path = /mqtt, websocket_origins = https://app.example, \
+             proxy_protocol = v2, proxy_trusted = 10.0.0.0/8, allow_addresses = 192.0.2.0/24, \
+             deny_addresses = 192.0.2.7",
+            "listener *:8883, no anonymous, tls_certificate_files = /etc/pantala/broker.crt, \
+             tls_key_files = /etc/pantala/broker.key, tls_client_ca_files = /etc/pantala/clients.crt, \
+             tls_crl_files = /etc/pantala/clients.crl, \
+             tls_ciphers = TLS_AES_128_GCM_SHA256,ECDHE-ECDSA-AES128-GCM-SHA256",
         ]
     );
 }
