@@ -204,6 +204,26 @@ impl<S: Store> Core<S> {
         true
     }
 
+    /// Disconnects all clients of a security domain with this user name, or those without one, as [`Self::disconnect`] does.
+    /// Returns how many.
+    pub fn disconnect_user(
+        &mut self,
+        now: Instant,
+        security: SecurityId,
+        user_name: Option<&str>,
+        reason_code: ReasonCode,
+    ) -> usize {
+        let of_user = self.sessions.iter().filter(|(_, session)| {
+            let of = session.principal.as_ref().and_then(|principal| principal.user_name.as_deref());
+            session.security == security && of == user_name
+        });
+        let connections: Vec<ConnectionKey> = of_user.filter_map(|(_, session)| session.connection).collect();
+        for connection in &connections {
+            self.break_off(now, *connection, reason_code, Cause::Administrator);
+        }
+        connections.len()
+    }
+
     // ---- commands ---------------------------------------------------------------------------------------------
 
     /// A client that may has published to a topic below `$CONTROL`.

@@ -69,7 +69,7 @@ impl Hasher {
     }
 
     /// A number by which one of several things is chosen for a name, always the same one.
-    pub(crate) fn number(&self, name: &str) -> u64 {
+    pub fn number(&self, name: &str) -> u64 {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(b"number");
         context.update(name.as_bytes());

@@ -5,8 +5,9 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
+use pantala_access::dynsec::Who;
 use pantala_broker::authentication::Method;
-use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, Settings, Verdict};
+use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, SecurityId, Settings, Verdict};
 
 use crate::listen::Listener;
 use crate::socket::Socket;
@@ -22,6 +23,10 @@ pub(crate) enum Letter {
     Rights(Arc<dyn RightsSource>),
     /// What has come of a client's credentials.
     Verdict(ConnectionKey, u32, Verdict),
+    /// The answer to a client's command: its topic and its payload, and what clients may do from now on if it changed that.
+    Answer(ConnectionKey, u32, &'static str, Box<str>, Option<Arc<dyn RightsSource>>),
+    /// End the connections of these users of a security domain, who could not connect again as they did.
+    Leave(SecurityId, Arc<Who>),
     /// End all connections and stop.
     ShutDown,
     /// Write the counters into the log.

@@ -112,6 +112,7 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     };
     let security = Security::new(config.security.clone(), surroundings);
     let security = security.map_err(|error| RunError::Security(error.to_string()))?;
+    security.serve_commands(&inboxes).map_err(RunError::System)?;
     let mut cores = Vec::new();
     for (index, store) in std::mem::take(&mut storage.stores).into_iter().enumerate() {
         let id = WorkerId(index as u8);

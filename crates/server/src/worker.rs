@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use mio::event::Event as Readiness;
 use mio::{Events, Poll, Token};
+use pantala_access::dynsec::Who;
 use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, Peer, WorkerId};
+use pantala_proto::ReasonCode;
 use pantala_session::Instant;
 use pantala_store::{AnyStore, Position, Store};
 use slab::Slab;
@@ -21,7 +23,7 @@ use crate::config::LogType;
 use crate::inbox::{Inbox, Letter, Moved};
 use crate::listen::Listener;
 use crate::log::{Log, shown};
-use crate::security::{Reply, Security};
+use crate::security::{ControlRequest, Reply, Security};
 use crate::socket::Socket;
 use crate::stage::{Entry, Scratch, Stages};
 
@@ -625,8 +627,19 @@ impl Worker {
                     let inbox = Arc::clone(&self.inboxes[usize::from(self.id.0)]);
                     self.security.verify(*request, Reply { inbox, connection, generation });
                 }
-                // Nobody has been given the right to one so far.
-                Action::Control { .. } => {}
+                Action::Control { connection, generation, security, client_id, user_name, topic_name, payload } => {
+                    let inbox = Arc::clone(&self.inboxes[usize::from(self.id.0)]);
+                    self.security.command(ControlRequest {
+                        inbox,
+                        connection,
+                        generation,
+                        security,
+                        client_id,
+                        user_name,
+                        topic_name,
+                        payload,
+                    });
+                }
             }
         }
     }
@@ -726,6 +739,21 @@ impl Worker {
                 if catch_unwind(AssertUnwindSafe(|| core.authenticated(now, key, generation, verdict))).is_err() {
                     self.panicked(now, key);
                 }
+            }
+            Letter::Answer(key, generation, topic_name, payload, rights) => {
+                self.guarded(|core| core.control_response(now, key, generation, topic_name, payload.as_bytes()));
+                if let Some(rights) = rights {
+                    self.guarded(|core| core.rights_changed(now, rights));
+                }
+            }
+            Letter::Leave(security, who) => {
+                let user_name = match &*who {
+                    Who::User(name) => Some(name.as_str()),
+                    Who::Anonymous => None,
+                };
+                self.guarded(|core| {
+                    core.disconnect_user(now, security, user_name, ReasonCode::AdministrativeAction);
+                });
             }
             Letter::ShutDown => self.shut_down(now),
             Letter::Report => self.report(),

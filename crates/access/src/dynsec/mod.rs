@@ -228,12 +228,12 @@ impl DynamicSecurity {
 
     /// What is needed to let a client in, or none if there is no such client.
     pub fn credentials(&self, user_name: &str) -> Option<Credentials<'_>> {
-        let client = self.clients.get(user_name)?;
-        Some(Credentials {
-            password: client.password.as_deref(),
-            client_id: client.client_id.as_deref(),
-            disabled: client.disabled,
-        })
+        self.clients.get(user_name).map(Client::credentials)
+    }
+
+    /// The same of all clients, with their user names in order.
+    pub fn all_credentials(&self) -> impl Iterator<Item = (&str, Credentials<'_>)> {
+        self.clients.iter().map(|(name, client)| (name.as_str(), client.credentials()))
     }
 
     /// How many changes there were since the file was read.
@@ -298,6 +298,16 @@ impl DynamicSecurity {
         }
         if let Some(group) = self.groups.get_mut(group_name) {
             group.clients.remove(user_name);
+        }
+    }
+}
+
+impl Client {
+    fn credentials(&self) -> Credentials<'_> {
+        Credentials {
+            password: self.password.as_deref(),
+            client_id: self.client_id.as_deref(),
+            disabled: self.disabled,
         }
     }
 }

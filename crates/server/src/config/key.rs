@@ -1128,6 +1128,28 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
         show: |_| String::new(),
     },
     Key {
+        name: "rules_file",
+        doc: "File with access rules of our own, in TOML; see [access.md](access.md#a-rules-file). A domain has one of `acl_file`, `rules_file` and `dynamic_security_file`.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.rules_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "dynamic_security_file",
+        doc: "File with users, groups and roles that are changed while the broker runs, in the format of Mosquitto's plugin; see [access.md](access.md#dynamic-security).",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.dynamic_security_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
         name: "jwt_jwks_url",
         doc: "URL of the key set by which tokens are verified.",
         kind: Kind::Text {

@@ -185,6 +185,7 @@ struct ListenerOptions {
 struct SecurityOptions {
     password_file: Option<(PathBuf, Origin)>,
     acl_file: Option<(PathBuf, Origin)>,
+    dynamic_security_file: Option<(PathBuf, Origin)>,
 }
 
 /// A plugin of Mosquitto's that is a part of this broker.
@@ -205,6 +206,7 @@ struct Plugin {
 enum PluginKind {
     Password,
     Acl,
+    DynamicSecurity,
     Sqlite,
 }
 
@@ -214,6 +216,7 @@ impl PluginKind {
         match self {
             Self::Password => "plugin_opt_password_file",
             Self::Acl => "plugin_opt_acl_file",
+            Self::DynamicSecurity => "plugin_opt_config_file",
             Self::Sqlite => "plugin_opt_db_file",
         }
     }
@@ -806,12 +809,13 @@ impl Reader<'_> {
             "mosquitto_password_file.so" => PluginKind::Password,
             "mosquitto_acl_file.so" => PluginKind::Acl,
             "mosquitto_persist_sqlite.so" => PluginKind::Sqlite,
-            "mosquitto_dynamic_security.so" | "mosquitto_sparkplug_aware.so" => {
+            "mosquitto_dynamic_security.so" => PluginKind::DynamicSecurity,
+            "mosquitto_sparkplug_aware.so" => {
                 return Err(Fault::UnsupportedValue { name: "plugin", value: file.to_owned() });
             }
             _ => {
-                let reason = "no shared object is loaded here; mosquitto_password_file.so, mosquitto_acl_file.so and \
-                              mosquitto_persist_sqlite.so are built in, and `[[security]]` in a .toml asks HTTP services";
+                let reason = "no shared object is loaded here; mosquitto_password_file.so, mosquitto_acl_file.so, \
+                              mosquitto_dynamic_security.so and mosquitto_persist_sqlite.so are built in, and `[[security]]` in a .toml asks HTTP services";
                 return Err(Fault::BadText { key: line.name.to_owned(), given: path.to_owned(), reason });
             }
         };
@@ -857,6 +861,7 @@ impl Reader<'_> {
                 let options = self.security_options(place);
                 match plugin.kind {
                     PluginKind::Password => options.password_file = Some(file.clone()),
+                    PluginKind::DynamicSecurity => options.dynamic_security_file = Some(file.clone()),
                     _ => options.acl_file = Some(file.clone()),
                 }
             }
@@ -967,12 +972,13 @@ fn finish_tls(listener: &mut ListenerDraft) -> Result<(), ConfigError> {
 
 /// The security domain with these files, if there are any.
 fn security_draft(options: SecurityOptions, name: Option<String>) -> Option<SecurityDraft> {
-    let SecurityOptions { password_file, acl_file } = options;
-    let origin = password_file.as_ref().or(acl_file.as_ref())?.1.clone();
+    let SecurityOptions { password_file, acl_file, dynamic_security_file } = options;
+    let origin = password_file.as_ref().or(acl_file.as_ref()).or(dynamic_security_file.as_ref())?.1.clone();
     let mut draft = SecurityDraft::new(origin);
     draft.name = name;
     draft.password_file = password_file.map(|(path, _)| path);
     draft.acl_file = acl_file.map(|(path, _)| path);
+    draft.dynamic_security_file = dynamic_security_file.map(|(path, _)| path);
     Some(draft)
 }
 

@@ -27,6 +27,10 @@ pub struct SecurityDomain {
     pub password_file: Option<PathBuf>,
     /// Mosquitto's ACL file.
     pub acl_file: Option<PathBuf>,
+    /// Rules in TOML.
+    pub rules_file: Option<PathBuf>,
+    /// Users, groups and roles of Mosquitto's dynamic security.
+    pub dynamic_security_file: Option<PathBuf>,
     /// JSON Web Tokens.
     pub jwt: Option<Jwt>,
     /// An HTTP service that knows users.
@@ -41,6 +45,8 @@ impl SecurityDomain {
             chain: vec![BackEnd::Certificate],
             password_file: None,
             acl_file: None,
+            rules_file: None,
+            dynamic_security_file: None,
             jwt: None,
             http: None,
         }
@@ -130,6 +136,8 @@ pub(super) struct SecurityDraft {
     pub chain: Option<Vec<BackEnd>>,
     pub password_file: Option<PathBuf>,
     pub acl_file: Option<PathBuf>,
+    pub rules_file: Option<PathBuf>,
+    pub dynamic_security_file: Option<PathBuf>,
     pub jwt_jwks_url: Option<String>,
     pub jwt_jwks_file: Option<PathBuf>,
     pub jwt_public_key_file: Option<PathBuf>,
@@ -156,6 +164,8 @@ impl SecurityDraft {
             chain: None,
             password_file: None,
             acl_file: None,
+            rules_file: None,
+            dynamic_security_file: None,
             jwt_jwks_url: None,
             jwt_jwks_file: None,
             jwt_public_key_file: None,
@@ -182,6 +192,19 @@ impl SecurityDraft {
     fn finish(self) -> Result<SecurityDomain, ConfigError> {
         const SECTION: &str = "[[security]]";
         let error = |fault| ConfigError::new(self.origin.clone(), fault);
+        // Whoever knows a user knows its password, and one place says what it may do.
+        let files = [
+            ("dynamic_security_file", self.dynamic_security_file.is_some()),
+            ("password_file", self.password_file.is_some()),
+            ("acl_file", self.acl_file.is_some()),
+            ("rules_file", self.rules_file.is_some()),
+        ];
+        for (one, other) in [(0, 1), (0, 2), (0, 3), (2, 3)] {
+            if files[one].1 && files[other].1 {
+                let (one, other) = (files[one].0, files[other].0);
+                return Err(error(Fault::Exclusive { one, other, section: SECTION }));
+            }
+        }
         let sources = [
             ("jwt_jwks_url", self.jwt_jwks_url.map(JwtKeys::Url)),
             ("jwt_jwks_file", self.jwt_jwks_file.map(JwtKeys::SetFile)),
@@ -221,7 +244,7 @@ impl SecurityDraft {
         let has = |back_end: BackEnd| match back_end {
             BackEnd::Certificate => true,
             BackEnd::Jwt => jwt.is_some(),
-            BackEnd::Password => self.password_file.is_some(),
+            BackEnd::Password => self.password_file.is_some() || self.dynamic_security_file.is_some(),
             BackEnd::Http => http.is_some(),
         };
         let chain = match self.chain {
@@ -260,6 +283,8 @@ impl SecurityDraft {
             chain,
             password_file: self.password_file,
             acl_file: self.acl_file,
+            rules_file: self.rules_file,
+            dynamic_security_file: self.dynamic_security_file,
             jwt,
             http,
         })
@@ -314,6 +339,12 @@ impl fmt::Display for SecurityDomain {
         }
         if let Some(path) = &self.acl_file {
             write!(f, ", ACL file {}", path.display())?;
+        }
+        if let Some(path) = &self.rules_file {
+            write!(f, ", rules file {}", path.display())?;
+        }
+        if let Some(path) = &self.dynamic_security_file {
+            write!(f, ", dynamic security {}", path.display())?;
         }
         Ok(())
     }

@@ -850,6 +850,8 @@ http_ca_file = "/c"
         chain: vec![BackEnd::Http, BackEnd::Jwt, BackEnd::Password, BackEnd::Certificate],
         password_file: Some("/p".into()),
         acl_file: Some("/a".into()),
+        rules_file: None,
+        dynamic_security_file: None,
         jwt: Some(jwt),
         http: Some(http),
     };
@@ -872,9 +874,13 @@ http_ca_file = "/c"
         assert_eq!(config.security[0].jwt.as_ref().map(|jwt| &jwt.keys), Some(&keys));
         assert_eq!(config.security[0].chain, [BackEnd::Certificate, BackEnd::Jwt]);
     }
-    for name in
-        names(key::SECURITY).filter(|name| !["jwt_jwks_file", "jwt_public_key_file", "jwt_secret_file"].contains(name))
-    {
+    let config = of_toml("[[security]]\nrules_file = \"/r\"\npassword_file = \"/p\"").expect("rules_file");
+    assert_eq!(config.security[0].rules_file, Some("/r".into()));
+    let config = of_toml("[[security]]\ndynamic_security_file = \"/d\"").expect("dynamic_security_file");
+    assert_eq!(config.security[0].dynamic_security_file, Some("/d".into()));
+    assert_eq!(config.security[0].chain, [BackEnd::Certificate, BackEnd::Password]);
+    let elsewhere = ["jwt_jwks_file", "jwt_public_key_file", "jwt_secret_file", "rules_file", "dynamic_security_file"];
+    for name in names(key::SECURITY).filter(|name| !elsewhere.contains(name)) {
         assert!(text.contains(&format!("\n{name} = ")), "{name}");
     }
 }
@@ -911,6 +917,18 @@ fn what_is_wrong_with_a_security_domain_is_said() {
             "[[security]]\njwt_secret_file = \"a\"\njwt_jwks_file = \"b\"",
             "pantala.toml:1:1: \"jwt_jwks_file\" and \"jwt_secret_file\" exclude each other in [[security]]",
         ),
+        (
+            "[[security]]\nacl_file = \"a\"\nrules_file = \"b\"",
+            "pantala.toml:1:1: \"acl_file\" and \"rules_file\" exclude each other in [[security]]",
+        ),
+        (
+            "[[security]]\npassword_file = \"a\"\ndynamic_security_file = \"b\"",
+            "pantala.toml:1:1: \"dynamic_security_file\" and \"password_file\" exclude each other in [[security]]",
+        ),
+        (
+            "[[security]]\nrules_file = \"a\"\ndynamic_security_file = \"b\"",
+            "pantala.toml:1:1: \"dynamic_security_file\" and \"rules_file\" exclude each other in [[security]]",
+        ),
         ("[[security]]\njwt_issuer = \"a\"", "pantala.toml:1:1: [[security]] needs \"jwt_jwks_url\""),
         ("[[security]]\nhttp_format = \"form\"", "pantala.toml:1:1: [[security]] needs \"http_url\""),
         ("[[security]]\nchain = [\"password\"]", "pantala.toml:1:1: [[security]] needs \"password_file\""),
@@ -940,6 +958,8 @@ fn users_and_rules_of_a_mosquitto_conf() {
     let plugins = "plugin /usr/lib/mosquitto_password_file.so\nplugin_opt_password_file /etc/pass words\n\
                    plugin_load x mosquitto_acl_file.so\nauth_opt_acl_file /a\nlistener 1\nplugin_use x";
     assert_eq!(domains(plugins), [both]);
+    let dynamic = "plugin /usr/lib/mosquitto_dynamic_security.so\nplugin_opt_config_file /d\nlistener 1";
+    assert_eq!(domains(dynamic), ["security \"default\", dynamic security /d"]);
     // For one listener each.
     assert_eq!(
         domains(
@@ -1599,8 +1619,8 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
         (
             "auth_plugin /usr/lib/go-auth.so",
             "mosquitto.conf:1: \"auth_plugin\" cannot be \"/usr/lib/go-auth.so\": no shared object is loaded here; \
-             mosquitto_password_file.so, mosquitto_acl_file.so and mosquitto_persist_sqlite.so are built in, and \
-             `[[security]]` in a .toml asks HTTP services",
+             mosquitto_password_file.so, mosquitto_acl_file.so, mosquitto_dynamic_security.so and \
+             mosquitto_persist_sqlite.so are built in, and `[[security]]` in a .toml asks HTTP services",
         ),
         (
             "allow_anonymus true",
@@ -2097,7 +2117,8 @@ fn the_example_shows_every_key_with_its_default() {
     // Every key is there, behind a comment sign without a space.
     let all = uncommented(&example);
     // What excludes others that are there is in prose only.
-    let alternatives = ["jwt_jwks_file", "jwt_public_key_file", "jwt_secret_file"];
+    let alternatives =
+        ["jwt_jwks_file", "jwt_public_key_file", "jwt_secret_file", "rules_file", "dynamic_security_file"];
     for name in all_names().into_iter().filter(|name| !alternatives.contains(name)) {
         assert!(all.contains(&format!("\n{name} = ")), "{name}");
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pantala_access::{Rights, Rules, Subject};
+use pantala_access::{Rights, Rules, RulesDraft, Subject};
 use pantala_identity::cache::{Cache, Hasher};
 use pantala_identity::chain::{BackEnd, Chain};
 use pantala_identity::jwt::{self, Key, KeyCache, KeySet};
@@ -16,6 +16,7 @@ use pantala_identity::password::Users;
 use pantala_identity::{Identity, Outcome};
 use pantala_session::Instant;
 
+use super::dynamic::Dynamic;
 use super::http::Caller;
 use crate::config::{Http, Jwt, JwtKeys, SecurityDomain, Verification};
 
@@ -48,10 +49,14 @@ pub(super) struct Domain {
     pub tokens: Option<Tokens>,
     pub service: Option<Service>,
     pub rules: Rules,
+    /// In place of users and rules.
+    pub dynamic: Option<Arc<Dynamic>>,
     /// Passwords that were right.
     pub verified: Mutex<Cache<()>>,
     /// The only users there can be, if the password file is the only place to have them from.
     only_users: Option<HashSet<Box<str>>>,
+    /// No other back end knows users than files.
+    pub only_users_of_files: bool,
 }
 
 /// JSON Web Tokens.
@@ -106,9 +111,15 @@ impl Domain {
                 Some(Users::new(file, hasher.clone()))
             }
         };
-        let rules = match &config.acl_file {
-            None => Rules::everything(),
-            Some(path) => {
+        let rules = match (&config.acl_file, &config.rules_file) {
+            (None, None) => Rules::everything(),
+            (None, Some(path)) => {
+                let text = read_text(path, FILE_BYTES_MAX).map_err(|what| wrong("rules_file", what))?;
+                let in_file = |error: &dyn fmt::Display| wrong("rules_file", format!("{}: {error}", path.display()));
+                let draft: RulesDraft = toml::from_str(&text).map_err(|error| in_file(&one_line(&text, &error)))?;
+                draft.compile().map_err(|error| in_file(&error))?
+            }
+            (Some(path), _) => {
                 let text = read_text(path, FILE_BYTES_MAX).map_err(|what| wrong("acl_file", what))?;
                 Rules::from_mosquitto_acl(&text)
                     .map_err(|error| wrong("acl_file", format!("{}: {error}", path.display())))?
@@ -143,14 +154,24 @@ impl Domain {
             }
         };
         let others = |back_end: &BackEnd| matches!(back_end, BackEnd::Jwt | BackEnd::Http);
+        let only_users_of_files = !config.chain.iter().any(others);
         let only_users = match &config.password_file {
-            Some(_) if !config.chain.iter().any(others) => {
+            Some(_) if only_users_of_files => {
                 let names = users.iter().flat_map(Users::names).chain(scram_users.iter().map(|name| &**name));
                 Some(names.map(Box::from).collect())
             }
             _ => None,
         };
+        // Last, since it is changed where it is.
+        let dynamic = match (&config.dynamic_security_file, old.and_then(|old| old.dynamic.as_ref())) {
+            (None, _) => None,
+            (Some(_), Some(old)) => Some(old.reload().map(|()| Arc::clone(old))),
+            (Some(path), None) => Some(Dynamic::open(path, bounds)),
+        };
+        let dynamic = dynamic.transpose().map_err(|what| wrong("dynamic_security_file", what))?;
         Ok(Self {
+            dynamic,
+            only_users_of_files,
             chain: Chain::new(config.chain.iter().copied()),
             users,
             tokens,
@@ -173,7 +194,8 @@ impl Domain {
 
     /// How many users its password file has, for the log.
     pub fn user_count(&self) -> Option<usize> {
-        self.users.as_ref().map(Users::len)
+        let of_dynamic = self.dynamic.as_ref().map(|dynamic| dynamic.snapshot().client_count());
+        self.users.as_ref().map(Users::len).or(of_dynamic)
     }
 }
 
@@ -218,8 +240,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Where in a TOML text something is wrong, and what, in one line.
+fn one_line(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start).min(text.len());
+    let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
+    format!("line {line}: {}", error.message().replace('\n', " "))
+}
+
 /// The text of a file; an error names it. A mark of UTF-8 at its front is no part of the text.
-fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
+pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     let wrong = |what: &dyn fmt::Display| format!("{}: {what}", path.display());
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| wrong(&error))?;

@@ -11,13 +11,15 @@
 //! happens to it, it answers once: when it is dropped, by "not now".
 
 mod domain;
+mod dynamic;
 mod http;
 mod pool;
 mod seam;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +33,7 @@ use pantala_session::Instant;
 
 pub(crate) use self::domain::DomainError;
 use self::domain::{Domain, FetchedKeys, Keys, Service, Tokens, lock};
+pub(crate) use self::dynamic::ControlRequest;
 use self::pool::Pool;
 pub(crate) use self::seam::Reply;
 use crate::config::{Config, LogType, SecurityDomain, Verification};
@@ -56,6 +59,8 @@ pub(crate) struct Security {
     hasher: Hasher,
     hashing: Pool<Job>,
     calling: Pool<Job>,
+    /// To the thread that carries out commands, once there is one.
+    commands: OnceLock<SyncSender<ControlRequest>>,
     counters: Counters,
     clock: Clock,
     log: Log,
@@ -140,6 +145,7 @@ impl Security {
             calling: Pool::new("services", bounds.http_requests_max, bounds.waiting_max, || {}, Job::go_on),
             bounds,
             hasher,
+            commands: OnceLock::new(),
             counters: Counters::default(),
             clock,
             log,
@@ -370,6 +376,10 @@ impl Job {
     }
 
     fn password(&self, now: Instant) -> Outcome {
+        if let Some(dynamic) = &self.domain.dynamic {
+            let Security { hasher, bounds, counters, .. } = &*self.security;
+            return dynamic.snapshot().verify(&self.credentials, hasher, now, bounds, counters);
+        }
         let Some(users) = &self.domain.users else { return Outcome::NotMine };
         if self.credentials.user_name.is_none() {
             return Outcome::NotMine;

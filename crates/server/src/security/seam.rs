@@ -11,6 +11,7 @@ use pantala_proto::ReasonCode;
 use pantala_session::Instant;
 
 use super::domain::Domain;
+use super::dynamic::Snapshot;
 use super::{Answer, Security};
 use crate::inbox::{Inbox, Letter};
 
@@ -48,18 +49,26 @@ impl Security {
 
     /// What holds now about who may do what, to be asked until the next reload.
     pub(crate) fn rights_source(&self) -> Arc<dyn RightsSource> {
-        Arc::new(InForce(self.domains()))
+        let domains = self.domains();
+        let dynamic = domains.iter().map(|domain| domain.dynamic.as_ref().map(|dynamic| dynamic.snapshot())).collect();
+        Arc::new(InForce { domains, dynamic })
     }
 }
 
 /// The domains as they were at one time.
-struct InForce(Arc<[Arc<Domain>]>);
+struct InForce {
+    domains: Arc<[Arc<Domain>]>,
+    /// By domain.
+    dynamic: Box<[Option<Arc<Snapshot>>]>,
+}
 
 impl RightsSource for InForce {
     fn rights(&self, security: SecurityId, subject: &Subject<'_>) -> Standing {
-        match self.0.get(usize::from(security.0)).and_then(|domain| domain.rights(subject)) {
-            Some(rights) => Standing::Rights(rights),
-            None => Standing::Unknown,
+        let place = usize::from(security.0);
+        let Some(domain) = self.domains.get(place) else { return Standing::Unknown };
+        match self.dynamic.get(place) {
+            Some(Some(snapshot)) => snapshot.standing(subject, domain.only_users_of_files),
+            _ => domain.rights(subject).map_or(Standing::Unknown, Standing::Rights),
         }
     }
 }
