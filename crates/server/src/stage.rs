@@ -69,20 +69,21 @@ impl Entry {
     /// The stages of a new connection; None for plain MQTT.
     #[inline]
     pub(crate) fn stages(&self, address: Option<SocketAddr>) -> Option<Box<Stages>> {
-        let mut stages = Vec::new();
-        if self.transport.proxy_protocol.is_some() {
-            stages.push(Stage::Proxy(Proxy::new(Arc::clone(&self.transport))));
-        }
-        if let Some(tls) = &self.tls {
-            stages.push(Stage::Tls(Tls::new(tls)));
-        }
-        match self.transport.protocol {
-            Protocol::Mqtt => {}
-            Protocol::WebSocket => stages.push(Stage::WebSocket(WebSocket::new(Arc::clone(&self.transport)))),
-            Protocol::Any => stages.push(Stage::FirstBytes(Choice::new(Arc::clone(&self.transport)))),
-        }
+        let transport = || Arc::clone(&self.transport);
+        let proxy = self.transport.proxy_protocol.map(|_| Stage::Proxy(Proxy::new(transport())));
+        // On a shared port TLS is one of the choices.
+        let tls = self.tls.as_ref().filter(|_| self.transport.protocol != Protocol::Any);
+        let tls = tls.map(|tls| Stage::Tls(Box::new(Tls::new(tls))));
+        let last = match self.transport.protocol {
+            Protocol::Mqtt => None,
+            Protocol::WebSocket => Some(Stage::WebSocket(WebSocket::new(transport()))),
+            Protocol::Any => Some(Stage::FirstBytes(Choice::new(transport(), self.tls.clone()))),
+        };
+        let all = proxy.into_iter().chain(tls).chain(last);
         #[cfg(test)]
-        stages.extend(std::iter::repeat_with(|| Stage::Scrambler(Default::default())).take(self.scrambled));
+        let all = all.chain(std::iter::repeat_with(|| Stage::Scrambler(Default::default())).take(self.scrambled));
+        let mut stages: Vec<Stage> = all.collect();
+        stages.shrink_to_fit();
         Stages::new(stages, address)
     }
 }
@@ -103,8 +104,8 @@ fn is_allowed(transport: &Transport, address: Option<SocketAddr>) -> bool {
 pub(crate) enum Stage {
     /// A PROXY header.
     Proxy(Proxy),
-    /// TLS.
-    Tls(Tls),
+    /// TLS. Few connections have it and WebSocket, so neither pays for the other's size.
+    Tls(Box<Tls>),
     /// Whatever the first bytes ask for.
     FirstBytes(Choice),
     /// WebSocket.
@@ -119,7 +120,6 @@ pub(crate) enum Progress {
     /// It goes on.
     Open,
     /// Its work is done: what follows passes as it is.
-    #[allow(dead_code, reason = "TLS stays to the end; a header in front of it would not")]
     Done,
     /// The client has ended the stream as it should; nothing more will come.
     Ended,
@@ -201,10 +201,10 @@ impl Stage {
     }
 
     /// What takes its place when it is done.
-    fn successors(&self) -> Option<Self> {
+    fn successors(&mut self) -> Vec<Self> {
         match self {
             Self::FirstBytes(stage) => stage.successors(),
-            _ => None,
+            _ => Vec::new(),
         }
     }
 }
@@ -285,6 +285,7 @@ impl Stages {
                 Progress::Done => {
                     let successors = stage.successors();
                     self.stages.splice(index..=index, successors);
+                    self.stages.shrink_to_fit();
                 }
                 Progress::Open => index += 1,
                 // What came before its end goes on.
@@ -365,6 +366,51 @@ fn send_through(stages: &mut [Stage], bytes: &mut Vec<u8>, between: &mut Vec<u8>
     }
     outward.append(bytes);
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle WebSocket connection has besides what every one has.
+    #[test]
+    fn stages_are_small() {
+        assert!(size_of::<Stage>() <= 56, "{}", size_of::<Stage>());
+        for protocol in [Protocol::WebSocket, Protocol::Any] {
+            let transport = Transport { protocol, ..Transport::default() };
+            let mut stages = Entry::new(transport, None).stages(None).expect("a stage");
+            let mut request = *b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+            assert_eq!(stages.receive(&mut request, &mut Scratch::default()), Progress::Open);
+            let is_open = matches!(stages.stages[..], [Stage::WebSocket(WebSocket::Open(_))]);
+            assert!(is_open && stages.stages.capacity() == 1, "{:?}", stages.stages);
+        }
+    }
+
+    /// A stage that refuses leaves nothing for the core to act upon.
+    #[test]
+    fn what_is_refused_does_not_go_on() {
+        let deny = Transport {
+            protocol: Protocol::Any,
+            deny_addresses: ["192.0.2.7".parse().expect("an address")].into(),
+            proxy_protocol: Some(pantala_transport::proxy::Versions::Any),
+            ..Transport::default()
+        };
+        for begin in ["PROXY TCP4 192.0.2.7 10.0.0.1 1 1\r\n", "QUIT\r\n"] {
+            let mut stages = Entry::new(deny.clone(), None).stages(None).expect("stages");
+            let mut scratch = Scratch::default();
+            let mut bytes = [begin.as_bytes(), b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01a"].concat();
+            assert!(matches!(stages.receive(&mut bytes, &mut scratch), Progress::Failed(_)));
+            assert_eq!(scratch.inward, b"");
+        }
+        let own = Transport { proxy_protocol: None, ..deny };
+        let address = Some("192.0.2.7:1".parse().expect("an address"));
+        let mut stages = Entry::new(own, None).stages(address).expect("stages");
+        let mut scratch = Scratch::default();
+        assert_eq!(stages.receive(&mut [0x10, 0x0d], &mut scratch), Progress::Failed(NOT_ALLOWED));
+        assert_eq!(scratch.inward, b"");
+    }
 }
 
 /// A stage for tests: it wants a knock, answers it, and turns the bits of all that follows.

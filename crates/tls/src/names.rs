@@ -143,7 +143,11 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, NameError> {
     X509Certificate::from_der(der).map(|(_, certificate)| certificate).map_err(|_| NameError::Certificate)
 }
 
-fn check(name: &str) -> Result<(), NameError> {
+/// Whether a name that a certificate is said to have can be a User Name.
+///
+/// # Errors
+/// If it is empty, too long, or one that no rule could safely be about.
+pub fn check(name: &str) -> Result<(), NameError> {
     match name {
         "" => Err(NameError::Missing),
         name if name.len() > NAME_BYTES_MAX => Err(NameError::TooLong),

@@ -11,7 +11,11 @@ mod frames;
 #[path = "../broker/process.rs"]
 mod process;
 mod proxy;
+mod secure;
 mod shared_port;
+#[allow(dead_code, reason = "shared with the tests of TLS, which use all of it")]
+#[path = "../tls/client.rs"]
+mod tls_client;
 mod websocket;
 
 use std::net::SocketAddr;

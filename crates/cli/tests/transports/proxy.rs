@@ -135,6 +135,36 @@ fn tls_in_front_of_the_proxy_can_be_required() {
     client.expect(&CONN_ACK);
 }
 
+/// The proxy has taken TLS off and verified the client's certificate.
+#[test]
+fn a_verified_common_name_can_be_the_user_name() {
+    let keys = "proxy_protocol = \"v2\"\nproxy_trusted = [\"127.0.0.1\"]\nallow_anonymous = false";
+    let tls = |client: u8, verified: u8, name: &str| {
+        let name = [&[0x22, 0, name.len() as u8], name.as_bytes()].concat();
+        let length = 5 + name.len() as u8;
+        [&[0x20, 0, length, client, 0, 0, 0, verified][..], &name].concat()
+    };
+    let (broker, address) = start_one(&format!("{keys}\nuser_name_from_certificate = \"cn\""));
+    let connected = |values: &[u8]| {
+        let mut client = Client::open(address);
+        client.send(&[header(0x21, values), connect(V311, "a")].concat());
+        client
+    };
+    connected(&tls(0x07, 0, "sensor-7")).expect(&CONN_ACK);
+    // Not verified, and no certificate: nobody the listener knows.
+    for values in [tls(0x07, 1, "sensor-7"), tls(0x01, 1, "sensor-7"), Vec::new()] {
+        connected(&values).expect(&[0x20, 2, 0, 5]);
+    }
+    for (name, words) in [("#", "has a wildcard"), ("a\0", "has a control character"), ("", "has no name")] {
+        connected(&tls(0x07, 0, name)).expect_closed();
+        broker.wait_for_log(words);
+    }
+    let (_broker, address) = start_one(keys);
+    let mut without_the_rule = Client::open(address);
+    without_the_rule.send(&[header(0x21, &tls(0x07, 0, "sensor-7")), connect(V311, "a")].concat());
+    without_the_rule.expect(&[0x20, 2, 0, 5]);
+}
+
 #[test]
 fn a_proxy_on_a_unix_socket_is_believed() {
     let folder = crate::Folder::new();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use pantala_broker::{DurabilityRule, ListenerSettings, Redirect, ScramUser, SecurityId, Settings};
 use pantala_proto::QoS;
 use pantala_store::Durability;
+use pantala_tls::UserNameFrom;
 
 use super::clients::ClientsDraft;
 use super::error::{ConfigError, Fault, Origin};
@@ -328,8 +329,12 @@ impl ListenerDraft {
             (Some(path), None) => ListenAddress::Unix(path),
             (None, host) => ListenAddress::Tcp { host, port },
         };
-        let transport =
-            self.transport.finish(&address).map_err(|fault| ConfigError::new(self.origin.clone(), fault))?;
+        let mut tls = self.tls;
+        let transport = self.transport.finish(&address, &tls);
+        let transport = transport.map_err(|fault| ConfigError::new(self.origin.clone(), fault))?;
+        if transport.user_name_by_proxy {
+            tls.user_name_from_certificate = UserNameFrom::No;
+        }
         Ok(Listener {
             settings: self.clients.finish(ListenerSettings {
                 allow_anonymous: self.allow_anonymous.unwrap_or_else(|| is_local(&address)),
@@ -344,7 +349,7 @@ impl ListenerDraft {
             address,
             socket_domain: self.socket_domain,
             tcp_no_delay: self.tcp_no_delay,
-            tls: self.tls.finish(&self.origin, transport.protocol)?,
+            tls: tls.finish(&self.origin, transport.protocol)?,
             transport,
             optional: self.optional,
         })

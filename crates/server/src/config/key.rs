@@ -12,6 +12,7 @@ use pantala_identity::http::Format;
 use pantala_identity::jwt::Algorithm;
 use pantala_proto::{FilterError, QoS, TopicFilter};
 use pantala_store::Durability;
+use pantala_tls::UserNameFrom;
 use pantala_transport::proxy::Versions;
 use pantala_transport::websocket::Origins;
 
@@ -881,7 +882,8 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
             put: |listener, word| listener.tls.user_name_from_certificate = tls::user_name_from(word),
         },
         show: |listener| {
-            let from = listener.tls.as_ref().map(|tls| tls.user_name_from_certificate);
+            let by_proxy = listener.transport.user_name_by_proxy.then_some(UserNameFrom::CommonName);
+            let from = listener.tls.as_ref().map(|tls| tls.user_name_from_certificate).or(by_proxy);
             tls::user_name_from_word(from.unwrap_or_default()).to_owned()
         },
     },

@@ -344,6 +344,7 @@ password_file = "{}"
                     },
                     proxy_protocol: Some(proxy::Versions::V2),
                     proxy_require_tls: true,
+                    user_name_by_proxy: false,
                     proxy_trusted: networks(&["10.0.0.0/8", "::1"]),
                     allow_addresses: networks(&["192.0.2.0/24"]),
                     deny_addresses: networks(&["192.0.2.7", "192.0.2.8"]),

@@ -1,11 +1,13 @@
 //! How connections of a listener come to be MQTT, and whose are taken.
 
+use pantala_tls::UserNameFrom;
 use pantala_transport::address::Network;
 use pantala_transport::proxy;
 use pantala_transport::websocket::{Options, Origins};
 
 use super::ListenAddress;
 use super::error::Fault;
+use super::tls::TlsDraft;
 
 /// How connections of a listener come to be MQTT, and whose are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct Transport {
     pub proxy_protocol: Option<proxy::Versions>,
     /// Clients have to have come to the proxy by TLS. Default false.
     pub proxy_require_tls: bool,
+    /// The Common Name of a client certificate that the proxy has verified is the client's User Name. Default false.
+    pub user_name_by_proxy: bool,
     /// Those who are believed when they tell another's address. Default nobody.
     pub proxy_trusted: Box<[Network]>,
     /// If not empty, only clients of these addresses are let in.
@@ -69,7 +73,7 @@ pub(super) struct TransportDraft {
 impl TransportDraft {
     /// Puts in the defaults. What is written and would have no effect is a mistake, most of all where it would have kept
     /// somebody out.
-    pub fn finish(self, address: &ListenAddress) -> Result<Transport, Fault> {
+    pub fn finish(self, address: &ListenAddress, tls: &TlsDraft) -> Result<Transport, Fault> {
         let is_unix = matches!(address, ListenAddress::Unix(_));
         let protocol = self.protocol.unwrap_or(Protocol::Mqtt);
         let has_websocket = protocol != Protocol::Mqtt;
@@ -101,15 +105,22 @@ impl TransportDraft {
             return Err(Fault::Missing { key: "proxy_trusted", section: "[[listener]] with \"proxy_protocol\"" });
         }
         let proxy_trusted: Box<[Network]> = self.proxy_trusted.unwrap_or_default().into();
+        let has_user_names = tls.user_name_from_certificate != UserNameFrom::No;
         let origins = match self.websocket_origins {
             Some(listed) if !listed.is_empty() => Origins::Listed(listed.into()),
+            // A browser shows its user's certificate for whatever page asks.
+            None if has_user_names => Origins::SameHost,
             _ => Origins::Any,
         };
+        // The proxy has taken TLS off, and says the Common Name alone.
+        let user_name_by_proxy =
+            takes_v2 && tls.certificate_files.is_empty() && tls.user_name_from_certificate == UserNameFrom::CommonName;
         Ok(Transport {
             protocol,
             websocket: Options { path: self.websocket_path, origins, trusted: proxy_trusted.clone() },
             proxy_protocol: self.proxy_protocol,
             proxy_require_tls: self.proxy_require_tls,
+            user_name_by_proxy,
             proxy_trusted,
             allow_addresses: self.allow_addresses.into(),
             deny_addresses: self.deny_addresses.into(),
@@ -126,6 +137,7 @@ impl Default for Transport {
             websocket: Options::default(),
             proxy_protocol: None,
             proxy_require_tls: false,
+            user_name_by_proxy: false,
             proxy_trusted: Box::default(),
             allow_addresses: Box::default(),
             deny_addresses: Box::default(),
