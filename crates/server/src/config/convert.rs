@@ -44,7 +44,12 @@ fn written(config: &Config, name: &str) -> String {
     }
     for domain in config.security.iter().filter(|domain| **domain != SecurityDomain::unwritten()) {
         let _ = writeln!(sections, "\n[[security]]\nname = {}", quoted(&domain.name));
-        for (key, path) in [("password_file", &domain.password_file), ("acl_file", &domain.acl_file)] {
+        let files = [
+            ("password_file", &domain.password_file),
+            ("acl_file", &domain.acl_file),
+            ("dynamic_security_file", &domain.dynamic_security_file),
+        ];
+        for (key, path) in files {
             if let Some(path) = path {
                 let _ = writeln!(sections, "{key} = {}", quoted(&path.display().to_string()));
             }
