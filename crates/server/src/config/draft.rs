@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use pantala_broker::{DurabilityRule, ListenerSettings, Redirect, ScramUser, SecurityId, Settings};
 use pantala_proto::QoS;
 use pantala_store::Durability;
+use pantala_tls::UserNameFrom;
 
 use super::error::{ConfigError, Fault, Origin};
 use super::log::{LogConfig, LogTypes};
@@ -146,6 +147,7 @@ impl Draft {
             let settings = &listener.settings;
             let somebody = settings.allow_anonymous
                 || settings.verify_credentials
+                || listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No)
                 || !self.settings.scram_users.is_empty()
                 || is_local(&listener.address);
             if !somebody {
