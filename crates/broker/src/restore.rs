@@ -7,8 +7,8 @@
 use pantala_proto::{PacketId, QoS, TopicFilter};
 use pantala_session::Instant;
 use pantala_store::{
-    CLOCK_INTERVAL, Durability, Orphan, Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession,
-    RecoveredWill, Store,
+    CLOCK_INTERVAL, Durability, Orphan, Recovered, RecoveredMessage, RecoveredOwner, RecoveredRetained,
+    RecoveredSession, RecoveredWill, Store,
 };
 
 use crate::core::{Core, Target, Timer};
@@ -104,7 +104,7 @@ impl<S: Store> Core<S> {
         let session = &mut self.sessions[key as usize];
         session.number = Some(recovered.number);
         session.restored = true;
-        if let Some((domain, user_name)) = recovered.owner {
+        if let Some(RecoveredOwner { security_domain: domain, user_name }) = recovered.owner {
             session.principal = Some(Box::new(Principal { user_name: Some(user_name), ..Principal::default() }));
             let names = &self.settings.security_domains;
             session.security = match names.iter().position(|name| **name == *domain) {

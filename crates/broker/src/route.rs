@@ -170,11 +170,10 @@ impl<S: Store> Core<S> {
             && found.identifier.is_none()
             && let session = found.session
             && access::receive(&self.sessions[session as usize].access, plain.topic_name).is_ok_and(|it| it.is_plain())
+            && self.forward_plain(session, version, packet)
         {
-            if self.forward_plain(session, version, packet) {
-                self.matches.clear();
-                return Some(session);
-            }
+            self.matches.clear();
+            return Some(session);
         }
         if self.matches.is_empty() && self.group_matches.is_empty() && self.remote_matches == 0 {
             return None;

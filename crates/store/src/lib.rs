@@ -49,8 +49,8 @@ pub use record::{
     Message, MessageId, Owner, Position, Publish, Receiver, Record, Session, SessionNumber, Stage, Will, copy_of,
 };
 pub use recover::{
-    Orphan, Recovered, RecoveredExchange, RecoveredMessage, RecoveredRetained, RecoveredSession, RecoveredWill,
-    StoredMessage,
+    Orphan, Recovered, RecoveredExchange, RecoveredMessage, RecoveredOwner, RecoveredRetained, RecoveredSession,
+    RecoveredWill, StoredMessage,
 };
 
 use codec::{Reader, put_varint};

@@ -85,6 +85,15 @@ pub struct RecoveredExchange {
     pub message: Option<RecoveredMessage>,
 }
 
+/// The user that a Session belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredOwner {
+    /// Name of the user's security domain.
+    pub security_domain: Box<str>,
+    /// User name.
+    pub user_name: Box<str>,
+}
+
 /// A Session that outlived the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredSession {
@@ -96,8 +105,8 @@ pub struct RecoveredSession {
     pub expiry_interval: u32,
     /// When its connection ended; None if that was with the process.
     pub detached_at: Option<u64>,
-    /// The user that it belongs to: security domain and user name.
-    pub owner: Option<(Box<str>, Box<str>)>,
+    /// The user that it belongs to.
+    pub owner: Option<RecoveredOwner>,
     /// Its Will.
     pub will: Option<RecoveredWill>,
     /// Topic Filter, Subscription Options, Subscription Identifier.
@@ -158,7 +167,7 @@ struct Queued {
 pub(crate) struct Collector {
     sessions: HashMap<SessionNumber, RecoveredSession>,
     wills: Vec<(SessionNumber, RecoveredWill)>,
-    owners: Vec<(SessionNumber, (Box<str>, Box<str>))>,
+    owners: Vec<(SessionNumber, RecoveredOwner)>,
     subscriptions: Vec<(SessionNumber, Box<str>, u8, Option<NonZeroU32>)>,
     inbound: Vec<(SessionNumber, u16)>,
     outbound: Vec<(SessionNumber, u16, u64, Stage, Option<Kept>)>,
@@ -209,7 +218,8 @@ impl Collector {
                 self.wills.push((session, will));
             }
             Entry::Owner { session, owner } => {
-                self.owners.push((session, (owner.security_domain.into(), owner.user_name.into())));
+                let (security_domain, user_name) = (owner.security_domain.into(), owner.user_name.into());
+                self.owners.push((session, RecoveredOwner { security_domain, user_name }));
             }
             Entry::Subscription { session, filter, options, identifier } => {
                 self.subscriptions.push((session, filter.into(), options, identifier));

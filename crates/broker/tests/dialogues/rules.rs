@@ -137,8 +137,8 @@ impl Model<'_> {
     fn settle(&mut self) -> Vec<Vec<String>> {
         self.world.run();
         let mut all = Vec::new();
-        for number in 0..self.users.len() {
-            let Some(peer) = &self.users[number].peer else {
+        for (number, user) in self.users.iter().enumerate() {
+            let Some(peer) = &user.peer else {
                 all.push(Vec::new());
                 continue;
             };

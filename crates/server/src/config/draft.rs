@@ -12,6 +12,7 @@ use pantala_proto::QoS;
 use pantala_store::Durability;
 use pantala_tls::UserNameFrom;
 
+use super::clients::ClientsDraft;
 use super::error::{ConfigError, Fault, Origin};
 use super::log::{LogConfig, LogTypes};
 use super::security::{self, DEFAULT_DOMAIN, SecurityDomain, SecurityDraft, Verification};
@@ -43,6 +44,10 @@ pub(super) struct Draft {
     pub loopback_anonymous: bool,
     /// Whether TCP_NODELAY is on where the listener does not say.
     pub tcp_no_delay: bool,
+    /// Whether Sessions belong to users where the listener does not say.
+    pub sessions_belong_to_users: bool,
+    /// What Client Identifiers have to begin with where the listener does not say.
+    pub client_id_prefixes: Vec<String>,
     pub scram_users: Vec<ScramUserDraft>,
     pub security: Vec<SecurityDraft>,
     pub verification: Verification,
@@ -70,6 +75,7 @@ pub(super) struct ListenerDraft {
     pub maximum_qos: QoS,
     pub topic_alias_max: Option<u16>,
     pub topic_alias_broker_max: Option<u16>,
+    pub clients: ClientsDraft,
     pub tcp_no_delay: bool,
     pub tls: TlsDraft,
     /// None: the default domain.
@@ -110,6 +116,8 @@ impl Draft {
             listeners: Vec::new(),
             loopback_anonymous: true,
             tcp_no_delay: true,
+            sessions_belong_to_users: true,
+            client_id_prefixes: Vec::new(),
             scram_users: Vec::new(),
             security: Vec::new(),
             verification: Verification::default(),
@@ -245,7 +253,9 @@ impl Draft {
 
     fn listeners(&mut self, domains: &[SecurityDomain]) -> Result<Vec<Listener>, ConfigError> {
         let mut listeners: Vec<Listener> = Vec::with_capacity(self.listeners.len());
-        for draft in std::mem::take(&mut self.listeners) {
+        for mut draft in std::mem::take(&mut self.listeners) {
+            draft.clients.sessions_belong_to_users.get_or_insert(self.sessions_belong_to_users);
+            draft.clients.client_id_prefixes.get_or_insert_with(|| self.client_id_prefixes.clone());
             let origin = draft.origin.clone();
             let listener = draft.finish(domains)?;
             let named = |address: &ListenAddress| !matches!(address, ListenAddress::Tcp { port: 0, .. });
@@ -277,6 +287,7 @@ impl ListenerDraft {
             maximum_qos: QoS::ExactlyOnce,
             topic_alias_max: None,
             topic_alias_broker_max: None,
+            clients: ClientsDraft::default(),
             tcp_no_delay,
             tls: TlsDraft::default(),
             security: None,
@@ -322,7 +333,7 @@ impl ListenerDraft {
         let transport =
             self.transport.finish(&address).map_err(|fault| ConfigError::new(self.origin.clone(), fault))?;
         Ok(Listener {
-            settings: ListenerSettings {
+            settings: self.clients.finish(ListenerSettings {
                 allow_anonymous: self.allow_anonymous.unwrap_or_else(|| is_local(&address)),
                 connections_max: self.connections_max,
                 maximum_qos: self.maximum_qos,
@@ -331,7 +342,7 @@ impl ListenerDraft {
                 security: SecurityId(security as u16),
                 verify_credentials: domains[security].verifies(),
                 ..ListenerSettings::default()
-            },
+            }),
             address,
             socket_domain: self.socket_domain,
             tcp_no_delay: self.tcp_no_delay,

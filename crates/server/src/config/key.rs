@@ -15,6 +15,7 @@ use pantala_store::Durability;
 use pantala_transport::proxy::Versions;
 use pantala_transport::websocket::Origins;
 
+use super::clients;
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
 use super::log::{LogType, LogTypes};
@@ -682,6 +683,49 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |_| String::new(),
     },
     Key {
+        name: "mount_point",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.clients.mount_point = Some(clients::mount_point(text)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.settings.mount_point.as_deref().unwrap_or_default().to_owned(),
+    },
+    Key {
+        name: "versions",
+        kind: Kind::List {
+            allowed: &clients::VERSIONS,
+            put: |listener, names| listener.clients.versions = clients::versions(&names),
+        },
+        show: |listener| clients::shown_versions(listener.settings.versions),
+    },
+    Key {
+        name: "use_user_name_as_client_id",
+        kind: Kind::Switch { put: |listener, value| listener.clients.use_user_name_as_client_id = value },
+        show: |listener| listener.settings.use_user_name_as_client_id.to_string(),
+    },
+    Key {
+        name: "client_id_prefixes",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.clients.client_id_prefixes = Some(clients::client_id_prefixes(texts)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.settings.client_id_prefixes.join(","),
+    },
+    Key {
+        name: "deny_special_characters",
+        kind: Kind::Switch { put: |listener, value| listener.clients.deny_special_characters = value },
+        show: |listener| listener.settings.deny_special_characters.to_string(),
+    },
+    Key {
+        name: "sessions_belong_to_users",
+        kind: Kind::Switch { put: |listener, value| listener.clients.sessions_belong_to_users = Some(value) },
+        show: |listener| listener.settings.sessions_belong_to_users.to_string(),
+    },
+    Key {
         name: "tcp_no_delay",
         kind: Kind::Switch { put: |listener, value| listener.tcp_no_delay = value },
         show: |listener| listener.tcp_no_delay.to_string(),
@@ -1254,7 +1298,7 @@ pub(super) fn not_empty(text: String) -> Result<String, &'static str> {
 }
 
 /// A text that MQTT can carry: no control characters or noncharacters, at most 65 535 bytes (v5 1.5.4).
-fn mqtt_text(text: String) -> Result<String, &'static str> {
+pub(super) fn mqtt_text(text: String) -> Result<String, &'static str> {
     let refused = |character: char| {
         character.is_control()
             || matches!(u32::from(character) & 0xFFFF, 0xFFFE | 0xFFFF)

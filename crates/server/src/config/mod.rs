@@ -15,6 +15,7 @@
 //! The TOML is walked by hand along the tables of `key` and not through serde: so a number beyond its
 //! bounds has a line and a column as well as a misspelt name has, and a key is declared in one place.
 
+mod clients;
 mod draft;
 mod environment;
 mod error;

@@ -8,6 +8,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use pantala_broker::AcceptedVersions;
 use pantala_store::Durability;
 use pantala_tls::UserNameFrom;
 use pantala_tls::ciphers::CipherList;
@@ -15,6 +16,7 @@ use pantala_transport::address::Network;
 use pantala_transport::proxy::Versions;
 
 use super::SocketDomain;
+use super::clients;
 use super::draft::{self, Draft, ListenerDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
 use super::key::{self, number_within, word_of};
@@ -26,6 +28,8 @@ use super::transport::{self, Protocol};
 /// Reads `text`, the content of `path`, and the files that it includes, into the draft.
 pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), ConfigError> {
     draft.durability_default = Durability::Memory;
+    // In Mosquitto whoever comes with its Client Identifier goes on with a Session.
+    draft.sessions_belong_to_users = false;
     let mut reader = Reader {
         draft,
         unlisted: None,
@@ -48,7 +52,6 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
 
 /// Directives of Mosquitto's that are not supported yet. Those that end in `*` stand for all that begin so.
 const UNSUPPORTED: &[&str] = &[
-    "accept_protocol_versions",
     "address",
     "addresses",
     "bind_interface",
@@ -79,7 +82,6 @@ const UNSUPPORTED: &[&str] = &[
     "check_retain_source",
     "cleansession",
     "clientid",
-    "clientid_prefixes",
     "connection",
     "enable_control_api",
     "http_dir",
@@ -92,7 +94,6 @@ const UNSUPPORTED: &[&str] = &[
     "local_username",
     "log_facility",
     "memory_limit",
-    "mount_point",
     "notification_topic",
     "notifications",
     "notifications_local_only",
@@ -107,12 +108,12 @@ const UNSUPPORTED: &[&str] = &[
     "threshold",
     "topic",
     "try_private",
-    "use_username_as_clientid",
     "username",
 ];
 
 /// The directives that are understood, for the hints; a test holds them against what `Reader::directive` does.
 const SUPPORTED: &[&str] = &[
+    "accept_protocol_versions",
     "acl_file",
     "allow_anonymous",
     "allow_duplicate_messages",
@@ -128,6 +129,7 @@ const SUPPORTED: &[&str] = &[
     "certfile",
     "ciphers",
     "ciphers_tls1.3",
+    "clientid_prefixes",
     "connection_messages",
     "crlfile",
     "dhparamfile",
@@ -156,6 +158,7 @@ const SUPPORTED: &[&str] = &[
     "max_topic_alias_broker",
     "maximum_qos",
     "message_size_limit",
+    "mount_point",
     "packet_buffer_size",
     "password_file",
     "per_listener_settings",
@@ -187,6 +190,7 @@ const SUPPORTED: &[&str] = &[
     "upgrade_outgoing_qos",
     "use_identity_as_username",
     "use_subject_as_username",
+    "use_username_as_clientid",
     "user",
     "websockets_headers_size",
     "websockets_log_level",
@@ -217,6 +221,7 @@ struct ListenerOptions {
     allow_anonymous: Option<bool>,
     allow_zero_length_client_id: Option<(bool, Origin)>,
     auto_id_prefix: Option<(String, Origin)>,
+    client_id_prefixes: Vec<String>,
     security: SecurityOptions,
 }
 
@@ -459,6 +464,18 @@ impl Reader<'_> {
                 let max = line.number(0, 65_535)? as u16;
                 self.current(line, *current).draft.topic_alias_broker_max = Some(max);
             }
+            "mount_point" => {
+                let mount_point = line.text(clients::mount_point)?;
+                self.current(line, *current).draft.clients.mount_point = Some(mount_point);
+            }
+            "accept_protocol_versions" => {
+                let versions = accepted_versions(line)?;
+                self.current(line, *current).draft.clients.versions = versions;
+            }
+            "use_username_as_clientid" => {
+                let on = line.switch()?;
+                self.current(line, *current).draft.clients.use_user_name_as_client_id = on;
+            }
             "listener_allow_anonymous" => {
                 let allow = line.switch()?;
                 self.current(line, *current).allow_anonymous = Some(allow);
@@ -609,6 +626,14 @@ impl Reader<'_> {
                 match self.options(*current) {
                     Some(options) => options.auto_id_prefix = Some((prefix, line.origin.clone())),
                     None => self.draft.settings.auto_id_prefix = prefix,
+                }
+            }
+
+            "clientid_prefixes" => {
+                let prefix = line.text(|text| key::client_id_prefix(key::not_empty(text)?))?;
+                match self.options(*current) {
+                    Some(options) => options.client_id_prefixes = vec![prefix],
+                    None => self.draft.client_id_prefixes = vec![prefix],
                 }
             }
 
@@ -855,8 +880,12 @@ impl Reader<'_> {
             listeners.push(listener);
         } else if self.listed.is_empty() {
             // No listener at all: what is said of the unwritten one holds for the broker.
-            let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, security, .. } = self.unlisted_options;
+            let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, security, client_id_prefixes, .. } =
+                self.unlisted_options;
             self.draft.security.extend(security_draft(security, None));
+            if self.per_listener {
+                self.draft.client_id_prefixes = client_id_prefixes;
+            }
             if let Some((allow, _)) = allow_zero_length_client_id {
                 self.draft.settings.allow_zero_length_client_id = allow;
             }
@@ -893,6 +922,9 @@ impl Reader<'_> {
             // Elsewhere they have no effect in Mosquitto either.
             if listener.draft.transport.protocol != Some(Protocol::WebSocket) {
                 listener.draft.transport.websocket_origins = None;
+            }
+            if self.per_listener {
+                listener.draft.clients.client_id_prefixes = Some(listener.options.client_id_prefixes);
             }
             self.draft.listeners.push(listener.draft);
         }
@@ -1001,6 +1033,25 @@ fn listener(line: &Directive<'_>) -> Result<OwnListener, Fault> {
         }
     }
     Ok(OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None })
+}
+
+/// Versions by the number that CONNECT has for them: `3,4,5`.
+fn accepted_versions(line: &Directive<'_>) -> Result<AcceptedVersions, Fault> {
+    let word = line.word()?;
+    let mut versions = AcceptedVersions { v31: false, v311: false, v5: false };
+    for version in word.split(',') {
+        match version {
+            "3" => versions.v31 = true,
+            "4" => versions.v311 = true,
+            "5" => versions.v5 = true,
+            _ => {
+                let (key, given) = (line.name.to_owned(), word.to_owned());
+                let reason = "it has to be some of 3 (MQTT 3.1), 4 (3.1.1) and 5 (5.0), with commas between";
+                return Err(Fault::BadText { key, given, reason });
+            }
+        }
+    }
+    Ok(versions)
 }
 
 /// A duration, `14d`, in seconds. A month has 30 days and a year 365.

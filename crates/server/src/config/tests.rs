@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pantala_broker::{DurabilityRule, QueueFull};
+use pantala_broker::{AcceptedVersions, DurabilityRule, QueueFull};
 use pantala_identity::chain::BackEnd;
 use pantala_identity::http::Format;
 use pantala_identity::jwt::Algorithm;
@@ -212,6 +212,12 @@ connections_max = 26
 maximum_qos = 0
 topic_alias_max = 27
 topic_alias_broker_max = 28
+mount_point = "plant/"
+versions = ["3.1.1", "5.0"]
+use_user_name_as_client_id = true
+client_id_prefixes = ["dev-", "app-"]
+deny_special_characters = true
+sessions_belong_to_users = false
 tcp_no_delay = false
 protocol = "any"
 websocket_path = "/mqtt"
@@ -314,6 +320,12 @@ password_file = "{}"
                     maximum_qos: QoS::AtMostOnce,
                     topic_alias_max: Some(27),
                     topic_alias_broker_max: Some(28),
+                    mount_point: Some("plant/".into()),
+                    versions: AcceptedVersions { v31: false, v311: true, v5: true },
+                    use_user_name_as_client_id: true,
+                    client_id_prefixes: vec!["dev-".to_owned(), "app-".to_owned()],
+                    deny_special_characters: true,
+                    sessions_belong_to_users: false,
                     ..ListenerSettings::default()
                 },
                 socket_domain: SocketDomain::Ipv6,
@@ -382,7 +394,9 @@ password_file = "{}"
         "durability of telemetry/# = memory\n",
         "scram_user ann\nscram_user bob\n",
         "listener [::1]:1884, no anonymous, socket_domain = ipv6, connections_max = 26, maximum_qos = 0, \
-         topic_alias_max = 27, topic_alias_broker_max = 28, tcp_no_delay = false, protocol = any, \
+         topic_alias_max = 27, topic_alias_broker_max = 28, mount_point = plant/, versions = 3.1.1,5.0, \
+         use_user_name_as_client_id = true, client_id_prefixes = dev-,app-, deny_special_characters = true, \
+         sessions_belong_to_users = false, tcp_no_delay = false, protocol = any, \
          websocket_path = /mqtt, websocket_origins = https://app.example,http://localhost:8080, proxy_protocol = v2, \
          proxy_require_tls = true, proxy_trusted = 10.0.0.0/8,::1, allow_addresses = 192.0.2.0/24, \
          deny_addresses = 192.0.2.7,192.0.2.8\n",
@@ -446,7 +460,7 @@ fn a_transport_that_contradicts_itself_is_refused() {
 #[test]
 fn the_transport_of_a_mosquitto_conf() {
     let config = of_conf(
-        "listener 9001\nprotocol websockets\nwebsockets_origin https://app.example\n\
+        "allow_anonymous true\nlistener 9001\nprotocol websockets\nwebsockets_origin https://app.example\n\
          websockets_origin http://localhost:8080\nwebsockets_headers_size 4096\npacket_buffer_size 4096\n\
          websockets_log_level 255\nlistener 1883\nprotocol mqtt\nwebsockets_origin https://app.example\n\
          enable_proxy_protocol 2\nproxy_protocol_v2_require_tls true\nlistener 1884\nenable_proxy_protocol 1",
@@ -466,12 +480,12 @@ fn the_transport_of_a_mosquitto_conf() {
     assert_eq!(
         config.warnings,
         [
-            format!("mosquitto.conf:5: directive \"websockets_headers_size\" {without_effect}"),
-            format!("mosquitto.conf:6: directive \"packet_buffer_size\" {without_effect}"),
-            "mosquitto.conf:7: directive \"websockets_log_level\" has no effect: WebSocket has no log of its own"
+            format!("mosquitto.conf:6: directive \"websockets_headers_size\" {without_effect}"),
+            format!("mosquitto.conf:7: directive \"packet_buffer_size\" {without_effect}"),
+            "mosquitto.conf:8: directive \"websockets_log_level\" has no effect: WebSocket has no log of its own"
                 .into(),
-            format!("mosquitto.conf:11: directive \"enable_proxy_protocol\" {believes}"),
-            format!("mosquitto.conf:14: directive \"enable_proxy_protocol\" {believes}"),
+            format!("mosquitto.conf:12: directive \"enable_proxy_protocol\" {believes}"),
+            format!("mosquitto.conf:15: directive \"enable_proxy_protocol\" {believes}"),
         ]
     );
     assert_eq!(
@@ -982,6 +996,9 @@ max_connections 100
 max_qos 1
 max_topic_alias 3
 max_topic_alias_broker 4
+mount_point plant 1/
+accept_protocol_versions 4,5
+use_username_as_clientid true
 protocol mqtt
 listener 0 /run/mosquitto/with space.sock
 listener_allow_anonymous false
@@ -991,6 +1008,7 @@ max_connections -1
 allow_anonymous true
 allow_zero_length_clientid false
 auto_id_prefix dev-
+clientid_prefixes secure-
 global_max_clients 7
 global_max_connections 8
 max_inflight_messages 9
@@ -1046,6 +1064,11 @@ connection_messages false\t# trailing
     assert!(in_core(&config));
     let [first, unix, last] = &config.listeners[..] else { panic!("three listeners") };
     assert_eq!(first.socket_domain, SocketDomain::Ipv4);
+    let common = ListenerSettings {
+        client_id_prefixes: vec!["secure-".to_owned()],
+        sessions_belong_to_users: false,
+        ..ListenerSettings::default()
+    };
     assert_eq!(
         first.settings,
         ListenerSettings {
@@ -1054,14 +1077,17 @@ connection_messages false\t# trailing
             maximum_qos: QoS::AtLeastOnce,
             topic_alias_max: Some(3),
             topic_alias_broker_max: Some(4),
-            ..ListenerSettings::default()
+            mount_point: Some("plant 1/".into()),
+            versions: AcceptedVersions { v31: false, v311: true, v5: true },
+            use_user_name_as_client_id: true,
+            ..common.clone()
         }
     );
     assert_eq!(
         unix.settings,
-        ListenerSettings { allow_anonymous: false, maximum_qos: QoS::AtMostOnce, ..ListenerSettings::default() }
+        ListenerSettings { allow_anonymous: false, maximum_qos: QoS::AtMostOnce, ..common.clone() }
     );
-    assert_eq!(last.settings, ListenerSettings::default());
+    assert_eq!(last.settings, common);
     assert!(config.listeners.iter().all(|listener| !listener.tcp_no_delay));
     assert_eq!(
         config.log,
@@ -1346,6 +1372,49 @@ fn per_listener_settings_give_each_listener_its_own() {
 }
 
 #[test]
+fn prefixes_of_client_identifiers_are_those_of_all_listeners_or_each_has_its_own() {
+    let prefixes = |text: &str| -> Vec<Vec<String>> {
+        let listeners = of_conf(text).expect(text).listeners;
+        listeners.into_iter().map(|listener| listener.settings.client_id_prefixes).collect()
+    };
+    let of = |prefixes: &[&str]| prefixes.iter().map(|prefix| (*prefix).to_owned()).collect::<Vec<_>>();
+    assert_eq!(prefixes("clientid_prefixes a-"), [of(&["a-"]), of(&["a-"])]);
+    assert_eq!(prefixes("per_listener_settings true\nclientid_prefixes a-"), [of(&["a-"]), of(&["a-"])]);
+    assert_eq!(prefixes("clientid_prefixes a-\nlistener 1\nlistener 2"), [of(&["a-"]), of(&["a-"])]);
+    let own = "per_listener_settings true\nlistener 1\nclientid_prefixes a-\nlistener 2";
+    assert_eq!(prefixes(own), [of(&["a-"]), of(&[])]);
+}
+
+#[test]
+fn what_a_listener_asks_of_its_clients_has_to_make_sense() {
+    for (text, reason) in [
+        ("mount_point a/#", "it stands before Topic Names, and so has no wildcards"),
+        ("mount_point $SYS/", "topics that begin with $ are the broker's own"),
+        (
+            "accept_protocol_versions 4,6",
+            "it has to be some of 3 (MQTT 3.1), 4 (3.1.1) and 5 (5.0), with commas between",
+        ),
+        ("accept_protocol_versions 4,,5", "it has to be some of"),
+    ] {
+        let message = of_conf(&format!("listener 1\n{text}")).expect_err(text);
+        assert!(message.contains(reason), "{text}: {message}");
+    }
+    for (text, reason) in [
+        ("mount_point = \"\"", "it must not be empty"),
+        ("mount_point = \"a/+/\"", "it stands before Topic Names, and so has no wildcards"),
+        ("versions = [\"4\"]", "3.1, 3.1.1, 5.0"),
+        ("client_id_prefixes = [\"a\", \"\"]", "it must not be empty"),
+    ] {
+        let message = of_toml(&format!("[[listener]]\n{text}")).expect_err(text);
+        assert!(message.contains(reason), "{text}: {message}");
+    }
+    let own = of_toml("[[listener]]\nhost = \"127.0.0.1\"").expect("a listener").listeners.remove(0).settings;
+    assert!(own.sessions_belong_to_users);
+    let conf = of_conf("allow_anonymous true").expect("no listener").listeners;
+    assert!(conf.iter().all(|listener| !listener.settings.sessions_belong_to_users));
+}
+
+#[test]
 fn a_directive_of_a_listener_without_one_makes_the_default_listener() {
     for (text, expected) in [
         ("max_connections 10", "*:1883"),
@@ -1363,7 +1432,8 @@ fn a_directive_of_a_listener_without_one_makes_the_default_listener() {
 fn directives_without_effect_are_warned_about_once_each() {
     let config = of_conf(
         "retry_interval 20\nautosave_interval 1800\nautosave_on_changes false\npersistence_file mosquitto.db\n\
-         sys_interval 10\npid_file /run/m.pid\nuser mosquitto\nlog_dest dlt",
+         sys_interval 10\npid_file /run/m.pid\nuser mosquitto\nlog_dest dlt\n\
+         auth_plugin_deny_special_chars false",
     )
     .expect("all accepted");
     let expected = [
@@ -1375,6 +1445,7 @@ fn directives_without_effect_are_warned_about_once_each() {
         "mosquitto.conf:6: directive \"pid_file\" has no effect yet",
         "mosquitto.conf:7: directive \"user\" has no effect yet",
         "mosquitto.conf:8: directive \"log_dest\" has no effect: that log is not supported",
+        "mosquitto.conf:9: directive \"auth_plugin_deny_special_chars\" has no effect: a name with such characters is never put into a rule",
     ];
     assert_eq!(config.warnings, expected);
 }
@@ -1737,7 +1808,8 @@ fn the_example_shows_every_key_with_its_default() {
             "scram_user ann",
             "security \"default\", tokens with keys of https://id.example.org/keys, password file /etc/pantala/passwords, \
              https://id.example.org/mqtt, ACL file /etc/pantala/acl",
-            "listener 127.0.0.1:1883, anonymous, topic_alias_max = 10, topic_alias_broker_max = 10",
+            "listener 127.0.0.1:1883, anonymous, topic_alias_max = 10, topic_alias_broker_max = 10, \
+             mount_point = plant/, client_id_prefixes = dev-,app-",
             "listener unix:/run/pantala/mqtt.sock, anonymous",
             "listener *:9001, no anonymous, protocol = any, websocket_path = /mqtt, websocket_origins = https://app.example, \
              proxy_protocol = v2, proxy_trusted = 10.0.0.0/8, allow_addresses = 192.0.2.0/24, \
