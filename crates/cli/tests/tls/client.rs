@@ -199,7 +199,18 @@ impl Client {
     }
 
     pub fn open_named(address: SocketAddr, config: ClientConfig, name: &'static str) -> std::io::Result<Self> {
-        let socket = TcpStream::connect(address)?;
+        Self::open_behind(b"", address, config, name)
+    }
+
+    /// With these bytes in front of the handshake.
+    pub fn open_behind(
+        before: &[u8],
+        address: SocketAddr,
+        config: ClientConfig,
+        name: &'static str,
+    ) -> std::io::Result<Self> {
+        let mut socket = TcpStream::connect(address)?;
+        socket.write_all(before)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_nodelay(true)?;
         let name = ServerName::try_from(name).unwrap();

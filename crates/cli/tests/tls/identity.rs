@@ -40,6 +40,7 @@ fn user_names_from_certificates() {
     let running = TlsBroker::start(&listener, "");
     let authority = &running.authority;
     running.connect(Some(&authority.client("sensor-7", 1))).connect_mqtt("a").ping();
+    running.broker.wait_for_log(", usensor-7).");
     for (name, expected) in [
         ("", "TLS: the client's certificate has no name that could be its User Name."),
         ("a\0b", "TLS: the name in the client's certificate has a control character."),

@@ -130,3 +130,35 @@ fn openssl_s_client() {
     assert_eq!(running.broker.counter("tls_handshakes_resumed"), 1);
     assert_eq!(running.broker.counter("panics"), 0);
 }
+
+/// One port for MQTT and WebSocket, both through TLS; ALPN names the one that the client speaks.
+#[test]
+fn websocket_through_tls() {
+    let running = TlsBroker::start("protocol = \"any\"", "");
+    let pantala = PathBuf::from(env!("CARGO_BIN_EXE_pantala"));
+    let port = running.tls.port().to_string();
+    let address = ["-h", "localhost", "-p", &port, "--cafile", "ca.pem", "-t", "t", "-q", "1"];
+    for (number, how) in [&["--ws"][..], &[]].iter().enumerate() {
+        let payload = number.to_string();
+        let arguments = [&["pub"][..], &address, how, &["-r", "-m", &payload]].concat();
+        let published = run(&running.broker, &pantala, &arguments);
+        assert!(published.status.success(), "{published:?}");
+        let received =
+            run(&running.broker, &pantala, &[&["sub"][..], &address, how, &["-C", "1", "-W", "10"]].concat());
+        assert_eq!(String::from_utf8_lossy(&received.stdout), format!("{payload}\n"), "{received:?}");
+    }
+    let large = "x".repeat(300_000);
+    running.broker.folder.write("large", &large);
+    let arguments = [&["pub"][..], &address, &["--ws", "-r", "-f", "large"]].concat();
+    assert!(run(&running.broker, &pantala, &arguments).status.success());
+    let received = run(&running.broker, &pantala, &[&["sub"][..], &address, &["--ws", "-C", "1", "-W", "10"]].concat());
+    assert_eq!(received.stdout.len(), large.len() + 1);
+    let Some(openssl) = find("websocket_through_tls", "openssl", "openssl") else { return };
+    for (offered, expected) in [("mqtt", "mqtt"), ("http/1.1", "http/1.1"), ("http/1.1,mqtt", "mqtt")] {
+        let address = running.tls.to_string();
+        let arguments = ["s_client", "-connect", &address, "-CAfile", "ca.pem", "-alpn", offered];
+        let output = run(&running.broker, &openssl, &arguments);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(&format!("ALPN protocol: {expected}\n")), "{offered}: {text}");
+    }
+}

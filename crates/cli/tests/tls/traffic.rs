@@ -136,3 +136,19 @@ fn many_handshakes_at_once() {
     assert_eq!(running.broker.counter("tls_handshakes"), 100);
     assert_eq!(running.broker.counter("tls_handshakes_resumed"), 96, "all but the first of each thread");
 }
+
+/// A header of the PROXY protocol stands in front of TLS, and what it tells and what the certificate tells are known together.
+#[test]
+fn a_proxy_in_front_of_tls() {
+    let listener = "proxy_protocol = \"v1\"\nproxy_trusted = [\"127.0.0.1\"]\ntls_client_ca_files = [\"ca.pem\"]\n\
+         user_name_from_certificate = \"cn\"";
+    let running = TlsBroker::start(listener, "");
+    let config = running.trusting(Some(&running.authority.client("sensor-7", 7)));
+    let header = b"PROXY TCP4 192.0.2.7 192.0.2.8 49152 8883\r\n";
+    let client = Client::open_behind(header, running.tls, config.clone(), "localhost").unwrap();
+    client.connect_mqtt("a").ping();
+    let log = running.broker.wait_for_log("New client connected");
+    assert!(log.contains("New client connected from 192.0.2.7:49152 as a ") && log.contains(", usensor-7)."), "{log}");
+    // Without one nothing is taken, TLS or not.
+    assert!(Client::open(running.tls, config).is_err());
+}

@@ -155,6 +155,7 @@ impl Draft {
             let settings = &listener.settings;
             let somebody = settings.allow_anonymous
                 || settings.verify_credentials
+                || listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No)
                 || !self.settings.scram_users.is_empty()
                 || is_local(&listener.address);
             if !somebody {

@@ -1207,6 +1207,11 @@ fn tls_of_a_mosquitto_conf() {
     assert_eq!(authorities("use_identity_as_username true"), (2, 1, UserNameFrom::CommonName));
     assert_eq!(authorities("require_certificate true\nuse_subject_as_username true"), (2, 1, UserNameFrom::Subject));
     assert_eq!(authorities("use_identity_as_username true\nuse_subject_as_username true").2, UserNameFrom::CommonName);
+    // Who has a certificate with a name is somebody.
+    let named = "listener 8883\ncertfile /c\nkeyfile /k\ncafile /ca\n";
+    let warnings = |text: &str| of_conf(&format!("{named}{text}")).expect(text).warnings;
+    assert_eq!(warnings("use_identity_as_username true"), Vec::<String>::new());
+    assert_eq!(warnings("require_certificate true").len(), 1, "anonymous clients are refused");
     let dates = "cafile /ca\nrequire_certificate true\ndisable_client_cert_date_checks true";
     assert!(tls(&format!("{server}{dates}")).expect("dates").expect("TLS").ignore_certificate_dates);
     for (version, expected) in [("tlsv1.2", vec!["1.2", "1.3"]), ("tlsv1.3", vec!["1.3"])] {
