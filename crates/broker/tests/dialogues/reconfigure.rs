@@ -67,7 +67,7 @@ fn a_client_may_count_on_what_its_connack_said() {
 #[test]
 fn a_connection_that_is_not_let_in_yet_gets_the_new_settings() {
     everywhere(&Settings { connect_seconds: 100, ..settings() }, |world| {
-        let peer = Peer::open(world, ProtocolVersion::V5, 0);
+        let peer = Peer::open(world, ProtocolVersion::V5, 0, None);
         world.seconds(5);
         assert!(!peer.is_closed());
         world.reconfigure(&Settings { connect_seconds: 6, ..settings() });
