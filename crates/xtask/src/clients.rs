@@ -3,6 +3,7 @@
 //! The drivers are in `clients/`. Each takes the broker's address and prints `ok NAME` or `not ok NAME: WHY` for every
 //! check. Here they are given what they need, run beside each other, and counted.
 
+mod certificate;
 mod haproxy;
 pub mod install;
 mod own;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use self::certificate::Certificate;
 use self::haproxy::Haproxy;
 use crate::ClientsArguments;
 use crate::broker::{self, Broker, Start};
@@ -42,6 +44,12 @@ pub enum Client {
     Mqttjs,
     /// The same over WebSocket.
     MqttjsWebsocket,
+    /// The same over WebSocket and TLS.
+    MqttjsWebsocketTls,
+    /// MQTT.js in Debian's Chromium, over WebSocket.
+    Chromium,
+    /// The same over TLS.
+    ChromiumTls,
     /// paho-mqtt again, through Debian's haproxy, which sends PROXY headers.
     Haproxy,
 }
@@ -54,6 +62,9 @@ impl fmt::Display for Client {
             Client::Aiomqtt => "aiomqtt",
             Client::Mqttjs => "MQTT.js",
             Client::MqttjsWebsocket => "MQTT.js over WebSocket",
+            Client::MqttjsWebsocketTls => "MQTT.js over WebSocket and TLS",
+            Client::Chromium => "MQTT.js in Chromium",
+            Client::ChromiumTls => "MQTT.js in Chromium over TLS",
             Client::Haproxy => "paho-mqtt behind haproxy",
         })
     }
@@ -62,7 +73,12 @@ impl fmt::Display for Client {
 impl Client {
     /// Whether it speaks to any listener for plain MQTT.
     fn is_plain(self) -> bool {
-        !matches!(self, Client::MqttjsWebsocket | Client::Haproxy)
+        matches!(self, Client::MosquittoClients | Client::PahoMqtt | Client::Aiomqtt | Client::Mqttjs)
+    }
+
+    /// Whether it has to be given the broker's certificate.
+    fn is_tls(self) -> bool {
+        matches!(self, Client::MqttjsWebsocketTls | Client::ChromiumTls)
     }
 }
 
@@ -71,13 +87,15 @@ impl Client {
 struct Places {
     plain: SocketAddr,
     websocket: SocketAddr,
+    websocket_tls: SocketAddr,
     haproxy: SocketAddr,
 }
 
 impl Places {
     fn of(&self, client: Client) -> SocketAddr {
         match client {
-            Client::MqttjsWebsocket => self.websocket,
+            Client::MqttjsWebsocket | Client::Chromium => self.websocket,
+            Client::MqttjsWebsocketTls | Client::ChromiumTls => self.websocket_tls,
             Client::Haproxy => self.haproxy,
             _ => self.plain,
         }
@@ -92,6 +110,8 @@ pub struct Driver {
     pub program: PathBuf,
     /// The driver's file.
     pub script: PathBuf,
+    /// The broker's certificate, where it has to be trusted.
+    pub certificate: Option<PathBuf>,
 }
 
 /// Runs the checks of every client against a broker with one worker, then against one with two.
@@ -122,7 +142,8 @@ pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts
     }
 
     if let Some(address) = arguments.broker {
-        counts += run_drivers(&drivers, arguments, Places { plain: address, websocket: address, haproxy: address });
+        let places = Places { plain: address, websocket: address, websocket_tls: address, haproxy: address };
+        counts += run_drivers(&drivers, arguments, places);
         return Ok(counts);
     }
     let executable = match &arguments.executable {
@@ -132,9 +153,18 @@ pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts
             workspace.release_executable("pantala")
         }
     };
+    let certificate = match drivers.iter().any(|driver| driver.client.is_tls()) {
+        true => Some(Certificate::make(workspace)?),
+        false => None,
+    };
+    for driver in drivers.iter_mut().filter(|driver| driver.client.is_tls()) {
+        driver.certificate = certificate.as_ref().map(|certificate| certificate.certificate.clone());
+    }
     for workers in [1, 2] {
-        let (websocket, proxied) = (broker::free_address()?, broker::free_address()?);
-        let configuration = |port: u16| listeners(port, websocket.port(), proxied.port());
+        let (websocket, websocket_tls, proxied) =
+            (broker::free_address()?, broker::free_address()?, broker::free_address()?);
+        let tls = certificate.as_ref().map(|certificate| (websocket_tls.port(), certificate));
+        let configuration = |port: u16| listeners(port, websocket.port(), tls, proxied.port());
         let start = Start { executable: &executable, workers, configuration: Some(&configuration) };
         let broker = Broker::start(workspace, &start)?;
         let haproxy = match drivers.iter().any(|driver| driver.client == Client::Haproxy) {
@@ -143,7 +173,7 @@ pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts
         };
         let haproxy_address = haproxy.as_ref().map_or(proxied, |haproxy| haproxy.address);
         println!("-- {} at {}", broker.title, broker.address);
-        let places = Places { plain: broker.address, websocket, haproxy: haproxy_address };
+        let places = Places { plain: broker.address, websocket, websocket_tls, haproxy: haproxy_address };
         let results = run_drivers(&drivers, arguments, places);
         if results.failed > 0 {
             println!("{}", broker.last_words());
@@ -165,13 +195,21 @@ pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts
 }
 
 /// The listeners that the clients come to.
-fn listeners(plain: u16, websocket: u16, proxied: u16) -> String {
-    format!(
+fn listeners(plain: u16, websocket: u16, websocket_tls: Option<(u16, &Certificate)>, proxied: u16) -> String {
+    let mut text = format!(
         "[[listener]]\nhost = \"127.0.0.1\"\nport = {plain}\n\n\
          [[listener]]\nhost = \"127.0.0.1\"\nport = {websocket}\nprotocol = \"websocket\"\nwebsocket_path = \"/mqtt\"\n\n\
          [[listener]]\nhost = \"127.0.0.1\"\nport = {proxied}\nproxy_protocol = \"v2\"\n\
          proxy_trusted = [\"127.0.0.1\"]\n"
-    )
+    );
+    if let Some((port, Certificate { certificate, key })) = websocket_tls {
+        // What Rust prints of a path is a string of TOML.
+        text += &format!(
+            "\n[[listener]]\nhost = \"127.0.0.1\"\nport = {port}\nprotocol = \"websocket\"\nwebsocket_path = \"/mqtt\"\n\
+             tls_certificate_files = [{certificate:?}]\ntls_key_files = [{key:?}]\n"
+        );
+    }
+    text
 }
 
 /// All drivers at once: they wait for the broker most of the time, and their topics are their own.
@@ -224,6 +262,9 @@ fn run_driver(driver: &Driver, check: Option<&str>, host: &str, port: u16) -> Re
     command.arg(&driver.script).arg(host).arg(port.to_string());
     if let Some(check) = check {
         command.args(["--only", check]);
+    }
+    if let Some(certificate) = &driver.certificate {
+        command.env("NODE_EXTRA_CA_CERTS", certificate);
     }
     // No compiled copies of the drivers in the checkout, and no settings of the person's own.
     command.env("PYTHONDONTWRITEBYTECODE", "1").env_remove("NODE_OPTIONS").env_remove("PYTHONPATH");
@@ -298,9 +339,14 @@ mod tests {
     }
 
     fn run_script(text: &str) -> Counts {
+        run_script_with(text, None)
+    }
+
+    fn run_script_with(text: &str, certificate: Option<PathBuf>) -> Counts {
         let folder = std::env::temp_dir().join(format!("pantala-xtask-{}-{}", std::process::id(), text.len()));
         std::fs::write(&folder, text).expect("a temporary file can be written");
-        let driver = Driver { client: Client::Mqttjs, program: Path::new("sh").into(), script: folder.clone() };
+        let program = Path::new("sh").into();
+        let driver = Driver { client: Client::Mqttjs, program, script: folder.clone(), certificate };
         let counts = run_driver(&driver, None, "127.0.0.1", 1).expect("sh runs");
         std::fs::remove_file(folder).expect("the file is there");
         counts
@@ -310,6 +356,14 @@ mod tests {
     fn a_driver_is_counted_by_its_lines() {
         assert_eq!(run_script("echo ok a; echo ok b"), Counts { passed: 2, failed: 0, skipped: 0 });
         assert_eq!(run_script("echo ok a; echo not ok b: why; exit 1"), Counts { passed: 1, failed: 1, skipped: 0 });
+    }
+
+    #[test]
+    fn a_driver_is_told_which_certificate_to_trust() {
+        let script = "if [ \"$NODE_EXTRA_CA_CERTS\" = /broker.crt ]; then echo ok told; else exit 3; fi";
+        let passed = Counts { passed: 1, failed: 0, skipped: 0 };
+        assert_eq!(run_script_with(script, Some("/broker.crt".into())), passed);
+        assert_ne!(run_script_with(script, None), passed);
     }
 
     #[test]

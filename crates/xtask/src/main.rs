@@ -64,7 +64,7 @@ enum Command {
     Unit,
     /// The conformance suite against the broker, with one worker and with two.
     Conformance(ConformanceArguments),
-    /// Real clients (mosquitto-clients, paho-mqtt, aiomqtt, MQTT.js) against the broker, with one worker and with two.
+    /// Real clients (mosquitto-clients, paho-mqtt, aiomqtt, MQTT.js in Node and Chromium) against the broker, with one worker and with two.
     Clients(ClientsArguments),
     /// Real broker processes, killed and cut off from power twenty times, and what came back after each.
     Crash {

@@ -24,6 +24,9 @@ fn programs(client: Client) -> &'static [(&'static str, &'static str)] {
         // haproxy is looked for where it is.
         Client::PahoMqtt | Client::Aiomqtt | Client::Haproxy => &[("python3", "python3")],
         Client::Mqttjs | Client::MqttjsWebsocket => &[("node", "nodejs"), ("npm", "npm")],
+        Client::MqttjsWebsocketTls => &[("node", "nodejs"), ("npm", "npm"), ("openssl", "openssl")],
+        Client::Chromium => &[("node", "nodejs"), ("npm", "npm"), ("chromium", "chromium")],
+        Client::ChromiumTls => &[("node", "nodejs"), ("npm", "npm"), ("chromium", "chromium"), ("openssl", "openssl")],
     }
 }
 
@@ -49,7 +52,7 @@ pub fn prepare(workspace: &Workspace, wanted: &[Client]) -> Vec<(Client, Result<
             match client {
                 Client::MosquittoClients => {
                     let script = scripts.join("python/mosquitto_driver.py");
-                    Ok(Driver { client, program: python()?, script })
+                    Ok(Driver { client, program: python()?, script, certificate: None })
                 }
                 Client::PahoMqtt | Client::Aiomqtt | Client::Haproxy => {
                     if client == Client::Haproxy {
@@ -57,19 +60,24 @@ pub fn prepare(workspace: &Workspace, wanted: &[Client]) -> Vec<(Client, Result<
                     }
                     let program = libraries.get_or_insert_with(|| python_libraries(workspace)).clone()?;
                     let name = if client == Client::Aiomqtt { "aiomqtt_driver.py" } else { "paho_driver.py" };
-                    Ok(Driver { client, program, script: scripts.join("python").join(name) })
+                    Ok(Driver { client, program, script: scripts.join("python").join(name), certificate: None })
                 }
-                Client::Mqttjs | Client::MqttjsWebsocket => {
-                    node_libraries(workspace)?;
-                    let name = if client == Client::Mqttjs { "driver.mjs" } else { "websocket_driver.mjs" };
-                    let script = scripts.join("mqttjs").join(name);
-                    Ok(Driver { client, program: found("node")?, script })
-                }
+                Client::Mqttjs => node_driver(workspace, client, "driver.mjs"),
+                Client::MqttjsWebsocket => node_driver(workspace, client, "websocket_driver.mjs"),
+                Client::MqttjsWebsocketTls => node_driver(workspace, client, "websocket_tls_driver.mjs"),
+                Client::Chromium => node_driver(workspace, client, "chromium_driver.mjs"),
+                Client::ChromiumTls => node_driver(workspace, client, "chromium_tls_driver.mjs"),
             }
         })();
         prepared.push((client, driver));
     }
     prepared
+}
+
+fn node_driver(workspace: &Workspace, client: Client, name: &str) -> Result<Driver, String> {
+    node_libraries(workspace)?;
+    let script = workspace.root.join("clients/mqttjs").join(name);
+    Ok(Driver { client, program: found("node")?, script, certificate: None })
 }
 
 /// Sees to it that programs are there, each with the Debian package that has it. What cannot be installed is told, and left
@@ -168,7 +176,7 @@ fn node_libraries(workspace: &Workspace) -> Result<(), String> {
 }
 
 /// Runs a program to its end; the error has what it printed.
-fn run<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = A>) -> Result<(), String> {
+pub fn run<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = A>) -> Result<(), String> {
     let program = program.as_ref();
     let name = Path::new(program).display();
     let child = Command::new(program)
