@@ -31,7 +31,10 @@ fn seeds() -> BTreeMap<&'static str, String> {
         ("marked", format!("\u{feff}kitchen:{PBKDF2}\n")),
         ("twice", format!("a:{SHA512}\nb:{SHA512}\na:{SHA512}\n")),
         ("plain", "kitchen:secret\ncellar:se:cret \nroof:\n".to_owned()),
-        ("plus", "a:$7$+1$AAAA$AA==\nb:$argon2id$v=19$m=8,m=16,t=+1,p=1$c29tZXNhbHQ$CTFhFdXP\n".to_owned()),
+        (
+            "plus",
+            format!("a:{}\nb:{}\n", PBKDF2.replace("$101", "$+101"), ARGON2ID.replace("m=64,t=1", "m=8,m=64,t=+1")),
+        ),
         ("costly", format!("a:{}\n", ARGON2ID.replace("m=64,t=1", "m=1048576,t=10000000"))),
         ("too-costly", format!("a:{}\n", ARGON2ID.replace("m=64", "m=1048577"))),
         ("short-salt", "a:$argon2id$v=19$m=8,t=1,p=1$AAAA$CTFhFdXP\n".to_owned()),
@@ -86,6 +89,14 @@ fn no_input_of_a_corpus_fails() {
         }
         assert!(inputs >= seeds().len(), "{target}: {inputs} inputs");
     }
+}
+
+/// Otherwise a target that refuses everything would hold.
+#[test]
+fn the_seeds_that_are_password_files_can_be_read() {
+    let seeds = seeds();
+    let read = seeds.iter().filter(|(_, text)| pantala_password::File::parse(text).is_ok()).map(|(name, _)| *name);
+    assert_eq!(read.collect::<Vec<_>>(), ["all", "costly", "crlf", "empty", "marked", "plus", "short-salt", "spaces"]);
 }
 
 /// Seeds with some bytes changed, cut or doubled: what a fuzzer does in its first second.
