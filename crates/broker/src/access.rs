@@ -31,6 +31,16 @@ pub(crate) fn subscribe(_filter: &str, _share: Option<SharedFilter<'_>>) -> Resu
     Ok(Permit(()))
 }
 
+/// What the broker itself says: on the topics that are denied to everybody else, and on no others.
+pub(crate) fn own(topic_name: &str) -> Result<Permit, Denied> {
+    if is_own(topic_name) { Ok(Permit(())) } else { Err(Denied) }
+}
+
+/// Whether only the broker itself publishes to this Topic Name.
+pub(crate) fn is_own(topic_name: &str) -> bool {
+    topic_name.starts_with("$SYS/")
+}
+
 /// A message that another worker has checked.
 pub(crate) fn from_worker() -> Permit {
     Permit(())
@@ -47,6 +57,14 @@ mod tests {
         }
         for topic in ["a", "$SYS2", "$x/y", "a/$SYS"] {
             assert!(publish(topic).is_ok(), "{topic}");
+        }
+    }
+
+    #[test]
+    fn the_broker_has_its_topics_for_itself() {
+        assert!(own("$SYS/broker/uptime").is_ok() && publish("$SYS/broker/uptime").is_err());
+        for topic in ["a", "$SYS", "$SYS2/x", "$CONTROL/x", "a/$SYS/x"] {
+            assert_eq!(own(topic).err(), Some(Denied), "{topic}");
         }
     }
 }

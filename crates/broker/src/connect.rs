@@ -65,7 +65,16 @@ impl<S: Store> Core<S> {
             return self.end(now, key, End::Reason(code), Some(code));
         }
         if let Err((code, cause)) = self.check_connect(key, &connect) {
+            self.counters.connects_memory_short += u64::from(cause == Cause::Memory);
             return self.break_off(now, key, code, cause);
+        }
+        if let Some(max) = self.settings.takeovers_per_second_max
+            && self.find_session(connect.client_id).is_some_and(|key| self.sessions[key as usize].connection.is_some())
+            && !self.may_take_over(now, connect.client_id)
+        {
+            self.counters.takeovers_refused += 1;
+            let cause = Cause::setting("takeovers_per_second_max", max.get());
+            return self.break_off(now, key, ReasonCode::ConnectionRateExceeded, cause);
         }
         if connect.properties.authentication_method.is_some() {
             return self.begin_authentication(now, key, &connect, body);
@@ -136,6 +145,9 @@ impl<S: Store> Core<S> {
             return Err((ReasonCode::ServerUnavailable, Cause::Store));
         }
         let exceeded = |cause| Err((ReasonCode::QuotaExceeded, cause));
+        if self.totals.memory_short.load(Ordering::Relaxed) {
+            return exceeded(Cause::Memory);
+        }
         if let Some(max) = reached(settings.connections_max, connections.saturating_sub(own)) {
             return exceeded(Cause::setting("connections_max", max));
         }

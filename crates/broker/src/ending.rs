@@ -169,6 +169,7 @@ impl<S: Store> Core<S> {
             return;
         }
         if session.expires_at.is_some_and(|at| at <= now) {
+            self.counters.sessions_expired += 1;
             return self.end_session(now, key);
         }
         if session.will.as_ref().and_then(|will| will.due).is_some_and(|due| due <= now) {
@@ -293,7 +294,9 @@ impl<S: Store> Core<S> {
             .stalled_since
             .filter(|_| self.settings.write_stall_seconds > 0)
             .map(|since| since.after_seconds(self.settings.write_stall_seconds));
+        let paused = connection.extras.as_ref().and_then(|extras| extras.paused_until);
         let alive = match connection.phase {
+            Phase::Connected if paused.is_some() => paused,
             Phase::Connected => connection.keep_alive.deadline(),
             Phase::Closing => None,
             _ => Some(connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds)))),
@@ -324,12 +327,17 @@ impl<S: Store> Core<S> {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         connection.timer = None;
         let (phase, stalled) = (connection.phase, connection.stalled_since);
+        let paused = connection.extras.as_ref().and_then(|extras| extras.paused_until);
         let keep_alive = connection.keep_alive.deadline();
         let stall = Duration::from_secs(u64::from(self.settings.write_stall_seconds));
         if phase != Phase::Connected {
             if now >= connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds))) {
                 self.end(now, key, End::ConnectTimeout, None);
                 return;
+            }
+        } else if let Some(until) = paused {
+            if now >= until {
+                self.resume_reading(now, key);
             }
         } else if keep_alive.is_some_and(|deadline| now >= deadline) {
             let code = ReasonCode::KeepAliveTimeout;

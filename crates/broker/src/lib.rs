@@ -25,7 +25,8 @@
 //! Where to look: `core.rs` for inputs and outputs, `connect.rs` for CONNECT and authentication, `publish.rs` for what comes from publishers, `route.rs` for
 //! the way from a message to its receivers, `subscribe.rs`, `replay.rs` for Retained Messages, `shared.rs` for Shared
 //! Subscriptions, `answer.rs` for acknowledgements that wait, `asking.rs` for `queue_full = refuse`, `ending.rs` for the ends of connections and Sessions,
-//! `cause.rs` for what is behind a Reason Code,
+//! `cause.rs` for what is behind a Reason Code, `own.rs` for what the broker itself publishes, `pace.rs` for clients that are too fast,
+//! `census.rs` for what there is of everything,
 //! `mailbox.rs` and `workers.rs` for what workers tell each other, `persist.rs` for what the store is told and `restore.rs` for
 //! what it told at the start, `access.rs` for permission.
 
@@ -50,6 +51,7 @@ mod answer;
 mod asking;
 pub mod authentication;
 mod cause;
+mod census;
 mod connect;
 mod connection;
 mod core;
@@ -60,6 +62,8 @@ mod event;
 mod mailbox;
 mod message;
 mod output;
+mod own;
+mod pace;
 mod persist;
 mod publish;
 mod replay;
@@ -74,8 +78,9 @@ mod workers;
 
 pub use self::core::{Action, Core, CoreOptions, Random, Totals};
 pub use cause::Cause;
+pub use census::Census;
 pub use counters::Counters;
-pub use event::{End, Event, Stranger};
+pub use event::{End, Event, Stranger, Wanted};
 pub use mailbox::{Batch, Phase as BatchPhase};
 pub use restore::{Share, shares};
 pub use settings::{DurabilityRule, ListenerSettings, QueueFull, Redirect, ScramUser, Settings};

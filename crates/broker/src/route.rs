@@ -6,6 +6,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use pantala_proto::{Delivery, ForwardProperties, Outgoing, PacketId, PlainPublish, ProtocolVersion, QoS};
 use pantala_session::{Instant, Outbound, Send, SentAlias};
@@ -167,7 +168,7 @@ impl<S: Store> Core<S> {
             && found.identifier.is_none()
         {
             let session = found.session;
-            if self.forward_plain(session, version, packet) {
+            if self.forward_plain(session, version, packet, plain.payload.len()) {
                 self.matches.clear();
                 return Some(session);
             }
@@ -194,7 +195,13 @@ impl<S: Store> Core<S> {
 
     /// Passes a PUBLISH with nothing special about it on as it is, if its only receiver takes packets of this form.
     #[inline]
-    pub(crate) fn forward_plain(&mut self, session: SessionKey, version: ProtocolVersion, packet: &[u8]) -> bool {
+    pub(crate) fn forward_plain(
+        &mut self,
+        session: SessionKey,
+        version: ProtocolVersion,
+        packet: &[u8],
+        payload_bytes: usize,
+    ) -> bool {
         let Self { sessions, connections, settings, pool, dirty, counters, .. } = self;
         if let Some(session) = sessions.get(session as usize)
             && let Some(key) = session.connection
@@ -211,6 +218,7 @@ impl<S: Store> Core<S> {
                 dirty.push(key);
             }
             counters.publish_sent += 1;
+            counters.publish_bytes_sent += payload_bytes as u64;
             return true;
         }
         false
@@ -417,6 +425,10 @@ impl<S: Store> Core<S> {
                 self.counters.dropped_client_absent += 1;
                 return;
             }
+            if self.totals.memory_short.load(Ordering::Relaxed) {
+                self.counters.dropped_memory_short += 1;
+                return;
+            }
         }
         let body = Body::Here(Arc::clone(copies.message(incoming)));
         let queued = Queued { body, retain, identifiers, group: path.group.clone(), ready_at: Position::default() };
@@ -570,6 +582,7 @@ impl<S: Store> Core<S> {
             return;
         }
         counters.publish_sent += 1;
+        counters.publish_bytes_sent += incoming.payload.len() as u64;
         if !connection.dirty {
             connection.dirty = true;
             dirty.push(key);
@@ -603,6 +616,7 @@ impl<S: Store> Core<S> {
             return false;
         }
         counters.publish_sent += 1;
+        counters.publish_bytes_sent += incoming.payload.len() as u64;
         if !connection.dirty {
             connection.dirty = true;
             dirty.push(key);

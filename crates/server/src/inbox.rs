@@ -1,23 +1,35 @@
 //! What passes between threads: letters to a worker, in the order in which they were sent.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
 use pantala_broker::{Batch, ListenerId};
 
+use crate::guard::Counted;
+use crate::reporter::Sample;
 use crate::socket::Socket;
+use crate::sys::Own;
 
 /// A message to a worker.
 pub(crate) enum Letter {
     /// From another worker's core to this one's.
     Batch(Batch),
     /// A connection whose client belongs here, with what it has said.
-    Connection(Socket, ListenerId, Vec<u8>),
+    Connection(Socket, ListenerId, Vec<u8>, Option<Counted>),
     /// End all connections and stop.
     ShutDown,
     /// Write the counters into the log.
     Report,
+    /// Write some subscriptions into the log.
+    Dump,
+    /// Say what there is.
+    Sample(Sender<Sample>),
+    /// Publish messages of the broker's own.
+    Publish(Vec<Own>),
+    /// Memory is short: drop what may be dropped.
+    Shed,
 }
 
 /// With so many bytes of batches waiting for one worker, the others read no more from their clients until it has dealt

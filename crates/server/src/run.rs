@@ -3,20 +3,27 @@
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use mio::{Poll, Waker};
 use pantala_broker::authentication::{Method, ScramSha256};
 use pantala_broker::{Core, CoreOptions, DurabilityRule, ListenerId, Random, Totals, WORKERS_MAX, WorkerId};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, LogType};
+use crate::guard::{self, Addresses};
 use crate::inbox::{Inbox, Letter};
 use crate::listen::{self, Bound};
 use crate::log::{Log, shown};
+use crate::pid_file::PidFile;
+use crate::reporter::{self, Reporter};
 use crate::storage::{self, Storage};
+use crate::user::{self, User};
 use crate::worker::{Clock, WAKER, Worker};
 
 /// Why a broker cannot run.
@@ -33,8 +40,15 @@ pub enum RunError {
     Storage(String),
     /// The log file cannot be opened.
     Log(io::Error),
-    /// A user of the configuration cannot be one.
+    /// A user of the configuration cannot be one, or cannot be become.
     User(String),
+    /// The number of the process cannot be written.
+    PidFile {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The system refuses what every broker needs: threads, pollers, signals, random bytes.
     System(io::Error),
 }
@@ -46,6 +60,7 @@ impl fmt::Display for RunError {
                 write!(f, "cannot listen on {address}: it is in use, by another broker perhaps; -p takes another port")
             }
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            Self::PidFile { path, error } => write!(f, "cannot write the pid file {}: {error}", path.display()),
             Self::Log(error) => write!(f, "cannot open the log file: {error}"),
             Self::Storage(text) | Self::User(text) => f.write_str(text),
             Self::System(error) => write!(f, "the system does not let a broker run: {error}"),
@@ -60,12 +75,22 @@ impl std::error::Error for RunError {}
 /// # Errors
 /// See [`RunError`]. Nothing is left running.
 pub fn run(config: Config) -> Result<(), RunError> {
+    run_then(config, || {})
+}
+
+/// The same; `ready` is called once clients can connect.
+///
+/// It has to be called before the process has threads, if the configuration names a user to be become.
+///
+/// # Errors
+/// See [`RunError`]. Nothing is left running.
+pub fn run_then(config: Config, ready: impl FnOnce()) -> Result<(), RunError> {
     let log = Log::open(config.log.clone()).map_err(RunError::Log)?;
     for warning in &config.warnings {
         log.line(LogType::Warning, &format!("Warning: {warning}"));
     }
     // Before the first listener, so that a signal that comes early is not lost.
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(RunError::System)?;
+    let mut signals = Signals::new(SIGNALS.into_iter().chain(reopen_signal())).map_err(RunError::System)?;
     let bound = bind(&config, &log)?;
     let workers = worker_count(config.workers);
     let mut secret = [0; 32];
@@ -80,6 +105,11 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let settings = Arc::new(config.settings.clone());
     let totals = Arc::new(Totals::new(settings.listeners.len()));
     let mut storage = Storage::open(&config, workers as u8, &log)?;
+    let pid_file = match &config.pid_file {
+        Some(path) => Some(PidFile::write(path).map_err(|error| RunError::PidFile { path: path.clone(), error })?),
+        None => None,
+    };
+    become_user(&config, &log)?;
 
     let mut polls = Vec::new();
     let mut inboxes = Vec::new();
@@ -107,6 +137,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
         cores.push(Core::new(options, store));
     }
     storage.restore(&mut cores);
+    reporter::publish_log(&log, &inboxes);
+    let addresses = Addresses::new(config.connections_per_address_max, config.connections_per_address_per_second_max);
     let clock = Clock::start(storage.now);
     let activity = storage.activity.clone();
     let running = storage.run(clock, log.clone(), {
@@ -120,7 +152,8 @@ pub fn run(config: Config) -> Result<(), RunError> {
         for (socket, listener, no_delay) in &bound {
             listeners.push((socket.for_worker(*no_delay).map_err(RunError::System)?, *listener));
         }
-        let worker = Worker::new(id, core, poll, clock, log.clone(), listeners, Arc::clone(&inboxes));
+        let addresses = Arc::clone(&addresses);
+        let worker = Worker::new(id, core, poll, clock, log.clone(), listeners, addresses, Arc::clone(&inboxes));
         let worker = worker.map_err(RunError::System)?;
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let last_word = LastWord(Arc::clone(&inboxes));
@@ -131,7 +164,21 @@ pub fn run(config: Config) -> Result<(), RunError> {
         });
         threads.push(thread.map_err(RunError::System)?);
     }
+    let reporter = Reporter {
+        log: log.clone(),
+        inboxes: Arc::clone(&inboxes),
+        totals,
+        activity: activity.clone(),
+        durability: config.durability,
+        interval: (config.sys_interval_seconds > 0).then(|| Duration::from_secs(config.sys_interval_seconds.into())),
+        memory_max: guard::memory_max(config.memory_bytes_max),
+        watchdog: sd_notify::watchdog_enabled(),
+    };
+    let reporting = reporter.start().map_err(RunError::System)?;
     announce(&config, &log, &bound, workers);
+    ready();
+    // Nobody may be there to be told.
+    drop(sd_notify::notify(&[NotifyState::Ready]));
 
     let handle = signals.handle();
     let (watch_log, watch_inboxes) = (log.clone(), Arc::clone(&inboxes));
@@ -147,11 +194,15 @@ pub fn run(config: Config) -> Result<(), RunError> {
                 SIGTERM | SIGINT => {
                     ending = true;
                     watch_log.line(LogType::Notice, "Stopping; a second signal stops at once.");
+                    drop(sd_notify::notify(&[NotifyState::Stopping]));
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
                 }
                 SIGHUP => {
                     watch_log.line(LogType::Warning, "SIGHUP: this version does not reload; nothing has changed.")
                 }
+                SIGUSR2 => watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Dump)),
+                signal if Some(signal) == reopen_signal() => watch_log.reopen(),
+                // Mosquitto saves its snapshot on SIGUSR1; here nothing waits to be saved.
                 _ => {
                     watch_log.tell_held_back();
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report));
@@ -170,6 +221,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         }
     }
     // What the workers had to say last is down before the process ends.
+    reporting.stop();
     let stopped = running.stop();
     storage::report(activity.as_ref(), &log);
     if result.is_ok() {
@@ -180,11 +232,43 @@ pub fn run(config: Config) -> Result<(), RunError> {
     drop(watcher.join());
     // Sockets in the file system go with it.
     drop(bound);
+    drop(pid_file);
     log.tell_held_back();
     if result.is_ok() {
         log.line(LogType::Notice, "Stopped.");
     }
     result
+}
+
+const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
+
+/// The signal that has the log file opened anew, where there is one.
+fn reopen_signal() -> Option<i32> {
+    #[cfg(target_os = "linux")]
+    return Some(libc::SIGRTMIN());
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Goes on as the configuration's user, if the process is root's, and has what it needs given to that user.
+fn become_user(config: &Config, log: &Log) -> Result<(), RunError> {
+    if !user::is_root() {
+        return Ok(());
+    }
+    let Some(name) = &config.user else {
+        log.line(
+            LogType::Warning,
+            "Warning: running as root; broker.user (user in a mosquitto.conf) names somebody else.",
+        );
+        return Ok(());
+    };
+    let refuse = |error: &dyn fmt::Display| RunError::User(format!("cannot become user {}: {error}", shown(name)));
+    let user = User::named(name).map_err(|error| refuse(&error))?;
+    if let Some(folder) = storage::folder(config) {
+        user.give_folder(folder).map_err(|error| refuse(&error))?;
+    }
+    log.give_to(user.uid, user.gid).map_err(|error| refuse(&error))?;
+    user.become_it().map_err(|error| refuse(&error))
 }
 
 /// Ends all workers when one ends, for whatever reason: its Sessions are at home with no other.

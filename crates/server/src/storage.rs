@@ -40,6 +40,11 @@ pub(crate) struct Storage {
     pub(crate) activity: Option<ActivitySource>,
 }
 
+/// The folder, as far as it has been made by somebody who is about to become somebody else.
+pub(crate) fn folder(config: &Config) -> Option<&Path> {
+    config.data_dir.as_deref().filter(|_| config.durability != Durability::Memory)
+}
+
 /// Tells what the commit thread has done.
 pub(crate) type ActivitySource = Arc<dyn Fn() -> Activity + Send + Sync>;
 
@@ -202,7 +207,7 @@ fn wall() -> u64 {
 /// What the commit thread has done, for the log.
 pub(crate) fn report(activity: Option<&ActivitySource>, log: &Log) {
     let Some(activity) = activity else { return };
-    let Activity { batches, syncs, bytes, records } = activity();
+    let Activity { batches, syncs, bytes, records, .. } = activity();
     log.line(
         LogType::Information,
         &format!("Store: store_batches={batches} store_syncs={syncs} store_bytes={bytes} store_records={records}"),

@@ -12,16 +12,20 @@ use std::time::Duration;
 
 use mio::event::Event as Readiness;
 use mio::{Events, Poll, Token};
-use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, WorkerId};
+use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, Wanted, WorkerId};
+use pantala_proto::QoS;
 use pantala_session::Instant;
 use pantala_store::{AnyStore, Position, Store};
 use slab::Slab;
 
 use crate::config::LogType;
+use crate::guard::{Addresses, Counted, TooMany};
 use crate::inbox::{Inbox, Letter};
 use crate::listen::Listener;
 use crate::log::{Log, shown};
+use crate::reporter::Sample;
 use crate::socket::Socket;
+use crate::sys::Own;
 
 /// The inbox's waker.
 pub(crate) const WAKER: Token = Token(0);
@@ -52,6 +56,8 @@ const LINGERING_MAX: usize = 1_024;
 /// How long the end waits for clients to close their side.
 const SHUT_DOWN_DURATION_MAX: Duration = Duration::from_secs(1);
 const SLICES: usize = 64;
+/// Subscriptions that SIGUSR2 writes into the log, for each worker.
+const DUMPED_MAX: usize = 100;
 
 /// Monotonic time, the same for all workers.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +94,8 @@ impl Clock {
 struct Slot {
     socket: Socket,
     listener: ListenerId,
+    /// It is counted by its address, until it is gone.
+    counted: Option<Counted>,
     /// There may be more to read than was read.
     readable: bool,
     /// The client has said its last: whatever is read, the end stands behind it, and the poller has told so already.
@@ -110,6 +118,7 @@ pub(crate) struct Worker {
     log: Log,
     listeners: Vec<(Listener, ListenerId)>,
     accept_again: Option<Instant>,
+    addresses: Arc<Addresses>,
     slots: Vec<Option<Slot>>,
     /// Connections that were ready and have not been read to the end.
     ready: Vec<ConnectionKey>,
@@ -130,15 +139,21 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker that listens. `poll` is the one that the inbox wakes.
+    #[expect(clippy::too_many_arguments, reason = "called once, with all that a worker is made of")]
     pub(crate) fn new(
         id: WorkerId,
-        core: Core<AnyStore>,
+        mut core: Core<AnyStore>,
         poll: Poll,
         mut clock: Clock,
         log: Log,
         listeners: Vec<(Listener, ListenerId)>,
+        addresses: Arc<Addresses>,
         inboxes: Arc<[Arc<Inbox>]>,
     ) -> io::Result<Self> {
+        core.want(Wanted {
+            subscriptions: log.wants(LogType::Subscribe) || log.wants(LogType::Unsubscribe),
+            packets: log.wants(LogType::Debug),
+        });
         let mut worker = Self {
             id,
             core,
@@ -148,6 +163,7 @@ impl Worker {
             log,
             listeners,
             accept_again: None,
+            addresses,
             slots: Vec::new(),
             ready: Vec::new(),
             unwritten: Vec::new(),
@@ -330,7 +346,11 @@ impl Worker {
             let Some((listener, listener_id)) = self.listeners.get(index) else { return };
             let listener_id = *listener_id;
             match listener.accept() {
-                Ok(socket) => drop(self.open(now, socket, listener_id)),
+                Ok(socket) => {
+                    if let Some(counted) = self.admit(&socket) {
+                        let _key = self.open(now, socket, listener_id, counted);
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // The client was gone before we got to it.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
@@ -347,7 +367,29 @@ impl Worker {
         self.accept_again = Some(now);
     }
 
-    fn open(&mut self, now: Instant, mut socket: Socket, listener: ListenerId) -> Option<ConnectionKey> {
+    /// Whether a connection may stay, as far as its address decides. If not, it is closed when this returns.
+    fn admit(&mut self, socket: &Socket) -> Option<Option<Counted>> {
+        let address = if self.addresses.counts_any() { socket.ip() } else { None };
+        let Some(address) = address else { return Some(None) };
+        match self.addresses.admit(std::time::Instant::now(), address) {
+            Ok(counted) => Some(counted),
+            Err(TooMany { limit, max }) => {
+                self.core.count_refused_address();
+                self.log.limited(LogType::Notice, "refused connections", || {
+                    format!("Connection from {} closed: {limit} is {max}.", socket.peer())
+                });
+                None
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        mut socket: Socket,
+        listener: ListenerId,
+        counted: Option<Counted>,
+    ) -> Option<ConnectionKey> {
         let key = self.core.open(now, listener);
         let index = key as usize;
         if let Err(error) = socket.register(self.poll.registry(), Token(FIRST_CONNECTION + index)) {
@@ -361,6 +403,7 @@ impl Worker {
         self.slots[index] = Some(Slot {
             socket,
             listener,
+            counted,
             readable: false,
             ended: false,
             queued: false,
@@ -547,7 +590,8 @@ impl Worker {
                     };
                     match slot.socket.deregister(self.poll.registry()) {
                         Ok(()) => {
-                            self.inboxes[usize::from(to.0)].send(Letter::Connection(slot.socket, slot.listener, input))
+                            let letter = Letter::Connection(slot.socket, slot.listener, input, slot.counted);
+                            self.inboxes[usize::from(to.0)].send(letter);
                         }
                         Err(error) => self.log.limited(LogType::Error, "watching connections", || {
                             format!("Cannot move a connection: {error}")
@@ -629,8 +673,8 @@ impl Worker {
             }
             // It has not been let in, and will not be.
             Letter::Connection(..) if self.ending.is_some() => {}
-            Letter::Connection(socket, listener, input) => {
-                let Some(key) = self.open(now, socket, listener) else { return };
+            Letter::Connection(socket, listener, input, counted) => {
+                let Some(key) = self.open(now, socket, listener, counted) else { return };
                 let core = &mut self.core;
                 if catch_unwind(AssertUnwindSafe(|| core.receive(now, key, &input))).is_err() {
                     self.panicked(now, key);
@@ -639,6 +683,20 @@ impl Worker {
             }
             Letter::ShutDown => self.shut_down(now),
             Letter::Report => self.report(),
+            Letter::Dump => self.dump(),
+            Letter::Sample(answer) => {
+                let sample = self.sample();
+                // Who asked has ended meanwhile, perhaps.
+                let _ = answer.send(sample);
+            }
+            Letter::Publish(messages) => {
+                for Own { topic_name, payload, retain } in messages {
+                    self.guarded(|core| {
+                        core.publish_own(now, &topic_name, payload.as_bytes(), QoS::ExactlyOnce, retain);
+                    });
+                }
+            }
+            Letter::Shed => self.guarded(Core::shed),
         }
     }
 
@@ -666,12 +724,62 @@ impl Worker {
         );
     }
 
+    /// Some subscriptions, for whoever wonders where messages go.
+    fn dump(&self) {
+        let (some, all) = self.core.some_subscriptions(DUMPED_MAX);
+        let sessions = self.core.sessions();
+        let number = self.id.0;
+        self.log.line(
+            LogType::Information,
+            &format!("Worker {number}: sessions={sessions} filter_entries={all}, of which {} follow.", some.len()),
+        );
+        for (client_id, filter) in some {
+            self.log.line(LogType::Information, &format!("Worker {number}: {} {}", shown(client_id), shown(filter)));
+        }
+    }
+
+    fn sample(&mut self) -> Sample {
+        let store = self.core.store();
+        let lag = if store.keeps() { store.appended().0.saturating_sub(store.durable().0) } else { 0 };
+        Sample {
+            worker: self.id.0,
+            counters: *self.core.counters(),
+            connections: self.core.connections() as u64,
+            sessions: self.core.sessions() as u64,
+            census: self.core.census(),
+            lag,
+        }
+    }
+
     fn events(&mut self) {
         while let Some(event) = self.core.next_event() {
-            if !self.log.wants_connections() {
+            let about_connections = matches!(event, Event::Connected { .. } | Event::Ended { .. });
+            if about_connections && !self.log.wants_connections() {
                 continue;
             }
             match event {
+                Event::Paused { client_id, cause, .. } => {
+                    self.log.limited(LogType::Warning, "clients that are too fast", || {
+                        format!("Client {} sends too fast and is read later: {cause}.", shown(&client_id))
+                    });
+                }
+                Event::Subscribed { client_id, filter, qos } => {
+                    self.log.limited(LogType::Subscribe, "subscriptions made", || {
+                        format!("{} {} {}", shown(&client_id), qos as u8, shown(&filter))
+                    });
+                }
+                Event::Unsubscribed { client_id, filter } => {
+                    self.log.limited(LogType::Unsubscribe, "subscriptions ended", || {
+                        format!("{} {}", shown(&client_id), shown(&filter))
+                    });
+                }
+                Event::Received { connection, client_id, packet_type, bytes } => {
+                    self.log.limited(LogType::Debug, "packets received", || {
+                        let client = client_id.map_or_else(|| self.peer(connection), |client_id| shown(&client_id));
+                        let name = packet_type.map_or_else(String::new, |it| format!("{it:?}").to_uppercase());
+                        format!("Received {name} from {client} ({bytes} bytes).")
+                    });
+                }
                 Event::Connected { connection, client_id, version, clean_start, keep_alive } => {
                     let peer = self.peer(connection);
                     self.log.limited(LogType::Notice, "connected clients", || {

@@ -12,6 +12,8 @@ mod durability;
 mod levels;
 mod limits;
 mod model;
+mod own;
+mod pace;
 mod reasons;
 mod recovery;
 mod refusal;

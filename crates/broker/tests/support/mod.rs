@@ -18,10 +18,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pantala_broker::{
-    Action, Batch, BatchPhase, ConnectionKey, Core, CoreOptions, Counters, ListenerSettings, Settings, Totals,
-    WorkerId, owner,
+    Action, Batch, BatchPhase, Census, ConnectionKey, Core, CoreOptions, Counters, Event, ListenerSettings, Settings,
+    Totals, Wanted, WorkerId, owner,
 };
-use pantala_proto::ProtocolVersion;
+use pantala_proto::{ProtocolVersion, QoS};
 use pantala_session::Instant;
 use pantala_store::disk::SimDisk;
 use pantala_store::log::LogOptions;
@@ -109,6 +109,7 @@ pub struct World(Rc<RefCell<Inner>>);
 struct Inner {
     workers: Vec<Worker>,
     links: Vec<Link>,
+    events: Vec<Event>,
     totals: Arc<Totals>,
     settings: Arc<Settings>,
     store: Option<Box<Committer<SimDisk>>>,
@@ -258,6 +259,7 @@ impl World {
         Self(Rc::new(RefCell::new(Inner {
             workers: cores.collect(),
             links: Vec::new(),
+            events: Vec::new(),
             totals: Arc::clone(&totals),
             settings: Arc::clone(&settings),
             store: None,
@@ -337,6 +339,45 @@ impl World {
 
     pub fn now(&self) -> Instant {
         self.0.borrow().now
+    }
+
+    /// Publishes a message of the broker's own, from the first worker.
+    pub fn publish_own(&self, topic_name: &str, qos: QoS, retain: bool, payload: &str) {
+        let mut inner = self.0.borrow_mut();
+        let now = inner.now;
+        inner.workers[0].core.publish_own(now, topic_name, payload.as_bytes(), qos, retain);
+        inner.pass_on(0);
+        inner.commit();
+        inner.run();
+    }
+
+    /// What all workers have together.
+    pub fn census(&self) -> Census {
+        let mut sum = Census::default();
+        for worker in &mut self.0.borrow_mut().workers {
+            sum.add(&worker.core.census());
+        }
+        sum
+    }
+
+    /// From now on the process has more memory than it should, or has not.
+    pub fn memory_short(&self, short: bool) {
+        self.0.borrow().totals.memory_short.store(short, Ordering::Relaxed);
+    }
+
+    /// Drops what may be dropped, since memory is short.
+    pub fn shed(&self) {
+        self.0.borrow_mut().workers.iter_mut().for_each(|worker| worker.core.shed());
+    }
+
+    /// Tells of these events from now on.
+    pub fn want(&self, wanted: Wanted) {
+        self.0.borrow_mut().workers.iter_mut().for_each(|worker| worker.core.want(wanted));
+    }
+
+    /// What has happened since this was asked last.
+    pub fn events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.0.borrow_mut().events)
     }
 
     /// Counters of all workers together.
@@ -595,7 +636,9 @@ impl Inner {
                     self.write(worker, key);
                 }
                 self.actions(worker);
-                while self.workers[worker].core.next_event().is_some() {}
+                while let Some(event) = self.workers[worker].core.next_event() {
+                    self.events.push(event);
+                }
                 self.workers[worker].stage = Stage::Read;
             }
         }

@@ -11,7 +11,7 @@ use pantala_store::Durability;
 
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
-use super::log::{LogType, LogTypes};
+use super::log::{Facility, LogType, LogTypes};
 use super::timestamp::Timestamp;
 use super::{Config, Listener, SocketDomain};
 
@@ -173,6 +173,9 @@ const INTEGER_MAX: u64 = i64::MAX as u64;
 /// As many as there are partitions: a worker without one would have nothing to do.
 pub(super) const WORKERS_MAX: u64 = pantala_broker::WORKERS_MAX as u64;
 
+/// A day; who wants to hear less often does not want to hear.
+pub(super) const SYS_INTERVAL_MAX: u64 = 86_400;
+
 /// Says the same in all keys of one meaning: no number, no limit.
 pub(super) const UNLIMITED: &str = "unlimited";
 
@@ -208,6 +211,22 @@ macro_rules! count {
                 put: |draft, value| draft.settings.$name = count(value),
             },
             show: |config| config.settings.$name.map_or(UNLIMITED.to_owned(), |count| count.to_string()),
+        }
+    };
+}
+
+// The same for what the server counts by address, before the core has heard of a connection.
+macro_rules! address_count {
+    ($name:ident) => {
+        Key {
+            name: stringify!($name),
+            kind: Kind::Number {
+                min: 0,
+                max: u32::MAX as u64,
+                word: Some(UNLIMITED),
+                put: |draft, value| draft.$name = count(value),
+            },
+            show: |config| config.$name.map_or(UNLIMITED.to_owned(), |count| count.to_string()),
         }
     };
 }
@@ -262,6 +281,38 @@ pub(super) static SECTIONS: &[Section] = &[
                     },
                 },
                 show: |config| config.durability.to_string(),
+            },
+            Key {
+                name: "sys_interval_seconds",
+                kind: Kind::Number {
+                    min: 0,
+                    max: SYS_INTERVAL_MAX,
+                    word: None,
+                    put: |draft, value| {
+                        draft.sys_interval_seconds = value.and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
+                    },
+                },
+                show: |config| config.sys_interval_seconds.to_string(),
+            },
+            Key {
+                name: "pid_file",
+                kind: Kind::Text {
+                    put: |draft, text| {
+                        draft.pid_file = Some(PathBuf::from(not_empty(text)?));
+                        Ok(())
+                    },
+                },
+                show: |config| config.pid_file.as_ref().map_or(String::new(), |path| path.display().to_string()),
+            },
+            Key {
+                name: "user",
+                kind: Kind::Text {
+                    put: |draft, text| {
+                        draft.user = Some(user_name(text)?);
+                        Ok(())
+                    },
+                },
+                show: |config| config.user.clone().unwrap_or_default(),
             },
             switch!(allow_zero_length_client_id),
             Key {
@@ -321,9 +372,24 @@ pub(super) static SECTIONS: &[Section] = &[
             number!(topic_alias_broker_max: u16, 0, 65_535),
             number!(outgoing_bytes_max: u32, 1_024, u32::MAX as u64),
             number!(write_stall_seconds: u32, 0, u32::MAX as u64),
+            count!(messages_per_second_max),
+            count!(bytes_per_second_max),
+            count!(takeovers_per_second_max),
             number!(connect_seconds: u32, 1, 3_600),
             count!(connections_max),
+            address_count!(connections_per_address_max),
+            address_count!(connections_per_address_per_second_max),
             count!(sessions_max),
+            Key {
+                name: "memory_bytes_max",
+                kind: Kind::Number {
+                    min: 0,
+                    max: INTEGER_MAX,
+                    word: Some("auto"),
+                    put: |draft, value| draft.memory_bytes_max = value,
+                },
+                show: |config| config.memory_bytes_max.map_or("auto".to_owned(), |bytes| bytes.to_string()),
+            },
             number!(retained_messages_max: u32, 0, u32::MAX as u64),
             number!(keep_alive_max: u16, 0, 65_535),
             Key {
@@ -406,14 +472,19 @@ pub(super) static SECTIONS: &[Section] = &[
             Key {
                 name: "destinations",
                 kind: Kind::List {
-                    allowed: &["stderr", "stdout"],
+                    allowed: &["stderr", "stdout", "syslog", "topic"],
                     put: |draft, words| {
                         draft.log.stderr = words.contains(&"stderr");
                         draft.log.stdout = words.contains(&"stdout");
+                        draft.log.syslog = words.contains(&"syslog");
+                        draft.log.topic = words.contains(&"topic");
+                        draft.log_destinations_written = true;
                     },
                 },
                 show: |config| {
-                    let destinations = [("stderr", config.log.stderr), ("stdout", config.log.stdout)];
+                    let log = &config.log;
+                    let destinations =
+                        [("stderr", log.stderr), ("stdout", log.stdout), ("syslog", log.syslog), ("topic", log.topic)];
                     let on = destinations.iter().filter(|(_, on)| *on).map(|(name, _)| *name);
                     on.collect::<Vec<_>>().join(",")
                 },
@@ -423,10 +494,19 @@ pub(super) static SECTIONS: &[Section] = &[
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.log.file = Some(PathBuf::from(not_empty(text)?));
+                        draft.log_destinations_written = true;
                         Ok(())
                     },
                 },
                 show: |config| config.log.file.as_ref().map_or(String::new(), |path| path.display().to_string()),
+            },
+            Key {
+                name: "facility",
+                kind: Kind::Choice {
+                    allowed: &Facility::NAMES,
+                    put: |draft, word| draft.log.facility = Facility::named(word),
+                },
+                show: |config| config.log.facility.name().to_owned(),
             },
             Key {
                 name: "timestamp",
@@ -663,6 +743,15 @@ fn qos_digit(qos: QoS) -> &'static str {
 
 pub(super) fn not_empty(text: String) -> Result<String, &'static str> {
     if text.is_empty() { Err("it must not be empty") } else { Ok(text) }
+}
+
+/// A name as it stands in the system's list of users.
+pub(super) fn user_name(text: String) -> Result<String, &'static str> {
+    let text = not_empty(text)?;
+    if text.contains(|character: char| character.is_control() || character.is_whitespace() || character == ':') {
+        return Err("a user's name has no spaces, colons or control characters");
+    }
+    Ok(text)
 }
 
 /// A text that MQTT can carry: no control characters or noncharacters, at most 65 535 bytes (v5 1.5.4).

@@ -13,7 +13,7 @@ use super::SocketDomain;
 use super::draft::{self, Draft, ListenerDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
 use super::key::{self, number_within, word_of};
-use super::log::{LogType, LogTypes};
+use super::log::{Facility, LogType, LogTypes};
 use super::timestamp::Timestamp;
 
 /// Reads `text`, the content of `path`, and the files that it includes, into the draft.
@@ -96,8 +96,6 @@ const UNSUPPORTED: &[&str] = &[
     "local_clientid",
     "local_password",
     "local_username",
-    "log_facility",
-    "memory_limit",
     "mount_point",
     "notification_topic",
     "notifications",
@@ -152,6 +150,7 @@ const SUPPORTED: &[&str] = &[
     "listener",
     "listener_allow_anonymous",
     "log_dest",
+    "log_facility",
     "log_timestamp",
     "log_timestamp_format",
     "log_type",
@@ -166,6 +165,7 @@ const SUPPORTED: &[&str] = &[
     "max_topic_alias",
     "max_topic_alias_broker",
     "maximum_qos",
+    "memory_limit",
     "message_size_limit",
     "per_listener_settings",
     "persistence",
@@ -477,10 +477,15 @@ impl Reader<'_> {
             }
             "persistence_file" => self.warn(line, "has no effect: the data directory holds several files"),
             "sys_interval" => {
-                line.number(0, LENGTH_MAX)?;
-                self.warn(line, "has no effect yet");
+                self.draft.sys_interval_seconds = line.number(0, key::SYS_INTERVAL_MAX)? as u32;
             }
-            "pid_file" | "user" => self.warn(line, "has no effect yet"),
+            "pid_file" => self.draft.pid_file = Some(PathBuf::from(line.value)),
+            "user" => self.draft.user = Some(line.text(key::user_name)?),
+            "memory_limit" => {
+                // Zero means no limit there, too.
+                self.draft.memory_bytes_max = Some(line.limit(LENGTH_MAX)?);
+            }
+            "log_facility" => self.draft.log.facility = Facility::local(line.number(0, 7)?),
             "include_dir" => self.warn(line, "has no effect in a file that is included itself"),
             _ => unreachable!("SUPPORTED lists what is matched here, as a test asserts"),
         }
@@ -494,7 +499,8 @@ impl Reader<'_> {
         let log = &mut self.draft.log;
         // The first one replaces the default, the others add to it; `none` takes back all before it.
         if !std::mem::replace(&mut self.log_destination_seen, true) || destination == "none" {
-            (log.stderr, log.stdout, log.file) = (false, false, None);
+            (log.stderr, log.stdout, log.syslog, log.topic, log.file) = (false, false, false, false, None);
+            self.draft.log_destinations_written = true;
         }
         if destination == "file" {
             if rest.is_empty() {
@@ -507,8 +513,9 @@ impl Reader<'_> {
             "stderr" => log.stderr = true,
             "stdout" => log.stdout = true,
             "none" => {}
-            "dlt" | "android" => self.warn(line, "has no effect: that log is not supported"),
-            other => return Err(Fault::UnsupportedValue { name: "log_dest", value: other.to_owned() }),
+            "syslog" => log.syslog = true,
+            "topic" => log.topic = true,
+            _ => self.warn(line, "has no effect: that log is not supported"),
         }
         Ok(())
     }
