@@ -832,6 +832,9 @@ impl<S: Store> Core<S> {
     fn hand_over(&mut self, key: ConnectionKey, to: WorkerId, input: Vec<u8>) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         connection.phase = Phase::Closing;
+        if self.wanted.packets {
+            self.events.retain(|event| !matches!(event, Event::Received { connection, .. } if *connection == key));
+        }
         // It opens, closes and is read once more where it goes.
         self.counters.bytes_received -= input.len() as u64;
         self.counters.other_packets_received -= 1;

@@ -4,6 +4,7 @@
 mod client;
 mod cuts;
 mod delivery;
+mod operations;
 mod process;
 mod start;
 mod stop;

@@ -9,3 +9,4 @@ mod output;
 mod passwd;
 mod peer;
 mod programs;
+mod sys;
