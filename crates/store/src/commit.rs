@@ -738,4 +738,32 @@ mod tests {
             thread.join().unwrap();
         }
     }
+
+    /// Whoever asks from elsewhere learns that the disk is full, that there is room again, and that it has failed.
+    #[test]
+    fn trouble_is_seen_from_elsewhere() {
+        let disk = SimDisk::new();
+        let Opened { mut stores, mut committer, .. } =
+            open(disk.clone(), LogOptions::default(), 1, Durability::Fsync).unwrap();
+        let store = &mut stores[0];
+        let activity = store.activity();
+        let session = store.next_session().unwrap();
+        let mut step = |store: &mut DurableStore| {
+            store.append(&Record::SessionEnded { session });
+            store.submit();
+            while committer.step(Clock::default(), &mut |_| {}) == Pause::None {}
+        };
+        assert_eq!(activity().health, Health::Working);
+        disk.full(Some(0));
+        step(store);
+        assert_eq!(activity().health, Health::Full);
+        disk.full(None);
+        step(store);
+        let Activity { health, segments, file_bytes, .. } = activity();
+        assert_eq!(health, Health::Working);
+        assert!(segments >= 1 && file_bytes > 0, "{segments} segments, {file_bytes} bytes");
+        disk.fail_at(Operation::Sync, disk.counts().syncs + 1, io::ErrorKind::Other);
+        step(store);
+        assert_eq!(activity().health, Health::Failed);
+    }
 }

@@ -71,6 +71,24 @@ fn what_it_retains_counts_towards_no_limit_and_is_gone_after_a_restart() {
 }
 
 #[test]
+fn it_goes_on_telling_while_the_disk_is_full() {
+    everywhere_kept(&settings(), |world| {
+        let (persistent, plain) = (world.client("a").persistent().connect(), world.client("b").connect());
+        persistent.subscribe("$SYS/#", 1);
+        plain.subscribe("$SYS/#", 2);
+        world.disk().full(Some(0));
+        // The store learns of it by the next thing that it is to keep.
+        world.client("p").connect().publish("$SYS2/x", 1, "x");
+        world.publish_own("$SYS/broker/pantala/store/state", QoS::ExactlyOnce, true, "full");
+        for reader in [&persistent, &plain] {
+            reader.take("$SYS/broker/pantala/store/state", "full");
+        }
+        world.disk().full(None);
+        world.sync();
+    });
+}
+
+#[test]
 fn a_census_counts_what_waits_and_what_is_subscribed() {
     everywhere(&Settings { inflight_messages_max: 2, ..settings() }, |world| {
         let peer = world.client("a").persistent().connect();

@@ -11,10 +11,29 @@ use rustix::process::Signal;
 use crate::client::{Client, V5, V311, acknowledgement, connect, publish, taken_apart};
 use crate::process::{Broker, Folder, PATIENCE, free_port, wait_for};
 
+/// Subscribes to what may come before SUBACK does; what has come until that is given back.
+fn observe(client: &mut Client, filter: &str) -> BTreeMap<String, (String, bool)> {
+    client.send(&crate::client::subscribe(client.level, 1, filter, 0));
+    let mut told = BTreeMap::new();
+    take(client, &mut told);
+    told
+}
+
 /// What has come to a subscriber at QoS 0 when it has been answered a PINGREQ, by Topic Name, with RETAIN.
 fn take(client: &mut Client, into: &mut BTreeMap<String, (String, bool)>) {
-    for packet in client.ping().into_iter().filter(|packet| packet[0] >> 4 == 3) {
-        let (_, _, payload) = taken_apart(client.level, &packet);
+    for packet in client.ping() {
+        put(client.level, &packet, into);
+    }
+}
+
+/// The next packet only.
+fn take_one(client: &mut Client, into: &mut BTreeMap<String, (String, bool)>) {
+    put(client.level, &client.packet(), into);
+}
+
+fn put(level: u8, packet: &[u8], into: &mut BTreeMap<String, (String, bool)>) {
+    if packet[0] >> 4 == 3 {
+        let (_, _, payload) = taken_apart(level, packet);
         // The Topic Name stands in front, behind two bytes of its length.
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let header = if packet[1] & 0x80 == 0 { 4 } else { 5 };
@@ -31,8 +50,7 @@ fn value<'a>(told: &'a BTreeMap<String, (String, bool)>, name: &str) -> Option<&
 fn sys_is_retained_and_tells_what_changes() {
     let mut broker = Broker::start("[broker]\nworkers = 2\nsys_interval_seconds = 1\n");
     let mut client = Client::connect(broker.address(), V311, "observer");
-    client.subscribe("$SYS/#", 0);
-    let mut told = BTreeMap::new();
+    let mut told = observe(&mut client, "$SYS/#");
     wait_for("all that is retained", || {
         take(&mut client, &mut told);
         value(&told, "pantala/counters/wills_published").map(drop)
@@ -45,8 +63,7 @@ fn sys_is_retained_and_tells_what_changes() {
     let heap: u64 = value(&told, "heap/current").unwrap().parse().unwrap();
     assert!(heap > 1 << 20, "{heap}");
     let mut late = Client::connect(broker.address(), V311, "late");
-    late.subscribe("$SYS/broker/version", 0);
-    let mut retained = BTreeMap::new();
+    let mut retained = observe(&mut late, "$SYS/broker/version");
     wait_for("what is retained", || {
         take(&mut late, &mut retained);
         value(&retained, "version").map(drop)
@@ -99,9 +116,7 @@ fn sys_is_retained_and_tells_what_changes() {
 fn without_an_interval_there_is_no_sys() {
     let broker = Broker::start("[broker]\nsys_interval_seconds = 0\n[limits]\nmemory_bytes_max = 0\n");
     let mut client = Client::connect(broker.address(), V311, "observer");
-    client.subscribe("$SYS/#", 0);
-    let mut told = BTreeMap::new();
-    take(&mut client, &mut told);
+    let told = observe(&mut client, "$SYS/#");
     assert_eq!(told, BTreeMap::new());
 }
 
@@ -110,18 +125,21 @@ fn lines_of_the_log_are_messages_where_that_is_wanted() {
     let broker =
         Broker::start("[log]\ndestinations = [\"stderr\", \"topic\"]\ntypes = [\"all\"]\ntimestamp = \"off\"\n");
     let mut client = Client::connect(broker.address(), V311, "observer");
-    // Its own subscription is the first line that it gets, perhaps before SUBACK.
-    client.send(&crate::client::subscribe(V311, 1, "$SYS/broker/log/#", 0));
+    let mut told = observe(&mut client, "$SYS/broker/log/#");
     let mut other = Client::connect(broker.address(), V311, "newcomer");
     other.subscribe("some/+", 1);
-    let mut told = BTreeMap::new();
+    let (mut connected, mut subscribed) = (false, false);
     wait_for("both lines", || {
-        take(&mut client, &mut told);
-        let notice = value(&told, "log/N")?.to_owned();
-        let subscribed = value(&told, "log/M/subscribe")?.to_owned();
-        (notice.starts_with("New client connected from 127.0.0.1:") && notice.contains(" as newcomer "))
-            .then_some(())?;
-        (subscribed == "newcomer 1 some/+").then_some(())
+        connected |= value(&told, "log/N").is_some_and(|line| {
+            line.starts_with("New client connected from 127.0.0.1:") && line.contains(" as newcomer ")
+        });
+        subscribed |= value(&told, "log/M/subscribe") == Some("newcomer 1 some/+");
+        if connected && subscribed {
+            return Some(());
+        }
+        // One packet at a time, so that no line is hidden by a later one of its kind.
+        take_one(&mut client, &mut told);
+        None
     });
     assert!(told.values().all(|(_, retain)| !retain), "{told:?}");
     broker.wait_for_log("newcomer 1 some/+");
