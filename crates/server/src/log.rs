@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -99,12 +99,15 @@ impl Log {
         }
     }
 
-    /// Gives the file to another user, who will have to open it anew some day.
+    /// Gives the file to another user, who will have to open it anew some day: a file of root's, no device and no terminal.
     pub(crate) fn give_to(&self, owner: Uid, group: Gid) -> io::Result<()> {
-        match &self.state().file {
-            Some(file) => Ok(rustix::fs::fchown(file, Some(owner), Some(group))?),
-            None => Ok(()),
+        let state = self.state();
+        let Some(file) = &state.file else { return Ok(()) };
+        let metadata = file.metadata()?;
+        if metadata.is_file() && metadata.uid() == 0 {
+            rustix::fs::fchown(file, Some(owner), Some(group))?;
         }
+        Ok(())
     }
 
     /// Whether there are lines of this kind.

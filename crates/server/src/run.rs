@@ -105,11 +105,15 @@ pub fn run_then(config: Config, ready: impl FnOnce()) -> Result<(), RunError> {
     let settings = Arc::new(config.settings.clone());
     let totals = Arc::new(Totals::new(settings.listeners.len()));
     let mut storage = Storage::open(&config, workers as u8, &log)?;
+    // Before another file comes to lie beside the store.
+    let user = user_to_become(&config, &log)?;
     let pid_file = match &config.pid_file {
         Some(path) => Some(PidFile::write(path).map_err(|error| RunError::PidFile { path: path.clone(), error })?),
         None => None,
     };
-    become_user(&config, &log)?;
+    if let Some((name, user)) = user {
+        user.become_it().map_err(|error| cannot_become(name, &error))?;
+    }
 
     let mut polls = Vec::new();
     let mut inboxes = Vec::new();
@@ -250,25 +254,28 @@ fn reopen_signal() -> Option<i32> {
     None
 }
 
-/// Goes on as the configuration's user, if the process is root's, and has what it needs given to that user.
-fn become_user(config: &Config, log: &Log) -> Result<(), RunError> {
+/// The user that a process of root's is to go on as, who is given what it needs.
+fn user_to_become<'c>(config: &'c Config, log: &Log) -> Result<Option<(&'c str, User)>, RunError> {
     if !user::is_root() {
-        return Ok(());
+        return Ok(None);
     }
-    let Some(name) = &config.user else {
+    let Some(name) = config.user.as_deref() else {
         log.line(
             LogType::Warning,
             "Warning: running as root; broker.user (user in a mosquitto.conf) names somebody else.",
         );
-        return Ok(());
+        return Ok(None);
     };
-    let refuse = |error: &dyn fmt::Display| RunError::User(format!("cannot become user {}: {error}", shown(name)));
-    let user = User::named(name).map_err(|error| refuse(&error))?;
-    if let Some(folder) = storage::folder(config) {
-        user.give_folder(folder).map_err(|error| refuse(&error))?;
+    let user = User::named(name).map_err(|error| cannot_become(name, &error))?;
+    if let Some(data_dir) = storage::data_dir(config) {
+        user.give_folder(data_dir, storage::FOLDER).map_err(|error| cannot_become(name, &error))?;
     }
-    log.give_to(user.uid, user.gid).map_err(|error| refuse(&error))?;
-    user.become_it().map_err(|error| refuse(&error))
+    log.give_to(user.uid, user.gid).map_err(|error| cannot_become(name, &error))?;
+    Ok(Some((name, user)))
+}
+
+fn cannot_become(name: &str, error: &dyn fmt::Display) -> RunError {
+    RunError::User(format!("cannot become user {}: {error}", shown(name)))
 }
 
 /// Ends all workers when one ends, for whatever reason: its Sessions are at home with no other.

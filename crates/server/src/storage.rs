@@ -40,8 +40,8 @@ pub(crate) struct Storage {
     pub(crate) activity: Option<ActivitySource>,
 }
 
-/// The folder, as far as it has been made by somebody who is about to become somebody else.
-pub(crate) fn folder(config: &Config) -> Option<&Path> {
+/// The data directory, if there is one.
+pub(crate) fn data_dir(config: &Config) -> Option<&Path> {
     config.data_dir.as_deref().filter(|_| config.durability != Durability::Memory)
 }
 

@@ -66,18 +66,23 @@ impl User {
         Some(Self { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), groups })
     }
 
-    /// Gives a folder, and what is in it, to the user, as far as it is root's. Links are not followed.
-    pub(crate) fn give_folder(&self, folder: &Path) -> io::Result<()> {
-        self.give(folder)?;
-        for entry in fs::read_dir(folder)? {
+    /// Gives a folder in a data directory, and the files in it, to the user, as far as they are root's. The data directory goes
+    /// with it if it holds nothing else: then it was made for this.
+    pub(crate) fn give_folder(&self, data_dir: &Path, folder: &str) -> io::Result<()> {
+        let path = data_dir.join(folder);
+        self.give(&path)?;
+        for entry in fs::read_dir(&path)? {
             let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                self.give_folder(&entry.path())?;
-            } else {
+            if entry.file_type()?.is_file() {
                 self.give(&entry.path())?;
             }
         }
-        Ok(())
+        for entry in fs::read_dir(data_dir)? {
+            if entry?.file_name() != folder {
+                return Ok(());
+            }
+        }
+        self.give(data_dir)
     }
 
     fn give(&self, path: &Path) -> io::Result<()> {

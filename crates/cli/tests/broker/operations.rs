@@ -194,7 +194,7 @@ fn started_as_root_it_becomes_the_user_it_is_told_to() {
     // Not in the home of root, where nobody else gets to.
     let data = std::env::temp_dir().join(format!("pantala-user-{}", std::process::id()));
     let config = format!(
-        "[broker]\nuser = \"nobody\"\ndata_dir = \"{}\"\nworkers = 2\n[log]\nfile = \"{}/lines\"\n",
+        "[broker]\nuser = \"nobody\"\ndata_dir = \"{}/made\"\nworkers = 2\n[log]\nfile = \"{}/lines\"\n",
         data.display(),
         data.display()
     );
@@ -227,10 +227,14 @@ fn started_as_root_it_becomes_the_user_it_is_told_to() {
         }
         broker.signal(Signal::TERM);
         assert_eq!(broker.wait().code(), Some(0));
-        for entry in fs::read_dir(data.join("store")).unwrap() {
+        for entry in fs::read_dir(data.join("made/store")).unwrap() {
             assert_eq!(entry.unwrap().metadata().unwrap().uid(), uid);
         }
-        assert_eq!(fs::metadata(data.join("lines")).unwrap().uid(), uid);
+        for name in ["made", "lines"] {
+            assert_eq!(fs::metadata(data.join(name)).unwrap().uid(), uid);
+        }
+        // What was there before, or lies beside it, is nobody else's.
+        assert_eq!(fs::metadata(&data).unwrap().uid(), 0);
     }
     fs::remove_dir_all(&data).unwrap();
 
