@@ -3,6 +3,9 @@
 import mqtt from 'mqtt'
 import { CheckFailed, EVENT_SECONDS_MAX, within } from './checks.mjs'
 
+// How clients reach the broker; a driver changes it before its checks.
+export const TRANSPORT = { protocol: 'mqtt' }
+
 // The three versions as MQTT.js calls them.
 export const VERSIONS = {
   'MQTT 3.1': { protocolId: 'MQIsdp', protocolVersion: 3 },
@@ -33,7 +36,7 @@ export class Client {
     const mqttClient = mqtt.connect({
       host,
       port,
-      protocol: 'mqtt',
+      ...TRANSPORT,
       reconnectPeriod: 0,
       connectTimeout: EVENT_SECONDS_MAX * 1000,
       ...options,

@@ -20,13 +20,13 @@ use pantala_proto::{QoS, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::Store;
 
-use crate::access::Permit;
+use crate::access::{self, Permit};
 use crate::core::Core;
 use crate::mailbox::Frame;
 use crate::message::{Incoming, Room};
 use crate::persist::Origin;
 use crate::route::Routed;
-use crate::session::{Grant, SessionKey};
+use crate::session::{Grant, Session, SessionKey};
 use crate::shared::Member;
 use crate::{ConnectionKey, End, WorkerId, owner};
 
@@ -131,7 +131,9 @@ impl<S: Store> Core<S> {
         let question = Question { worker: self.worker, connection: key, token, bytes: incoming.bytes() as u32 };
         self.find_receivers(Some(publisher), incoming.topic_name);
         let mut workers = std::mem::take(&mut self.remote_matches);
-        let Some((members, later)) = self.ask_here(now, question) else { return Some(Verdict::Full) };
+        let Some((members, later)) = self.ask_here(now, question, incoming.topic_name) else {
+            return Some(Verdict::Full);
+        };
         if workers == 0 && later == 0 {
             return Some(Verdict::Room(members));
         }
@@ -149,13 +151,13 @@ impl<S: Store> Core<S> {
 
     /// Asks the Sessions and groups that were just found here: members that have room, and how many groups answer later. None
     /// if there is no room.
-    fn ask_here(&mut self, now: Instant, question: Question) -> Option<(Vec<Chosen>, u32)> {
-        if self.would_overflow(now, question.bytes as usize) {
+    fn ask_here(&mut self, now: Instant, question: Question, topic_name: &str) -> Option<(Vec<Chosen>, u32)> {
+        if self.would_overflow(now, topic_name, question.bytes as usize) {
             return None;
         }
         let (mut members, mut later) = (Vec::new(), 0);
         for at in 0..self.group_matches.len() {
-            match self.ask_group(now, question, self.group_matches[at], MEMBERS_ASKED_MAX) {
+            match self.ask_group(now, question, topic_name, self.group_matches[at], MEMBERS_ASKED_MAX) {
                 Some(Reply::Member(chosen)) => members.push(chosen),
                 Some(Reply::Full) => return None,
                 Some(_) => {}
@@ -166,33 +168,41 @@ impl<S: Store> Core<S> {
     }
 
     /// Looks for a member with room among those of a group at home here. None if another worker has to say.
-    fn ask_group(&mut self, now: Instant, question: Question, number: u32, tries: u32) -> Option<Reply> {
+    fn ask_group(
+        &mut self,
+        now: Instant,
+        question: Question,
+        topic_name: &str,
+        number: u32,
+        tries: u32,
+    ) -> Option<Reply> {
         for left in (0..tries.min(self.groups.members(number))).rev() {
-            let Some((member, grant)) = self.groups.choose(number) else { break };
+            let Some((member, grant)) = self.groups.choose(number, topic_name) else { return Some(Reply::Nobody) };
             let chosen = Chosen { group: self.groups.filter(number)?, member, grant };
             if grant.qos != QoS::AtMostOnce && member.worker != self.worker {
-                let frame = Frame::AskMember { question, chosen, tries: left };
+                let frame = Frame::AskMember { question, topic_name: topic_name.into(), chosen, tries: left };
                 self.outboxes[usize::from(member.worker.0)].control(frame);
                 return None;
             }
-            if grant.qos == QoS::AtMostOnce || self.has_room(now, member, question.bytes as usize) {
+            if grant.qos == QoS::AtMostOnce || self.has_room(now, member, topic_name, question.bytes as usize) {
                 return Some(Reply::Member(chosen));
             }
         }
         Some(if self.groups.members(number) == 0 { Reply::Nobody } else { Reply::Full })
     }
 
-    /// Whether a member that is at home here has room; not if its Session has ended.
-    fn has_room(&mut self, now: Instant, member: Member, bytes: usize) -> bool {
+    /// Whether a member that is at home here has room; not if its Session has ended, or may not have it.
+    fn has_room(&mut self, now: Instant, member: Member, topic_name: &str, bytes: usize) -> bool {
         let session = self.sessions.get(member.session as usize);
-        session.is_some_and(|session| session.generation == member.generation)
+        let may = |session: &Session| access::receive(&session.access, topic_name).is_ok();
+        session.is_some_and(|session| session.generation == member.generation && may(session))
             && (self.can_start(member.session) || !self.is_queue_full(now, member.session, bytes))
     }
 
     /// Another worker asks about a message.
     pub(crate) fn asked(&mut self, now: Instant, question: Question, topic_name: &str) {
         self.find_receivers(None, topic_name);
-        let reply = match self.ask_here(now, question) {
+        let reply = match self.ask_here(now, question, topic_name) {
             Some((members, later)) => Reply::Worker { members: members.into(), later },
             None => Reply::Full,
         };
@@ -200,18 +210,25 @@ impl<S: Store> Core<S> {
     }
 
     /// The home of a group asks about a member here.
-    pub(crate) fn member_asked(&mut self, now: Instant, question: Question, chosen: Chosen, tries: u32) {
-        if self.has_room(now, chosen.member, question.bytes as usize) {
+    pub(crate) fn member_asked(
+        &mut self,
+        now: Instant,
+        question: Question,
+        topic_name: Box<str>,
+        chosen: Chosen,
+        tries: u32,
+    ) {
+        if self.has_room(now, chosen.member, &topic_name, question.bytes as usize) {
             return self.reply(question, Reply::Member(chosen));
         }
         let (group, home) = (Arc::clone(&chosen.group), owner(&chosen.group, self.workers));
-        self.outboxes[usize::from(home.0)].control(Frame::AskGroup { question, group, tries });
+        self.outboxes[usize::from(home.0)].control(Frame::AskGroup { question, topic_name, group, tries });
     }
 
     /// The member that a group at home here chose last has no room.
-    pub(crate) fn group_asked(&mut self, now: Instant, question: Question, group: &str, tries: u32) {
+    pub(crate) fn group_asked(&mut self, now: Instant, question: Question, topic_name: &str, group: &str, tries: u32) {
         let reply = match self.groups.find(group) {
-            Some(number) => self.ask_group(now, question, number, tries),
+            Some(number) => self.ask_group(now, question, topic_name, number, tries),
             None => Some(Reply::Nobody),
         };
         if let Some(reply) = reply {

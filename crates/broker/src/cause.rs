@@ -23,6 +23,24 @@ pub enum Cause {
     },
     /// The listener lets in only clients that say who they are.
     Anonymous,
+    /// The credentials are not good, or nobody could say: in words, for the log alone.
+    Credentials(&'static str),
+    /// The credentials have expired.
+    CredentialsExpired,
+    /// The user is banned.
+    Banned,
+    /// There is no such user any more.
+    UserRemoved,
+    /// The Session with this Client Identifier belongs to another user.
+    OtherUser,
+    /// The Client Identifier begins with none of `client_id_prefixes`.
+    ClientIdPrefix,
+    /// User name or Client Identifier has a character that means something in a Topic Filter.
+    SpecialCharacters,
+    /// The Client Identifier is to be the user name, and there is none.
+    UserNameMissing,
+    /// An administrator has disconnected the client.
+    Administrator,
     /// A v3 client without Client Identifier wants a Session that is kept, or speaks MQTT 3.1.
     ClientIdMissing,
     /// No method of this name, or another one than CONNECT had.
@@ -62,6 +80,11 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether the client is told. Who is refused for its credentials learns no more than that.
+    pub(crate) fn is_told(self) -> bool {
+        !matches!(self, Self::Credentials(_) | Self::OtherUser)
+    }
+
     /// A limit, or a feature that is not offered, by the name of its key.
     pub(crate) fn setting(key: &'static str, value: impl Into<u64>) -> Self {
         Self::Setting { key, value: value.into() }
@@ -77,6 +100,15 @@ impl fmt::Display for Cause {
             Self::Setting { key, value } => return write!(f, "{key} is {value}"),
             Self::ListenerSetting { key, value } => return write!(f, "{key} of the listener is {value}"),
             Self::Anonymous => "the listener is not for anonymous clients",
+            Self::Credentials(what) => what,
+            Self::CredentialsExpired => "the credentials have expired",
+            Self::Banned => "the user is banned",
+            Self::UserRemoved => "the user has been removed",
+            Self::OtherUser => "the Session with this Client Identifier belongs to another user",
+            Self::ClientIdPrefix => "the Client Identifier begins with none of client_id_prefixes",
+            Self::SpecialCharacters => "+, # or / in the user name or the Client Identifier",
+            Self::UserNameMissing => "the Client Identifier is to be the user name, and there is none",
+            Self::Administrator => "disconnected by an administrator",
             Self::ClientIdMissing => "no Client Identifier, and none is assigned",
             Self::AuthenticationMethod => "no such Authentication Method here",
             Self::AuthenticationOrder => "an AUTH packet that nobody waits for",

@@ -7,30 +7,36 @@ use pantala_proto::{
     Auth, ConnAck, Connect, DecodeError, ProtocolVersion, PublishProperties, QoS, ReasonCode, topic_levels,
 };
 use pantala_session::{Instant, KeepAlive, SentAliases};
-use pantala_store::{Durability, Record, Store};
+use pantala_store::{Durability, Owner, Record, Store};
 
+use crate::access::{self, Access};
 use crate::authentication::Step;
-use crate::connection::{Authentication, Phase};
-use crate::core::{Core, Flow, cap_expiry};
+use crate::connection::{Authentication, Connection, Phase};
+use crate::core::{Action, Core, Flow, cap_expiry};
+use crate::identity::{Principal, place_of};
 use crate::message::{Incoming, Message, Room};
 use crate::session::{NEVER, Will};
-use crate::{Cause, ConnectionKey, End, Event, access, durability, owner};
+use crate::{
+    AuthenticationRequest, Cause, ConnectionKey, End, Event, Identity, SecurityId, Standing, durability, owner,
+};
 
 /// AUTH packets that one authentication may take from the client.
 const AUTHENTICATION_ROUNDS_MAX: u8 = 8;
 /// A Maximum Packet Size from here on says nothing, since no packet can be longer.
 const PACKET_BYTES_UNLIMITED: u32 = 268_435_455;
 
-/// How a client got in: by its CONNECT alone, or with the last words of an exchange.
-struct Proof {
-    user_name: String,
-    data: Vec<u8>,
+/// How a client gets in without anybody being asked.
+enum Unasked {
+    Identity(Identity),
+    /// Somebody has to be asked.
+    Ask,
 }
 
 impl<S: Store> Core<S> {
     /// A CONNECT packet on a connection that has said nothing before.
     pub(crate) fn connect(&mut self, now: Instant, key: ConnectionKey, body: &[u8]) -> Flow {
-        let connect = match Connect::decode(body) {
+        let name;
+        let mut connect = match Connect::decode(body) {
             Ok(connect) => connect,
             Err(error) => {
                 // To be answered in the form of the version it wants, as far as that can be told.
@@ -51,8 +57,22 @@ impl<S: Store> Core<S> {
         let Some(connection) = self.connections.get_mut(key as usize) else { return Flow::Stop };
         connection.version = connect.version;
         connection.packet_bytes_max = connect.properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get);
-        if let Err(cause) = self.check_client_id(&connect) {
-            return self.break_off(now, key, ReasonCode::ClientIdentifierNotValid, cause);
+        if let Some(listener) = self.listener(key)
+            && !listener.versions.contains(connect.version)
+        {
+            let code = ReasonCode::UnsupportedProtocolVersion;
+            return self.end(now, key, End::Reason(code), Some(code));
+        }
+        match self.client_id_in_place(key, &connect) {
+            Ok(Some(in_place)) => {
+                name = in_place;
+                connect.client_id = &name;
+            }
+            Ok(None) => {}
+            Err(cause) => return self.break_off(now, key, ReasonCode::NotAuthorized, cause),
+        }
+        if let Err((code, cause)) = self.check_client_id(key, &connect) {
+            return self.break_off(now, key, code, cause);
         }
         if !connect.client_id.is_empty() {
             let owner = owner(connect.client_id, self.workers);
@@ -68,22 +88,77 @@ impl<S: Store> Core<S> {
             self.counters.connects_memory_short += u64::from(cause == Cause::Memory);
             return self.break_off(now, key, code, cause);
         }
-        if let Some(max) = self.settings.takeovers_per_second_max
-            && self.find_session(connect.client_id).is_some_and(|key| self.sessions[key as usize].connection.is_some())
-            && !self.may_take_over(now, connect.client_id)
-        {
-            self.counters.takeovers_refused += 1;
-            let cause = Cause::setting("takeovers_per_second_max", max.get());
-            return self.break_off(now, key, ReasonCode::ConnectionRateExceeded, cause);
+        let identity = self.connections[key as usize].extras.as_mut().and_then(|extras| extras.identity.take());
+        if let Some(identity) = identity {
+            return self.accept(now, key, &connect, *identity, Vec::new());
         }
         if connect.properties.authentication_method.is_some() {
             return self.begin_authentication(now, key, &connect, body);
         }
-        let listener = usize::from(self.connections[key as usize].listener);
-        if !self.settings.listeners.get(listener).is_some_and(|listener| listener.allow_anonymous) {
-            return self.break_off(now, key, ReasonCode::NotAuthorized, Cause::Anonymous);
+        match self.identify_unasked(key, &connect) {
+            Ok(Unasked::Identity(identity)) => self.accept(now, key, &connect, identity, Vec::new()),
+            Ok(Unasked::Ask) => self.ask_for_verdict(key, &connect),
+            Err(cause) => self.break_off(now, key, ReasonCode::NotAuthorized, cause),
         }
-        self.accept(now, key, &connect, None)
+    }
+
+    /// The Client Identifier that a client has in place of its own, if it has one.
+    fn client_id_in_place(&self, key: ConnectionKey, connect: &Connect<'_>) -> Result<Option<String>, Cause> {
+        let connection = &self.connections[key as usize];
+        let identity = connection.extras.as_ref().and_then(|extras| extras.identity.as_deref());
+        if let Some(client_id) = identity.and_then(|identity| identity.client_id.as_deref()) {
+            return Ok(Some(client_id.to_owned()));
+        }
+        if !self.listener(key).is_some_and(|listener| listener.use_user_name_as_client_id) {
+            return Ok(None);
+        }
+        let user_name = match identity {
+            Some(identity) => identity.user_name.as_deref(),
+            // The exchange has not begun: who the client is, and so where its Session is, is not known.
+            None if connect.properties.authentication_method.is_some() => None,
+            None => {
+                let by_certificate = connection.peer.as_ref().and_then(|peer| peer.user_name_by_certificate.as_deref());
+                by_certificate.or(connect.user_name)
+            }
+        };
+        match user_name {
+            Some(user_name) if !user_name.is_empty() => Ok(Some(user_name.to_owned())),
+            _ => Err(Cause::UserNameMissing),
+        }
+    }
+
+    /// Who a client is as far as CONNECT and the transport tell, or that its credentials have to be verified.
+    fn identify_unasked(&self, key: ConnectionKey, connect: &Connect<'_>) -> Result<Unasked, Cause> {
+        let Some(listener) = self.listener(key) else { return Err(Cause::Anonymous) };
+        let peer = self.connections[key as usize].peer.as_deref();
+        let by_certificate = peer.and_then(|peer| peer.user_name_by_certificate.clone());
+        let has_credentials = connect.user_name.is_some() || connect.password.is_some();
+        if listener.verify_credentials && (has_credentials || peer.is_some_and(|peer| peer.certificate.is_some())) {
+            return Ok(Unasked::Ask);
+        }
+        if by_certificate.is_none() && !listener.allow_anonymous {
+            return Err(Cause::Anonymous);
+        }
+        Ok(Unasked::Identity(Identity { user_name: by_certificate, ..Identity::default() }))
+    }
+
+    /// Asks the shell to verify the credentials of a CONNECT. Until it has, the packet stays where it is, and is taken up
+    /// again with what has come of it.
+    fn ask_for_verdict(&mut self, key: ConnectionKey, connect: &Connect<'_>) -> Flow {
+        let security = self.listener(key).map(|listener| listener.security).unwrap_or_default();
+        let connection = &mut self.connections[key as usize];
+        connection.phase = Phase::Verifying;
+        let request = AuthenticationRequest {
+            listener: connection.listener,
+            security,
+            client_id: connect.client_id.into(),
+            user_name: connect.user_name.map(Into::into),
+            password: connect.password.map(<[u8]>::to_vec),
+            peer: connection.peer.clone(),
+        };
+        let generation = connection.generation;
+        self.actions.push_back(Action::Authenticate { connection: key, generation, request: Box::new(request) });
+        Flow::Verify
     }
 
     /// Answers a CONNECT that has failed, if it has one; for [`Core::end`].
@@ -108,7 +183,14 @@ impl<S: Store> Core<S> {
         self.send(key, |out| packet.encode_within(version, bytes_max, out));
     }
 
-    fn check_client_id(&self, connect: &Connect<'_>) -> Result<(), Cause> {
+    fn check_client_id(&self, key: ConnectionKey, connect: &Connect<'_>) -> Result<(), (ReasonCode, Cause)> {
+        let not_valid = |cause| Err((ReasonCode::ClientIdentifierNotValid, cause));
+        let listener = self.listener(key);
+        if listener.is_some_and(|listener| listener.deny_special_characters)
+            && (is_special(connect.client_id) || connect.user_name.is_some_and(is_special))
+        {
+            return Err((ReasonCode::NotAuthorized, Cause::SpecialCharacters));
+        }
         let v3_keeps_nothing = connect.clean_start || connect.version.is_v5();
         if connect.client_id.is_empty() {
             // v3.1.1 MQTT-3.1.3-7, MQTT-3.1.3-8; MQTT 3.1 has no assigned identifiers.
@@ -116,12 +198,16 @@ impl<S: Store> Core<S> {
             return if assigned && connect.version != ProtocolVersion::V31 {
                 Ok(())
             } else {
-                Err(Cause::ClientIdMissing)
+                not_valid(Cause::ClientIdMissing)
             };
         }
         let bytes_max = self.settings.client_id_bytes_max;
         if connect.client_id.len() > usize::from(bytes_max) {
-            return Err(Cause::setting("client_id_bytes_max", bytes_max));
+            return not_valid(Cause::setting("client_id_bytes_max", bytes_max));
+        }
+        let prefixes = listener.map_or(&[][..], |listener| &listener.client_id_prefixes);
+        if !prefixes.is_empty() && !prefixes.iter().any(|prefix| connect.client_id.starts_with(prefix.as_str())) {
+            return Err((ReasonCode::NotAuthorized, Cause::ClientIdPrefix));
         }
         Ok(())
     }
@@ -131,7 +217,7 @@ impl<S: Store> Core<S> {
         let listener_index = usize::from(self.connections[key as usize].listener);
         let listener = settings.listeners.get(listener_index);
         let reached = |max: Option<NonZeroU32>, count: u32| max.map(NonZeroU32::get).filter(|max| count >= *max);
-        let on_listener = self.totals.listeners.get(listener_index).map_or(0, |count| count.load(Ordering::Relaxed));
+        let on_listener = self.totals.on_listener(self.connections[key as usize].listener);
         let session = self.find_session(connect.client_id);
         // A client that is here already takes the place of its own old connection.
         let old =
@@ -193,17 +279,18 @@ impl<S: Store> Core<S> {
                 let cause = Cause::setting("topic_levels_max", settings.topic_levels_max);
                 return Err((ReasonCode::TopicNameInvalid, cause));
             }
+            // What the client may do is not known yet, but this nobody may.
             let denied = |access::Denied| (ReasonCode::NotAuthorized, Cause::TopicName);
-            access::publish(will.topic_name).map_err(denied)?;
+            access::publish(&Access::default(), will.topic_name).map_err(denied)?;
         }
         Ok(())
     }
 
     /// The highest QoS that clients of this connection's listener may publish with.
     pub(crate) fn maximum_qos(&self, key: ConnectionKey) -> QoS {
-        let listener = usize::from(self.connections[key as usize].listener);
-        let here = self.settings.listeners.get(listener).map_or(QoS::ExactlyOnce, |listener| listener.maximum_qos);
-        here.min(self.settings.maximum_qos)
+        let Connection { listener, told, .. } = &self.connections[key as usize];
+        let here = told.listeners.get(usize::from(*listener)).map_or(QoS::ExactlyOnce, |listener| listener.maximum_qos);
+        here.min(told.maximum_qos)
     }
 
     // ---- enhanced authentication (v5 section 4.12) ------------------------------------------------------------
@@ -277,10 +364,17 @@ impl<S: Store> Core<S> {
                 self.send(key, |out| packet.encode(out));
                 Flow::Continue
             }
-            Step::Failure(failure) => self.end(now, key, End::Authentication(failure), Some(failure.reason_code())),
+            Step::Failure(failure) => {
+                self.counters.connects_refused_credentials += u64::from(authentication.connect.is_some());
+                self.end(now, key, End::Authentication(failure), Some(failure.reason_code()))
+            }
             Step::Success { data, user_name } => match authentication.connect {
                 Some(body) => match Connect::decode(&body) {
-                    Ok(connect) => self.accept(now, key, &connect, Some(Proof { user_name, data })),
+                    Ok(connect) => {
+                        self.connections[key as usize].extras().user_name = Some(user_name.as_str().into());
+                        let identity = Identity { user_name: Some(user_name.into()), ..Identity::default() };
+                        self.accept(now, key, &connect, identity, data)
+                    }
                     Err(error) => self.fail(now, key, error),
                 },
                 None => {
@@ -304,13 +398,37 @@ impl<S: Store> Core<S> {
 
     // ---- letting in -------------------------------------------------------------------------------------------
 
-    fn accept(&mut self, now: Instant, key: ConnectionKey, connect: &Connect<'_>, proof: Option<Proof>) -> Flow {
+    /// Lets a client in that is who it says it is, if it may. `data` are the last words of enhanced authentication.
+    fn accept(
+        &mut self,
+        now: Instant,
+        key: ConnectionKey,
+        connect: &Connect<'_>,
+        identity: Identity,
+        data: Vec<u8>,
+    ) -> Flow {
         let appended = self.store.appended();
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let expires_at = identity.expires_at;
+        let admitted = match self.admit(key, connect, client_id, identity) {
+            Ok(admitted) => admitted,
+            Err((code, cause)) => {
+                self.counters.connects_refused_other_user += u64::from(cause == Cause::OtherUser);
+                return self.break_off(now, key, code, cause);
+            }
+        };
 
         // The old connection of the same client goes first, with all that follows from its end (v5 MQTT-3.1.4-3).
         if let Some(old) = self.find_session(client_id).and_then(|old| self.sessions[old as usize].connection) {
+            // Only who may take over counts: else anybody could keep a client from coming back.
+            if let Some(max) = self.settings.takeovers_per_second_max
+                && !self.may_take_over(now, client_id)
+            {
+                self.counters.takeovers_refused += 1;
+                let cause = Cause::setting("takeovers_per_second_max", max.get());
+                return self.break_off(now, key, ReasonCode::ConnectionRateExceeded, cause);
+            }
             let code = ReasonCode::SessionTakenOver;
             // Its Will is cancelled by the new connection if it goes on with the Session, below.
             self.break_off(now, old, code, Cause::ClientIdTaken);
@@ -334,16 +452,29 @@ impl<S: Store> Core<S> {
             // Before anything is changed: should the store panic, no Session is left pointing at this connection.
             let session = pantala_store::Session { number, client_id, expiry_interval, detached_at: None };
             self.store.append(&Record::Session(session));
+            let settings = std::sync::Arc::clone(&self.settings);
+            let security_domain = settings.security_domain(admitted.security);
+            let user_name = admitted.principal.user_name.as_deref();
+            let owner = user_name.map(|user_name| Owner { security_domain, user_name });
+            if found.and_then(|old| self.owner_of(old)) != owner {
+                self.store.append(&Record::Owner { session: number, owner });
+            }
         }
         let session_key = found.unwrap_or_else(|| self.begin_session(client_id));
+        let user_name = admitted.principal.user_name.clone();
         let session = &mut self.sessions[session_key as usize];
+        session.security = admitted.security;
+        let remembered = admitted.principal.is_somebody() || !self.rights.is_unrestricted();
+        session.principal = remembered.then(|| Box::new(admitted.principal));
+        session.restored = false;
         session.number = number;
         session.connection = Some(key);
         session.expiry_interval = expiry_interval;
         session.expires_at = None;
         // v5 MQTT-3.1.3-9: a client that is back in time has no Will published.
         let old_will = session.will.take();
-        session.will = connect.will.as_ref().map(|will| Box::new(keep_will(will)));
+        let will_name = |will: &pantala_proto::Will<'_>| admitted.access.mounted_name(will.topic_name);
+        session.will = connect.will.as_ref().map(|will| Box::new(keep_will(will, will_name(will).as_deref())));
         if let Some(session_number) = number {
             let is_in_memory = |will: &Will| {
                 let topic_name = will.message.incoming().topic_name;
@@ -387,13 +518,15 @@ impl<S: Store> Core<S> {
         if connect.bridge {
             connection.extras().bridge = true;
         }
-        if let Some(proof) = &proof {
-            connection.extras().user_name = Some(proof.user_name.as_str().into());
+        // An idle connection holds no more than is asked for again.
+        let peer = connection.peer.take();
+        connection.place = place_of(peer.as_deref());
+        let address = peer.and_then(|peer| peer.address);
+        if expires_at.is_some() {
+            connection.extras().expires_at = expires_at;
         }
         self.totals.connections.fetch_add(1, Ordering::Relaxed);
-        if let Some(count) = self.totals.listeners.get(listener_index) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        self.totals.with_listener(listener_index as u16, |count| count.fetch_add(1, Ordering::Relaxed));
         self.counters.connects_accepted += 1;
         self.arm(now, key);
 
@@ -420,7 +553,7 @@ impl<S: Store> Core<S> {
             packet.shared_subscription_available = settings.shared_subscription_available;
             packet.response_information = response_information.as_deref();
             packet.authentication_method = connect.properties.authentication_method;
-            packet.authentication_data = proof.as_ref().map(|proof| &*proof.data).filter(|data| !data.is_empty());
+            packet.authentication_data = Some(&*data).filter(|data| !data.is_empty());
         }
         let bytes_max = self.connections[key as usize].packet_bytes_max;
         self.send(key, |out| packet.encode_within(connect.version, bytes_max, out));
@@ -430,11 +563,15 @@ impl<S: Store> Core<S> {
         }
         self.events.push_back(Event::Connected {
             connection: key,
+            address,
             client_id: client_id.into(),
+            user_name,
             version: connect.version,
             clean_start: connect.clean_start,
             keep_alive,
         });
+        // The client's rights may be others than when it was here last, and its subscriptions others then.
+        self.set_access(session_key, admitted.access);
         if session_present {
             self.announce_presence(session_key, true);
             self.pump(now, session_key);
@@ -442,11 +579,54 @@ impl<S: Store> Core<S> {
         Flow::Continue
     }
 
+    /// Whether a client may be let in, and what it may do then.
+    fn admit(
+        &self,
+        key: ConnectionKey,
+        connect: &Connect<'_>,
+        client_id: &str,
+        identity: Identity,
+    ) -> Result<Admitted, (ReasonCode, Cause)> {
+        let connection = &self.connections[key as usize];
+        let listener = self.listener(key);
+        let security = listener.map(|listener| listener.security).unwrap_or_default();
+        let principal = Principal::new(identity, connection.peer.as_deref());
+        if listener.is_some_and(|listener| listener.deny_special_characters)
+            && principal.user_name.as_deref().is_some_and(is_special)
+        {
+            return Err((ReasonCode::NotAuthorized, Cause::SpecialCharacters));
+        }
+        if listener.is_none_or(|listener| listener.sessions_belong_to_users)
+            && let Some(session) = self.find_session(client_id).map(|session| &self.sessions[session as usize])
+            && let Some(owner) = session.principal.as_ref().and_then(|owner| owner.user_name.as_deref())
+            && (session.security != security || principal.user_name.as_deref() != Some(owner))
+        {
+            return Err((ReasonCode::NotAuthorized, Cause::OtherUser));
+        }
+        let rights = match self.standing_of(security, client_id, &principal) {
+            Standing::Rights(rights) => rights,
+            Standing::Unknown => return Err((ReasonCode::NotAuthorized, Cause::UserRemoved)),
+            Standing::Banned => return Err((ReasonCode::Banned, Cause::Banned)),
+        };
+        let access = Access::new(rights, listener.and_then(|listener| listener.mount_point.clone()));
+        if let Some(will) = &connect.will {
+            let mounted = access.mounted_name(will.topic_name);
+            let topic_name = mounted.as_deref().unwrap_or(will.topic_name);
+            if topic_name.len() > usize::from(u16::MAX) {
+                let cause = Cause::ListenerSetting { key: "mount_point", value: topic_name.len() as u64 };
+                return Err((ReasonCode::TopicNameInvalid, cause));
+            }
+            let denied = |access::Denied| (ReasonCode::NotAuthorized, Cause::TopicName);
+            access::publish(&access, topic_name).map_err(denied)?;
+        }
+        Ok(Admitted { security, principal, access })
+    }
+
     /// Topic Alias Maximum announced on this connection.
     pub(crate) fn topic_alias_max(&self, key: ConnectionKey) -> u16 {
-        let listener = usize::from(self.connections[key as usize].listener);
-        let here = self.settings.listeners.get(listener).and_then(|listener| listener.topic_alias_max);
-        here.unwrap_or(self.settings.topic_alias_max)
+        let Connection { listener, told, .. } = &self.connections[key as usize];
+        let here = told.listeners.get(usize::from(*listener)).and_then(|listener| listener.topic_alias_max);
+        here.unwrap_or(told.topic_alias_max)
     }
 
     /// A Client Identifier that no Session has and nobody can guess: 122 random bits, as a UUID. It belongs to this worker.
@@ -470,6 +650,18 @@ impl<S: Store> Core<S> {
     }
 }
 
+/// A client that may come in.
+struct Admitted {
+    security: SecurityId,
+    principal: Principal,
+    access: Access,
+}
+
+/// Whether a name has what means something in a Topic Filter.
+fn is_special(name: &str) -> bool {
+    name.contains(['+', '#', '/'])
+}
+
 /// The Session Expiry Interval that a client asks for, in seconds.
 fn wanted_expiry(connect: &Connect<'_>) -> u32 {
     match (connect.version.is_v5(), connect.clean_start) {
@@ -479,10 +671,10 @@ fn wanted_expiry(connect: &Connect<'_>) -> u32 {
     }
 }
 
-fn keep_will(will: &pantala_proto::Will<'_>) -> Will {
+fn keep_will(will: &pantala_proto::Will<'_>, mounted_name: Option<&str>) -> Will {
     let properties: &PublishProperties<'_> = &will.properties;
     let message = Message::new(&Incoming {
-        topic_name: will.topic_name,
+        topic_name: mounted_name.unwrap_or(will.topic_name),
         properties: properties.forward(),
         payload: will.payload,
         qos: will.qos,

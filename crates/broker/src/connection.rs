@@ -1,6 +1,8 @@
 //! One Network Connection, as the core sees it.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use pantala_proto::{AcknowledgementKind, PacketId, ProtocolVersion, ReasonCode};
 use pantala_session::{Instant, KeepAlive, ReceivedAliases, SentAliases};
@@ -13,19 +15,23 @@ use crate::pace::Pace;
 use crate::replay::Replay;
 use crate::session::SessionKey;
 use crate::timers::TimerId;
-use crate::{Cause, ListenerId};
+use crate::{Cause, Identity, ListenerId, Peer, Settings};
 
 /// How far a connection has come.
 ///
 /// ```text
 /// AwaitConnect ──► Authenticating ──► Connected ──► Closing
-///      │  └────────────────────────────▲   │           ▲
-///      └───────────────────────────────────┴───────────┘
+///   ▲  │  └────────────────────────────▲   │           ▲
+///   ▼  └───────────────────────────────────┴───────────┤
+/// Verifying ───────────────────────────────────────────┘
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Nothing but CONNECT is taken.
     AwaitConnect,
+    /// Somebody else is looking at the credentials of its CONNECT, which stays at the front of its input until then. Nothing
+    /// is taken.
+    Verifying,
     /// Nothing but AUTH and DISCONNECT is taken.
     Authenticating,
     /// The client is let in.
@@ -51,6 +57,10 @@ pub(crate) struct Connection {
     pub(crate) session: Option<SessionKey>,
     /// The front of a packet whose rest has not come.
     pub(crate) input: Vec<u8>,
+    /// What the transport knows about the client.
+    pub(crate) peer: Option<Box<Peer>>,
+    /// What is left of that once the client is let in: its address, and whether it has a certificate.
+    pub(crate) place: (Option<IpAddr>, bool),
     /// Bytes of `input` at which to look again.
     pub(crate) needed: usize,
     pub(crate) output: Output,
@@ -65,6 +75,8 @@ pub(crate) struct Connection {
     pub(crate) window: u16,
     /// Where its last plain PUBLISH went.
     pub(crate) route: Option<Box<Route>>,
+    /// What its CONNACK was made from: an MQTT 5 client may count on what it was told until the connection ends.
+    pub(crate) told: Arc<Settings>,
     /// What few connections need.
     pub(crate) extras: Option<Box<Extras>>,
 }
@@ -97,8 +109,12 @@ pub(crate) struct Extras {
     pub(crate) pace: Pace,
     /// It has sent faster than it may, and is not read until then.
     pub(crate) paused_until: Option<Instant>,
-    /// Who the client proved to be.
+    /// Who the client proved to be by enhanced authentication.
     pub(crate) user_name: Option<Box<str>>,
+    /// Who the client has been found to be, while its CONNECT has not been dealt with.
+    pub(crate) identity: Option<Box<Identity>>,
+    /// When its credentials expire.
+    pub(crate) expires_at: Option<Instant>,
 }
 
 /// An answer that must not be sent yet. Answers go out in the order in which they were held.
@@ -137,7 +153,7 @@ impl std::fmt::Debug for Authentication {
 }
 
 impl Connection {
-    pub(crate) fn new(generation: u32, listener: ListenerId, now: Instant) -> Self {
+    pub(crate) fn new(generation: u32, listener: ListenerId, told: Arc<Settings>, now: Instant) -> Self {
         Self {
             generation,
             listener,
@@ -148,6 +164,8 @@ impl Connection {
             problem_information: true,
             session: None,
             input: Vec::new(),
+            peer: None,
+            place: (None, false),
             needed: 0,
             output: Output::default(),
             keep_alive: KeepAlive::default(),
@@ -157,6 +175,7 @@ impl Connection {
             packet_bytes_max: u32::MAX,
             route: None,
             window: u16::MAX,
+            told,
             extras: None,
         }
     }

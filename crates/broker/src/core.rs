@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::RandomState;
 use std::io::IoSlice;
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashTable;
 use pantala_proto::{Disconnect, Packet, PacketType, PlainPublish, Publish, ReasonCode, frame};
@@ -29,7 +29,10 @@ use crate::route::Match;
 use crate::session::{Grant, Session, SessionKey};
 use crate::shared::Groups;
 use crate::timers::Timers;
-use crate::{Cause, ConnectionKey, Counters, End, Event, ListenerId, Settings, Stranger, WorkerId};
+use crate::{
+    AuthenticationRequest, Cause, ConnectionKey, Counters, End, Event, Identity, ListenerId, Peer, RightsSource,
+    SecurityId, Settings, Stranger, Unrestricted, WorkerId,
+};
 
 /// Fills a slice with random bytes that nobody can guess; in a simulation, with bytes from its seed.
 pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
@@ -39,8 +42,8 @@ pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 pub struct Totals {
     /// Clients that are let in.
     pub connections: AtomicU32,
-    /// The same for each listener.
-    pub listeners: Vec<AtomicU32>,
+    /// The same for each listener. Read and written at CONNECT and at the end of a connection.
+    listeners: RwLock<Vec<AtomicU32>>,
     /// Sessions.
     pub sessions: AtomicU32,
     /// Retained Messages of clients.
@@ -55,7 +58,34 @@ pub struct Totals {
 impl Totals {
     /// All zero.
     pub fn new(listeners: usize) -> Self {
-        Self { listeners: std::iter::repeat_with(AtomicU32::default).take(listeners).collect(), ..Self::default() }
+        let totals = Self::default();
+        totals.grow(listeners);
+        totals
+    }
+
+    /// Makes room for listeners that are new; those that are there keep their numbers. To be called before any core hears of
+    /// them.
+    pub fn grow(&self, listeners: usize) {
+        let mut counts = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() < listeners {
+            counts.resize_with(listeners, AtomicU32::default);
+        }
+    }
+
+    /// Clients that are let in by a listener.
+    pub fn on_listener(&self, listener: ListenerId) -> u32 {
+        self.with_listener(listener, |count| count.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// The same for all of them, by their numbers.
+    pub fn on_listeners(&self) -> Vec<u32> {
+        let counts = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
+    pub(crate) fn with_listener<T>(&self, listener: ListenerId, work: impl FnOnce(&AtomicU32) -> T) -> Option<T> {
+        let counts = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        counts.get(usize::from(listener)).map(work)
     }
 }
 
@@ -71,25 +101,28 @@ pub struct CoreOptions {
     pub totals: Arc<Totals>,
     /// Methods of enhanced authentication.
     pub methods: Arc<[Box<dyn Method>]>,
+    /// What clients may do, until [`Core::rights_changed`] brings another.
+    pub rights: Arc<dyn RightsSource>,
     /// Source of assigned Client Identifiers, nonces and hash keys.
     pub random: Random,
 }
 
 impl CoreOptions {
-    /// Those of a broker with one worker and no enhanced authentication.
+    /// Those of a broker with one worker, no enhanced authentication and no rules.
     pub fn alone(settings: Arc<Settings>, random: Random) -> Self {
         let totals = Arc::new(Totals::new(settings.listeners.len()));
-        Self { settings, worker: WorkerId(0), workers: 1, totals, methods: Arc::new([]), random }
+        let (methods, rights) = (Arc::new([]), Arc::new(Unrestricted));
+        Self { settings, worker: WorkerId(0), workers: 1, totals, methods, rights, random }
     }
 }
 
 /// What the shell has to do about a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Action {
     /// Write what waits, as far as the socket takes it within a moment, close it, and call [`Core::closed`].
     Close(ConnectionKey),
-    /// Move the socket to another worker: call [`Core::closed`] here, open a connection there, let it receive `input`, and
-    /// go on there.
+    /// Move the socket to another worker: call [`Core::closed`] here, open a connection there, introduce `peer`, tell
+    /// it `identity` by [`Core::identified`], let it receive `input`, and go on there.
     HandOver {
         /// Where it was.
         connection: ConnectionKey,
@@ -97,6 +130,37 @@ pub enum Action {
         to: WorkerId,
         /// All that has been received and not been acted upon.
         input: Vec<u8>,
+        /// What the core was told by [`Core::introduce`].
+        peer: Option<Box<Peer>>,
+        /// Who the client has been found to be, if it has.
+        identity: Option<Box<Identity>>,
+    },
+    /// Verify a client's credentials, and call [`Core::authenticated`] with what comes of it.
+    Authenticate {
+        /// The connection that waits for it.
+        connection: ConnectionKey,
+        /// Tells it from later connections with the same key.
+        generation: u32,
+        /// What there is to verify.
+        request: Box<AuthenticationRequest>,
+    },
+    /// A client that may has published to a topic below `$CONTROL`: it is a command, and goes to nobody else. What there is to
+    /// be answered goes back by [`Core::control_response`].
+    Control {
+        /// The client's connection.
+        connection: ConnectionKey,
+        /// Tells it from later connections with the same key.
+        generation: u32,
+        /// The security domain whose user gives the command.
+        security: SecurityId,
+        /// Its Client Identifier.
+        client_id: Box<str>,
+        /// Its user name.
+        user_name: Option<Box<str>>,
+        /// Where it has published.
+        topic_name: Box<str>,
+        /// What.
+        payload: Box<[u8]>,
     },
 }
 
@@ -155,6 +219,8 @@ pub(crate) enum Flow {
     HandOver(WorkerId),
     /// Other workers have to be heard before the packet can be dealt with.
     Wait,
+    /// The credentials of the CONNECT have to be verified before.
+    Verify,
 }
 
 enum Step {
@@ -173,6 +239,9 @@ pub struct Core<S> {
     pub(crate) workers: u8,
     pub(crate) totals: Arc<Totals>,
     pub(crate) methods: Arc<[Box<dyn Method>]>,
+    pub(crate) rights: Arc<dyn RightsSource>,
+    /// Grows whenever the rights of a Session change.
+    pub(crate) rights_changes: u64,
     pub(crate) random: Random,
     pub(crate) store: S,
     pub(crate) connections: Slab<Connection>,
@@ -261,6 +330,8 @@ impl<S: Store> Core<S> {
             workers,
             totals: options.totals,
             methods: options.methods,
+            rights: options.rights,
+            rights_changes: 0,
             random: options.random,
             store,
             connections: Slab::new(),
@@ -320,9 +391,49 @@ impl<S: Store> Core<S> {
     pub fn open(&mut self, now: Instant, listener: ListenerId) -> ConnectionKey {
         self.counters.connections_opened += 1;
         let generation = self.generation();
-        let key = self.connections.insert(Connection::new(generation, listener, now)) as ConnectionKey;
+        let key = self.connections.insert(Connection::new(generation, listener, Arc::clone(&self.settings), now))
+            as ConnectionKey;
         self.arm(now, key);
         key
+    }
+
+    /// Other settings hold from now on, among them those of listeners that are new: the numbers of the old ones stay.
+    ///
+    /// What an MQTT 5 client was told at CONNECT holds until its connection ends: the size of packets, Receive Maximum, Topic
+    /// Aliases, and what is not supported. So does the window towards a client, its Keep Alive, and the expiry of its Session.
+    /// Nothing that is there already is taken away because a limit is lower now. `durability_rules` have to stay as they are:
+    /// the store was opened with them.
+    pub fn reconfigure(&mut self, now: Instant, settings: Arc<Settings>) {
+        self.totals.grow(settings.listeners.len());
+        let others = settings.connect_seconds != self.settings.connect_seconds
+            || settings.write_stall_seconds != self.settings.write_stall_seconds;
+        self.settings = settings;
+        let mut keys = Vec::new();
+        for (key, connection) in &mut self.connections {
+            let not_let_in = !matches!(connection.phase, Phase::Connected | Phase::Closing);
+            if not_let_in {
+                connection.told = Arc::clone(&self.settings);
+            }
+            if others && (not_let_in || connection.stalled_since.is_some()) {
+                keys.push(key as ConnectionKey);
+            }
+        }
+        for key in keys {
+            self.arm(now, key);
+        }
+    }
+
+    /// Other methods of enhanced authentication. Exchanges that have begun go on as they began.
+    pub fn replace_methods(&mut self, methods: Arc<[Box<dyn Method>]>) {
+        self.methods = methods;
+    }
+
+    /// What the transport knows about the client. To be called before the first [`Core::receive`] of a connection, and again
+    /// if more is known before then: the last one counts.
+    pub fn introduce(&mut self, key: ConnectionKey, peer: Box<Peer>) {
+        if let Some(connection) = self.connections.get_mut(key as usize) {
+            connection.peer = Some(peer);
+        }
     }
 
     /// Bytes have arrived. Unknown keys and connections that are closing are ignored.
@@ -359,7 +470,7 @@ impl<S: Store> Core<S> {
     #[inline(never)]
     fn receive_more<'i>(&mut self, now: Instant, key: ConnectionKey, mut input: &'i [u8]) -> Option<&'i [u8]> {
         let connection = self.connections.get_mut(key as usize)?;
-        if connection.is_asking() {
+        if connection.is_asking() || connection.phase == Phase::Verifying {
             connection.input.extend_from_slice(input);
             return None;
         }
@@ -396,9 +507,18 @@ impl<S: Store> Core<S> {
         self.end(now, key, End::Lost, None);
         // There is nothing left to be closed.
         self.actions.retain(|action| match action {
-            Action::Close(connection) | Action::HandOver { connection, .. } => *connection != key,
+            Action::Close(connection)
+            | Action::HandOver { connection, .. }
+            | Action::Authenticate { connection, .. }
+            | Action::Control { connection, .. } => *connection != key,
         });
         self.closed(key);
+    }
+
+    /// What stands between the socket and MQTT has found the connection unusable: the last words in its output are written, then it
+    /// is closed. `why` is for the log.
+    pub fn transport_failed(&mut self, now: Instant, key: ConnectionKey, why: &'static str) {
+        self.end(now, key, End::Transport(why), None);
     }
 
     /// The shell has closed the socket that [`Action::Close`] named. The key is free.
@@ -541,11 +661,11 @@ impl<S: Store> Core<S> {
     }
 
     /// Whether to read from a connection: not while it is closing, nor while its client does not read our answers, nor while
-    /// a packet of it waits for other workers, nor while it has sent faster than it may.
+    /// a packet of it waits for other workers or for its credentials to be verified, nor while it has sent faster than it may.
     #[inline]
     pub fn wants_input(&self, key: ConnectionKey) -> bool {
         self.connections.get(key as usize).is_some_and(|connection| {
-            connection.phase != Phase::Closing
+            !matches!(connection.phase, Phase::Closing | Phase::Verifying)
                 && connection.output.pending() < self.settings.outgoing_bytes_max as usize
                 && connection.extras.as_ref().is_none_or(|extras| {
                     extras.held.len() < HELD_MAX && extras.asking.is_none() && extras.paused_until.is_none()
@@ -608,6 +728,11 @@ impl<S: Store> Core<S> {
         self.stop_going_on();
     }
 
+    /// A connection was closed before it was opened here, for its address.
+    pub fn count_not_allowed(&mut self) {
+        self.counters.connections_not_allowed += 1;
+    }
+
     /// Whether [`Core::next_action`] has something to give.
     #[inline]
     pub fn has_actions(&self) -> bool {
@@ -635,6 +760,11 @@ impl<S: Store> Core<S> {
     /// Counters since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What [`Core::introduce`] told; None once the client is let in.
+    pub fn peer(&self, key: ConnectionKey) -> Option<&Peer> {
+        self.connections.get(key as usize)?.peer.as_deref()
     }
 
     /// Connections, whatever their phase.
@@ -671,8 +801,9 @@ impl<S: Store> Core<S> {
         let Some(connection) = self.connections.get_mut(key as usize) else { return Step::Stop };
         let first_byte = bytes[0];
         let bytes_max = match connection.phase {
-            Phase::Connected => self.settings.packet_bytes_max,
+            Phase::Connected => connection.told.packet_bytes_max,
             Phase::Closing => return Step::Stop,
+            Phase::Verifying => return Step::Wait,
             Phase::AwaitConnect if first_byte != CONNECT_FIRST_BYTE => {
                 // A TLS ClientHello begins like a CONNECT with wrong flags.
                 let end = match Stranger::recognise(bytes) {
@@ -704,7 +835,8 @@ impl<S: Store> Core<S> {
         };
         connection.keep_alive.packet_received(now);
         let (phase, version) = (connection.phase, connection.version);
-        if self.wanted.packets {
+        // A CONNECT that comes again, now that it has been verified, has been told of.
+        if self.wanted.packets && connection.extras.as_ref().is_none_or(|extras| extras.identity.is_none()) {
             let client_id = connection.session.map(|session| self.sessions[session as usize].client_id.clone());
             let (packet_type, bytes) = (PacketType::from_bits(first_byte >> 4), frame.packet_bytes);
             self.events.push_back(Event::Received { connection: key, client_id, packet_type, bytes });
@@ -713,7 +845,7 @@ impl<S: Store> Core<S> {
             if let Some(route) = &connection.route
                 && first_byte == PLAIN_PUBLISH
                 && frame.body.starts_with(&route.body_start)
-                && route.changes == self.tree.changes()
+                && route.changes == self.tree.changes() + self.rights_changes
             {
                 let session = route.session;
                 let payload_bytes = frame.body.len() - route.body_start.len();
@@ -741,7 +873,7 @@ impl<S: Store> Core<S> {
             Flow::Continue => Step::Consumed(frame.packet_bytes),
             Flow::Stop => Step::Stop,
             Flow::HandOver(to) => Step::HandOver(to),
-            Flow::Wait => Step::Wait,
+            Flow::Wait | Flow::Verify => Step::Wait,
         }
     }
 
@@ -760,7 +892,7 @@ impl<S: Store> Core<S> {
         };
         match packet {
             Packet::Auth(auth) => self.auth(now, key, &auth),
-            Packet::Disconnect(disconnect) => self.disconnect(now, key, &disconnect),
+            Packet::Disconnect(disconnect) => self.client_disconnects(now, key, &disconnect),
             _ if phase != Phase::Connected => self.break_off(now, key, ReasonCode::ProtocolError, Cause::PacketType),
             Packet::Acknowledgement(acknowledgement) => self.acknowledgement(now, key, &acknowledgement),
             Packet::Subscribe(subscribe) => self.subscribe(now, key, &subscribe),
@@ -777,7 +909,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn disconnect(&mut self, now: Instant, key: ConnectionKey, disconnect: &Disconnect<'_>) -> Flow {
+    fn client_disconnects(&mut self, now: Instant, key: ConnectionKey, disconnect: &Disconnect<'_>) -> Flow {
         use ReasonCode as R;
         // Codes that only a server may send (v5 section 3.14.2.1).
         let server_only = matches!(
@@ -835,13 +967,15 @@ impl<S: Store> Core<S> {
         if self.wanted.packets {
             self.events.retain(|event| !matches!(event, Event::Received { connection, .. } if *connection == key));
         }
+        let peer = connection.peer.take();
+        let identity = connection.extras.as_mut().and_then(|extras| extras.identity.take());
         // It opens, closes and is read once more where it goes.
         self.counters.bytes_received -= input.len() as u64;
         self.counters.other_packets_received -= 1;
         self.counters.connect_received -= 1;
         self.counters.connections_opened -= 1;
         self.counters.connections_closed = self.counters.connections_closed.wrapping_sub(1);
-        self.actions.push_back(Action::HandOver { connection: key, to, input });
+        self.actions.push_back(Action::HandOver { connection: key, to, input, peer, identity });
     }
 }
 

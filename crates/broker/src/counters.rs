@@ -30,12 +30,20 @@ counters! {
     connections_closed,
     /// CONNECT packets that were refused.
     connects_refused,
+    /// CONNECT packets that were refused for their credentials.
+    connects_refused_credentials,
+    /// CONNECT packets whose Session belongs to another user.
+    connects_refused_other_user,
     /// CONNECT packets that were accepted.
     connects_accepted,
     /// Connections ended because their client was silent for too long.
     keep_alive_timeouts,
     /// Connections ended because no complete CONNECT came in time.
     connect_timeouts,
+    /// Connections closed at once since their address is not let in.
+    connections_not_allowed,
+    /// Connections ended by what stands between the socket and MQTT: TLS, WebSocket or a PROXY header.
+    transport_failures,
     /// Connections ended because they took no byte for too long.
     write_stalls,
     /// Connections taken over by another with the same Client Identifier.
@@ -53,6 +61,10 @@ counters! {
     /// Connections of clients before MQTT 5 ended because a message of theirs would have to be kept, and the disk is full or
     /// has failed.
     closed_store_refused,
+    /// Connections ended because their client's credentials expired.
+    credentials_expired,
+    /// Connections ended because their user was removed or banned.
+    users_disconnected,
     /// Connections ended because our own code panicked over them.
     panics,
     /// Bytes received.
@@ -101,6 +113,10 @@ counters! {
     dropped_payload_too_large,
     /// Messages dropped: the publisher was not permitted.
     dropped_not_authorized,
+    /// Messages not delivered to a Session whose client may not receive them, live, queued or retained.
+    withheld_not_authorized,
+    /// Commands published to topics below `$CONTROL`.
+    commands_received,
     /// Retained Messages not stored: there were too many.
     dropped_retained_full,
     /// Messages that the store could not read; they are tried again on the client's next connection.

@@ -1,19 +1,22 @@
 //! The ends of connections and of Sessions, and Sessions by name.
 
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pantala_access::Rights;
 use pantala_proto::{DecodeError, Disconnect, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::{Record, Store};
 
+use crate::access::Access;
 use crate::connection::{Connection, Phase};
 use crate::core::{Action, Core, Flow, Timer};
 use crate::message::Body;
 use crate::persist::Origin;
 use crate::session::{Session, SessionKey, Subscription};
-use crate::{Cause, ConnectionKey, End, Event};
+use crate::{Cause, ConnectionKey, End, Event, Settings, Standing};
 
 impl<S: Store> Core<S> {
     /// Ends a connection over bytes that are wrong.
@@ -33,18 +36,22 @@ impl<S: Store> Core<S> {
             End::Because(_, Cause::Store) if connection.phase == Phase::Connected => {
                 self.counters.closed_store_refused += 1
             }
+            End::Because(_, Cause::CredentialsExpired) => self.counters.credentials_expired += 1,
+            End::Because(_, Cause::Banned | Cause::UserRemoved | Cause::Administrator) => {}
             // A client that is not let in is counted among those.
             End::Because(..) if connection.phase == Phase::Connected => self.counters.protocol_errors += 1,
             End::Because(ReasonCode::ProtocolError, _) => self.counters.protocol_errors += 1,
             End::Reason(ReasonCode::KeepAliveTimeout) => self.counters.keep_alive_timeouts += 1,
             End::ConnectTimeout => self.counters.connect_timeouts += 1,
+            End::Transport(_) => self.counters.transport_failures += 1,
             End::WriteStall => self.counters.write_stalls += 1,
             _ => {}
         }
         let connected = connection.phase == Phase::Connected;
         if let Some(reason_code) = code {
             let (version, bytes_max) = (connection.version, connection.packet_bytes_max);
-            let reason = version.is_v5().then(|| self.reason_string(why, connected)).flatten();
+            let told = Arc::clone(&connection.told);
+            let reason = version.is_v5().then(|| reason_string(&told, why, connected)).flatten();
             if connected && version.is_v5() {
                 let packet = Disconnect {
                     reason_string: reason.as_deref(),
@@ -64,7 +71,7 @@ impl<S: Store> Core<S> {
         let Some(connection) = self.connections.get_mut(key as usize) else { return Flow::Stop };
         connection.phase = Phase::Closing;
         connection.input = Vec::new();
-        let listener = usize::from(connection.listener);
+        let listener = connection.listener;
         let session = connection.session.take();
         if let Some(extras) = &mut connection.extras {
             extras.held.clear();
@@ -78,9 +85,7 @@ impl<S: Store> Core<S> {
         self.events.push_back(Event::Ended { connection: key, client_id, why });
         if let Some(session) = session {
             self.totals.connections.fetch_sub(1, Ordering::Relaxed);
-            if let Some(count) = self.totals.listeners.get(listener) {
-                count.fetch_sub(1, Ordering::Relaxed);
-            }
+            self.totals.with_listener(listener, |count| count.fetch_sub(1, Ordering::Relaxed));
             self.detach(now, session);
         }
         Flow::Stop
@@ -89,25 +94,6 @@ impl<S: Store> Core<S> {
     /// Ends a connection for a reason of ours, and says so.
     pub(crate) fn break_off(&mut self, now: Instant, key: ConnectionKey, code: ReasonCode, cause: Cause) -> Flow {
         self.end(now, key, End::Because(code, cause), Some(code))
-    }
-
-    /// What a client is told beyond the Reason Code. Of a failed authentication it learns no more.
-    fn reason_string(&self, why: End, connected: bool) -> Option<String> {
-        let settings = &*self.settings;
-        match why {
-            End::Decode(DecodeError::PacketTooLarge) => {
-                let (key, value) = match connected {
-                    false if settings.connect_packet_bytes_max < settings.packet_bytes_max => {
-                        ("connect_packet_bytes_max", settings.connect_packet_bytes_max)
-                    }
-                    _ => ("packet_bytes_max", settings.packet_bytes_max),
-                };
-                Some(Cause::setting(key, value).to_string())
-            }
-            End::Decode(error) => Some(error.to_string()),
-            End::Because(_, cause) => Some(cause.to_string()),
-            _ => None,
-        }
     }
 
     /// A Session has lost its connection.
@@ -182,10 +168,17 @@ impl<S: Store> Core<S> {
     pub(crate) fn publish_will(&mut self, now: Instant, key: SessionKey) {
         let session = &mut self.sessions[key as usize];
         let Some(will) = session.will.take() else { return };
-        let number = session.number;
+        let (number, mut access) = (session.number, session.access.clone());
+        if session.restored {
+            access = match self.standing(key) {
+                Standing::Rights(rights) => Access::new(rights, None),
+                Standing::Unknown | Standing::Banned => Access::new(Rights::nothing(), None),
+            };
+        }
         let mut incoming = will.message.incoming();
         incoming.expires_at = will.message_expiry_interval.map(|seconds| now.after_seconds(seconds));
-        match crate::access::publish(incoming.topic_name) {
+        // Once more, since rules may have changed.
+        match crate::access::publish(&access, incoming.topic_name) {
             Ok(permit) => {
                 self.counters.wills_published += 1;
                 self.begin_routing(&mut incoming);
@@ -296,8 +289,11 @@ impl<S: Store> Core<S> {
             .map(|since| since.after_seconds(self.settings.write_stall_seconds));
         let paused = connection.extras.as_ref().and_then(|extras| extras.paused_until);
         let alive = match connection.phase {
-            Phase::Connected if paused.is_some() => paused,
-            Phase::Connected => connection.keep_alive.deadline(),
+            Phase::Connected => {
+                let expiry = connection.extras.as_ref().and_then(|extras| extras.expires_at);
+                let alive = paused.or_else(|| connection.keep_alive.deadline());
+                expiry.map_or(alive, |expiry| Some(alive.map_or(expiry, |alive| alive.min(expiry))))
+            }
             Phase::Closing => None,
             _ => Some(connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds)))),
         };
@@ -329,12 +325,16 @@ impl<S: Store> Core<S> {
         let (phase, stalled) = (connection.phase, connection.stalled_since);
         let paused = connection.extras.as_ref().and_then(|extras| extras.paused_until);
         let keep_alive = connection.keep_alive.deadline();
+        let expires_at = connection.extras.as_ref().and_then(|extras| extras.expires_at);
         let stall = Duration::from_secs(u64::from(self.settings.write_stall_seconds));
         if phase != Phase::Connected {
             if now >= connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds))) {
                 self.end(now, key, End::ConnectTimeout, None);
                 return;
             }
+        } else if expires_at.is_some_and(|at| now >= at) {
+            self.break_off(now, key, ReasonCode::NotAuthorized, Cause::CredentialsExpired);
+            return;
         } else if let Some(until) = paused {
             if now >= until {
                 self.resume_reading(now, key);
@@ -349,5 +349,23 @@ impl<S: Store> Core<S> {
             return;
         }
         self.arm(now, key);
+    }
+}
+
+/// What a client is told beyond the Reason Code. Of a failed authentication it learns no more.
+fn reason_string(told: &Settings, why: End, connected: bool) -> Option<String> {
+    match why {
+        End::Decode(DecodeError::PacketTooLarge) => {
+            let (key, value) = match connected {
+                false if told.connect_packet_bytes_max < told.packet_bytes_max => {
+                    ("connect_packet_bytes_max", told.connect_packet_bytes_max)
+                }
+                _ => ("packet_bytes_max", told.packet_bytes_max),
+            };
+            Some(Cause::setting(key, value).to_string())
+        }
+        End::Decode(error) => Some(error.to_string()),
+        End::Because(_, cause) => cause.is_told().then(|| cause.to_string()),
+        _ => None,
     }
 }

@@ -1,5 +1,7 @@
 //! What an operator may want to read in the log. The core tells; the shell writes.
 
+use std::net::SocketAddr;
+
 use pantala_proto::{DecodeError, PacketType, ProtocolVersion, QoS, ReasonCode};
 
 use crate::authentication::Failure;
@@ -12,8 +14,12 @@ pub enum Event {
     Connected {
         /// Its connection.
         connection: ConnectionKey,
+        /// Where it connects from, if [`Core::introduce`](crate::Core::introduce) has told.
+        address: Option<SocketAddr>,
         /// Its Client Identifier: bytes from outside, to be escaped.
         client_id: Box<str>,
+        /// Who it has proved to be: bytes from outside, to be escaped. None for an anonymous client.
+        user_name: Option<Box<str>>,
         /// Its version.
         version: ProtocolVersion,
         /// Clean Start.
@@ -84,6 +90,8 @@ pub enum End {
     Client(ReasonCode),
     /// The network said so.
     Lost,
+    /// What stands between the socket and MQTT (TLS, WebSocket) has failed, in words.
+    Transport(&'static str),
     /// The client sent what is no MQTT, or broke the protocol.
     Decode(DecodeError),
     /// What came first was not CONNECT.
@@ -137,6 +145,7 @@ impl std::fmt::Display for End {
             Self::Client(ReasonCode::Success) => f.write_str("disconnected"),
             Self::Client(code) => write!(f, "disconnected with {code:?}"),
             Self::Lost => f.write_str("connection lost"),
+            Self::Transport(why) => f.write_str(why),
             Self::Decode(error) => write!(f, "protocol error: {error}"),
             Self::NotMqtt(Stranger::Tls) => f.write_str("a TLS client on a plain listener"),
             Self::NotMqtt(Stranger::Http) => f.write_str("an HTTP client on an MQTT listener"),

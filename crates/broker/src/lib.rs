@@ -27,6 +27,8 @@
 //! Subscriptions, `answer.rs` for acknowledgements that wait, `asking.rs` for `queue_full = refuse`, `ending.rs` for the ends of connections and Sessions,
 //! `cause.rs` for what is behind a Reason Code, `own.rs` for what the broker itself publishes, `pace.rs` for clients that are too fast,
 //! `census.rs` for what there is of everything,
+//! `cause.rs` for what is behind a Reason Code, `peer.rs` for what the transport knows of a client, `identity.rs` for who it proves to be,
+//! `rights.rs` for verdicts and rules that change,
 //! `mailbox.rs` and `workers.rs` for what workers tell each other, `persist.rs` for what the store is told and `restore.rs` for
 //! what it told at the start, `access.rs` for permission.
 
@@ -59,15 +61,18 @@ mod counters;
 mod durability;
 mod ending;
 mod event;
+mod identity;
 mod mailbox;
 mod message;
 mod output;
 mod own;
 mod pace;
+mod peer;
 mod persist;
 mod publish;
 mod replay;
 mod restore;
+mod rights;
 mod route;
 mod session;
 mod settings;
@@ -81,9 +86,11 @@ pub use cause::Cause;
 pub use census::Census;
 pub use counters::Counters;
 pub use event::{End, Event, Stranger, Wanted};
+pub use identity::{AuthenticationRequest, Identity, RightsSource, SecurityId, Standing, Unrestricted, Verdict};
 pub use mailbox::{Batch, Phase as BatchPhase};
+pub use peer::{CertificateNames, Peer};
 pub use restore::{Share, shares};
-pub use settings::{DurabilityRule, ListenerSettings, QueueFull, Redirect, ScramUser, Settings};
+pub use settings::{AcceptedVersions, DurabilityRule, ListenerSettings, QueueFull, Redirect, ScramUser, Settings};
 
 /// Index of a listener in [`Settings::listeners`].
 pub type ListenerId = u16;

@@ -9,6 +9,7 @@ use pantala_router::Cursor;
 use pantala_session::Instant;
 use pantala_store::{MessageId, SessionNumber};
 
+use crate::access::Access;
 use crate::asking::{Chosen, Question, Reply};
 use crate::message::{Incoming, Room};
 use crate::session::Grant;
@@ -72,8 +73,8 @@ pub(crate) enum Frame {
     Redispatch { group: Arc<str>, message: Packed, from: Option<SessionNumber> },
     /// The sender wants, or no longer wants, messages that match the filter; if `kept`, some of them outlive the process.
     Interest { filter: Box<str>, wanted: bool, kept: bool, token: Option<u32> },
-    /// A Session joins a group that is at home with the receiver, or has other options now.
-    Join { whole_filter: Box<str>, member: Member, grant: Grant, connected: bool, token: u32 },
+    /// A Session joins a group that is at home with the receiver, or has other options or rights now.
+    Join { whole_filter: Box<str>, member: Member, grant: Grant, access: Access, connected: bool, token: u32 },
     /// A Session leaves a group.
     Leave { whole_filter: Box<str>, member: Member },
     /// A member's client has come or gone.
@@ -92,9 +93,9 @@ pub(crate) enum Frame {
     /// Have the receiver's own Sessions and groups room for a message on this topic? See `asking.rs`.
     Ask { question: Question, topic_name: Box<str> },
     /// Has this member, or else another one of up to `tries`?
-    AskMember { question: Question, chosen: Chosen, tries: u32 },
+    AskMember { question: Question, topic_name: Box<str>, chosen: Chosen, tries: u32 },
     /// The member that was asked has not; has one of up to `tries` others of the group?
-    AskGroup { question: Question, group: Arc<str>, tries: u32 },
+    AskGroup { question: Question, topic_name: Box<str>, group: Arc<str>, tries: u32 },
     /// The answer to [`Frame::Ask`], or what a group has come to.
     Reply { connection: ConnectionKey, token: u32, reply: Reply },
 }

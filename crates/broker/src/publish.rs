@@ -18,6 +18,14 @@ use crate::persist::Origin;
 use crate::session::SessionKey;
 use crate::{Cause, ConnectionKey, QueueFull, access};
 
+/// Why a message is not to be routed.
+#[derive(Debug, Clone, Copy)]
+enum Unpermitted {
+    Refused(ReasonCode, Cause),
+    /// It is a command to the broker.
+    Command,
+}
+
 impl<S: Store> Core<S> {
     /// A PUBLISH from a client that is let in.
     #[inline]
@@ -52,7 +60,11 @@ impl<S: Store> Core<S> {
         if plain.topic_name.len() >= usize::from(short) || settings.payload_bytes_max > 0 {
             return false;
         }
-        let Ok(permit) = access::publish(plain.topic_name) else { return false };
+        let access = &self.sessions[publisher as usize].access;
+        if access.has_mount_point() {
+            return false;
+        }
+        let Ok(permit) = access::publish(access, plain.topic_name) else { return false };
         self.counters.publish_received += 1;
         self.counters.publish_bytes_received += plain.payload.len() as u64;
         if let Some(session) = self.route_plain(now, publisher, version, plain, packet, permit) {
@@ -63,7 +75,7 @@ impl<S: Store> Core<S> {
 
     /// The next message on the same topic goes to the same Session, as long as no subscription changes.
     fn remember_route(&mut self, key: ConnectionKey, session: SessionKey, version: ProtocolVersion, topic_name: &str) {
-        let changes = self.tree.changes();
+        let changes = self.tree.changes() + self.rights_changes;
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         let empty = || Box::new(Route { changes, session, body_start: Vec::new() });
         let route = connection.route.get_or_insert_with(empty);
@@ -108,6 +120,12 @@ impl<S: Store> Core<S> {
             return self.break_off(now, key, code, cause);
         }
         let Some(session) = self.connections[key as usize].session else { return Flow::Stop };
+        let mounted = self.sessions[session as usize].access.mounted_name(topic_name);
+        let topic_name = mounted.as_deref().unwrap_or(topic_name);
+        if topic_name.len() > usize::from(u16::MAX) {
+            let cause = Cause::ListenerSetting { key: "mount_point", value: topic_name.len() as u64 };
+            return self.break_off(now, key, ReasonCode::TopicNameInvalid, cause);
+        }
         let expiry = publish.properties.message_expiry_interval;
         let mut incoming = Incoming {
             topic_name,
@@ -121,9 +139,13 @@ impl<S: Store> Core<S> {
         };
         match publish.delivery {
             Delivery::AtMostOnce => {
-                if let Ok(permit) = self.check_message(&incoming) {
-                    self.begin_routing(&mut incoming);
-                    self.route(now, Some(session), &incoming, Origin::default(), permit);
+                match self.check_message(session, &incoming) {
+                    Ok(permit) => {
+                        self.begin_routing(&mut incoming);
+                        self.route(now, Some(session), &incoming, Origin::default(), permit);
+                    }
+                    Err(Unpermitted::Command) => self.command(key, session, &incoming),
+                    Err(Unpermitted::Refused(..)) => {}
                 }
                 Flow::Continue
             }
@@ -176,7 +198,7 @@ impl<S: Store> Core<S> {
             let cause = Cause::setting("user_properties_per_packet_max", settings.user_properties_per_packet_max);
             return Err((ReasonCode::QuotaExceeded, cause));
         }
-        if publish.retain && !settings.retain_available {
+        if publish.retain && !self.connections[key as usize].told.retain_available {
             return Err((ReasonCode::RetainNotSupported, Cause::setting("retain_available", false)));
         }
         if publish.delivery != Delivery::AtMostOnce && publish.delivery.qos() > self.maximum_qos(key) {
@@ -187,17 +209,21 @@ impl<S: Store> Core<S> {
 
     /// What ends the message only: permission, and its size.
     #[inline]
-    fn check_message(&mut self, incoming: &Incoming<'_>) -> Result<access::Permit, (ReasonCode, Cause)> {
+    fn check_message(&mut self, publisher: SessionKey, incoming: &Incoming<'_>) -> Result<access::Permit, Unpermitted> {
         let bytes_max = self.settings.payload_bytes_max as usize;
         if bytes_max > 0 && incoming.payload.len() > bytes_max {
             self.counters.dropped_payload_too_large += 1;
             // PUBACK and PUBREC have no code for "too large"; this is the nearest that they have.
             let cause = Cause::setting("payload_bytes_max", self.settings.payload_bytes_max);
-            return Err((ReasonCode::QuotaExceeded, cause));
+            return Err(Unpermitted::Refused(ReasonCode::QuotaExceeded, cause));
         }
-        access::publish(incoming.topic_name).map_err(|access::Denied| {
+        let access = &self.sessions[publisher as usize].access;
+        access::publish(access, incoming.topic_name).map_err(|access::Denied| {
+            if access::control(access, incoming.topic_name).is_ok() {
+                return Unpermitted::Command;
+            }
             self.counters.dropped_not_authorized += 1;
-            (ReasonCode::NotAuthorized, Cause::TopicName)
+            Unpermitted::Refused(ReasonCode::NotAuthorized, Cause::TopicName)
         })
     }
 
@@ -212,8 +238,9 @@ impl<S: Store> Core<S> {
             return Ok(());
         }
         let open = self.sessions[session as usize].inbound.len();
-        if open >= usize::from(self.settings.receive_maximum) {
-            let cause = Cause::setting("receive_maximum", self.settings.receive_maximum);
+        let max = connection.told.receive_maximum;
+        if open >= usize::from(max) {
+            let cause = Cause::setting("receive_maximum", max);
             return Err(self.break_off(now, key, ReasonCode::ReceiveMaximumExceeded, cause));
         }
         Ok(())
@@ -231,9 +258,23 @@ impl<S: Store> Core<S> {
     ) -> Flow {
         let exactly_once = kind == AcknowledgementKind::PubRec;
         let v5 = self.connections[key as usize].version.is_v5();
-        let permit = match self.check_message(&incoming) {
+        let permit = match self.check_message(session, &incoming) {
             Ok(permit) => permit,
-            Err((code, cause)) => {
+            Err(Unpermitted::Command) => {
+                self.command(key, session, &incoming);
+                if exactly_once {
+                    // The store never hears of it.
+                    let session = &mut self.sessions[session as usize];
+                    session.inbound.publish(packet_id);
+                    if session.number.is_some() {
+                        session.inbound_unrecorded.get_or_insert_default().publish(packet_id);
+                    }
+                }
+                let answer = Answer::Acknowledgement(kind, packet_id, ReasonCode::Success);
+                self.answer(key, Position::default(), 0, answer);
+                return Flow::Continue;
+            }
+            Err(Unpermitted::Refused(code, cause)) => {
                 // v3.1.1 MQTT-3.3.5-2: the older versions are acknowledged as if it had been routed.
                 if exactly_once && !v5 {
                     self.sessions[session as usize].inbound.publish(packet_id);

@@ -7,15 +7,17 @@
 use pantala_proto::{PacketId, QoS, TopicFilter};
 use pantala_session::Instant;
 use pantala_store::{
-    CLOCK_INTERVAL, Durability, Orphan, Recovered, RecoveredMessage, RecoveredRetained, RecoveredSession,
-    RecoveredWill, Store,
+    CLOCK_INTERVAL, Durability, Orphan, Recovered, RecoveredMessage, RecoveredOwner, RecoveredRetained,
+    RecoveredSession, RecoveredWill, Store,
 };
 
 use crate::core::{Core, Target, Timer};
+use crate::identity::Principal;
 use crate::message::{Body, Identifiers, Message, Queued, Stored, qos_from};
-use crate::owner;
 use crate::replay::{Retained, SWEEP_SECONDS};
+use crate::rights::NO_DOMAIN;
 use crate::session::{Grant, NEVER, SessionKey, Subscription, Will};
+use crate::{SecurityId, owner};
 
 /// After a start Wills wait this long at the least for their clients: whoever comes back in time never was away.
 const WILL_GRACE_SECONDS: u32 = 10;
@@ -102,6 +104,16 @@ impl<S: Store> Core<S> {
         let detached_at = recovered.detached_at.map_or_else(ended_with_process, Instant);
         let session = &mut self.sessions[key as usize];
         session.number = Some(recovered.number);
+        session.restored = true;
+        if let Some(RecoveredOwner { security_domain: domain, user_name }) = recovered.owner {
+            session.principal = Some(Box::new(Principal { user_name: Some(user_name), ..Principal::default() }));
+            let names = &self.settings.security_domains;
+            session.security = match names.iter().position(|name| **name == *domain) {
+                Some(at) => SecurityId(at as u16),
+                None if names.is_empty() && domain.is_empty() => SecurityId::default(),
+                None => NO_DOMAIN,
+            };
+        }
         session.expiry_interval = recovered.expiry_interval;
         session.expires_at = match recovered.expiry_interval {
             NEVER => None,
@@ -116,13 +128,7 @@ impl<S: Store> Core<S> {
             self.record_session(key, Some(detached_at.0));
         }
         for (filter, options, identifier) in recovered.subscriptions {
-            let grant = Grant {
-                qos: qos_from(options & 3),
-                no_local: options & 1 << 2 != 0,
-                retain_as_published: options & 1 << 3 != 0,
-                identifier,
-            };
-            self.restore_subscription(key, &filter, grant);
+            self.restore_subscription(key, &filter, Grant::from_options(options, identifier));
         }
         for exchange in recovered.outbound {
             let Some(packet_id) = PacketId::new(exchange.packet_id) else { continue };
@@ -152,14 +158,19 @@ impl<S: Store> Core<S> {
         let Ok(filter) = TopicFilter::parse(text) else { return };
         let shared = matches!(filter, TopicFilter::Shared(_));
         let session = &mut self.sessions[key as usize];
-        session.subscriptions.get_or_insert_default().insert(text.into(), Subscription { shared });
+        session.subscriptions.get_or_insert_default().insert(text.into(), Subscription::new(shared, grant));
         session.shared_subscriptions += u32::from(shared);
-        // Nobody has to be told when it is confirmed.
-        if shared {
+        self.route_subscription(key, text, filter, grant);
+    }
+
+    /// Tells the router of a subscription that the Session has; nobody has to be told when it is confirmed.
+    pub(crate) fn route_subscription(&mut self, key: SessionKey, text: &str, filter: TopicFilter<'_>, grant: Grant) {
+        if matches!(filter, TopicFilter::Shared(_)) {
             self.join(key, text, grant);
         } else {
             self.tree.insert(filter.filter(), Target::Session(key), grant);
-            self.interest_added(filter.filter(), true);
+            let kept = self.sessions[key as usize].number.is_some();
+            self.interest_added(filter.filter(), kept);
         }
     }
 

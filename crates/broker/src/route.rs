@@ -8,12 +8,15 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use pantala_proto::{Delivery, ForwardProperties, Outgoing, PacketId, PlainPublish, ProtocolVersion, QoS};
+use pantala_proto::{
+    Acknowledgement, AcknowledgementKind, Delivery, ForwardProperties, Outgoing, PacketId, PlainPublish,
+    ProtocolVersion, QoS, ReasonCode,
+};
 use pantala_session::{Instant, Outbound, Send, SentAlias};
 use pantala_store::{MessageId, Position, Record, Store};
 use slab::Slab;
 
-use crate::access::Permit;
+use crate::access::{self, Permit, Receipt};
 use crate::connection::Connection;
 use crate::core::{Core, Target};
 use crate::mailbox::Frame;
@@ -166,12 +169,12 @@ impl<S: Store> Core<S> {
         let filters = self.find_receivers(Some(publisher), plain.topic_name);
         if let ([found], [], 0) = (self.matches.as_slice(), self.group_matches.as_slice(), self.remote_matches)
             && found.identifier.is_none()
+            && let session = found.session
+            && access::receive(&self.sessions[session as usize].access, plain.topic_name).is_ok_and(|it| it.is_plain())
+            && self.forward_plain(session, version, packet, plain.payload.len())
         {
-            let session = found.session;
-            if self.forward_plain(session, version, packet, plain.payload.len()) {
-                self.matches.clear();
-                return Some(session);
-            }
+            self.matches.clear();
+            return Some(session);
         }
         if self.matches.is_empty() && self.group_matches.is_empty() && self.remote_matches == 0 {
             return None;
@@ -193,7 +196,8 @@ impl<S: Store> Core<S> {
         None
     }
 
-    /// Passes a PUBLISH with nothing special about it on as it is, if its only receiver takes packets of this form.
+    /// Passes a PUBLISH with nothing special about it on as it is, if its only receiver, who may have it, takes packets of this
+    /// form.
     #[inline]
     pub(crate) fn forward_plain(
         &mut self,
@@ -265,6 +269,11 @@ impl<S: Store> Core<S> {
         let mut routed = Routed::default();
         let mut copies = Copies::new(matches.len() > 1);
         for (at, found) in matches.iter().enumerate() {
+            let Ok(receipt) = access::receive(&self.sessions[found.session as usize].access, incoming.topic_name)
+            else {
+                self.counters.withheld_not_authorized += 1;
+                continue;
+            };
             let retain = incoming.retain && found.retain_as_published;
             let mut identifiers = Identifiers::from(found.identifier);
             if found.merged {
@@ -272,7 +281,7 @@ impl<S: Store> Core<S> {
                 more.for_each(|(_, identifier)| identifiers.add(*identifier));
             }
             let path = Path::default();
-            self.deliver(now, found.session, found.qos, retain, identifiers, path, incoming, &mut copies);
+            self.deliver(now, found.session, found.qos, retain, identifiers, path, incoming, receipt, &mut copies);
             routed.receivers += 1;
         }
         matches.clear();
@@ -328,10 +337,13 @@ impl<S: Store> Core<S> {
     }
 
     /// Whether a queue that a QoS 1 or 2 message would go to is full, of those that [`Core::find_receivers`] has found here.
-    pub(crate) fn would_overflow(&mut self, now: Instant, bytes: usize) -> bool {
+    pub(crate) fn would_overflow(&mut self, now: Instant, topic_name: &str, bytes: usize) -> bool {
         (0..self.matches.len()).any(|at| {
             let Match { session, qos, .. } = self.matches[at];
-            qos != QoS::AtMostOnce && !self.can_start(session) && self.is_queue_full(now, session, bytes)
+            qos != QoS::AtMostOnce
+                && access::receive(&self.sessions[session as usize].access, topic_name).is_ok()
+                && !self.can_start(session)
+                && self.is_queue_full(now, session, bytes)
         })
     }
 
@@ -405,6 +417,7 @@ impl<S: Store> Core<S> {
         identifiers: Identifiers,
         path: Path,
         incoming: &Incoming<'_>,
+        receipt: Receipt,
         copies: &mut Copies,
     ) {
         let qos = self.granted(granted, incoming.qos);
@@ -417,7 +430,7 @@ impl<S: Store> Core<S> {
             if let Some(connection) = session.connection
                 && (!self.settings.queue_qos0_messages || session.queue_len() == 0)
             {
-                self.send_at_most_once(now, connection, retain, &identifiers, incoming, copies);
+                self.send_at_most_once(now, connection, retain, &identifiers, incoming, receipt, copies);
                 return;
             }
             // v5 section 3.1.2.11.2 leaves it to the server whether QoS 0 messages wait for absent clients.
@@ -432,17 +445,27 @@ impl<S: Store> Core<S> {
         }
         let body = Body::Here(Arc::clone(copies.message(incoming)));
         let queued = Queued { body, retain, identifiers, group: path.group.clone(), ready_at: Position::default() };
-        self.deliver_kept(now, key, qos, queued, path, incoming.room);
+        self.deliver_kept(now, key, qos, queued, path, incoming.room, receipt);
     }
 
     /// Delivers a message that has to be kept until it is acknowledged.
-    fn deliver_kept(&mut self, now: Instant, key: SessionKey, qos: QoS, queued: Queued, path: Path, room: Room) {
+    #[expect(clippy::too_many_arguments, reason = "the rest of `deliver`")]
+    fn deliver_kept(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        qos: QoS,
+        queued: Queued,
+        path: Path,
+        room: Room,
+        receipt: Receipt,
+    ) {
         let number = self.sessions[key as usize].number;
         let kept = if qos == QoS::AtMostOnce || number.is_none() { None } else { queued.kept() };
         // What somebody else has named as a receiver has to be told when it is none after all.
         let not_delivered = if path.named { kept } else { None };
         if qos != QoS::AtMostOnce && self.can_start(key) {
-            return self.start(now, key, qos, queued, path, kept);
+            return self.start(now, key, qos, queued, path, kept, receipt);
         }
         if queued.is_expired(now) {
             self.counters.dropped_expired += 1;
@@ -483,6 +506,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Begins the exchange of a message with a client that has room for it.
+    #[expect(clippy::too_many_arguments, reason = "the rest of `deliver`")]
     fn start(
         &mut self,
         now: Instant,
@@ -491,6 +515,7 @@ impl<S: Store> Core<S> {
         mut queued: Queued,
         path: Path,
         kept: Option<(MessageId, u32)>,
+        receipt: Receipt,
     ) {
         let session = &mut self.sessions[key as usize];
         let (number, connection, bytes) = (session.number, session.connection, queued.bytes() as u64);
@@ -506,7 +531,7 @@ impl<S: Store> Core<S> {
         let (Some(connection), Some(packet_id)) = (connection, delivery.packet_id()) else { return };
         if !waits
             && let Body::Here(message) = &queued.body
-            && !self.send_publish(now, connection, delivery, &queued, message)
+            && !self.send_publish(now, connection, delivery, &queued, message, receipt)
         {
             self.abandon(key, packet_id, bytes);
             return self.record_settled(number, if path.named { kept } else { None }, None);
@@ -527,6 +552,7 @@ impl<S: Store> Core<S> {
     // ---- onto the wire ----------------------------------------------------------------------------------------
 
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "the rest of `deliver`")]
     fn send_at_most_once(
         &mut self,
         now: Instant,
@@ -534,6 +560,7 @@ impl<S: Store> Core<S> {
         retain: bool,
         identifiers: &Identifiers,
         incoming: &Incoming<'_>,
+        receipt: Receipt,
         copies: &mut Copies,
     ) {
         let Self { connections, pool, encoded, dirty, settings, counters, .. } = self;
@@ -543,11 +570,11 @@ impl<S: Store> Core<S> {
             counters.dropped_outgoing_full += 1;
             return;
         }
-        let plain = *identifiers == Identifiers::None && !has_sent_aliases(connection);
+        let plain = *identifiers == Identifiers::None && receipt.is_plain() && !has_sent_aliases(connection);
         let outgoing = Outgoing {
             delivery: Delivery::AtMostOnce,
             retain,
-            topic_name: incoming.topic_name,
+            topic_name: receipt.topic_name(incoming.topic_name),
             properties: incoming.properties,
             message_expiry_interval: incoming.message_expiry_interval(now),
             topic_alias: None,
@@ -597,6 +624,7 @@ impl<S: Store> Core<S> {
         delivery: Delivery,
         queued: &Queued,
         message: &Arc<Message>,
+        receipt: Receipt,
     ) -> bool {
         let Self { connections, pool, dirty, counters, .. } = self;
         let Some(connection) = connections.get_mut(key as usize) else { return true };
@@ -604,7 +632,7 @@ impl<S: Store> Core<S> {
         let outgoing = Outgoing {
             delivery,
             retain: queued.retain,
-            topic_name: incoming.topic_name,
+            topic_name: receipt.topic_name(incoming.topic_name),
             properties: incoming.properties,
             message_expiry_interval: incoming.message_expiry_interval(now),
             topic_alias: None,
@@ -658,7 +686,7 @@ impl<S: Store> Core<S> {
             let Some(send) = outbound.next(window, |queued| queued.ready_at <= durable) else { break };
             match send {
                 Send::PubRel(packet_id) => {
-                    self.send_pub_rel(connection_key, packet_id, pantala_proto::ReasonCode::Success);
+                    self.send_pub_rel(connection_key, packet_id, ReasonCode::Success);
                 }
                 Send::Publish(delivery, queued) => {
                     let from_queue = outbound.queue_len() < waiting;
@@ -697,11 +725,35 @@ impl<S: Store> Core<S> {
         let expired = !sent_before && queued.is_expired(now) && !mutant!(ExpiredDelivered);
         self.counters.dropped_expired += u64::from(expired);
         let Some(message) = self.body(queued) else { return };
-        let sent = !expired && self.send_publish(now, connection, delivery, queued, &message);
+        // The rules may be others than when it was queued.
+        let receipt = access::receive(&self.sessions[key as usize].access, message.incoming().topic_name);
+        self.counters.withheld_not_authorized += u64::from(receipt.is_err());
+        if receipt.is_err()
+            && sent_before
+            && let Delivery::ExactlyOnce { packet_id, .. } = delivery
+        {
+            // The client may have it already, and know its Packet Identifier: that is free only after PUBCOMP. So the exchange
+            // goes on as if the client had answered.
+            let received = Acknowledgement::new(AcknowledgementKind::PubRec, packet_id, ReasonCode::Success);
+            self.acknowledgement(now, connection, &received);
+            return;
+        }
+        let sent = match receipt {
+            Ok(receipt) if !expired => self.send_publish(now, connection, delivery, queued, &message, receipt),
+            _ => false,
+        };
         let Some(packet_id) = delivery.packet_id() else { return };
         if !sent {
             self.abandon(key, packet_id, queued.bytes() as u64);
-            self.record_settled(number, queued.kept(), (!from_queue).then_some(packet_id));
+            let packet_id = (!from_queue).then_some(packet_id);
+            match &queued.group {
+                // Of those who share the subscription another may have it.
+                Some(group) if receipt.is_err() && !expired => {
+                    self.record_settled(number, None, packet_id);
+                    self.dispatch(now, group, &message.incoming(), number.filter(|_| queued.id().is_some()));
+                }
+                _ => self.record_settled(number, queued.kept(), packet_id),
+            }
         } else if from_queue && let (Some(session), Some((message, copy))) = (number, queued.kept()) {
             let outbound = self.sessions[key as usize].outbound.as_ref();
             let order = outbound.and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
@@ -722,7 +774,7 @@ impl<S: Store> Core<S> {
 
     /// Gives a message to the member of a group whose turn it is.
     pub(crate) fn dispatch_here(&mut self, now: Instant, number: u32, incoming: &Incoming<'_>) {
-        let Some((member, grant)) = self.groups.choose(number) else {
+        let Some((member, grant)) = self.groups.choose(number, incoming.topic_name) else {
             self.counters.dropped_no_member += 1;
             return;
         };
@@ -752,8 +804,8 @@ impl<S: Store> Core<S> {
         batch.frames.push_back(Frame::Deliver { member, grant, group, message });
     }
 
-    /// A message for a member of this worker; back to the group's home if its Session has ended meanwhile. With `named`
-    /// the store knows already that it is to have it.
+    /// A message for a member of this worker; back to the group's home if its Session has ended meanwhile, or may not have it
+    /// any more. With `named` the store knows already that it is to have it.
     pub(crate) fn deliver_to_member(
         &mut self,
         now: Instant,
@@ -764,15 +816,16 @@ impl<S: Store> Core<S> {
         named: bool,
     ) {
         let session = self.sessions.get(member.session as usize);
-        if session.is_none_or(|session| session.generation != member.generation) {
+        let session = session.filter(|session| session.generation == member.generation);
+        let Some(Ok(receipt)) = session.map(|session| access::receive(&session.access, incoming.topic_name)) else {
             let from = if named { member.owed(grant, incoming) } else { None };
             return self.dispatch(now, group, incoming, from);
-        }
+        };
         let retain = incoming.retain && grant.retain_as_published;
         let identifiers = grant.identifier.into();
         let mut copies = Copies::new(false);
         let path = Path { group: Some(Arc::clone(group)), named };
-        self.deliver(now, member.session, grant.qos, retain, identifiers, path, incoming, &mut copies);
+        self.deliver(now, member.session, grant.qos, retain, identifiers, path, incoming, receipt, &mut copies);
     }
 
     /// The QoS that a message of this QoS is delivered with.
@@ -784,6 +837,10 @@ impl<S: Store> Core<S> {
     /// Delivers a Retained Message because of a new subscription: RETAIN is 1 (v3.1.1 MQTT-3.3.1-8).
     pub(crate) fn deliver_retained(&mut self, now: Instant, key: SessionKey, grant: Grant, message: &Arc<Message>) {
         let mut incoming = message.incoming();
+        let Ok(receipt) = access::receive(&self.sessions[key as usize].access, incoming.topic_name) else {
+            self.counters.withheld_not_authorized += 1;
+            return;
+        };
         incoming.retain = false;
         let mut copies = Copies::new(false);
         if self.sessions[key as usize].number.is_some() && incoming.qos != QoS::AtMostOnce {
@@ -794,10 +851,34 @@ impl<S: Store> Core<S> {
             copies.message = Some(Arc::clone(message));
         }
         let path = Path::default();
-        self.deliver(now, key, grant.qos, true, grant.identifier.into(), path, &incoming, &mut copies);
+        self.deliver(now, key, grant.qos, true, grant.identifier.into(), path, &incoming, receipt, &mut copies);
         if incoming.id.is_some() {
             self.record_publish(&incoming, 0, Origin::default());
         }
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// Hands a message of the broker's own to one client, at QoS 0.
+    pub(crate) fn send_own(
+        &mut self,
+        now: Instant,
+        key: ConnectionKey,
+        topic_name: &str,
+        payload: &[u8],
+        receipt: Receipt,
+    ) {
+        let incoming = Incoming {
+            topic_name,
+            properties: ForwardProperties::default(),
+            payload,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            expires_at: None,
+            id: None,
+            room: Room::Unasked,
+        };
+        self.send_at_most_once(now, key, false, &Identifiers::None, &incoming, receipt, &mut Copies::new(false));
     }
 }
 

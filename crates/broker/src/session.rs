@@ -9,11 +9,13 @@ use pantala_proto::{PacketId, QoS, SubscriptionOptions};
 use pantala_session::{Inbound, Instant, Outbound};
 use pantala_store::SessionNumber;
 
-use crate::message::{Message, Queued};
+use crate::access::Access;
+use crate::identity::Principal;
+use crate::message::{Message, Queued, qos_from};
 use crate::replay::Replay;
 use crate::shared::Member;
 use crate::timers::TimerId;
-use crate::{ConnectionKey, WorkerId};
+use crate::{ConnectionKey, SecurityId, WorkerId};
 
 /// One of the Sessions of a worker. Used again when the Session has ended; `generation` tells them apart.
 pub(crate) type SessionKey = u32;
@@ -56,6 +58,14 @@ pub(crate) struct Session {
     /// subscriptions.
     pub(crate) match_epoch: u32,
     pub(crate) match_index: u32,
+    /// What its client may do. Changed by [`Core::set_access`](crate::Core) alone.
+    pub(crate) access: Access,
+    /// The security domain that `principal` is of.
+    pub(crate) security: SecurityId,
+    /// Who its client is, if it is anybody: the Session belongs to that user.
+    pub(crate) principal: Option<Box<Principal>>,
+    /// It is from before the last start, and its client has not come back: what that may do is not known.
+    pub(crate) restored: bool,
 }
 
 /// A message to be published should the client vanish.
@@ -98,12 +108,41 @@ impl Grant {
             identifier,
         }
     }
+
+    /// As the store writes it: QoS, No Local and Retain As Published where SUBSCRIBE has them.
+    pub(crate) fn options(self) -> u8 {
+        self.qos as u8 | u8::from(self.no_local) << 2 | u8::from(self.retain_as_published) << 3
+    }
+
+    pub(crate) fn from_options(options: u8, identifier: Option<NonZeroU32>) -> Self {
+        Self {
+            qos: qos_from(options & 3),
+            no_local: options & 1 << 2 != 0,
+            retain_as_published: options & 1 << 3 != 0,
+            identifier,
+        }
+    }
 }
 
 /// A subscription as the Session remembers it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subscription {
     pub(crate) shared: bool,
+    /// The client may not have it any more: the router does not know of it.
+    pub(crate) disabled: bool,
+    /// Subscription Options as the store writes them: with `identifier` all of the [`Grant`].
+    pub(crate) options: u8,
+    pub(crate) identifier: Option<NonZeroU32>,
+}
+
+impl Subscription {
+    pub(crate) fn new(shared: bool, grant: Grant) -> Self {
+        Self { shared, disabled: false, options: grant.options(), identifier: grant.identifier }
+    }
+
+    pub(crate) fn grant(&self) -> Grant {
+        Grant::from_options(self.options, self.identifier)
+    }
 }
 
 impl Session {
@@ -129,6 +168,10 @@ impl Session {
             replays: None,
             match_epoch: 0,
             match_index: 0,
+            access: Access::default(),
+            security: SecurityId::default(),
+            principal: None,
+            restored: false,
         }
     }
 

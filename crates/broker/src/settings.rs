@@ -4,11 +4,14 @@
 //! `docs/limits.md`; the names there are the names here.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
-use pantala_proto::QoS;
+use pantala_proto::{ProtocolVersion, QoS};
 use pantala_store::Durability;
 
-/// All settings of the core. Shared by every worker and never changed while it runs.
+use crate::SecurityId;
+
+/// All settings of the core. Shared by every worker, and replaced as a whole by `Core::reconfigure`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Largest Control Packet accepted, in bytes with its fixed header. 16..=268_435_460; default 2_000_000.
@@ -123,6 +126,16 @@ pub struct Settings {
     pub scram_users: Vec<ScramUser>,
     /// The listeners, in the order of their [`ListenerId`](crate::ListenerId).
     pub listeners: Vec<ListenerSettings>,
+    /// Names of the security domains, in the order of their [`SecurityId`]; empty stands for one without a name. A Session that
+    /// belongs to a user is kept with the name of the user's domain, so a domain that is renamed has none of its Sessions.
+    pub security_domains: Vec<String>,
+}
+
+impl Settings {
+    /// The name that a security domain has in the store.
+    pub(crate) fn security_domain(&self, security: SecurityId) -> &str {
+        self.security_domains.get(usize::from(security.0)).map_or("", |name| name.as_str())
+    }
 }
 
 /// What the core has to know about a listener. Where it listens is the server's business.
@@ -138,6 +151,54 @@ pub struct ListenerSettings {
     pub topic_alias_max: Option<u16>,
     /// Aliases we set towards clients here, in place of [`Settings::topic_alias_broker_max`].
     pub topic_alias_broker_max: Option<u16>,
+    /// The security domain of the clients here: whose users and rules count. Default 0.
+    pub security: SecurityId,
+    /// Whether credentials are verified ([`Action::Authenticate`](crate::Action::Authenticate)). Default false: a user name
+    /// proves nothing then, and its client is anonymous. A client without user name, password and certificate is never asked
+    /// about: `allow_anonymous` decides.
+    pub verify_credentials: bool,
+    /// Whether a Session that a user has begun is that user's alone. Default true: CONNECT of anybody else with its Client
+    /// Identifier is refused (0x87), whatever its Clean Start. False is Mosquitto's way: whoever comes goes on with it.
+    pub sessions_belong_to_users: bool,
+    /// What stands before all Topic Names and Topic Filters of the clients here in the broker, and is not seen by them.
+    /// Default none. Not a wildcard, 1..=1_024 bytes.
+    pub mount_point: Option<Arc<str>>,
+    /// Versions of MQTT that are taken. Default all. Others: CONNACK 0x84 (v3: 0x01).
+    pub versions: AcceptedVersions,
+    /// Whether the user name takes the place of the Client Identifier. Default false. A client without one is refused
+    /// (0x87), and so is enhanced authentication.
+    pub use_user_name_as_client_id: bool,
+    /// What a Client Identifier has to begin with, one of them; empty is no condition and the default. Others: CONNACK 0x87.
+    /// Assigned ones are not asked.
+    pub client_id_prefixes: Vec<String>,
+    /// Whether clients with `+`, `#` or `/` in user name or Client Identifier are refused (0x87), since rules put both into
+    /// Topic Filters. Default false: such a rule does not match such a client.
+    pub deny_special_characters: bool,
+}
+
+/// Versions of MQTT that a listener takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcceptedVersions {
+    /// MQTT 3.1.
+    pub v31: bool,
+    /// MQTT 3.1.1.
+    pub v311: bool,
+    /// MQTT 5.0.
+    pub v5: bool,
+}
+
+impl AcceptedVersions {
+    /// All of them.
+    pub const ALL: Self = Self { v31: true, v311: true, v5: true };
+
+    /// Whether this one is among them.
+    pub fn contains(self, version: ProtocolVersion) -> bool {
+        match version {
+            ProtocolVersion::V31 => self.v31,
+            ProtocolVersion::V311 => self.v311,
+            ProtocolVersion::V5 => self.v5,
+        }
+    }
 }
 
 /// Messages of some topics that are worth less than the broker's durability.
@@ -240,6 +301,7 @@ impl Default for Settings {
             redirect: None,
             scram_users: Vec::new(),
             listeners: Vec::new(),
+            security_domains: Vec::new(),
         }
     }
 }
@@ -252,6 +314,14 @@ impl Default for ListenerSettings {
             maximum_qos: QoS::ExactlyOnce,
             topic_alias_max: None,
             topic_alias_broker_max: None,
+            security: SecurityId::default(),
+            verify_credentials: false,
+            sessions_belong_to_users: true,
+            mount_point: None,
+            versions: AcceptedVersions::ALL,
+            use_user_name_as_client_id: false,
+            client_id_prefixes: Vec::new(),
+            deny_special_characters: false,
         }
     }
 }

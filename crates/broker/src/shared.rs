@@ -9,6 +9,7 @@ use pantala_router::SharedGroup;
 use pantala_store::SessionNumber;
 
 use crate::WorkerId;
+use crate::access::{self, Access};
 use crate::message::Incoming;
 use crate::session::{Grant, SessionKey};
 
@@ -42,11 +43,20 @@ pub(crate) struct Groups {
 struct Group {
     filter: Arc<str>,
     members: SharedGroup<Member, Grant>,
+    /// Those who may not receive everything. The member's own worker knows best, and looks again.
+    restricted: HashMap<Member, Access>,
 }
 
 impl Groups {
     /// Adds a member or replaces what it is granted. Returns the group's number, and whether the group is new.
-    pub(crate) fn join(&mut self, whole_filter: &str, member: Member, grant: Grant, connected: bool) -> (u32, bool) {
+    pub(crate) fn join(
+        &mut self,
+        whole_filter: &str,
+        member: Member,
+        grant: Grant,
+        access: &Access,
+        connected: bool,
+    ) -> (u32, bool) {
         let (number, new) = match self.numbers.get(whole_filter) {
             Some(&number) => (number, false),
             None => {
@@ -54,12 +64,18 @@ impl Groups {
                 self.next = self.next.wrapping_add(1);
                 let filter: Arc<str> = whole_filter.into();
                 self.numbers.insert(Arc::clone(&filter), number);
-                self.groups.insert(number, Group { filter, members: SharedGroup::new(u64::from(number)) });
+                let members = SharedGroup::new(u64::from(number));
+                self.groups.insert(number, Group { filter, members, restricted: HashMap::new() });
                 (number, true)
             }
         };
         if let Some(group) = self.groups.get_mut(&number) {
             group.members.add(member, grant, connected);
+            if access.is_plain() {
+                group.restricted.remove(&member);
+            } else {
+                group.restricted.insert(member, access.clone());
+            }
         }
         (number, new)
     }
@@ -69,6 +85,7 @@ impl Groups {
         let &number = self.numbers.get(whole_filter)?;
         let group = self.groups.get_mut(&number)?;
         group.members.remove(member);
+        group.restricted.remove(&member);
         if !group.members.is_empty() {
             return None;
         }
@@ -90,9 +107,22 @@ impl Groups {
         self.groups.get(&number).map_or(0, |group| group.members.len() as u32)
     }
 
-    /// The member whose turn it is.
-    pub(crate) fn choose(&mut self, number: u32) -> Option<(Member, Grant)> {
-        self.groups.get_mut(&number)?.members.choose()
+    /// The member whose turn it is, of those who may receive a message with this Topic Name.
+    pub(crate) fn choose(&mut self, number: u32, topic_name: &str) -> Option<(Member, Grant)> {
+        let Group { members, restricted, .. } = self.groups.get_mut(&number)?;
+        if restricted.is_empty() {
+            return members.choose();
+        }
+        let may =
+            |member: &Member| restricted.get(member).is_none_or(|access| access::receive(access, topic_name).is_ok());
+        for _ in 0..members.len() {
+            let chosen = members.choose()?;
+            if may(&chosen.0) {
+                return Some(chosen);
+            }
+        }
+        // Nobody who is there may.
+        members.absent().iter().find(|(member, _)| may(member)).copied()
     }
 
     /// The whole filter of a group.

@@ -1,6 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use pantala_proto::{
     PacketId, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, TopicFilter, UnsubAck, Unsubscribe,
@@ -9,13 +10,14 @@ use pantala_proto::{
 use pantala_session::Instant;
 use pantala_store::{Position, Record, Store};
 
+use crate::access::Access;
 use crate::connection::Answer;
 use crate::core::{Core, Flow, Target, Then};
 use crate::mailbox::Frame;
 use crate::replay::Replay;
 use crate::session::{Grant, SessionKey, Subscription};
 use crate::shared::Member;
-use crate::{Cause, ConnectionKey, Event, access, owner};
+use crate::{Cause, ConnectionKey, Event, Settings, access, owner};
 
 /// What came of one filter of a SUBSCRIBE.
 struct Subscribed {
@@ -33,6 +35,7 @@ impl<S: Store> Core<S> {
         let connection = &self.connections[key as usize];
         let (version, bytes_max) = (connection.version, connection.packet_bytes_max);
         let problem_information = connection.problem_information;
+        let told = Arc::clone(&connection.told);
         let bridge = connection.extras.as_ref().is_some_and(|extras| extras.bridge);
         let Some(session) = connection.session else { return Flow::Stop };
         if subscribe.user_properties.iter().count() > usize::from(self.settings.user_properties_per_packet_max) {
@@ -60,9 +63,12 @@ impl<S: Store> Core<S> {
         let (mut position, mut announcements, mut replays) = (Position::default(), Vec::new(), Vec::<Replay>::new());
         // A filter that is named again is made anew: its Retained Messages are sent once.
         let mut places = HashMap::new();
-        for (text, mut options) in subscribe.filters.iter() {
+        for (written, mut options) in subscribe.filters.iter() {
             options.no_local |= bridge;
-            let subscribed = match self.check_filter(text, subscribe) {
+            let mounted = self.sessions[session as usize].access.mounted_filter(written);
+            let text = mounted.as_deref().unwrap_or(written);
+            let checked = self.check_filter(&told, session, written, text, subscribe);
+            let subscribed = match checked {
                 Ok(filter) => {
                     let grant = Grant::new(options, subscribe.subscription_identifier);
                     self.subscribe_one(session, text, filter, options, grant)
@@ -73,7 +79,7 @@ impl<S: Store> Core<S> {
             cause = subscribed.cause.or(cause);
             position = position.max(subscribed.position);
             let place = subscribed.replay.map(|replay| {
-                let place = *places.entry(text).or_insert(replays.len());
+                let place = *places.entry(written).or_insert(replays.len());
                 match replays.get_mut(place) {
                     Some(old) => *old = replay,
                     None => replays.push(replay),
@@ -99,12 +105,17 @@ impl<S: Store> Core<S> {
 
     fn check_filter<'t>(
         &self,
+        told: &Settings,
+        session: SessionKey,
+        written: &str,
         text: &'t str,
         subscribe: &Subscribe<'_>,
     ) -> Result<TopicFilter<'t>, (ReasonCode, Cause)> {
         let settings = &*self.settings;
-        let filter =
-            TopicFilter::parse(text).map_err(|error| (ReasonCode::TopicFilterInvalid, Cause::Filter(error)))?;
+        let invalid = |error| (ReasonCode::TopicFilterInvalid, Cause::Filter(error));
+        // What is wrong may not be so with a mount point before it.
+        TopicFilter::parse(written).map_err(invalid)?;
+        let filter = TopicFilter::parse(text).map_err(invalid)?;
         if text.len() > usize::from(settings.topic_bytes_max) {
             return Err((ReasonCode::TopicFilterInvalid, Cause::setting("topic_bytes_max", settings.topic_bytes_max)));
         }
@@ -112,26 +123,26 @@ impl<S: Store> Core<S> {
             TopicFilter::Shared(share) => Some(share),
             TopicFilter::Plain(_) => None,
         };
-        if share.is_some() && !settings.shared_subscription_available {
+        if share.is_some() && !told.shared_subscription_available {
             return Err((
                 ReasonCode::SharedSubscriptionsNotSupported,
                 Cause::setting("shared_subscription_available", false),
             ));
         }
-        if filter.has_wildcard() && !settings.wildcard_subscription_available {
+        if filter.has_wildcard() && !told.wildcard_subscription_available {
             return Err((
                 ReasonCode::WildcardSubscriptionsNotSupported,
                 Cause::setting("wildcard_subscription_available", false),
             ));
         }
-        if subscribe.subscription_identifier.is_some() && !settings.subscription_identifiers_available {
+        if subscribe.subscription_identifier.is_some() && !told.subscription_identifiers_available {
             return Err((
                 ReasonCode::SubscriptionIdentifiersNotSupported,
                 Cause::setting("subscription_identifiers_available", false),
             ));
         }
-        match access::subscribe(filter.filter(), share) {
-            Ok(_permit) => Ok(filter),
+        match access::subscribe(&self.sessions[session as usize].access, filter.filter(), share) {
+            Ok(()) => Ok(filter),
             Err(access::Denied) => Err((ReasonCode::NotAuthorized, Cause::TopicFilter)),
         }
     }
@@ -160,15 +171,17 @@ impl<S: Store> Core<S> {
                     Some(Cause::setting("subscriptions_per_session_max", self.settings.subscriptions_per_session_max));
                 return Subscribed { code, position: Position::default(), announcement: None, replay: None, cause };
             }
-            subscriptions.insert(text.into(), Subscription { shared });
             session.shared_subscriptions += u32::from(shared);
         }
+        // One that was disabled is none to the router.
+        let old = subscriptions.insert(text.into(), Subscription::new(shared, grant));
+        let routed = old.is_some_and(|old| !old.disabled);
         let recorded = !mutant!(SubscribeForgotten) || subscriptions.len() == 1;
         let mut position = Position::default();
         let number = session.number;
         if let Some(session) = number.filter(|_| recorded) {
-            let options = grant.qos as u8 | u8::from(grant.no_local) << 2 | u8::from(grant.retain_as_published) << 3;
-            let record = Record::Subscription { session, filter: text, options, identifier: grant.identifier };
+            let (options, identifier) = (grant.options(), grant.identifier);
+            let record = Record::Subscription { session, filter: text, options, identifier };
             position = self.store.append(&record);
         }
         let mut replay = None;
@@ -183,7 +196,7 @@ impl<S: Store> Core<S> {
             };
             // Before the interest is announced: what was seen until now is all that will not come live.
             let seen = wanted.then(|| self.writes_seen.clone());
-            let announcement = if new {
+            let announcement = if !routed {
                 self.interest_added(filter.filter(), number.is_some())
             } else {
                 self.announcement_of(filter.filter())
@@ -215,17 +228,27 @@ impl<S: Store> Core<S> {
         let connected = session.connection.is_some();
         let home = owner(whole_filter, self.workers);
         if home == self.worker {
-            return self.join_here(whole_filter, member, grant, connected);
+            let access = session.access.clone();
+            return self.join_here(whole_filter, member, grant, &access, connected);
         }
+        let access = session.access.clone();
         let token = self.expect(1, Vec::new());
         let whole_filter = whole_filter.into();
-        self.outboxes[usize::from(home.0)].control(Frame::Join { whole_filter, member, grant, connected, token });
+        let frame = Frame::Join { whole_filter, member, grant, access, connected, token };
+        self.outboxes[usize::from(home.0)].control(frame);
         Some(token)
     }
 
     /// A Session joins a group that is at home here. Returns the announcement that is not confirmed yet.
-    pub(crate) fn join_here(&mut self, whole: &str, member: Member, grant: Grant, connected: bool) -> Option<u32> {
-        let (number, new) = self.groups.join(whole, member, grant, connected);
+    pub(crate) fn join_here(
+        &mut self,
+        whole: &str,
+        member: Member,
+        grant: Grant,
+        access: &Access,
+        connected: bool,
+    ) -> Option<u32> {
+        let (number, new) = self.groups.join(whole, member, grant, access, connected);
         let Ok(filter) = TopicFilter::parse(whole) else { return None };
         if !new {
             return self.announcement_of(filter.filter());
@@ -254,14 +277,22 @@ impl<S: Store> Core<S> {
         }
         let packet_id: PacketId = unsubscribe.packet_id;
         let (mut reason_codes, mut position) = (Vec::new(), Position::default());
-        if let Some(replays) = &mut self.sessions[session as usize].replays {
-            let ended: HashSet<&str> = unsubscribe.filters.iter().collect();
-            replays.retain(|replay| !ended.contains(replay.filter()));
-        }
-        for text in unsubscribe.filters.iter() {
+        for written in unsubscribe.filters.iter() {
+            let access = &self.sessions[session as usize].access;
+            let mounted = access.mounted_filter(written);
+            let text = mounted.as_deref().unwrap_or(written);
+            if let Ok(filter) = TopicFilter::parse(text)
+                && access::unsubscribe(access, filter.filter()).is_err()
+            {
+                reason_codes.push(ReasonCode::NotAuthorized);
+                continue;
+            }
+            if let Some(replays) = &mut self.sessions[session as usize].replays {
+                replays.retain(|replay| replay.filter() != text);
+            }
             let subscriptions = self.sessions[session as usize].subscriptions.as_mut();
             let removed = subscriptions.and_then(|subscriptions| subscriptions.remove(text));
-            reason_codes.push(match (removed, TopicFilter::parse(text)) {
+            reason_codes.push(match (removed, TopicFilter::parse(written)) {
                 (Some(subscription), _) => {
                     if self.wanted.subscriptions {
                         let client_id = self.sessions[session as usize].client_id.clone();
@@ -289,9 +320,21 @@ impl<S: Store> Core<S> {
         text: &str,
         subscription: Subscription,
     ) -> Position {
-        let session = &mut self.sessions[key as usize];
-        if subscription.shared {
-            session.shared_subscriptions -= 1;
+        self.sessions[key as usize].shared_subscriptions -= u32::from(subscription.shared);
+        if !subscription.disabled {
+            self.withdraw_subscription(key, text, subscription.shared);
+        }
+        match self.sessions[key as usize].number {
+            Some(_) if mutant!(UnsubscribeForgotten) => self.store.appended(),
+            Some(session) => self.store.append(&Record::SubscriptionEnded { session, filter: text }),
+            None => Position::default(),
+        }
+    }
+
+    /// Takes a subscription out of the router.
+    pub(crate) fn withdraw_subscription(&mut self, key: SessionKey, text: &str, shared: bool) {
+        let session = &self.sessions[key as usize];
+        if shared {
             let member = session.member(self.worker, key);
             let home = owner(text, self.workers);
             if home == self.worker {
@@ -303,11 +346,6 @@ impl<S: Store> Core<S> {
             self.tree.remove(text, Target::Session(key));
             let kept = session.number.is_some();
             self.interest_removed(text, kept);
-        }
-        match self.sessions[key as usize].number {
-            Some(_) if mutant!(UnsubscribeForgotten) => self.store.appended(),
-            Some(session) => self.store.append(&Record::SubscriptionEnded { session, filter: text }),
-            None => Position::default(),
         }
     }
 }

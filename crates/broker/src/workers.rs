@@ -174,8 +174,8 @@ impl<S: Store> Core<S> {
                     self.outboxes[usize::from(from.0)].control(frame);
                 }
             }
-            Frame::Join { whole_filter, member, grant, connected, token } => {
-                let announcement = self.join_here(&whole_filter, member, grant, connected);
+            Frame::Join { whole_filter, member, grant, access, connected, token } => {
+                let announcement = self.join_here(&whole_filter, member, grant, &access, connected);
                 let then = Then::Confirm { worker: from, token };
                 match announcement.and_then(|announcement| self.pending.get_mut(&announcement)) {
                     Some(pending) => pending.then.push(then),
@@ -203,8 +203,12 @@ impl<S: Store> Core<S> {
                 self.see(from, written);
             }
             Frame::Ask { question, topic_name } => self.asked(now, question, &topic_name),
-            Frame::AskMember { question, chosen, tries } => self.member_asked(now, question, chosen, tries),
-            Frame::AskGroup { question, group, tries } => self.group_asked(now, question, &group, tries),
+            Frame::AskMember { question, topic_name, chosen, tries } => {
+                self.member_asked(now, question, topic_name, chosen, tries);
+            }
+            Frame::AskGroup { question, topic_name, group, tries } => {
+                self.group_asked(now, question, &topic_name, &group, tries);
+            }
             Frame::Reply { connection, token, reply } => self.replied(connection, token, reply),
         }
     }

@@ -35,7 +35,7 @@ fn answer(settings: Settings, connect: &Connect<'_>, check: impl FnOnce(ConnAck<
     assert_eq!(core.slices(key, &mut slices), 1);
     let sent = slices[0].to_vec();
     assert_eq!((sent[0], usize::from(sent[1])), (0x20, sent.len() - 2));
-    let ends = core.next_action() == Some(Action::Close(key));
+    let ends = matches!(core.next_action(), Some(Action::Close(closed)) if closed == key);
     check(ConnAck::decode(connect.version, &sent[2..]).unwrap(), ends);
 }
 

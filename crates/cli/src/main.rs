@@ -1,5 +1,6 @@
 //! The Pantala MQTT suite in one binary.
 
+mod configuration;
 mod connection;
 mod daemon;
 mod manual;
@@ -18,7 +19,7 @@ use pantala_cli::clients::flags::{Program, Surroundings};
 use pantala_cli::clients::passwd::{Passwd, PasswdProgram};
 use pantala_cli::clients::{Called, EXIT_FAILURE, passwd, prepare, program_of_link, run};
 use pantala_server::Durability;
-use pantala_server::config::{Config, Overrides};
+use pantala_server::config::{Config, Environment, Overrides, Source};
 
 /// What Mosquitto ends with when its arguments or its configuration are wrong.
 const EXIT_CONFIGURATION: u8 = 3;
@@ -38,6 +39,9 @@ enum Command {
     /// SIGTERM and SIGINT, at once on a second one; SIGUSR1 writes its counters into the log, SIGUSR2 some of its
     /// subscriptions, and SIGRTMIN opens the log file anew.
     Broker(Broker),
+    /// What can be configured, and mosquitto.conf files in our own format.
+    #[command(subcommand)]
+    Config(configuration::Configuration),
     /// Look after the data directory of a broker that is stopped.
     ///
     /// Status: 0 sound, 1 damaged (or the work could not be finished), 3 the store cannot be opened.
@@ -97,6 +101,14 @@ struct Broker {
     /// Default: fsync; with a mosquitto.conf memory, unless it says `persistence true`.
     #[arg(long, value_name = "LEVEL")]
     durability: Option<DurabilityLevel>,
+    /// Say what the file, the variables and the flags come to, and what would not work, without serving anybody.
+    ///
+    /// Status: 0 if the broker could start, 3 if not.
+    #[arg(long, alias = "test-config")]
+    check: bool,
+    /// With --check: say what a reload would change in the broker that runs, by its data directory or process.
+    #[arg(long, value_name = "PID|DIR", requires = "check")]
+    diff: Option<String>,
 }
 
 /// The levels of durability, by their names.
@@ -155,6 +167,7 @@ fn main() -> ExitCode {
     };
     match arguments.command {
         Command::Broker(broker) => run_broker(broker),
+        Command::Config(configuration) => configuration::run(configuration),
         Command::Store(store) => store::run(&store),
         Command::Probe(probe) => probe::run(&probe),
         Command::Record(record) => recording::record(&record),
@@ -251,25 +264,58 @@ fn run_broker(broker: Broker) -> ExitCode {
         quiet: broker.quiet,
         detached,
     };
-    let config = match Config::load(broker.config.as_deref(), &overrides) {
+    let source = Source { path: broker.config, overrides, environment: Environment::of_process() };
+    let config = match source.load() {
         Ok(config) => config,
         Err(error) => {
             complain(&error);
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
+    if broker.check {
+        return check(&config, broker.diff.as_deref());
+    }
     let ready = || {
         if detached {
             daemon::tell_ready();
         }
     };
-    match pantala_server::run_then(config, ready) {
+    match pantala_server::run_then(config, source, ready) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says what a configuration comes to, and what it would change.
+fn check(config: &Config, diff: Option<&str>) -> ExitCode {
+    let checked = pantala_server::check(config);
+    let mut text: String = checked.lines.iter().map(|line| format!("{line}\n")).collect();
+    let mut sound = checked.problems.is_empty();
+    if sound {
+        text += "The broker can start with this.\n";
+    }
+    let running = diff.map(|target| pantala_server::running(target, config));
+    if let Some(Ok(running)) = &running {
+        let changes = running.effective.changes(&config.effective());
+        text += &match changes.len() {
+            0 => format!("A reload would change nothing in process {}.\n", running.pid),
+            _ => format!("A reload would change in process {}:\n", running.pid),
+        };
+        text.extend(changes.iter().map(|change| format!("  {change}\n")));
+    }
+    // Nothing can be said about a terminal that is gone.
+    let _ = print(text.as_bytes());
+    for problem in checked.problems {
+        complain(&*Box::<dyn std::error::Error>::from(problem));
+    }
+    if let Some(Err(error)) = &running {
+        complain(error);
+        sound = false;
+    }
+    if sound { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIGURATION) }
 }
 
 /// For when there is no log yet, or none any more.

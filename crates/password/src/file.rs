@@ -31,6 +31,9 @@ impl File {
         for (name, hash) in entries(text) {
             match (name, hash) {
                 (Some((line, name)), hash) => {
+                    if !is_user_name(name) {
+                        return Err(Error::Line { line, why: "expected NAME:HASH" });
+                    }
                     let hash = Hash::parse(hash).map_err(|error| match error {
                         Error::Hash(why) => Error::Line { line, why },
                         other => other,
@@ -181,6 +184,10 @@ mod tests {
         ] {
             let error = File::parse(&text).expect_err(&text);
             assert!(matches!(error, Error::Line { line: wrong, .. } if wrong == line), "{error}");
+            // A line that is none is said to be none, rather than to have a wrong hash.
+            let is_line =
+                text.lines().nth(line - 1).is_some_and(|line| line.len() < LINE_BYTES_MAX && line.find(':') > Some(0));
+            assert_ne!(error.to_string().contains("expected NAME:HASH"), is_line, "{error}");
         }
     }
 

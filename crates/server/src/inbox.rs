@@ -5,19 +5,31 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
-use pantala_broker::{Batch, ListenerId};
+use pantala_access::dynsec::Who;
+use pantala_broker::authentication::Method;
+use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, SecurityId, Settings, Verdict};
 
 use crate::guard::Counted;
+use crate::listen::Listener;
 use crate::reporter::Sample;
 use crate::socket::Socket;
+use crate::stage::{Entry, Stages};
 use crate::sys::Own;
 
 /// A message to a worker.
 pub(crate) enum Letter {
     /// From another worker's core to this one's.
     Batch(Batch),
-    /// A connection whose client belongs here, with what it has said.
-    Connection(Socket, ListenerId, Vec<u8>, Option<Counted>),
+    /// A connection whose client belongs here.
+    Connection(Moved),
+    /// What clients may do from now on.
+    Rights(Arc<dyn RightsSource>),
+    /// What has come of a client's credentials.
+    Verdict(ConnectionKey, u32, Verdict),
+    /// The answer to a client's command: its topic and its payload, and what clients may do from now on if it changed that.
+    Answer(ConnectionKey, u32, &'static str, Box<str>, Option<Arc<dyn RightsSource>>),
+    /// End the connections of these users of a security domain, who could not connect again as they did.
+    Leave(SecurityId, Arc<Who>),
     /// End all connections and stop.
     ShutDown,
     /// Write the counters into the log.
@@ -30,6 +42,28 @@ pub(crate) enum Letter {
     Publish(Vec<Own>),
     /// Memory is short: drop what may be dropped.
     Shed,
+    /// Other settings hold from now on, and connections of each listener begin with these.
+    Reconfigure(Arc<Settings>, Arc<[Arc<Entry>]>),
+    /// Other methods of enhanced authentication.
+    Methods(Arc<[Box<dyn Method>]>),
+    /// Say so when all letters before this one have been dealt with.
+    Tell(Sender<()>),
+    /// Listen no more on the first, and on the second from now on. Sent when all workers have the settings that go with it.
+    Listen(Vec<ListenerId>, Vec<(Listener, ListenerId)>),
+}
+
+/// A connection on its way from one worker to another.
+pub(crate) struct Moved {
+    pub(crate) socket: Socket,
+    pub(crate) listener: ListenerId,
+    pub(crate) stages: Option<Box<Stages>>,
+    /// It is counted by its address, until it is gone.
+    pub(crate) counted: Option<Counted>,
+    pub(crate) peer: Option<Box<Peer>>,
+    /// Who the client has been found to be, if it has.
+    pub(crate) identity: Option<Box<Identity>>,
+    /// What the client has said.
+    pub(crate) input: Vec<u8>,
 }
 
 /// With so many bytes of batches waiting for one worker, the others read no more from their clients until it has dealt

@@ -1,13 +1,14 @@
 //! Listening sockets.
 
+use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, Socket as Raw, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Raw, Type};
 
 use crate::config::{ListenAddress, Listener as Wanted, SocketDomain};
 use crate::socket::Socket;
@@ -32,19 +33,21 @@ pub(crate) enum Listener {
 /// Opens what the configuration asks for.
 pub(crate) fn bind(wanted: &Wanted) -> io::Result<Vec<Bound>> {
     match &wanted.address {
-        ListenAddress::Unix(path) => Ok(vec![bind_unix(path)?]),
+        ListenAddress::Unix(path) => Ok(vec![bind_unix(path, wanted.transport.unix_mode)?]),
         ListenAddress::Tcp { host, port } => {
-            let addresses = addresses(host.as_deref(), *port, wanted.socket_domain)?;
+            let interface = host.as_deref().filter(|host| is_interface(host));
+            let host = host.as_deref().filter(|_| interface.is_none());
+            let addresses = addresses(host, *port, wanted.socket_domain)?;
             let every_interface = host.is_none() && wanted.socket_domain == SocketDomain::Both;
             let mut bound = Vec::new();
             for address in addresses {
-                match bind_tcp(address, every_interface) {
+                match bind_tcp(address, every_interface, interface) {
                     Ok(listener) => bound.push(Bound::Tcp(listener)),
                     // A machine without IPv6 still has IPv4. A port in use is another matter: someone else would get the
                     // clients that come by IPv6.
                     Err(error) if every_interface && error.kind() != io::ErrorKind::AddrInUse => {
                         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), *port);
-                        bound.push(Bound::Tcp(bind_tcp(address, false)?));
+                        bound.push(Bound::Tcp(bind_tcp(address, false, interface)?));
                     }
                     Err(error) => return Err(error),
                 }
@@ -52,6 +55,36 @@ pub(crate) fn bind(wanted: &Wanted) -> io::Result<Vec<Bound>> {
             Ok(bound)
         }
     }
+}
+
+/// What can be known about it without listening: that the name has an address, and that a Unix socket can be made.
+pub(crate) fn can_bind(wanted: &Wanted) -> io::Result<()> {
+    match &wanted.address {
+        ListenAddress::Tcp { host, port } => {
+            let host = host.as_deref().filter(|host| !is_interface(host));
+            addresses(host, *port, wanted.socket_domain).map(drop)
+        }
+        ListenAddress::Unix(path) => {
+            if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something else than a socket here"));
+            }
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Ok(rustix::fs::access(parent, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?)
+        }
+    }
+}
+
+/// Whether a name is that of a network interface: then connections are taken that come by it, to whatever address.
+#[cfg(target_os = "linux")]
+fn is_interface(name: &str) -> bool {
+    // Names have no slashes, as the configuration sees to.
+    name.parse::<IpAddr>().is_err() && ![".", ".."].contains(&name) && Path::new("/sys/class/net").join(name).exists()
+}
+
+/// Only Linux can listen on an interface.
+#[cfg(not(target_os = "linux"))]
+fn is_interface(_name: &str) -> bool {
+    false
 }
 
 fn addresses(host: Option<&str>, port: u16, domain: SocketDomain) -> io::Result<Vec<SocketAddr>> {
@@ -76,12 +109,18 @@ fn addresses(host: Option<&str>, port: u16, domain: SocketDomain) -> io::Result<
     Ok(found)
 }
 
-fn bind_tcp(address: SocketAddr, both_versions: bool) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr, both_versions: bool, interface: Option<&str>) -> io::Result<TcpListener> {
     let socket = Raw::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(!both_versions)?;
     }
+    #[cfg(target_os = "linux")]
+    if let Some(interface) = interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = interface;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -89,7 +128,7 @@ fn bind_tcp(address: SocketAddr, both_versions: bool) -> io::Result<TcpListener>
 }
 
 /// A Unix socket. One that a process left behind is replaced; anything else in its place is left alone.
-fn bind_unix(path: &Path) -> io::Result<Bound> {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something else than a socket here"));
@@ -101,9 +140,17 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
             Err(error) => return Err(error),
         }
     }
-    let listener = UnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
-    Ok(Bound::Unix(listener))
+    let socket = Raw::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // From here on it is removed again if something fails.
+    let bound = Bound::Unix(socket.into());
+    // Nobody can connect before it listens, so nobody gets in before the permissions are set.
+    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    if let Bound::Unix(listener) = &bound {
+        SockRef::from(listener).listen(BACKLOG)?;
+    }
+    Ok(bound)
 }
 
 impl Bound {
@@ -158,17 +205,27 @@ impl Listener {
         }
     }
 
-    pub(crate) fn accept(&self) -> io::Result<Socket> {
+    pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp { listener, .. } => registry.deregister(listener),
+            Self::Unix(listener) => registry.deregister(listener),
+        }
+    }
+
+    /// The socket, and where the client is; None for a Unix socket.
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
             Self::Tcp { listener, no_delay } => {
-                let (stream, _) = listener.accept()?;
+                let (stream, address) = listener.accept()?;
                 if *no_delay {
                     // It fails only on a connection that is gone already, as the first read will tell.
                     drop(stream.set_nodelay(true));
                 }
-                Ok(Socket::Tcp(stream))
+                // A listener for both versions of IP shows IPv4 addresses in the clothes of IPv6.
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                Ok((Socket::Tcp(stream), Some(address)))
             }
-            Self::Unix(listener) => Ok(Socket::Unix(listener.accept()?.0)),
+            Self::Unix(listener) => Ok((Socket::Unix(listener.accept()?.0), None)),
         }
     }
 }

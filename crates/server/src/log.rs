@@ -8,13 +8,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use rustix::fs::{Gid, Uid};
 
-use crate::config::{LogConfig, LogType};
+use crate::config::{LogConfig, LogType, LogTypes};
 use crate::system_log::{SYSTEM_LOG, SystemLog};
 
 /// Lines that one cause may have in a second.
@@ -31,7 +31,9 @@ pub(crate) struct Log {
 }
 
 struct Shared {
-    config: LogConfig,
+    /// What `state.config` says, for those who ask whether a line is wanted at all.
+    types: AtomicU16,
+    connection_messages: AtomicBool,
     state: Mutex<State>,
     /// Lines that were held back since the start.
     held_back: AtomicU64,
@@ -44,12 +46,13 @@ pub(crate) type Publisher = Box<dyn Fn(&'static str, String) + Send + Sync>;
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Shared").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
 #[derive(Debug)]
 struct State {
+    config: LogConfig,
     file: Option<File>,
     system: Option<SystemLog>,
     causes: HashMap<&'static str, Budget>,
@@ -63,40 +66,70 @@ struct Budget {
     suppressed: u64,
 }
 
+/// A log that can be gone over to.
+pub(crate) struct Opened {
+    config: LogConfig,
+    file: Option<File>,
+    system: Option<SystemLog>,
+}
+
+impl Opened {
+    /// Opens the file that the configuration names.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub(crate) fn open(config: LogConfig) -> io::Result<Self> {
+        let file = config.file.as_deref().map(open_file).transpose()?;
+        let system = config.syslog.then(|| SystemLog::new(SYSTEM_LOG, config.facility));
+        Ok(Self { config, file, system })
+    }
+}
+
 impl Log {
     /// Opens the log.
     ///
     /// # Errors
     /// If the file cannot be opened.
     pub(crate) fn open(config: LogConfig) -> io::Result<Self> {
-        let file = config.file.as_deref().map(open_file).transpose()?;
-        let system = config.syslog.then(|| SystemLog::new(SYSTEM_LOG, config.facility));
-        let state = Mutex::new(State { file, system, causes: HashMap::new() });
-        let (held_back, publisher) = (AtomicU64::new(0), OnceLock::new());
-        Ok(Self { shared: Arc::new(Shared { config, state, held_back, publisher }) })
+        let Opened { config, file, system } = Opened::open(config)?;
+        let shared = Shared {
+            types: AtomicU16::new(config.types.bits()),
+            connection_messages: AtomicBool::new(config.connection_messages),
+            state: Mutex::new(State { config, file, system, causes: HashMap::new() }),
+            held_back: AtomicU64::new(0),
+            publisher: OnceLock::new(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Goes on as another configuration wants it, in a file that has been opened anew.
+    pub(crate) fn replace(&self, opened: Opened) {
+        let Opened { config, file, system } = opened;
+        let mut state = self.state();
+        self.shared.types.store(config.types.bits(), Ordering::Relaxed);
+        self.shared.connection_messages.store(config.connection_messages, Ordering::Relaxed);
+        (state.config, state.file, state.system) = (config, file, system);
     }
 
     /// Opens the file anew: it has been moved away, and lines are to go into a new one of its name. Should that fail, they go
     /// on into the old one, which says so.
     pub(crate) fn reopen(&self) {
-        let Some(path) = &self.shared.config.file else { return };
-        match open_file(path) {
-            Ok(file) => {
-                self.state().file = Some(file);
-                self.line(LogType::Notice, "The log file has been opened anew.");
-            }
+        let mut state = self.state();
+        let Some(path) = state.config.file.clone() else { return };
+        let result = open_file(&path).map(|file| state.file = Some(file));
+        drop(state);
+        match result {
+            Ok(()) => self.line(LogType::Notice, "The log file has been opened anew."),
             Err(error) => {
                 self.line(LogType::Error, &format!("Cannot open the log file {} anew: {error}", path.display()));
             }
         }
     }
 
-    /// From now on lines can be published; they are if the configuration says so.
+    /// From now on lines can be published; they are while the configuration says so.
     pub(crate) fn publish_by(&self, publisher: Publisher) {
-        if self.shared.config.topic {
-            // It is there already: the first one stays.
-            drop(self.shared.publisher.set(publisher));
-        }
+        // It is there already: the first one stays.
+        drop(self.shared.publisher.set(publisher));
     }
 
     /// Gives the file to another user, who will have to open it anew some day: a file of root's, no device and no terminal.
@@ -112,7 +145,7 @@ impl Log {
 
     /// Whether there are lines of this kind.
     pub(crate) fn wants(&self, kind: LogType) -> bool {
-        self.shared.config.types.contains(kind)
+        LogTypes::from_bits(self.shared.types.load(Ordering::Relaxed)).contains(kind)
     }
 
     /// Lines held back since the start.
@@ -126,12 +159,12 @@ impl Log {
 
     /// Whether connections are to be logged.
     pub(crate) fn wants_connections(&self) -> bool {
-        self.shared.config.connection_messages && self.shared.config.types.contains(LogType::Notice)
+        self.shared.connection_messages.load(Ordering::Relaxed) && self.wants(LogType::Notice)
     }
 
     /// Writes a line, whatever came before.
     pub(crate) fn line(&self, kind: LogType, text: &str) {
-        if self.shared.config.types.contains(kind) {
+        if self.wants(kind) {
             self.write(&mut self.state(), kind, text);
         }
     }
@@ -182,12 +215,14 @@ impl Log {
             system.send(kind, text);
         }
         let mut line = String::with_capacity(text.len() + 32);
-        self.shared.config.timestamp.write(SystemTime::now(), &mut line);
+        state.config.timestamp.write(SystemTime::now(), &mut line);
         if !line.is_empty() {
             line.push_str(": ");
         }
         line.push_str(text);
-        if let (Some(publisher), Some(topic_name)) = (self.shared.publisher.get(), topic_name(kind)) {
+        if state.config.topic
+            && let (Some(publisher), Some(topic_name)) = (self.shared.publisher.get(), topic_name(kind))
+        {
             publisher(topic_name, line.clone());
         }
         line.push('\n');
@@ -195,10 +230,10 @@ impl Log {
         if let Some(file) = &mut state.file {
             drop(file.write_all(line.as_bytes()));
         }
-        if self.shared.config.stderr {
+        if state.config.stderr {
             drop(io::stderr().lock().write_all(line.as_bytes()));
         }
-        if self.shared.config.stdout {
+        if state.config.stdout {
             drop(io::stdout().lock().write_all(line.as_bytes()));
         }
     }

@@ -178,7 +178,7 @@ impl Reporter {
             sessions: count(&self.totals.sessions),
             retained: count(&self.totals.retained),
             workers: vec![(0, 0); self.inboxes.len()],
-            listeners: self.totals.listeners.iter().map(count).collect(),
+            listeners: self.totals.on_listeners().into_iter().map(u64::from).collect(),
             memory: Memory::now(),
             memory_max: self.memory_max,
             memory_short: self.totals.memory_short.load(Ordering::Relaxed),

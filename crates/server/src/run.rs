@@ -4,27 +4,30 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use mio::{Poll, Waker};
 use pantala_broker::authentication::{Method, ScramSha256};
-use pantala_broker::{Core, CoreOptions, DurabilityRule, ListenerId, Random, Totals, WORKERS_MAX, WorkerId};
+use pantala_broker::{Core, CoreOptions, DurabilityRule, Random, ScramUser, Totals, WORKERS_MAX, WorkerId};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use crate::config::{Config, LogType};
+use crate::config::{Config, LogType, Source};
 use crate::guard::{self, Addresses};
 use crate::inbox::{Inbox, Letter};
-use crate::listen::{self, Bound};
 use crate::log::{Log, shown};
 use crate::pid_file::PidFile;
+use crate::reload::{Commit, Places, Reloadable, Reloader, ReloaderOptions};
 use crate::reporter::{self, Reporter};
+use crate::security::{self, Security, Surroundings};
+use crate::stage::Entry;
 use crate::storage::{self, Storage};
+use crate::tls::Certificates;
 use crate::user::{self, User};
-use crate::worker::{Clock, WAKER, Worker};
+use crate::worker::{Clock, Doors, WAKER, Worker};
 
 /// Why a broker cannot run.
 #[derive(Debug)]
@@ -40,8 +43,12 @@ pub enum RunError {
     Storage(String),
     /// The log file cannot be opened.
     Log(io::Error),
+    /// Certificates cannot be used.
+    Tls(String),
     /// A user of the configuration cannot be one, or cannot be become.
     User(String),
+    /// A file with users, rules or keys cannot be used.
+    Security(String),
     /// The number of the process cannot be written.
     PidFile {
         /// Where.
@@ -62,7 +69,7 @@ impl fmt::Display for RunError {
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::PidFile { path, error } => write!(f, "cannot write the pid file {}: {error}", path.display()),
             Self::Log(error) => write!(f, "cannot open the log file: {error}"),
-            Self::Storage(text) | Self::User(text) => f.write_str(text),
+            Self::Storage(text) | Self::Tls(text) | Self::User(text) | Self::Security(text) => f.write_str(text),
             Self::System(error) => write!(f, "the system does not let a broker run: {error}"),
         }
     }
@@ -70,12 +77,13 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs a broker until SIGTERM or SIGINT; a second one stops it at once.
+/// Runs a broker until SIGTERM or SIGINT; a second one stops it at once. SIGHUP reads the configuration again from `source`, where
+/// it came from.
 ///
 /// # Errors
 /// See [`RunError`]. Nothing is left running.
-pub fn run(config: Config) -> Result<(), RunError> {
-    run_then(config, || {})
+pub fn run(config: Config, source: Source) -> Result<(), RunError> {
+    run_then(config, source, || {})
 }
 
 /// The same; `ready` is called once clients can connect.
@@ -84,24 +92,25 @@ pub fn run(config: Config) -> Result<(), RunError> {
 ///
 /// # Errors
 /// See [`RunError`]. Nothing is left running.
-pub fn run_then(config: Config, ready: impl FnOnce()) -> Result<(), RunError> {
+pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<(), RunError> {
     let log = Log::open(config.log.clone()).map_err(RunError::Log)?;
     for warning in &config.warnings {
         log.line(LogType::Warning, &format!("Warning: {warning}"));
     }
     // Before the first listener, so that a signal that comes early is not lost.
     let mut signals = Signals::new(SIGNALS.into_iter().chain(reopen_signal())).map_err(RunError::System)?;
-    let bound = bind(&config, &log)?;
+    let certificates = Certificates::load(&config, &log)?;
+    let entries = config.listeners.iter().zip(&certificates.listeners);
+    let entries = entries.map(|(listener, tls)| Arc::new(Entry::new(listener.transport.clone(), tls.clone())));
+    let places = Places::open(&config, entries.collect(), &log)?;
     let workers = worker_count(config.workers);
     let mut secret = [0; 32];
     let fill = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(|error| io::Error::other(error.to_string()));
     fill(&mut secret).map_err(RunError::System)?;
-    let methods: Arc<[Box<dyn Method>]> = if config.settings.scram_users.is_empty() {
-        Arc::new([])
-    } else {
-        let scram = ScramSha256::new(&config.settings.scram_users, secret);
-        Arc::new([Box::new(scram.map_err(|error| RunError::User(error.to_string()))?) as Box<dyn Method>])
-    };
+    let scram = Scram { secret };
+    let methods = scram.methods(&config.settings.scram_users)?;
+    let mut security_secret = [0; 32];
+    fill(&mut security_secret).map_err(RunError::System)?;
     let settings = Arc::new(config.settings.clone());
     let totals = Arc::new(Totals::new(settings.listeners.len()));
     let mut storage = Storage::open(&config, workers as u8, &log)?;
@@ -111,6 +120,19 @@ pub fn run_then(config: Config, ready: impl FnOnce()) -> Result<(), RunError> {
         Some(path) => Some(PidFile::write(path).map_err(|error| RunError::PidFile { path: path.clone(), error })?),
         None => None,
     };
+    let clock = Clock::start(storage.now);
+    let surroundings = Surroundings {
+        allow_anonymous: settings.listeners.iter().map(|listener| listener.allow_anonymous).collect(),
+        bounds: config.verification,
+        patience: Duration::from_secs(settings.connect_seconds.into()),
+        scram_users: security::scram_users(&config),
+        secret: security_secret,
+        clock,
+        log: log.clone(),
+    };
+    let security = Security::new(config.security.clone(), surroundings);
+    let security = security.map_err(|error| RunError::Security(error.to_string()))?;
+    // What only root can read has been read, and no thread runs yet.
     if let Some((name, user)) = user {
         user.become_it().map_err(|error| cannot_become(name, &error))?;
     }
@@ -124,6 +146,7 @@ pub fn run_then(config: Config, ready: impl FnOnce()) -> Result<(), RunError> {
         polls.push(poll);
     }
     let inboxes: Arc<[Arc<Inbox>]> = inboxes.into();
+    security.serve_commands(&inboxes).map_err(RunError::System)?;
     let mut cores = Vec::new();
     for (index, store) in std::mem::take(&mut storage.stores).into_iter().enumerate() {
         let id = WorkerId(index as u8);
@@ -136,6 +159,7 @@ pub fn run_then(config: Config, ready: impl FnOnce()) -> Result<(), RunError> {
             workers: workers as u8,
             totals: Arc::clone(&totals),
             methods: Arc::clone(&methods),
+            rights: security.rights_source(),
             random,
         };
         cores.push(Core::new(options, store));
@@ -143,7 +167,6 @@ pub fn run_then(config: Config, ready: impl FnOnce()) -> Result<(), RunError> {
     storage.restore(&mut cores);
     reporter::publish_log(&log, &inboxes);
     let addresses = Addresses::new(config.connections_per_address_max, config.connections_per_address_per_second_max);
-    let clock = Clock::start(storage.now);
     let activity = storage.activity.clone();
     let running = storage.run(clock, log.clone(), {
         let inboxes = Arc::clone(&inboxes);
@@ -152,12 +175,10 @@ pub fn run_then(config: Config, ready: impl FnOnce()) -> Result<(), RunError> {
     let mut threads = Vec::new();
     for (index, (poll, core)) in polls.into_iter().zip(cores).enumerate() {
         let id = WorkerId(index as u8);
-        let mut listeners = Vec::new();
-        for (socket, listener, no_delay) in &bound {
-            listeners.push((socket.for_worker(*no_delay).map_err(RunError::System)?, *listener));
-        }
-        let addresses = Arc::clone(&addresses);
-        let worker = Worker::new(id, core, poll, clock, log.clone(), listeners, addresses, Arc::clone(&inboxes));
+        let listeners = places.for_worker().map_err(RunError::System)?;
+        let doors = Doors { listeners, entries: places.entries(), addresses: Arc::clone(&addresses) };
+        let worker =
+            Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::clone(&security));
         let worker = worker.map_err(RunError::System)?;
         let thread = thread::Builder::new().name(format!("worker-{index}")).spawn({
             let last_word = LastWord(Arc::clone(&inboxes));
@@ -171,7 +192,7 @@ pub fn run_then(config: Config, ready: impl FnOnce()) -> Result<(), RunError> {
     let reporter = Reporter {
         log: log.clone(),
         inboxes: Arc::clone(&inboxes),
-        totals,
+        totals: Arc::clone(&totals),
         activity: activity.clone(),
         durability: config.durability,
         interval: (config.sys_interval_seconds > 0).then(|| Duration::from_secs(config.sys_interval_seconds.into())),
@@ -179,14 +200,38 @@ pub fn run_then(config: Config, ready: impl FnOnce()) -> Result<(), RunError> {
         watchdog: sd_notify::watchdog_enabled(),
     };
     let reporting = reporter.start().map_err(RunError::System)?;
-    announce(&config, &log, &bound, workers);
+    announce(&config, &log, &places, workers);
+
+    let watch = certificates.watch(log.clone()).map_err(RunError::System)?;
+    let report_certificates = watch.reporter(log.clone());
+    // What was read from other files than the configuration, to be read again with it. Certificates are read with their
+    // listeners.
+    let reloadables: Vec<Box<dyn Reloadable>> = vec![Box::new(scram), Box::new(Arc::clone(&security))];
+    let mut reloader = Reloader::new(ReloaderOptions {
+        source,
+        config,
+        places,
+        log: log.clone(),
+        totals: Arc::clone(&totals),
+        inboxes: Arc::clone(&inboxes),
+        certificates: watch.handle(),
+        reloadables,
+    });
+    // One that waits is enough, however many signals come: it reads what is there then.
+    let (reload, reloads) = mpsc::sync_channel::<()>(1);
+    let reloading = thread::Builder::new().name("reload".to_owned()).spawn(move || {
+        for () in reloads {
+            reloader.reload();
+        }
+    });
+    let reloading = reloading.map_err(RunError::System)?;
     ready();
     // Nobody may be there to be told.
     drop(sd_notify::notify(&[NotifyState::Ready]));
-
     let handle = signals.handle();
     let (watch_log, watch_inboxes) = (log.clone(), Arc::clone(&inboxes));
     let watch_activity = activity.clone();
+    let watch_security = Arc::clone(&security);
     let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut ending = false;
         for signal in &mut signals {
@@ -201,16 +246,17 @@ pub fn run_then(config: Config, ready: impl FnOnce()) -> Result<(), RunError> {
                     drop(sd_notify::notify(&[NotifyState::Stopping]));
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
                 }
-                SIGHUP => {
-                    watch_log.line(LogType::Warning, "SIGHUP: this version does not reload; nothing has changed.")
-                }
+                // It fails where one waits already.
+                SIGHUP => drop(reload.try_send(())),
                 SIGUSR2 => watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Dump)),
                 signal if Some(signal) == reopen_signal() => watch_log.reopen(),
                 // Mosquitto saves its snapshot on SIGUSR1; here nothing waits to be saved.
                 _ => {
                     watch_log.tell_held_back();
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report));
+                    watch_log.line(LogType::Information, &watch_security.report());
                     storage::report(watch_activity.as_ref(), &watch_log);
+                    report_certificates();
                 }
             }
         }
@@ -235,7 +281,8 @@ pub fn run_then(config: Config, ready: impl FnOnce()) -> Result<(), RunError> {
     // The watcher cannot fail; should it panic, the broker has ended all the same.
     drop(watcher.join());
     // Sockets in the file system go with it.
-    drop(bound);
+    drop(reloading.join());
+    watch.stop();
     drop(pid_file);
     log.tell_held_back();
     if result.is_ok() {
@@ -287,37 +334,44 @@ impl Drop for LastWord {
     }
 }
 
+/// Authentication by SCRAM.
+struct Scram {
+    secret: [u8; 32],
+}
+
+impl Scram {
+    fn methods(&self, users: &[ScramUser]) -> Result<Arc<[Box<dyn Method>]>, RunError> {
+        if users.is_empty() {
+            return Ok(Arc::new([]));
+        }
+        let scram = ScramSha256::new(users, self.secret).map_err(|error| RunError::User(error.to_string()))?;
+        Ok(Arc::new([Box::new(scram) as Box<dyn Method>]))
+    }
+}
+
+impl Reloadable for Scram {
+    fn prepare(&mut self, old: &Config, new: &Config) -> Result<Commit, String> {
+        let (old, new) = (&old.settings.scram_users, &new.settings.scram_users);
+        let methods = match old == new {
+            true => None,
+            false => Some(self.methods(new).map_err(|error| error.to_string())?),
+        };
+        Ok(Box::new(move |committed| {
+            if let Some(methods) = methods {
+                committed.inboxes.iter().for_each(|inbox| inbox.send(Letter::Methods(Arc::clone(&methods))));
+            }
+            // They are told of as changes of the configuration.
+            Vec::new()
+        }))
+    }
+}
+
 fn worker_count(wanted: Option<NonZeroUsize>) -> usize {
     let cores = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     wanted.unwrap_or(cores).get().min(usize::from(WORKERS_MAX))
 }
 
-fn bind(config: &Config, log: &Log) -> Result<Vec<(Bound, ListenerId, bool)>, RunError> {
-    let mut bound: Vec<(Bound, ListenerId, bool)> = Vec::new();
-    let mut skipped = None;
-    for (index, wanted) in config.listeners.iter().enumerate() {
-        match listen::bind(wanted) {
-            Ok(sockets) => {
-                bound.extend(sockets.into_iter().map(|socket| (socket, index as ListenerId, wanted.tcp_no_delay)));
-            }
-            Err(error) => {
-                let address = wanted.address.to_string();
-                // In use is no missing IPv6: somebody else would get half of our clients.
-                if !wanted.optional || error.kind() == io::ErrorKind::AddrInUse {
-                    return Err(RunError::Listen { address, error });
-                }
-                log.line(LogType::Warning, &format!("Warning: not listening on {address}: {error}"));
-                skipped = Some((address, error));
-            }
-        }
-    }
-    match skipped {
-        Some((address, error)) if bound.is_empty() => Err(RunError::Listen { address, error }),
-        _ => Ok(bound),
-    }
-}
-
-fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], workers: usize) {
+fn announce(config: &Config, log: &Log, places: &Places, workers: usize) {
     let version = env!("CARGO_PKG_VERSION");
     let plural = if workers == 1 { "worker" } else { "workers" };
     log.line(LogType::Notice, &format!("Pantala {version} starting with {workers} {plural}."));
@@ -326,16 +380,18 @@ fn announce(config: &Config, log: &Log, bound: &[(Bound, ListenerId, bool)], wor
     for line in config.describe().lines().filter(|line| !elsewhere(line)) {
         log.line(LogType::Information, &format!("  {line}"));
     }
-    for (socket, listener, _) in bound {
-        let anonymous = config.settings.listeners.get(usize::from(*listener)).is_some_and(|it| it.allow_anonymous);
+    for (socket, listener) in places.sockets() {
+        let anonymous = config.settings.listeners.get(usize::from(listener)).is_some_and(|it| it.allow_anonymous);
         let who = if anonymous { "anonymous clients allowed" } else { "anonymous clients refused" };
-        log.line(LogType::Notice, &format!("Listening on {} ({who}).", socket.local_address()));
+        let tls = config.listeners.get(usize::from(listener)).is_some_and(|it| it.tls.is_some());
+        let how = if tls { "TLS, " } else { "" };
+        log.line(LogType::Notice, &format!("Listening on {} ({how}{who}).", socket.local_address()));
     }
     log.line(LogType::Notice, &storage::describe(config));
     for DurabilityRule { filter, level } in &config.settings.durability_rules {
         log.line(LogType::Notice, &format!("Durability of {}: {level}.", shown(filter)));
     }
-    if let Some(port) = bound.iter().find_map(|(socket, ..)| socket.port()) {
+    if let Some(port) = places.sockets().find_map(|(socket, _)| socket.port()) {
         let port = if port == 1883 { String::new() } else { format!("-p {port} ") };
         log.line(
             LogType::Notice,

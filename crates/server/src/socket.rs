@@ -1,7 +1,7 @@
 //! A stream socket of either kind.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Shutdown};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::net::{TcpStream, UnixStream};
@@ -67,14 +67,6 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
-        }
-    }
-
-    /// The address of the other end; None for a Unix socket, and for one that is gone.
-    pub(crate) fn ip(&self) -> Option<IpAddr> {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip()),
-            Self::Unix(_) => None,
         }
     }
 

@@ -23,6 +23,10 @@ pub(crate) const FOLDER: &str = "store";
 /// and messages: a clock that is years ahead for a moment does not expire them all.
 const STOPPED_MAX: Duration = Duration::from_secs(30 * 86_400);
 
+/// What is said where a data directory is needed and none is known.
+pub(crate) const NO_DATA_DIR: &str =
+    "there is no home directory to keep data in: --data-dir names a place, --durability memory does without";
+
 /// Tells the commit thread to finish.
 type Stopper = Box<dyn Fn() + Send + Sync>;
 
@@ -65,9 +69,7 @@ impl Storage {
             });
         }
         let Some(data_dir) = &config.data_dir else {
-            return Err(RunError::Storage(
-                "there is no home directory to keep data in: --data-dir names a place, --durability memory does without".into(),
-            ));
+            return Err(RunError::Storage(NO_DATA_DIR.into()));
         };
         let path = data_dir.join(FOLDER);
         let refuse = |error: &dyn std::fmt::Display| {

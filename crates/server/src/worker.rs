@@ -6,26 +6,32 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event as Readiness;
 use mio::{Events, Poll, Token};
-use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, Wanted, WorkerId};
-use pantala_proto::QoS;
+use pantala_access::dynsec::Who;
+use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, Peer, Wanted, WorkerId};
+use pantala_proto::{QoS, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::{AnyStore, Position, Store};
 use slab::Slab;
 
 use crate::config::LogType;
 use crate::guard::{Addresses, Counted, TooMany};
-use crate::inbox::{Inbox, Letter};
+use crate::inbox::{Inbox, Letter, Moved};
 use crate::listen::Listener;
 use crate::log::{Log, shown};
 use crate::reporter::Sample;
+use crate::security::{ControlRequest, Reply, Security};
 use crate::socket::Socket;
+use crate::stage::{Entry, Scratch, Stages};
 use crate::sys::Own;
+
+mod staged;
 
 /// The inbox's waker.
 pub(crate) const WAKER: Token = Token(0);
@@ -96,6 +102,8 @@ struct Slot {
     listener: ListenerId,
     /// It is counted by its address, until it is gone.
     counted: Option<Counted>,
+    /// What stands between its bytes and MQTT; None for plain MQTT.
+    stages: Option<Box<Stages>>,
     /// There may be more to read than was read.
     readable: bool,
     /// The client has said its last: whatever is read, the end stands behind it, and the poller has told so already.
@@ -108,6 +116,14 @@ struct Slot {
     unwritten: bool,
 }
 
+/// Where a worker's connections come in.
+pub(crate) struct Doors {
+    pub(crate) listeners: Vec<(Listener, ListenerId)>,
+    /// For each configured listener, what its connections begin with.
+    pub(crate) entries: Arc<[Arc<Entry>]>,
+    pub(crate) addresses: Arc<Addresses>,
+}
+
 pub(crate) struct Worker {
     id: WorkerId,
     core: Core<AnyStore>,
@@ -116,7 +132,11 @@ pub(crate) struct Worker {
     /// The time of this turn.
     now: Instant,
     log: Log,
-    listeners: Vec<(Listener, ListenerId)>,
+    /// In the place of their tokens; None where one has been closed.
+    listeners: Vec<Option<(Listener, ListenerId)>>,
+    /// For each listener, what its connections begin with.
+    entries: Arc<[Arc<Entry>]>,
+    scratch: Scratch,
     accept_again: Option<Instant>,
     addresses: Arc<Addresses>,
     slots: Vec<Option<Slot>>,
@@ -127,6 +147,7 @@ pub(crate) struct Worker {
     lingering: Slab<Socket>,
     linger_deadlines: VecDeque<(Instant, usize)>,
     inboxes: Arc<[Arc<Inbox>]>,
+    security: Arc<Security>,
     /// Bytes that may still be read in this turn.
     turn_bytes: usize,
     /// Bytes that may still be written in this turn.
@@ -139,21 +160,18 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker that listens. `poll` is the one that the inbox wakes.
-    #[expect(clippy::too_many_arguments, reason = "called once, with all that a worker is made of")]
+    #[expect(clippy::too_many_arguments, reason = "made in one place, from what is there")]
     pub(crate) fn new(
         id: WorkerId,
         mut core: Core<AnyStore>,
         poll: Poll,
         mut clock: Clock,
         log: Log,
-        listeners: Vec<(Listener, ListenerId)>,
-        addresses: Arc<Addresses>,
+        doors: Doors,
         inboxes: Arc<[Arc<Inbox>]>,
+        security: Arc<Security>,
     ) -> io::Result<Self> {
-        core.want(Wanted {
-            subscriptions: log.wants(LogType::Subscribe) || log.wants(LogType::Unsubscribe),
-            packets: log.wants(LogType::Debug),
-        });
+        core.want(wanted(&log));
         let mut worker = Self {
             id,
             core,
@@ -161,24 +179,38 @@ impl Worker {
             clock,
             now: clock.now(),
             log,
-            listeners,
+            listeners: Vec::new(),
+            entries: doors.entries,
+            scratch: Scratch::default(),
             accept_again: None,
-            addresses,
+            addresses: doors.addresses,
             slots: Vec::new(),
             ready: Vec::new(),
             unwritten: Vec::new(),
             lingering: Slab::new(),
             linger_deadlines: VecDeque::new(),
             inboxes,
+            security,
             turn_bytes: 0,
             turn_output_bytes: 0,
             completed: Default::default(),
             ending: None,
         };
-        for (index, (listener, _)) in worker.listeners.iter_mut().enumerate() {
-            listener.register(worker.poll.registry(), Token(FIRST_LISTENER + index))?;
+        for (listener, id) in doors.listeners {
+            worker.listen(listener, id)?;
         }
         Ok(worker)
+    }
+
+    fn listen(&mut self, mut listener: Listener, id: ListenerId) -> io::Result<()> {
+        let free = self.listeners.iter().position(Option::is_none);
+        let index = free.unwrap_or(self.listeners.len());
+        listener.register(self.poll.registry(), Token(FIRST_LISTENER + index))?;
+        match free {
+            Some(index) => self.listeners[index] = Some((listener, id)),
+            None => self.listeners.push(Some((listener, id))),
+        }
+        Ok(())
     }
 
     /// Runs until it is told to shut down.
@@ -343,12 +375,23 @@ impl Worker {
 
     fn accept(&mut self, now: Instant, index: usize) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some((listener, listener_id)) = self.listeners.get(index) else { return };
+            let Some(Some((listener, listener_id))) = self.listeners.get(index) else { return };
             let listener_id = *listener_id;
             match listener.accept() {
-                Ok(socket) => {
-                    if let Some(counted) = self.admit(&socket) {
-                        let _key = self.open(now, socket, listener_id, counted);
+                Ok((socket, address)) => {
+                    let entry = self.entries.get(usize::from(listener_id));
+                    if let Some(why) = entry.and_then(|entry| entry.refusal(address)) {
+                        self.core.count_not_allowed();
+                        self.log.limited(LogType::Notice, "refused connections", || {
+                            let address = address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+                            format!("Connection from {address} closed: {why}.")
+                        });
+                        continue;
+                    }
+                    let stages = entry.and_then(|entry| entry.stages(address));
+                    let Some(counted) = self.admit(address) else { continue };
+                    if let Some(key) = self.open(now, socket, listener_id, stages, counted) {
+                        self.core.introduce(key, Box::new(Peer { address, ..Peer::default() }));
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -367,16 +410,15 @@ impl Worker {
         self.accept_again = Some(now);
     }
 
-    /// Whether a connection may stay, as far as its address decides. If not, it is closed when this returns.
-    fn admit(&mut self, socket: &Socket) -> Option<Option<Counted>> {
-        let address = if self.addresses.counts_any() { socket.ip() } else { None };
-        let Some(address) = address else { return Some(None) };
-        match self.addresses.admit(std::time::Instant::now(), address) {
+    /// Whether a connection may stay, as far as its address decides. If not, it is to be closed.
+    fn admit(&mut self, address: Option<SocketAddr>) -> Option<Option<Counted>> {
+        let Some(address) = address.filter(|_| self.addresses.counts_any()) else { return Some(None) };
+        match self.addresses.admit(std::time::Instant::now(), address.ip()) {
             Ok(counted) => Some(counted),
             Err(TooMany { limit, max }) => {
                 self.core.count_refused_address();
                 self.log.limited(LogType::Notice, "refused connections", || {
-                    format!("Connection from {} closed: {limit} is {max}.", socket.peer())
+                    format!("Connection from {address} closed: {limit} is {max}.")
                 });
                 None
             }
@@ -388,6 +430,7 @@ impl Worker {
         now: Instant,
         mut socket: Socket,
         listener: ListenerId,
+        stages: Option<Box<Stages>>,
         counted: Option<Counted>,
     ) -> Option<ConnectionKey> {
         let key = self.core.open(now, listener);
@@ -403,6 +446,7 @@ impl Worker {
         self.slots[index] = Some(Slot {
             socket,
             listener,
+            stages,
             counted,
             readable: false,
             ended: false,
@@ -433,6 +477,9 @@ impl Worker {
             return self.read_later(key);
         }
         let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else { return };
+        if slot.stages.is_some() {
+            return self.read_staged(now, key, buffer);
+        }
         match slot.socket.read(buffer) {
             Ok(0) => {
                 // It may have closed one side only, and be reading its answers on the other.
@@ -546,7 +593,14 @@ impl Worker {
     fn write(&mut self, now: Instant, key: ConnectionKey) {
         let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else { return };
         if slot.blocked {
+            if slot.stages.is_some() {
+                // It was blocked by output of its stages: what has come since waits, too.
+                self.core.blocked(now, key);
+            }
             return;
+        }
+        if slot.stages.is_some() {
+            return self.write_staged(now, key);
         }
         loop {
             let result = match self.core.contiguous_output(key) {
@@ -583,20 +637,38 @@ impl Worker {
         while let Some(action) = self.core.next_action() {
             match action {
                 Action::Close(key) => self.close(now, key),
-                Action::HandOver { connection, to, input } => {
+                Action::HandOver { connection, to, input, peer, identity } => {
                     self.core.closed(connection);
                     let Some(mut slot) = self.slots.get_mut(connection as usize).and_then(Option::take) else {
                         continue;
                     };
                     match slot.socket.deregister(self.poll.registry()) {
                         Ok(()) => {
-                            let letter = Letter::Connection(slot.socket, slot.listener, input, slot.counted);
-                            self.inboxes[usize::from(to.0)].send(letter);
+                            let Slot { socket, listener, stages, counted, .. } = slot;
+                            let moved = Moved { socket, listener, stages, counted, peer, identity, input };
+                            self.inboxes[usize::from(to.0)].send(Letter::Connection(moved));
                         }
                         Err(error) => self.log.limited(LogType::Error, "watching connections", || {
                             format!("Cannot move a connection: {error}")
                         }),
                     }
+                }
+                Action::Authenticate { connection, generation, request } => {
+                    let inbox = Arc::clone(&self.inboxes[usize::from(self.id.0)]);
+                    self.security.verify(*request, Reply { inbox, connection, generation });
+                }
+                Action::Control { connection, generation, security, client_id, user_name, topic_name, payload } => {
+                    let inbox = Arc::clone(&self.inboxes[usize::from(self.id.0)]);
+                    self.security.command(ControlRequest {
+                        inbox,
+                        connection,
+                        generation,
+                        security,
+                        client_id,
+                        user_name,
+                        topic_name,
+                        payload,
+                    });
                 }
             }
         }
@@ -605,6 +677,7 @@ impl Worker {
     /// Closes a connection whose last words are in its output.
     fn close(&mut self, now: Instant, key: ConnectionKey) {
         self.write_all(now, &[key]);
+        self.say_farewell(now, key);
         self.events();
         let Some(mut slot) = self.slots.get_mut(key as usize).and_then(Option::take) else { return };
         self.core.closed(key);
@@ -673,13 +746,44 @@ impl Worker {
             }
             // It has not been let in, and will not be.
             Letter::Connection(..) if self.ending.is_some() => {}
-            Letter::Connection(socket, listener, input, counted) => {
-                let Some(key) = self.open(now, socket, listener, counted) else { return };
+            Letter::Connection(Moved { socket, listener, stages, counted, peer, identity, input }) => {
+                let Some(key) = self.open(now, socket, listener, stages, counted) else { return };
                 let core = &mut self.core;
+                if let Some(peer) = peer {
+                    core.introduce(key, peer);
+                }
+                if let Some(identity) = identity {
+                    core.identified(key, identity);
+                }
                 if catch_unwind(AssertUnwindSafe(|| core.receive(now, key, &input))).is_err() {
                     self.panicked(now, key);
                 }
                 // What has come in between is reported by the registration.
+                if self.slot(key).is_some_and(|slot| slot.stages.is_some()) {
+                    self.write_later(key);
+                }
+            }
+            Letter::Rights(rights) => self.guarded(|core| core.rights_changed(now, rights)),
+            Letter::Verdict(key, generation, verdict) => {
+                let core = &mut self.core;
+                if catch_unwind(AssertUnwindSafe(|| core.authenticated(now, key, generation, verdict))).is_err() {
+                    self.panicked(now, key);
+                }
+            }
+            Letter::Answer(key, generation, topic_name, payload, rights) => {
+                self.guarded(|core| core.control_response(now, key, generation, topic_name, payload.as_bytes()));
+                if let Some(rights) = rights {
+                    self.guarded(|core| core.rights_changed(now, rights));
+                }
+            }
+            Letter::Leave(security, who) => {
+                let user_name = match &*who {
+                    Who::User(name) => Some(name.as_str()),
+                    Who::Anonymous => None,
+                };
+                self.guarded(|core| {
+                    core.disconnect_user(now, security, user_name, ReasonCode::AdministrativeAction);
+                });
             }
             Letter::ShutDown => self.shut_down(now),
             Letter::Report => self.report(),
@@ -697,6 +801,33 @@ impl Worker {
                 }
             }
             Letter::Shed => self.guarded(Core::shed),
+            Letter::Reconfigure(settings, entries) => {
+                self.entries = entries;
+                self.guarded(|core| core.reconfigure(now, settings));
+                self.core.want(wanted(&self.log));
+            }
+            // Whoever asked may have waited long enough.
+            Letter::Tell(sender) => drop(sender.send(())),
+            Letter::Methods(methods) => self.core.replace_methods(methods),
+            // It does not begin to listen again.
+            Letter::Listen(..) if self.ending.is_some() => {}
+            Letter::Listen(close, open) => self.listen_anew(&close, open),
+        }
+    }
+
+    fn listen_anew(&mut self, close: &[ListenerId], open: Vec<(Listener, ListenerId)>) {
+        for place in &mut self.listeners {
+            if let Some((listener, _)) = place.as_mut().filter(|(_, id)| close.contains(id)) {
+                // Another worker has the same socket: closing ours does not take it away from the poller. It fails where
+                // it has gone from there by itself.
+                drop(listener.deregister(self.poll.registry()));
+                *place = None;
+            }
+        }
+        for (listener, id) in open {
+            if let Err(error) = self.listen(listener, id) {
+                self.log.line(LogType::Error, &format!("Worker {} cannot watch a new listener: {error}", self.id.0));
+            }
         }
     }
 
@@ -716,7 +847,8 @@ impl Worker {
 
     fn report(&self) {
         let counters = self.core.counters().iter().filter(|(_, value)| *value > 0);
-        let text: Vec<String> = counters.map(|(name, value)| format!("{name}={value}")).collect();
+        let stages = self.scratch.counters.iter().filter(|(_, value)| *value > 0);
+        let text: Vec<String> = counters.chain(stages).map(|(name, value)| format!("{name}={value}")).collect();
         let (connections, sessions) = (self.core.connections(), self.core.sessions());
         self.log.line(
             LogType::Information,
@@ -780,11 +912,12 @@ impl Worker {
                         format!("Received {name} from {client} ({bytes} bytes).")
                     });
                 }
-                Event::Connected { connection, client_id, version, clean_start, keep_alive } => {
-                    let peer = self.peer(connection);
+                Event::Connected { connection, address, client_id, user_name, version, clean_start, keep_alive } => {
+                    let user_name = user_name.map(|name| format!(", u{}", shown(&name))).unwrap_or_default();
+                    let peer = address.map_or_else(|| self.peer(connection), |address| address.to_string());
                     self.log.limited(LogType::Notice, "connected clients", || {
                         format!(
-                            "New client connected from {peer} as {} ({version:?}, c{}, k{keep_alive}).",
+                            "New client connected from {peer} as {} ({version:?}, c{}, k{keep_alive}{user_name}).",
                             shown(&client_id),
                             u8::from(clean_start)
                         )
@@ -811,8 +944,19 @@ impl Worker {
     }
 
     fn peer(&self, key: ConnectionKey) -> String {
+        if let Some(address) = self.core.peer(key).and_then(|peer| peer.address) {
+            return address.to_string();
+        }
         let slot = self.slots.get(key as usize).and_then(Option::as_ref);
         slot.map_or_else(|| "unknown".to_owned(), |slot| slot.socket.peer())
+    }
+}
+
+/// The events that there are lines for.
+fn wanted(log: &Log) -> Wanted {
+    Wanted {
+        subscriptions: log.wants(LogType::Subscribe) || log.wants(LogType::Unsubscribe),
+        packets: log.wants(LogType::Debug),
     }
 }
 

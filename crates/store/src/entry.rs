@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use crate::Clock;
 use crate::codec::Reader;
 use crate::format::{self, Kind};
-use crate::record::{Message, MessageId, Receiver, Session, SessionNumber, Stage, Will};
+use crate::record::{Message, MessageId, Owner, Receiver, Session, SessionNumber, Stage, Will};
 
 /// What one key and its value say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,13 @@ pub enum Entry<'a> {
         session: SessionNumber,
         /// Which.
         will: Will<'a>,
+    },
+    /// See [`Kind::Owner`].
+    Owner {
+        /// Whose the Session is.
+        session: SessionNumber,
+        /// Who.
+        owner: Owner<'a>,
     },
     /// See [`Kind::Subscription`].
     Subscription {
@@ -94,6 +101,7 @@ impl<'a> Entry<'a> {
             Kind::Clock => Self::Clock(Clock::read(value)?),
             Kind::Session => Self::Session(format::read_session(format::read_session_key(key)?, value)?),
             Kind::Will => Self::Will { session: format::read_session_key(key)?, will: format::read_will(value)? },
+            Kind::Owner => Self::Owner { session: format::read_session_key(key)?, owner: format::read_owner(value)? },
             Kind::Subscription => {
                 let (session, filter) = format::read_subscription_key(key)?;
                 let (options, identifier) = format::read_subscription(value)?;
@@ -143,6 +151,7 @@ impl<'a> Entry<'a> {
             Self::Clock(_) => Kind::Clock,
             Self::Session(_) => Kind::Session,
             Self::Will { .. } => Kind::Will,
+            Self::Owner { .. } => Kind::Owner,
             Self::Subscription { .. } => Kind::Subscription,
             Self::Inbound { .. } => Kind::Inbound,
             Self::Outbound { .. } => Kind::Outbound,
@@ -181,6 +190,10 @@ mod tests {
             }
             Entry::Will { session, will } => {
                 format::put_will(&mut value, will);
+                format::session_key(*session).to_vec()
+            }
+            Entry::Owner { session, owner } => {
+                format::put_owner(&mut value, owner);
                 format::session_key(*session).to_vec()
             }
             Entry::Subscription { session, filter, options, identifier } => {
@@ -310,6 +323,12 @@ mod tests {
             number in sessions(), client_id in ".{0,30}", expiry_interval in any::<u32>(), detached_at in option::of(times()),
         ) {
             comes_back(&Entry::Session(Session { number, client_id: &client_id, expiry_interval, detached_at }))?;
+        }
+
+        #[test]
+        fn an_owner_comes_back(session in sessions(), security_domain in ".{0,30}", user_name in ".{0,30}") {
+            let owner = Owner { security_domain: &security_domain, user_name: &user_name };
+            comes_back(&Entry::Owner { session, owner })?;
         }
 
         #[test]

@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::codec::{Reader, put_option, put_text, put_varint};
-use crate::record::{Kept, Message, MessageId, Owed, Receiver, Session, SessionNumber, Stage, Will};
+use crate::record::{Kept, Message, MessageId, Owed, Owner, Receiver, Session, SessionNumber, Stage, Will};
 
 /// What a key names: the kind of an entry in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,11 +34,13 @@ pub enum Kind {
     Settled = 9,
     /// A Retained Message.
     Retained = 10,
+    /// The user that a Session belongs to.
+    Owner = 11,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Clock,
         Self::Session,
         Self::Will,
@@ -49,6 +51,7 @@ impl Kind {
         Self::Receiver,
         Self::Settled,
         Self::Retained,
+        Self::Owner,
     ];
 
     /// Its name, for people and tools.
@@ -64,6 +67,7 @@ impl Kind {
             Self::Receiver => "receiver",
             Self::Settled => "settled",
             Self::Retained => "retained",
+            Self::Owner => "owner",
         }
     }
 
@@ -73,7 +77,7 @@ impl Kind {
     }
 }
 
-/// Key of a Session or a Will, and the front of the keys of what belongs to a Session.
+/// Key of a Session, a Will or an owner, and the front of the keys of what belongs to a Session.
 pub(crate) fn session_key(session: SessionNumber) -> [u8; 8] {
     session.number().to_be_bytes()
 }
@@ -153,6 +157,17 @@ pub(crate) fn read_session<'a>(number: SessionNumber, value: &'a [u8]) -> Option
     let mut reader = Reader(value);
     let (expiry_interval, detached_at) = (reader.number()?, reader.option()?);
     Some(Session { number, expiry_interval, detached_at, client_id: std::str::from_utf8(reader.0).ok()? })
+}
+
+pub(crate) fn put_owner(out: &mut Vec<u8>, owner: &Owner<'_>) {
+    put_text(out, owner.security_domain);
+    out.extend_from_slice(owner.user_name.as_bytes());
+}
+
+pub(crate) fn read_owner(value: &[u8]) -> Option<Owner<'_>> {
+    let mut reader = Reader(value);
+    let security_domain = reader.text()?;
+    Some(Owner { security_domain, user_name: std::str::from_utf8(reader.0).ok()? })
 }
 
 const QOS: u8 = 0b0000_0011;

@@ -243,10 +243,13 @@ impl Ledger {
             }
             Taken::SessionEnded { session } => {
                 writes.delete(Kind::Will, &format::session_key(session));
+                writes.delete(Kind::Owner, &format::session_key(session));
                 writes.delete(Kind::Session, &format::session_key(session));
             }
             Taken::Will { session, value } => writes.put(Kind::Will, &format::session_key(session), &[value]),
             Taken::WillEnded { session } => writes.delete(Kind::Will, &format::session_key(session)),
+            Taken::Owner { session, value: [] } => writes.delete(Kind::Owner, &format::session_key(session)),
+            Taken::Owner { session, value } => writes.put(Kind::Owner, &format::session_key(session), &[value]),
             Taken::Subscription { session, filter, options, identifier } => {
                 self.scratch.clear();
                 let options = if mutant!(OptionsForgotten) { 1 } else { options };

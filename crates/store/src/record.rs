@@ -165,6 +165,15 @@ pub struct Session<'a> {
     pub detached_at: Option<u64>,
 }
 
+/// The user that a Session belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner<'a> {
+    /// Name of the security domain that the user is of; empty where there is but one.
+    pub security_domain: &'a str,
+    /// User name.
+    pub user_name: &'a str,
+}
+
 /// A Will.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Will<'a> {
@@ -185,6 +194,13 @@ pub enum Record<'a> {
     SessionEnded {
         /// Whose.
         session: SessionNumber,
+    },
+    /// A Session belongs to a user, or to nobody.
+    Owner {
+        /// Which.
+        session: SessionNumber,
+        /// To whom.
+        owner: Option<Owner<'a>>,
     },
     /// A Session has a Will.
     Will {

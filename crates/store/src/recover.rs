@@ -85,6 +85,15 @@ pub struct RecoveredExchange {
     pub message: Option<RecoveredMessage>,
 }
 
+/// The user that a Session belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredOwner {
+    /// Name of the user's security domain.
+    pub security_domain: Box<str>,
+    /// User name.
+    pub user_name: Box<str>,
+}
+
 /// A Session that outlived the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredSession {
@@ -96,6 +105,8 @@ pub struct RecoveredSession {
     pub expiry_interval: u32,
     /// When its connection ended; None if that was with the process.
     pub detached_at: Option<u64>,
+    /// The user that it belongs to.
+    pub owner: Option<RecoveredOwner>,
     /// Its Will.
     pub will: Option<RecoveredWill>,
     /// Topic Filter, Subscription Options, Subscription Identifier.
@@ -156,6 +167,7 @@ struct Queued {
 pub(crate) struct Collector {
     sessions: HashMap<SessionNumber, RecoveredSession>,
     wills: Vec<(SessionNumber, RecoveredWill)>,
+    owners: Vec<(SessionNumber, RecoveredOwner)>,
     subscriptions: Vec<(SessionNumber, Box<str>, u8, Option<NonZeroU32>)>,
     inbound: Vec<(SessionNumber, u16)>,
     outbound: Vec<(SessionNumber, u16, u64, Stage, Option<Kept>)>,
@@ -188,6 +200,7 @@ impl Collector {
                     client_id: session.client_id.into(),
                     expiry_interval: session.expiry_interval,
                     detached_at: session.detached_at,
+                    owner: None,
                     will: None,
                     subscriptions: Vec::new(),
                     inbound: Vec::new(),
@@ -203,6 +216,10 @@ impl Collector {
                     delay_interval: will.delay_interval,
                 };
                 self.wills.push((session, will));
+            }
+            Entry::Owner { session, owner } => {
+                let (security_domain, user_name) = (owner.security_domain.into(), owner.user_name.into());
+                self.owners.push((session, RecoveredOwner { security_domain, user_name }));
             }
             Entry::Subscription { session, filter, options, identifier } => {
                 self.subscriptions.push((session, filter.into(), options, identifier));
@@ -246,6 +263,12 @@ impl Collector {
             match sessions.get_mut(&session) {
                 Some(session) => session.will = Some(will),
                 None => garbage.push((Kind::Will, format::session_key(session).into())),
+            }
+        }
+        for (session, owner) in self.owners {
+            match sessions.get_mut(&session) {
+                Some(session) => session.owner = Some(owner),
+                None => garbage.push((Kind::Owner, format::session_key(session).into())),
             }
         }
         for (session, filter, options, identifier) in self.subscriptions {

@@ -44,6 +44,7 @@ const SETTLED: u8 = 10;
 const EXACTLY_ONCE_RELEASED: u8 = 11;
 const RETAINED_ENDED: u8 = 12;
 const MOVED: u8 = 13;
+const OWNER: u8 = 14;
 
 pub(crate) fn put(out: &mut Vec<u8>, record: &Record<'_>) {
     match record {
@@ -64,6 +65,12 @@ pub(crate) fn put(out: &mut Vec<u8>, record: &Record<'_>) {
         Record::WillEnded { session } => {
             out.push(WILL_ENDED);
             put_varint(out, session.number());
+        }
+        Record::Owner { session, owner } => {
+            out.push(OWNER);
+            put_varint(out, session.number());
+            // None is nothing, which no owner is.
+            sized(out, |out| owner.iter().for_each(|owner| format::put_owner(out, owner)));
         }
         Record::Subscription { session, filter, options, identifier } => {
             out.push(SUBSCRIPTION);
@@ -151,6 +158,7 @@ pub(crate) enum Taken<'a> {
     SessionEnded { session: SessionNumber },
     Will { session: SessionNumber, value: &'a [u8] },
     WillEnded { session: SessionNumber },
+    Owner { session: SessionNumber, value: &'a [u8] },
     Subscription { session: SessionNumber, filter: &'a str, options: u8, identifier: Option<NonZeroU32> },
     SubscriptionEnded { session: SessionNumber, filter: &'a str },
     Publish(TakenPublish<'a>),
@@ -209,6 +217,7 @@ fn take_some<'a>(reader: &mut Reader<'a>) -> Option<Taken<'a>> {
         SESSION_ENDED => Taken::SessionEnded { session: session(reader)? },
         WILL => Taken::Will { session: session(reader)?, value: sized(reader)? },
         WILL_ENDED => Taken::WillEnded { session: session(reader)? },
+        OWNER => Taken::Owner { session: session(reader)?, value: sized(reader)? },
         SUBSCRIPTION => Taken::Subscription {
             session: session(reader)?,
             filter: reader.text()?,
@@ -269,7 +278,7 @@ fn skip_receivers(reader: &mut Reader<'_>) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Message, Publish, Session, Will};
+    use crate::record::{Message, Owner, Publish, Session, Will};
     use std::num::NonZeroU64;
 
     #[test]
@@ -309,6 +318,9 @@ mod tests {
         put(&mut bytes, &Record::Session(detached));
         put(&mut bytes, &Record::Publish(publish));
         put(&mut bytes, &Record::Will { session, will });
+        let owner = Owner { security_domain: "d", user_name: "u" };
+        put(&mut bytes, &Record::Owner { session, owner: Some(owner) });
+        put(&mut bytes, &Record::Owner { session, owner: None });
         put(&mut bytes, &Record::Moved { message: id, from: session, copy: 0, to: &receivers[..1] });
         put(&mut bytes, &Record::Settled { session, message: None, copy: 0, packet_id: Some(3) });
         let mut reader = Reader(&bytes);
@@ -320,6 +332,9 @@ mod tests {
         assert_eq!(format::read_message(Reader(taken.message)), Some(message));
         let Taken::Will { value, .. } = take(&mut reader) else { panic!("not a Will") };
         assert_eq!(format::read_will(value), Some(will));
+        let Taken::Owner { value, .. } = take(&mut reader) else { panic!("not an owner") };
+        assert_eq!(format::read_owner(value), Some(owner));
+        assert!(matches!(take(&mut reader), Taken::Owner { value: [], .. }));
         let Taken::Moved { to, .. } = take(&mut reader) else { panic!("not a move") };
         assert_eq!(to, receivers[..1]);
         assert!(matches!(take(&mut reader), Taken::Settled { message: None, packet_id: Some(3), .. }));

@@ -3,11 +3,13 @@
 //! The drivers are in `clients/`. Each takes the broker's address and prints `ok NAME` or `not ok NAME: WHY` for every
 //! check. Here they are given what they need, run beside each other, and counted.
 
+mod haproxy;
 pub mod install;
 mod own;
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -16,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use self::haproxy::Haproxy;
 use crate::ClientsArguments;
-use crate::broker::{Broker, Start};
+use crate::broker::{self, Broker, Start};
 use crate::cargo;
 use crate::process::Guarded;
 use crate::step::{Counts, Failure};
@@ -37,6 +40,10 @@ pub enum Client {
     Aiomqtt,
     /// MQTT.js from npm.
     Mqttjs,
+    /// The same over WebSocket.
+    MqttjsWebsocket,
+    /// paho-mqtt again, through Debian's haproxy, which sends PROXY headers.
+    Haproxy,
 }
 
 impl fmt::Display for Client {
@@ -46,7 +53,34 @@ impl fmt::Display for Client {
             Client::PahoMqtt => "paho-mqtt",
             Client::Aiomqtt => "aiomqtt",
             Client::Mqttjs => "MQTT.js",
+            Client::MqttjsWebsocket => "MQTT.js over WebSocket",
+            Client::Haproxy => "paho-mqtt behind haproxy",
         })
+    }
+}
+
+impl Client {
+    /// Whether it speaks to any listener for plain MQTT.
+    fn is_plain(self) -> bool {
+        !matches!(self, Client::MqttjsWebsocket | Client::Haproxy)
+    }
+}
+
+/// Where the broker listens for each kind of client.
+#[derive(Clone, Copy)]
+struct Places {
+    plain: SocketAddr,
+    websocket: SocketAddr,
+    haproxy: SocketAddr,
+}
+
+impl Places {
+    fn of(&self, client: Client) -> SocketAddr {
+        match client {
+            Client::MqttjsWebsocket => self.websocket,
+            Client::Haproxy => self.haproxy,
+            _ => self.plain,
+        }
     }
 }
 
@@ -62,10 +96,15 @@ pub struct Driver {
 
 /// Runs the checks of every client against a broker with one worker, then against one with two.
 pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts, Failure> {
-    let wanted = if arguments.client.is_empty() { Client::value_variants() } else { &arguments.client[..] };
+    let mut wanted = arguments.client.clone();
+    if wanted.is_empty() {
+        // Of a broker that runs already one place is known.
+        let all = Client::value_variants().iter().copied();
+        wanted = all.filter(|client| arguments.broker.is_none() || client.is_plain()).collect();
+    }
     let mut counts = Counts::default();
     let mut drivers = Vec::new();
-    for (client, driver) in install::prepare(workspace, wanted) {
+    for (client, driver) in install::prepare(workspace, &wanted) {
         match driver {
             Ok(driver) => drivers.push(driver),
             Err(why) if workspace.is_ci => {
@@ -83,7 +122,7 @@ pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts
     }
 
     if let Some(address) = arguments.broker {
-        counts += run_drivers(&drivers, arguments, &address.ip().to_string(), address.port());
+        counts += run_drivers(&drivers, arguments, Places { plain: address, websocket: address, haproxy: address });
         return Ok(counts);
     }
     let executable = match &arguments.executable {
@@ -94,14 +133,25 @@ pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts
         }
     };
     for workers in [1, 2] {
-        let start = Start { executable: &executable, workers, configuration: None };
+        let (websocket, proxied) = (broker::free_address()?, broker::free_address()?);
+        let configuration = |port: u16| listeners(port, websocket.port(), proxied.port());
+        let start = Start { executable: &executable, workers, configuration: Some(&configuration) };
         let broker = Broker::start(workspace, &start)?;
+        let haproxy = match drivers.iter().any(|driver| driver.client == Client::Haproxy) {
+            true => Some(Haproxy::start(workspace, proxied)?),
+            false => None,
+        };
+        let haproxy_address = haproxy.as_ref().map_or(proxied, |haproxy| haproxy.address);
         println!("-- {} at {}", broker.title, broker.address);
-        let results = run_drivers(&drivers, arguments, &broker.address.ip().to_string(), broker.address.port());
+        let places = Places { plain: broker.address, websocket, haproxy: haproxy_address };
+        let results = run_drivers(&drivers, arguments, places);
         if results.failed > 0 {
             println!("{}", broker.last_words());
         }
         counts += results;
+        if let Some(haproxy) = haproxy {
+            haproxy.stop();
+        }
         let ended = broker.stop();
         if let Err(failure) = &ended {
             println!("{failure}");
@@ -114,13 +164,27 @@ pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts
     Ok(counts)
 }
 
+/// The listeners that the clients come to.
+fn listeners(plain: u16, websocket: u16, proxied: u16) -> String {
+    format!(
+        "[[listener]]\nhost = \"127.0.0.1\"\nport = {plain}\n\n\
+         [[listener]]\nhost = \"127.0.0.1\"\nport = {websocket}\nprotocol = \"websocket\"\nwebsocket_path = \"/mqtt\"\n\n\
+         [[listener]]\nhost = \"127.0.0.1\"\nport = {proxied}\nproxy_protocol = \"v2\"\n\
+         proxy_trusted = [\"127.0.0.1\"]\n"
+    )
+}
+
 /// All drivers at once: they wait for the broker most of the time, and their topics are their own.
-fn run_drivers(drivers: &[Driver], arguments: &ClientsArguments, host: &str, port: u16) -> Counts {
+fn run_drivers(drivers: &[Driver], arguments: &ClientsArguments, places: Places) -> Counts {
     let mut counts = Counts::default();
     thread::scope(|scope| {
         let running: Vec<_> = drivers
             .iter()
-            .map(|driver| (driver, scope.spawn(|| run_driver(driver, arguments.check.as_deref(), host, port))))
+            .map(|driver| {
+                let place = places.of(driver.client);
+                let check = arguments.check.as_deref();
+                (driver, scope.spawn(move || run_driver(driver, check, &place.ip().to_string(), place.port())))
+            })
             .collect();
         for (driver, result) in running {
             counts += match result.join() {

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
 mod aliases;
 mod crashes;
 mod delivery;
@@ -15,9 +16,11 @@ mod model;
 mod own;
 mod pace;
 mod reasons;
+mod reconfigure;
 mod recovery;
 mod refusal;
 mod retained;
+mod rules;
 mod sessions;
 mod shared;
 mod subscriptions;

@@ -1,9 +1,12 @@
 //! A client before it is connected: what its CONNECT says.
 
+use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 
+use pantala_broker::ListenerId;
 use pantala_proto::{Connect, ConnectProperties, Property, ProtocolVersion, PublishProperties, QoS, ReasonCode};
 
+use super::method::Word;
 use super::{Peer, Received, World};
 
 /// The fields of a CONNECT.
@@ -20,6 +23,11 @@ pub struct Client {
     problem_information: bool,
     alias_max: Option<u16>,
     will: Option<Will>,
+    user_name: Option<String>,
+    password: Option<String>,
+    listener: ListenerId,
+    word: Option<String>,
+    address: Option<SocketAddr>,
 }
 
 /// A Will Message.
@@ -54,6 +62,11 @@ impl Client {
             problem_information: true,
             alias_max: None,
             will: None,
+            user_name: None,
+            password: None,
+            listener: 0,
+            word: None,
+            address: None,
         }
     }
 
@@ -108,6 +121,44 @@ impl Client {
         self
     }
 
+    /// With this user name, and as password the same.
+    pub fn user(mut self, user_name: &str) -> Self {
+        (self.user_name, self.password) = (Some(user_name.to_owned()), Some(user_name.to_owned()));
+        self
+    }
+
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self
+    }
+
+    /// From this address.
+    pub fn from(mut self, address: &str) -> Self {
+        self.address = Some(SocketAddr::new(address.parse().unwrap(), 40_000));
+        self
+    }
+
+    /// By enhanced authentication, with this word.
+    pub fn word(mut self, word: &str) -> Self {
+        self.word = Some(word.to_owned());
+        self
+    }
+
+    /// At another listener than the first.
+    pub fn at(mut self, listener: ListenerId) -> Self {
+        self.listener = listener;
+        self
+    }
+
+    /// Is not let in.
+    #[track_caller]
+    pub fn refused(&self, code: ReasonCode) {
+        let (peer, answer) = self.try_connect();
+        assert_eq!(answer, Some(Received::ConnAck { session_present: false, code }), "{}", self.client_id);
+        peer.expect_nothing();
+        assert!(peer.is_closed());
+    }
+
     /// Connects, and returns the CONNACK too.
     pub fn try_connect(&self) -> (Peer, Option<Received>) {
         let peer = self.begin();
@@ -123,7 +174,7 @@ impl Client {
 
     /// Opens a connection and sends these bytes.
     pub fn begin_with(&self, bytes: &[u8]) -> Peer {
-        let peer = Peer::open(&self.world, self.version);
+        let peer = Peer::open(&self.world, self.version, self.listener, self.address);
         peer.send_bytes(bytes);
         peer
     }
@@ -164,6 +215,8 @@ impl Client {
                 maximum_packet_size: self.packet_bytes_max.and_then(NonZeroU32::new),
                 topic_alias_maximum: self.alias_max,
                 request_problem_information: self.problem_information,
+                authentication_method: self.word.as_ref().map(|_| Word::NAME),
+                authentication_data: self.word.as_deref().map(str::as_bytes),
                 ..ConnectProperties::default()
             },
             client_id: &self.client_id,
@@ -175,8 +228,8 @@ impl Client {
                 topic_name: &will.topic,
                 payload: will.payload.as_bytes(),
             }),
-            user_name: None,
-            password: None,
+            user_name: self.user_name.as_deref(),
+            password: self.password.as_deref().map(str::as_bytes),
         };
         let mut bytes = Vec::new();
         packet.encode(&mut bytes);

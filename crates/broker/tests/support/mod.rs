@@ -5,12 +5,14 @@
 //! reads its letters in the order in which they were sent, as from the real inbox. The same seed gives the same run.
 
 mod client;
+mod method;
 mod peer;
 mod store;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,16 +20,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pantala_broker::{
-    Action, Batch, BatchPhase, Census, ConnectionKey, Core, CoreOptions, Counters, Event, ListenerSettings, Settings,
-    Totals, Wanted, WorkerId, owner,
+    Action, AuthenticationRequest, Batch, BatchPhase, Census, ConnectionKey, Core, CoreOptions, Counters, Event,
+    Identity, ListenerId, ListenerSettings, RightsSource, Settings, Totals, Unrestricted, Verdict, Wanted, WorkerId,
+    owner,
 };
-use pantala_proto::{ProtocolVersion, QoS};
+use pantala_proto::{ProtocolVersion, QoS, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::disk::SimDisk;
 use pantala_store::log::LogOptions;
 use pantala_store::{AnyStore, Clock, Committer, Durability, Pause};
 
 pub use client::{Client, Will};
+use method::Word;
 pub use peer::{Delivered, Outcome, Peer, Pub, Received, Sub};
 pub use store::TestStore;
 
@@ -122,6 +126,31 @@ struct Inner {
     /// Goes into Client Identifiers, so that each seed spreads them over the workers in its own way.
     salt: u64,
     panics_expected: u64,
+    rights: Arc<dyn RightsSource>,
+    /// Answers at some later stage; without one requests wait in `requests`.
+    authenticator: Option<Authenticator>,
+    requests: VecDeque<Asked>,
+    commands: VecDeque<Command>,
+}
+
+type Authenticator = Rc<dyn Fn(&AuthenticationRequest) -> Verdict>;
+
+/// A request whose verdict is for the test to give.
+pub struct Asked {
+    worker: usize,
+    key: ConnectionKey,
+    generation: u32,
+    pub request: AuthenticationRequest,
+}
+
+/// What a client has published below `$CONTROL`.
+pub struct Command {
+    worker: usize,
+    key: ConnectionKey,
+    generation: u32,
+    pub user_name: Option<String>,
+    pub topic: String,
+    pub payload: String,
 }
 
 struct Worker {
@@ -144,12 +173,14 @@ enum Stage {
 
 enum Letter {
     Batch(Batch),
-    Connection(usize, Vec<u8>),
+    Connection(usize, Vec<u8>, Option<Box<pantala_broker::Peer>>, Option<Box<Identity>>),
+    Verdict(ConnectionKey, u32, Verdict),
 }
 
 /// The network between a client and the broker.
 struct Link {
     version: ProtocolVersion,
+    listener: ListenerId,
     /// None while it moves between workers, and when it is closed.
     place: Option<(usize, ConnectionKey)>,
     to_broker: Vec<u8>,
@@ -173,11 +204,22 @@ impl World {
     /// With a store that keeps nothing.
     pub fn in_memory(settings: &Settings, workers: u8, seed: u64) -> Self {
         let stores = (0..workers).map(|_| TestStore::memory()).collect();
-        Self::with_stores(settings, seed, stores, Instant(1_000))
+        Self::with_stores(settings, seed, stores, Instant(1_000), Arc::new(Unrestricted))
     }
 
     /// A broker that starts on what a disk holds, at this time by the wall clock.
     pub fn start(settings: &Settings, workers: u8, seed: u64, disk: SimDisk, wall: Instant) -> Self {
+        Self::start_with(settings, workers, seed, disk, wall, Arc::new(Unrestricted))
+    }
+
+    fn start_with(
+        settings: &Settings,
+        workers: u8,
+        seed: u64,
+        disk: SimDisk,
+        wall: Instant,
+        rights: Arc<dyn RightsSource>,
+    ) -> Self {
         // Small segments, so that cleaning has something to do.
         let options = LogOptions { segment_bytes: 16_384, ..LogOptions::default() };
         let opened = pantala_store::open(disk.clone(), options, workers, Durability::Fsync).unwrap();
@@ -187,7 +229,7 @@ impl World {
         let clock = opened.recovered.clock;
         let now = clock.map_or(wall, |clock| Instant(clock.resumed(wall.0, u64::MAX)));
         let stopped = clock.map_or(now, |clock| Instant(clock.broker));
-        let world = Self::with_stores(settings, seed, stores, now);
+        let world = Self::with_stores(settings, seed, stores, now, rights);
         let mut inner = world.0.borrow_mut();
         (inner.store, inner.disk) = (Some(Box::new(opened.committer)), disk);
         let shares = pantala_broker::shares(opened.recovered, workers);
@@ -226,7 +268,10 @@ impl World {
     fn successor(&self, workers: u8, seconds: u64, disk: SimDisk) -> Self {
         let inner = self.0.borrow();
         let wall = inner.now.after(Duration::from_secs(seconds));
-        Self::start(&inner.settings, workers, inner.salt, disk, wall)
+        let rights = Arc::clone(&inner.rights);
+        let world = Self::start_with(&inner.settings, workers, inner.salt, disk, wall, rights);
+        world.0.borrow_mut().authenticator = inner.authenticator.clone();
+        world
     }
 
     /// Access to the disk, for those who let it fail.
@@ -234,7 +279,13 @@ impl World {
         self.0.borrow().disk.clone()
     }
 
-    fn with_stores(settings: &Settings, seed: u64, stores: Vec<TestStore>, now: Instant) -> Self {
+    fn with_stores(
+        settings: &Settings,
+        seed: u64,
+        stores: Vec<TestStore>,
+        now: Instant,
+        rights: Arc<dyn RightsSource>,
+    ) -> Self {
         let settings = Arc::new(settings.clone());
         let totals = Arc::new(Totals::new(settings.listeners.len()));
         let workers = stores.len() as u8;
@@ -245,7 +296,8 @@ impl World {
                 worker: WorkerId(worker),
                 workers,
                 totals: Arc::clone(&totals),
-                methods: Arc::new([]),
+                methods: Arc::new([Box::new(Word)]),
+                rights: Arc::clone(&rights),
                 random: Box::new(move |bytes| bytes.fill_with(|| chance.number() as u8)),
             };
             Worker {
@@ -256,8 +308,9 @@ impl World {
                 links: BTreeMap::new(),
             }
         });
+        let cores = cores.collect();
         Self(Rc::new(RefCell::new(Inner {
-            workers: cores.collect(),
+            workers: cores,
             links: Vec::new(),
             events: Vec::new(),
             totals: Arc::clone(&totals),
@@ -270,6 +323,10 @@ impl World {
             shuffled: seed > 0,
             salt: seed,
             panics_expected: 0,
+            rights,
+            authenticator: None,
+            requests: VecDeque::new(),
+            commands: VecDeque::new(),
         })))
     }
 
@@ -428,6 +485,60 @@ impl World {
         inner.run();
     }
 
+    // ---- access -----------------------------------------------------------------------------------------------
+
+    /// From now on these rules hold, in all workers at once.
+    pub fn set_rights(&self, rights: Arc<dyn RightsSource>) {
+        let mut inner = self.0.borrow_mut();
+        inner.rights = Arc::clone(&rights);
+        let now = inner.now;
+        for worker in 0..inner.workers.len() {
+            let rights = Arc::clone(&rights);
+            inner.guarded(worker, |core| core.rights_changed(now, rights));
+        }
+    }
+
+    /// From now on this says who a client is.
+    pub fn set_authenticator(&self, authenticator: impl Fn(&AuthenticationRequest) -> Verdict + 'static) {
+        self.0.borrow_mut().authenticator = Some(Rc::new(authenticator));
+    }
+
+    /// The next request that nobody has answered.
+    pub fn asked(&self) -> Option<Asked> {
+        self.0.borrow_mut().requests.pop_front()
+    }
+
+    /// Gives a verdict.
+    pub fn answer(&self, asked: &Asked, verdict: Verdict) {
+        let mut inner = self.0.borrow_mut();
+        let letter = Letter::Verdict(asked.key, asked.generation, verdict);
+        inner.workers[asked.worker].inbox.push_back(letter);
+    }
+
+    /// The next command that a client has published.
+    pub fn command(&self) -> Option<Command> {
+        self.0.borrow_mut().commands.pop_front()
+    }
+
+    pub fn respond(&self, command: &Command, topic: &str, payload: &str) {
+        let mut inner = self.0.borrow_mut();
+        let now = inner.now;
+        let (key, generation) = (command.key, command.generation);
+        inner.guarded(command.worker, |core| {
+            core.control_response(now, key, generation, topic, payload.as_bytes());
+        });
+    }
+
+    /// Disconnects a client by name. Returns whether it was there.
+    pub fn kick(&self, name: &str, code: ReasonCode) -> bool {
+        let mut inner = self.0.borrow_mut();
+        let (now, client_id) = (inner.now, format!("{name}-{}", inner.salt));
+        let cores = inner.workers.iter_mut().map(|worker| &mut worker.core);
+        let kicked = cores.map(|core| core.disconnect(now, &client_id, code)).filter(|kicked| *kicked).count();
+        assert!(kicked <= 1, "a client that is in two places");
+        kicked == 1
+    }
+
     // ---- stores -----------------------------------------------------------------------------------------------
 
     /// From now on records are durable only when [`World::sync`] says so.
@@ -485,6 +596,18 @@ impl World {
         Some(sessions.map(|session| (session.client_id.into(), session.expiry_interval)).collect())
     }
 
+    /// Tells all cores of other settings, as the shell does when the configuration is read again.
+    pub fn reconfigure(&self, settings: &Settings) {
+        let settings = Arc::new(settings.clone());
+        let mut inner = self.0.borrow_mut();
+        let now = inner.now;
+        for worker in &mut inner.workers {
+            worker.core.reconfigure(now, Arc::clone(&settings));
+        }
+        drop(inner);
+        self.run();
+    }
+
     // ---- the end ----------------------------------------------------------------------------------------------
 
     /// Takes all clients away and looks for what should be gone with them.
@@ -505,8 +628,8 @@ impl World {
         assert_eq!(counters.connections_opened, counters.connections_closed, "opened and closed");
     }
 
-    fn open(&self, version: ProtocolVersion) -> usize {
-        self.0.borrow_mut().open(version)
+    fn open(&self, version: ProtocolVersion, listener: ListenerId, address: Option<SocketAddr>) -> usize {
+        self.0.borrow_mut().open(version, listener, address)
     }
 
     fn link<T>(&self, link: usize, look: impl FnOnce(&mut Link) -> T) -> T {
@@ -516,11 +639,12 @@ impl World {
 
 impl Inner {
     /// A connection, accepted by whichever worker comes first.
-    fn open(&mut self, version: ProtocolVersion) -> usize {
+    fn open(&mut self, version: ProtocolVersion, listener: ListenerId, address: Option<SocketAddr>) -> usize {
         let id = self.links.len();
         let worker = if self.shuffled { self.chance.below(self.workers.len()) } else { id % self.workers.len() };
         self.links.push(Link {
             version,
+            listener,
             place: None,
             to_broker: Vec::new(),
             from_broker: Vec::new(),
@@ -530,12 +654,17 @@ impl Inner {
             reads_first: false,
             closed: false,
         });
-        self.place(worker, id);
+        let key = self.place(worker, id);
+        if address.is_some() {
+            let peer = pantala_broker::Peer { address, ..Default::default() };
+            self.workers[worker].core.introduce(key, Box::new(peer));
+        }
         id
     }
 
     fn place(&mut self, worker: usize, link: usize) -> ConnectionKey {
-        let key = self.workers[worker].core.open(self.now, 0);
+        let listener = self.links[link].listener;
+        let key = self.workers[worker].core.open(self.now, listener);
         let before = self.workers[worker].links.insert(key, link);
         assert_eq!(before, None, "a key was given out twice");
         self.links[link].place = Some((worker, key));
@@ -688,9 +817,19 @@ impl Inner {
                     self.guarded(worker, |core| core.receive_batch(now, &mut batch));
                 }
             }
-            Letter::Connection(link, input) => {
+            Letter::Connection(link, input, peer, identity) => {
                 let key = self.place(worker, link);
+                let core = &mut self.workers[worker].core;
+                if let Some(peer) = peer {
+                    core.introduce(key, peer);
+                }
+                if let Some(identity) = identity {
+                    core.identified(key, identity);
+                }
                 self.receive(worker, key, &input);
+            }
+            Letter::Verdict(key, generation, verdict) => {
+                self.guarded(worker, |core| core.authenticated(now, key, generation, verdict));
             }
         }
     }
@@ -714,11 +853,28 @@ impl Inner {
                     self.workers[worker].core.closed(key);
                     self.close(worker, key);
                 }
-                Action::HandOver { connection, to, input } => {
+                Action::HandOver { connection, to, input, peer, identity } => {
                     self.workers[worker].core.closed(connection);
                     let Some(link) = self.workers[worker].links.remove(&connection) else { continue };
                     self.links[link].place = None;
-                    self.workers[usize::from(to.0)].inbox.push_back(Letter::Connection(link, input));
+                    self.workers[usize::from(to.0)].inbox.push_back(Letter::Connection(link, input, peer, identity));
+                }
+                Action::Authenticate { connection: key, generation, request } => match &self.authenticator {
+                    Some(authenticator) => {
+                        let verdict = authenticator(&request);
+                        self.workers[worker].inbox.push_back(Letter::Verdict(key, generation, verdict));
+                    }
+                    None => self.requests.push_back(Asked { worker, key, generation, request: *request }),
+                },
+                Action::Control { connection: key, generation, user_name, topic_name, payload, .. } => {
+                    self.commands.push_back(Command {
+                        worker,
+                        key,
+                        generation,
+                        user_name: user_name.map(String::from),
+                        topic: topic_name.into(),
+                        payload: String::from_utf8(payload.to_vec()).unwrap(),
+                    });
                 }
             }
         }

@@ -2,15 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 
 use pantala_proto::{
-    Acknowledgement, AcknowledgementKind, Delivery, Disconnect, Packet, PacketId, Property, ProtocolVersion, Publish,
-    PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe, UserProperties,
-    frame,
+    Acknowledgement, AcknowledgementKind, Auth, Delivery, Disconnect, Packet, PacketId, Property, ProtocolVersion,
+    Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, Unsubscribe,
+    UserProperties, frame,
 };
 
+use pantala_broker::ListenerId;
+
 use super::World;
+use super::method::Word;
 
 /// A packet from the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +26,7 @@ pub enum Received {
     UnsubAck(u16, Vec<ReasonCode>),
     PingResp,
     Disconnect(ReasonCode),
+    Auth(ReasonCode),
 }
 
 /// A message from the broker, its Topic Alias resolved.
@@ -152,10 +157,14 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn open(world: &World, version: ProtocolVersion) -> Self {
-        let link = world.open(version);
+    pub fn open(world: &World, version: ProtocolVersion, listener: ListenerId, address: Option<SocketAddr>) -> Self {
+        let link = world.open(version, listener, address);
         // Not from 1, so that identifiers of both directions differ.
         Self { world: world.clone(), link, version, next_packet_id: Cell::new(100), aliases: RefCell::default() }
+    }
+
+    pub fn world(&self) -> &World {
+        &self.world
     }
 
     pub fn packet_id(&self) -> u16 {
@@ -250,6 +259,15 @@ impl Peer {
     pub fn ack(&self, kind: AcknowledgementKind, number: u16) {
         let packet_id = PacketId::new(number).unwrap();
         self.send(&Packet::Acknowledgement(Acknowledgement::new(kind, packet_id, ReasonCode::Success)));
+    }
+
+    /// Says a word in an AUTH packet, and waits for nothing.
+    pub fn send_word(&self, reason_code: ReasonCode, word: &str) {
+        self.send(&Packet::Auth(Auth {
+            authentication_method: Some(Word::NAME),
+            authentication_data: Some(word.as_bytes()),
+            ..Auth::new(reason_code)
+        }));
     }
 
     /// Acknowledges a message as its QoS asks, up to PUBCOMP.
@@ -485,6 +503,7 @@ impl Peer {
             Packet::UnsubAck(packet) => Received::UnsubAck(packet.packet_id.number(), packet.reason_codes.clone()),
             Packet::PingResp => Received::PingResp,
             Packet::Disconnect(packet) => Received::Disconnect(packet.reason_code),
+            Packet::Auth(packet) => Received::Auth(packet.reason_code),
             other => panic!("a broker does not send {other:?}"),
         }
     }

@@ -1,11 +1,12 @@
 //! A client that speaks raw bytes, in blocking calls that do not wait for ever.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use pantala_broker::owner;
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::process::PATIENCE;
 
@@ -38,6 +39,21 @@ impl Client {
     /// A connection without CONNECT.
     pub fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: Stream::Tcp(stream), received: Vec::new(), taken: 0, level: V311 }
+    }
+
+    /// The same from an address of this machine, of which Linux has all that begin with 127.
+    pub fn open_from(from: Ipv4Addr, address: SocketAddr) -> Self {
+        if from == Ipv4Addr::LOCALHOST {
+            return Self::open(address);
+        }
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from((from, 0))).unwrap();
+        rustix::net::connect(&socket, &address).unwrap();
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -214,6 +230,21 @@ pub fn connect_with(level: u8, client_id: &str, will: Option<(&str, &str)>) -> V
         body.extend((level == V5).then_some(0));
         body.extend(text(topic_name));
         body.extend(text(payload));
+    }
+    packet(0x10, &body)
+}
+
+/// CONNECT with credentials.
+pub fn connect_as(level: u8, client_id: &str, user_name: Option<&str>, password: Option<&[u8]>) -> Vec<u8> {
+    let mut body = text("MQTT");
+    let flags = 0x02 | if user_name.is_some() { 0x80 } else { 0 } | if password.is_some() { 0x40 } else { 0 };
+    body.extend([level, flags, 0, 0]);
+    body.extend((level == V5).then_some(0));
+    body.extend(text(client_id));
+    body.extend(user_name.map(text).unwrap_or_default());
+    if let Some(password) = password {
+        body.extend(u16::try_from(password.len()).unwrap().to_be_bytes());
+        body.extend_from_slice(password);
     }
     packet(0x10, &body)
 }

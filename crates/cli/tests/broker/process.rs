@@ -160,6 +160,14 @@ impl Broker {
         lines.map(|rest| rest.split_once(' ').map_or(rest, |(address, _)| address).to_owned()).collect()
     }
 
+    /// Whether it has ended, once it listens or has.
+    pub fn ends_before_it_listens(&mut self) -> bool {
+        wait_for("a broker that listens or ends", || {
+            let ended = self.child.try_wait().unwrap().is_some();
+            (ended || self.log().contains("Durability: ")).then_some(ended)
+        })
+    }
+
     /// The address of its first TCP listener.
     pub fn address(&self) -> SocketAddr {
         let log = self.wait_for_log("Durability: ");
@@ -233,6 +241,21 @@ impl Broker {
             .filter(|(found, _)| *found == name)
             .map(|(_, value)| value.parse::<u64>().unwrap())
             .sum()
+    }
+
+    /// A counter of the verification of credentials, by a report that it is asked for.
+    pub fn security_counter(&self, name: &str) -> u64 {
+        let lines = |log: &str| {
+            log.lines()
+                .filter(|line| line.contains("Credentials: ") && line.ends_with(|c: char| c.is_ascii_digit()))
+                .count()
+        };
+        let before = lines(&self.log());
+        self.signal(Signal::USR1);
+        let log = wait_for("a report", || Some(self.log()).filter(|log| lines(log) > before));
+        let line = log.lines().rfind(|line| line.contains("Credentials: ")).expect("a report");
+        let found = line.split(' ').filter_map(|word| word.split_once('=')).find(|(found, _)| *found == name);
+        found.map_or(0, |(_, value)| value.parse().unwrap())
     }
 
     fn proc(&self, name: &str) -> String {

@@ -120,7 +120,8 @@ impl Driver {
             let error = Arc::new(error);
             let Some(wait) = wait else { break self.end(Some(error)).await };
             self.shared.lock().set_status(Status::Waiting { error, wait });
-            if self.or_stop(tokio::time::sleep(wait)).await.is_none() {
+            // In a box, as is the end of a connection: a client that is connected needs the room for neither.
+            if Box::pin(self.or_stop(tokio::time::sleep(wait))).await.is_none() {
                 break self.end(None).await;
             }
             self.shared.lock().set_status(Status::Connecting);
@@ -186,7 +187,7 @@ impl Driver {
         }
         let mut connection = Connection::new(&mut *self, stream);
         let result = std::future::poll_fn(|context| connection.poll(context)).await;
-        connection.close().await;
+        Box::pin(connection.close()).await;
         let mut state = self.shared.lock();
         state.machine.connection_lost();
         state.dispatch();

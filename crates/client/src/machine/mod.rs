@@ -134,7 +134,8 @@ impl Machine {
             journal: None,
             input: Vec::new(),
             output: Vec::new(),
-            events: VecDeque::new(),
+            // One at a time is all that a quiet client has; the first growth would be to four.
+            events: VecDeque::with_capacity(1),
             last_sent: Instant::default(),
             last_received: Instant::default(),
             asked: None,

@@ -7,12 +7,17 @@ use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
-use pantala_broker::{DurabilityRule, ListenerSettings, Redirect, ScramUser, Settings};
+use pantala_broker::{DurabilityRule, ListenerSettings, Redirect, ScramUser, SecurityId, Settings};
 use pantala_proto::QoS;
 use pantala_store::Durability;
+use pantala_tls::UserNameFrom;
 
+use super::clients::ClientsDraft;
 use super::error::{ConfigError, Fault, Origin};
 use super::log::{LogConfig, LogTypes};
+use super::security::{self, DEFAULT_DOMAIN, SecurityDomain, SecurityDraft, Verification};
+use super::tls::TlsDraft;
+use super::transport::TransportDraft;
 use super::{Config, ListenAddress, Listener, Overrides, SocketDomain, environment::Environment, key};
 
 /// The port of MQTT without TLS.
@@ -47,7 +52,13 @@ pub(super) struct Draft {
     pub loopback_anonymous: bool,
     /// Whether TCP_NODELAY is on where the listener does not say.
     pub tcp_no_delay: bool,
+    /// Whether Sessions belong to users where the listener does not say.
+    pub sessions_belong_to_users: bool,
+    /// What Client Identifiers have to begin with where the listener does not say.
+    pub client_id_prefixes: Vec<String>,
     pub scram_users: Vec<ScramUserDraft>,
+    pub security: Vec<SecurityDraft>,
+    pub verification: Verification,
     /// Where each key was set last, by section and key.
     pub written: BTreeMap<(&'static str, &'static str), Origin>,
     pub warnings: Vec<String>,
@@ -72,7 +83,12 @@ pub(super) struct ListenerDraft {
     pub maximum_qos: QoS,
     pub topic_alias_max: Option<u16>,
     pub topic_alias_broker_max: Option<u16>,
+    pub clients: ClientsDraft,
     pub tcp_no_delay: bool,
+    pub tls: TlsDraft,
+    /// None: the default domain.
+    pub security: Option<String>,
+    pub transport: TransportDraft,
     /// The listener that a mosquitto.conf has without a `listener` line: a `-p` moves it.
     pub movable: bool,
     pub optional: bool,
@@ -115,7 +131,11 @@ impl Draft {
             listeners: Vec::new(),
             loopback_anonymous: true,
             tcp_no_delay: true,
+            sessions_belong_to_users: true,
+            client_id_prefixes: Vec::new(),
             scram_users: Vec::new(),
+            security: Vec::new(),
+            verification: Verification::default(),
             written: BTreeMap::new(),
             warnings: Vec::new(),
         }
@@ -144,12 +164,35 @@ impl Draft {
         let durability = overrides.durability.or(self.durability).unwrap_or(self.durability_default);
         self.settings.durability_rules = durability_rules(std::mem::take(&mut self.durability_rules), durability)?;
         self.place_ports(&overrides.ports);
-        let listeners = self.listeners()?;
+        let security = security::domains(std::mem::take(&mut self.security))?;
+        let listeners = self.listeners(&security)?;
+        // The default one has no name for the core: whoever adds another does not rename it.
+        let name = |domain: &SecurityDomain| Some(&domain.name).filter(|name| *name != DEFAULT_DOMAIN).cloned();
+        if security.len() > 1 {
+            self.settings.security_domains = security.iter().map(|domain| name(domain).unwrap_or_default()).collect();
+        }
         self.settings.listeners = listeners.iter().map(|listener| listener.settings.clone()).collect();
+        for listener in &listeners {
+            let settings = &listener.settings;
+            let somebody = settings.allow_anonymous
+                || settings.verify_credentials
+                || listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No)
+                || !self.settings.scram_users.is_empty()
+                || is_local(&listener.address);
+            if !somebody {
+                self.warnings.push(format!(
+                    "listener {} lets nobody in: anonymous clients are refused there, and there are no users. A \
+                     password_file (made by `pantala passwd`) has users; allow_anonymous = true lets everybody in",
+                    listener.address
+                ));
+            }
+        }
         let data_dir = overrides.data_dir.clone().or_else(|| environment.data_dir(self.data_dir.take()));
         Ok(Config {
             settings: self.settings,
             listeners,
+            security,
+            verification: self.verification,
             log: self.log,
             workers: self.workers,
             data_dir,
@@ -235,11 +278,13 @@ impl Draft {
         }
     }
 
-    fn listeners(&mut self) -> Result<Vec<Listener>, ConfigError> {
+    fn listeners(&mut self, domains: &[SecurityDomain]) -> Result<Vec<Listener>, ConfigError> {
         let mut listeners: Vec<Listener> = Vec::with_capacity(self.listeners.len());
-        for draft in std::mem::take(&mut self.listeners) {
+        for mut draft in std::mem::take(&mut self.listeners) {
+            draft.clients.sessions_belong_to_users.get_or_insert(self.sessions_belong_to_users);
+            draft.clients.client_id_prefixes.get_or_insert_with(|| self.client_id_prefixes.clone());
             let origin = draft.origin.clone();
-            let listener = draft.finish()?;
+            let listener = draft.finish(domains)?;
             let named = |address: &ListenAddress| !matches!(address, ListenAddress::Tcp { port: 0, .. });
             let twice = |other: &Listener| {
                 other.address == listener.address
@@ -269,7 +314,11 @@ impl ListenerDraft {
             maximum_qos: QoS::ExactlyOnce,
             topic_alias_max: None,
             topic_alias_broker_max: None,
+            clients: ClientsDraft::default(),
             tcp_no_delay,
+            tls: TlsDraft::default(),
+            security: None,
+            transport: TransportDraft::default(),
             movable: false,
             optional: false,
         }
@@ -279,8 +328,23 @@ impl ListenerDraft {
         self.port.unwrap_or(DEFAULT_PORT)
     }
 
-    fn finish(self) -> Result<Listener, ConfigError> {
+    /// A name for a security domain of its own.
+    pub fn domain_name(&self) -> String {
+        match (&self.unix_path, &self.host) {
+            (Some(path), _) => format!("listener {}", path.display()),
+            (None, Some(host)) => format!("listener {host} {}", self.port()),
+            (None, None) => format!("listener {}", self.port()),
+        }
+    }
+
+    pub fn finish(self, domains: &[SecurityDomain]) -> Result<Listener, ConfigError> {
         let port = self.port();
+        let name = self.security.as_deref().unwrap_or(DEFAULT_DOMAIN);
+        let Some(security) = domains.iter().position(|domain| domain.name == name) else {
+            let given = name.to_owned();
+            let reason = "there is no [[security]] of this name";
+            return Err(ConfigError::new(self.origin, Fault::BadText { key: "security".to_owned(), given, reason }));
+        };
         let address = match (self.unix_path, self.host) {
             (Some(_), Some(_)) => {
                 let fault = Fault::Exclusive { one: "unix_path", other: "host", section: "[[listener]]" };
@@ -293,17 +357,28 @@ impl ListenerDraft {
             (Some(path), None) => ListenAddress::Unix(path),
             (None, host) => ListenAddress::Tcp { host, port },
         };
+        let mut tls = self.tls;
+        let transport = self.transport.finish(&address, &tls);
+        let transport = transport.map_err(|fault| ConfigError::new(self.origin.clone(), fault))?;
+        if transport.user_name_by_proxy {
+            tls.user_name_from_certificate = UserNameFrom::No;
+        }
         Ok(Listener {
-            settings: ListenerSettings {
+            settings: self.clients.finish(ListenerSettings {
                 allow_anonymous: self.allow_anonymous.unwrap_or_else(|| is_local(&address)),
                 connections_max: self.connections_max,
                 maximum_qos: self.maximum_qos,
                 topic_alias_max: self.topic_alias_max,
                 topic_alias_broker_max: self.topic_alias_broker_max,
-            },
+                security: SecurityId(security as u16),
+                verify_credentials: domains[security].verifies(),
+                ..ListenerSettings::default()
+            }),
             address,
             socket_domain: self.socket_domain,
             tcp_no_delay: self.tcp_no_delay,
+            tls: tls.finish(&self.origin, transport.protocol)?,
+            transport,
             optional: self.optional,
         })
     }

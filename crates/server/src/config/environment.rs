@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
 use super::key::{self, Key};
+use super::security::SecurityDraft;
 
 /// What the variables begin with; two underscores stand between section, position and key.
 const PREFIX: &str = "PANTALA__";
@@ -69,6 +70,11 @@ impl Environment {
                 Address::Durability { index, .. } => {
                     return Err(gap("durability", index, draft.durability_rules.len()));
                 }
+                Address::Security { index, .. } if index < draft.security.len() => {}
+                Address::Security { index, .. } if index == draft.security.len() => {
+                    draft.security.push(SecurityDraft::new(origin.clone()));
+                }
+                Address::Security { index, .. } => return Err(gap("security", index, draft.security.len())),
                 Address::ScramUser { index, key } => {
                     match index.cmp(&draft.scram_users.len()) {
                         std::cmp::Ordering::Less => {}
@@ -112,6 +118,7 @@ enum Address {
     Listener { index: usize, key: usize },
     Durability { index: usize, key: usize },
     ScramUser { index: usize, key: usize },
+    Security { index: usize, key: usize },
 }
 
 impl Address {
@@ -127,6 +134,9 @@ impl Address {
             }
             ["scram_user", index, key] => {
                 Ok(Self::ScramUser { index: position(index)?, key: find(key, key::SCRAM_USER, "[[scram_user]]")? })
+            }
+            ["security", index, key] => {
+                Ok(Self::Security { index: position(index)?, key: find(key, key::SECURITY, "[[security]]")? })
             }
             [section, key] if !key::LISTS.contains(&section) => {
                 let found = key::SECTIONS.iter().position(|known| known.name == section).ok_or_else(|| {
@@ -185,5 +195,10 @@ fn put(draft: &mut Draft, address: Address, origin: &Origin, value: &str) -> Res
             key.accept_text(rule, value)
         }
         Address::ScramUser { index, key } => key::SCRAM_USER[key].accept_text(&mut draft.scram_users[index], value),
+        Address::Security { index, key } => {
+            let (domain, key) = (&mut draft.security[index], &key::SECURITY[key]);
+            domain.note(key.name, origin.clone());
+            key.accept_text(domain, value)
+        }
     }
 }

@@ -173,6 +173,13 @@ pub enum Fault {
         /// The section, with its brackets.
         section: &'static str,
     },
+    /// A key that is written where nothing asks for it.
+    NoEffect {
+        /// The key.
+        key: &'static str,
+        /// What has to be, in words.
+        unless: &'static str,
+    },
     /// A number above another one that bounds it.
     Above {
         /// The key.
@@ -219,10 +226,24 @@ pub enum Fault {
         /// The known name that looks most like it.
         nearest: Option<&'static str>,
     },
+    /// A directive of mosquitto.conf for something that is not offered.
+    NotOffered {
+        /// Its name, and its value if that is what matters.
+        name: &'static str,
+        /// Why, and what there is instead.
+        reason: &'static str,
+    },
     /// A directive of mosquitto.conf that is not supported yet.
     UnsupportedDirective {
         /// Its name.
         name: String,
+    },
+    /// A directive of mosquitto.conf that is not going to be supported.
+    RefusedDirective {
+        /// Its name.
+        name: &'static str,
+        /// Why, and what to do instead.
+        reason: &'static str,
     },
     /// A value of a directive that is not supported yet.
     UnsupportedValue {
@@ -287,6 +308,7 @@ impl fmt::Display for Fault {
             Self::Exclusive { one, other, section } => {
                 write!(f, "\"{one}\" and \"{other}\" exclude each other in {section}")
             }
+            Self::NoEffect { key, unless } => write!(f, "\"{key}\" has no effect unless {unless}"),
             Self::Above { key, given, bound, bound_value } => {
                 write!(f, "\"{key}\" is {given}, above \"{bound}\", which is {bound_value}")
             }
@@ -302,7 +324,9 @@ impl fmt::Display for Fault {
                 write!(f, "unknown directive \"{}\"", name.escape_debug())?;
                 hint(f, *nearest)
             }
+            Self::NotOffered { name, reason } => write!(f, "\"{name}\" cannot be used: {reason}"),
             Self::UnsupportedDirective { name } => write!(f, "directive \"{name}\" is not supported yet"),
+            Self::RefusedDirective { name, reason } => write!(f, "directive \"{name}\" is not supported: {reason}"),
             Self::UnsupportedValue { name, value } => {
                 write!(f, "directive \"{name}\" with \"{}\" is not supported yet", value.escape_debug())
             }

@@ -4,20 +4,33 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pantala_broker::{DurabilityRule, QueueFull, Settings};
+use pantala_identity::chain::BackEnd;
+use pantala_identity::http::Format;
+use pantala_identity::jwt::Algorithm;
 use pantala_proto::{FilterError, QoS, TopicFilter};
 use pantala_store::Durability;
+use pantala_tls::UserNameFrom;
+use pantala_transport::proxy::Versions;
+use pantala_transport::websocket::Origins;
 
+use super::clients;
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
 use super::log::{Facility, LogType, LogTypes};
+use super::security::{SecurityDomain, SecurityDraft, algorithms, http_url};
 use super::timestamp::Timestamp;
+use super::tls::{self, Tls};
+use super::transport::{self, Protocol};
 use super::{Config, Listener, SocketDomain};
 
 /// A key: `Written` takes its value, `Used` shows it.
 pub(super) struct Key<Written, Used> {
     pub name: &'static str,
+    /// What it means, in Markdown, for the schema, the reference and `docs/configuration.md`.
+    pub doc: &'static str,
     pub kind: Kind<Written>,
     /// The value in force, as one would write it.
     pub show: fn(&Used) -> String,
@@ -33,6 +46,8 @@ pub(super) enum Kind<Written> {
     Text { put: fn(&mut Written, String) -> Result<(), &'static str> },
     /// One of some words.
     Choice { allowed: &'static [&'static str], put: fn(&mut Written, &'static str) },
+    /// Any number of texts; the function says what is wrong with them.
+    Texts { put: fn(&mut Written, Vec<String>) -> Result<(), &'static str> },
     /// Any number of some words.
     List { allowed: &'static [&'static str], put: fn(&mut Written, Vec<&'static str>) },
 }
@@ -87,6 +102,14 @@ impl<Written, Used> Key<Written, Used> {
                 let given = if self.name == "password" { String::from("…") } else { text.to_owned() };
                 Fault::BadText { key: self.name.to_owned(), given, reason }
             })?,
+            (Kind::Texts { put }, Raw::List(texts)) => {
+                let given = texts.join(", ");
+                put(written, texts.into_iter().map(str::to_owned).collect()).map_err(|reason| Fault::BadText {
+                    key: self.name.to_owned(),
+                    given,
+                    reason,
+                })?;
+            }
             (Kind::Choice { allowed, put }, Raw::Text(text)) => put(written, word_of(self.name, text, allowed)?),
             (Kind::List { allowed, put }, Raw::List(texts)) => {
                 let words = texts.into_iter().map(|text| word_of(self.name, text, allowed));
@@ -111,7 +134,9 @@ impl<Written, Used> Key<Written, Used> {
                 Err(_) => return Err(self.wrong_type(&format!("\"{}\"", text.escape_debug()))),
             },
             Kind::Text { .. } | Kind::Choice { .. } => Raw::Text(text),
-            Kind::List { .. } => Raw::List(text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()),
+            Kind::List { .. } | Kind::Texts { .. } => {
+                Raw::List(text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect())
+            }
         };
         self.accept(written, raw)
     }
@@ -129,6 +154,7 @@ impl<Written, Used> Key<Written, Used> {
                 format!("an integer from {min} to {max} or \"{word}\"")
             }
             Kind::Text { .. } => "a string".to_owned(),
+            Kind::Texts { .. } => "a list of strings".to_owned(),
             Kind::Choice { allowed, .. } => format!("one of {}", allowed.join(", ")),
             Kind::List { allowed, .. } => format!("a list of {}", allowed.join(", ")),
         }
@@ -181,9 +207,10 @@ pub(super) const UNLIMITED: &str = "unlimited";
 
 // A key of `Settings` that is an integer, with the integer's type. Beyond the type's bounds nothing gets here.
 macro_rules! number {
-    ($name:ident: $type:ty, $min:expr, $max:expr) => {
+    ($name:ident: $type:ty, $min:expr, $max:expr, $doc:literal) => {
         Key {
             name: stringify!($name),
+            doc: $doc,
             kind: Kind::Number {
                 min: $min,
                 max: $max,
@@ -201,9 +228,10 @@ macro_rules! number {
 
 // A key of `Settings` that is a number of things or no limit, where zero says the same as the word.
 macro_rules! count {
-    ($name:ident) => {
+    ($name:ident, $doc:literal) => {
         Key {
             name: stringify!($name),
+            doc: $doc,
             kind: Kind::Number {
                 min: 0,
                 max: u32::MAX as u64,
@@ -217,9 +245,10 @@ macro_rules! count {
 
 // The same for what the server counts by address, before the core has heard of a connection.
 macro_rules! address_count {
-    ($name:ident) => {
+    ($name:ident, $doc:literal) => {
         Key {
             name: stringify!($name),
+            doc: $doc,
             kind: Kind::Number {
                 min: 0,
                 max: u32::MAX as u64,
@@ -232,9 +261,10 @@ macro_rules! address_count {
 }
 
 macro_rules! switch {
-    ($name:ident) => {
+    ($name:ident, $doc:literal) => {
         Key {
             name: stringify!($name),
+            doc: $doc,
             kind: Kind::Switch { put: |draft, value| draft.settings.$name = value },
             show: |config| config.settings.$name.to_string(),
         }
@@ -248,6 +278,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "workers",
+                doc: "Threads that serve connections, each with a loop of its own; `auto` is as many as there are cores.",
                 kind: Kind::Number {
                     min: 1,
                     max: WORKERS_MAX,
@@ -260,6 +291,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "data_dir",
+                doc: "Directory in which Sessions, queues and Retained Messages are kept; it is made when it is needed.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.data_dir = Some(PathBuf::from(not_empty(text)?));
@@ -270,6 +302,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "durability",
+                doc: "What an acknowledgement vouches for: with `fsync` a PUBACK or PUBREC survives a power cut, with `os` the end of the process, with `memory` neither.",
                 kind: Kind::Choice {
                     allowed: &["fsync", "os", "memory"],
                     put: |draft, word| {
@@ -284,6 +317,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "sys_interval_seconds",
+                doc: "Seconds between two looks at what the topics below `$SYS/` tell; 0 is never, and then there are none. A change needs a restart.",
                 kind: Kind::Number {
                     min: 0,
                     max: SYS_INTERVAL_MAX,
@@ -296,6 +330,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "pid_file",
+                doc: "File with the number of the process, written before the broker serves anybody, removed at its end; not through a symbolic link. A change needs a restart.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.pid_file = Some(PathBuf::from(not_empty(text)?));
@@ -306,6 +341,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "user",
+                doc: "User that a broker started as root becomes before it serves anybody, looked for in `/etc/passwd`; `root` stays root. A change needs a restart.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.user = Some(user_name(text)?);
@@ -314,9 +350,13 @@ pub(super) static SECTIONS: &[Section] = &[
                 },
                 show: |config| config.user.clone().unwrap_or_default(),
             },
-            switch!(allow_zero_length_client_id),
+            switch!(
+                allow_zero_length_client_id,
+                "Whether a client without a Client Identifier is given one, `auto_id_prefix` and a UUID; otherwise it is refused (CONNACK 0x85; v3: 0x02)."
+            ),
             Key {
                 name: "auto_id_prefix",
+                doc: "What Client Identifiers begin with that the broker gives.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.settings.auto_id_prefix = client_id_prefix(text)?;
@@ -327,6 +367,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "response_information_prefix",
+                doc: "What the Response Information given to clients that ask for it begins with; the Client Identifier and a slash follow. Without it, nothing is given.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         let text = mqtt_text(text)?;
@@ -344,9 +385,10 @@ pub(super) static SECTIONS: &[Section] = &[
     Section {
         name: "limits",
         keys: &[
-            number!(packet_bytes_max: u32, 16, 268_435_460),
+            number!(packet_bytes_max: u32, 16, 268_435_460, "Largest Control Packet that clients may send, in bytes with its fixed header; MQTT 5 clients are told."),
             Key {
                 name: "connect_packet_bytes_max",
+                doc: "Largest CONNECT packet, in bytes; not above `packet_bytes_max`.",
                 kind: Kind::Number {
                     min: 64,
                     max: 268_435_460,
@@ -357,31 +399,47 @@ pub(super) static SECTIONS: &[Section] = &[
                 },
                 show: |config| config.settings.connect_packet_bytes_max.to_string(),
             },
-            number!(payload_bytes_max: u32, 0, 268_435_455),
-            number!(client_id_bytes_max: u16, 23, 65_535),
-            number!(topic_bytes_max: u16, 1, 65_535),
-            number!(topic_levels_max: u16, 1, 65_535),
-            number!(subscriptions_per_session_max: u32, 1, u32::MAX as u64),
-            number!(user_properties_per_packet_max: u16, 0, 65_535),
-            number!(inflight_messages_max: u16, 1, 65_535),
-            number!(inflight_bytes_max: u64, 0, INTEGER_MAX),
-            number!(receive_maximum: u16, 1, 65_535),
-            number!(queued_messages_max: u32, 0, u32::MAX as u64),
-            number!(queued_bytes_max: u64, 0, INTEGER_MAX),
-            number!(topic_alias_max: u16, 0, 65_535),
-            number!(topic_alias_broker_max: u16, 0, 65_535),
-            number!(outgoing_bytes_max: u32, 1_024, u32::MAX as u64),
-            number!(write_stall_seconds: u32, 0, u32::MAX as u64),
-            count!(messages_per_second_max),
-            count!(bytes_per_second_max),
-            count!(takeovers_per_second_max),
-            number!(connect_seconds: u32, 1, 3_600),
-            count!(connections_max),
-            address_count!(connections_per_address_max),
-            address_count!(connections_per_address_per_second_max),
-            count!(sessions_max),
+            number!(payload_bytes_max: u32, 0, 268_435_455, "Longest payload of a message, in bytes; 0 is no limit but that of the packet."),
+            number!(client_id_bytes_max: u16, 23, 65_535, "Longest Client Identifier, in bytes."),
+            number!(topic_bytes_max: u16, 1, 65_535, "Longest Topic Name or Topic Filter, in bytes."),
+            number!(topic_levels_max: u16, 1, 65_535, "Most levels in a Topic Name or Topic Filter."),
+            number!(subscriptions_per_session_max: u32, 1, u32::MAX as u64, "Most subscriptions of one Session."),
+            number!(user_properties_per_packet_max: u16, 0, 65_535, "Most User Properties in one packet."),
+            number!(inflight_messages_max: u16, 1, 65_535, "Most QoS 1 and 2 messages that one client may have unacknowledged; its Receive Maximum can lower it."),
+            number!(inflight_bytes_max: u64, 0, INTEGER_MAX, "Most bytes of Topic Names and payloads in those messages; 0 is no limit."),
+            number!(receive_maximum: u16, 1, 65_535, "Most QoS 2 messages that one client may have open towards the broker; MQTT 5 clients are told as Receive Maximum."),
+            number!(queued_messages_max: u32, 0, u32::MAX as u64, "Most messages that wait for one Session; 0 is no limit."),
+            number!(queued_bytes_max: u64, 0, INTEGER_MAX, "Most bytes of Topic Names and payloads in those messages; 0 is no limit."),
+            number!(topic_alias_max: u16, 0, 65_535, "Most Topic Aliases that a client may set on a connection."),
+            number!(topic_alias_broker_max: u16, 0, 65_535, "Most Topic Aliases that the broker sets on a connection, if the client allows as many."),
+            number!(outgoing_bytes_max: u32, 1_024, u32::MAX as u64, "Most bytes that wait to be written to one connection; QoS 0 messages beyond are dropped, others wait in the queue."),
+            number!(write_stall_seconds: u32, 0, u32::MAX as u64, "Seconds for which a connection with waiting output may take no byte before it is closed; 0 is for ever."),
+            count!(
+                messages_per_second_max,
+                "Most messages that one client may send in a second; who is faster is read later. 0 is no limit."
+            ),
+            count!(
+                bytes_per_second_max,
+                "Most bytes that one client may send in a second, the same way; 0 is no limit."
+            ),
+            count!(
+                takeovers_per_second_max,
+                "Most times in a second that a connected client may be taken over by one with its Client Identifier (above: 0x9F; v3: 0x03); 0 is no limit."
+            ),
+            number!(connect_seconds: u32, 1, 3_600, "Seconds that a connection has for its whole CONNECT and its authentication."),
+            count!(connections_max, "Most clients that are connected at a time, over all listeners; 0 is no limit."),
+            address_count!(
+                connections_per_address_max,
+                "Most connections from one address, of IPv6 from one /64; more are closed. 0 is no limit. A change needs a restart."
+            ),
+            address_count!(
+                connections_per_address_per_second_max,
+                "Most new connections from one such address in a second; more are closed. 0 is no limit. A change needs a restart."
+            ),
+            count!(sessions_max, "Most Sessions, connected or not; 0 is no limit."),
             Key {
                 name: "memory_bytes_max",
+                doc: "Bytes of memory above which nobody new is let in; `auto` is 80 % of what the control group or the machine has, 0 is no limit. A change needs a restart.",
                 kind: Kind::Number {
                     min: 0,
                     max: INTEGER_MAX,
@@ -390,10 +448,99 @@ pub(super) static SECTIONS: &[Section] = &[
                 },
                 show: |config| config.memory_bytes_max.map_or("auto".to_owned(), |bytes| bytes.to_string()),
             },
-            number!(retained_messages_max: u32, 0, u32::MAX as u64),
-            number!(keep_alive_max: u16, 0, 65_535),
+            number!(retained_messages_max: u32, 0, u32::MAX as u64, "Most Retained Messages; further ones are delivered and not kept."),
+            number!(keep_alive_max: u16, 0, 65_535, "Longest Keep Alive in seconds; 0 is no limit. MQTT 5 clients are told a lower one, others are refused."),
+            Key {
+                name: "verification_threads",
+                doc: "Threads that hash passwords, at low priority; `auto` is half as many as there are cores, one at least.",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 256,
+                    word: Some("auto"),
+                    put: |draft, value| draft.verification.threads = value.map(|value| value as usize),
+                },
+                show: |config| config.verification.threads.map_or("auto".to_owned(), |threads| threads.to_string()),
+            },
+            Key {
+                name: "verifications_waiting_max",
+                doc: "Most clients whose password waits to be hashed, and as many again that wait for an HTTP back end.",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 1_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.waiting_max = u32_of(value) as usize,
+                },
+                show: |config| config.verification.waiting_max.to_string(),
+            },
+            Key {
+                name: "verified_seconds",
+                doc: "Seconds for which a password that was right is not hashed again; 0 is never.",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 86_400,
+                    word: None,
+                    put: |draft, value| draft.verification.keep = Duration::from_secs(u32_of(value).into()),
+                },
+                show: |config| config.verification.keep.as_secs().to_string(),
+            },
+            Key {
+                name: "verified_max",
+                doc: "Most passwords known for that, and most answers of an HTTP back end kept, for each security domain.",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 10_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.kept_max = u32_of(value) as usize,
+                },
+                show: |config| config.verification.kept_max.to_string(),
+            },
+            Key {
+                name: "http_requests_max",
+                doc: "Most requests to HTTP back ends at once; more wait.",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 1_024,
+                    word: None,
+                    put: |draft, value| draft.verification.http_requests_max = u32_of(value) as usize,
+                },
+                show: |config| config.verification.http_requests_max.to_string(),
+            },
+            Key {
+                name: "failures_per_address_max",
+                doc: "Wrong credentials that an address has free before it is refused for a while; 0 is no brake.",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 1_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.brake.per_address = u32_of(value),
+                },
+                show: |config| config.verification.brake.per_address.to_string(),
+            },
+            Key {
+                name: "failures_per_user_max",
+                doc: "Wrong credentials that a user name has free over all addresses before it has one try a second; 0 is no brake.",
+                kind: Kind::Number {
+                    min: 0,
+                    max: 1_000_000,
+                    word: None,
+                    put: |draft, value| draft.verification.brake.per_user = u32_of(value),
+                },
+                show: |config| config.verification.brake.per_user.to_string(),
+            },
+            Key {
+                name: "failure_wait_seconds_max",
+                doc: "Longest time in seconds for which an address is refused after a failure.",
+                kind: Kind::Number {
+                    min: 1,
+                    max: 3_600,
+                    word: None,
+                    put: |draft, value| draft.verification.brake.wait_max = Duration::from_secs(u32_of(value).into()),
+                },
+                show: |config| config.verification.brake.wait_max.as_secs().to_string(),
+            },
             Key {
                 name: "session_expiry_max",
+                doc: "Longest Session Expiry Interval in seconds; Sessions of v3 clients with Clean Session 0 end after it too.",
                 kind: Kind::Number {
                     min: 0,
                     max: u32::MAX as u64,
@@ -415,6 +562,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "queue_full",
+                doc: "What goes when the queue of a Session is at its limit: the message that has waited longest, the new one, or the new one with word to its publisher (0x97; v3: no acknowledgement).",
                 kind: Kind::Choice {
                     allowed: &["drop_oldest", "drop_newest", "refuse"],
                     put: |draft, word| {
@@ -434,9 +582,18 @@ pub(super) static SECTIONS: &[Section] = &[
                     .to_owned()
                 },
             },
-            switch!(queue_qos0_messages),
-            switch!(upgrade_outgoing_qos),
-            switch!(allow_duplicate_messages),
+            switch!(
+                queue_qos0_messages,
+                "Whether QoS 0 messages wait for a Session without a connection as the others do."
+            ),
+            switch!(
+                upgrade_outgoing_qos,
+                "Whether messages are delivered at the QoS of the subscription even where they were published at a lower one, against the standard."
+            ),
+            switch!(
+                allow_duplicate_messages,
+                "Whether a client whose subscriptions overlap gets a copy for each, instead of one at the highest QoS with all Subscription Identifiers."
+            ),
         ],
     },
     Section {
@@ -444,6 +601,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "maximum_qos",
+                doc: "Highest QoS that clients may publish with (above: 0x9B).",
                 kind: Kind::Number {
                     min: 0,
                     max: 2,
@@ -452,10 +610,13 @@ pub(super) static SECTIONS: &[Section] = &[
                 },
                 show: |config| qos_digit(config.settings.maximum_qos).to_owned(),
             },
-            switch!(retain_available),
-            switch!(wildcard_subscription_available),
-            switch!(shared_subscription_available),
-            switch!(subscription_identifiers_available),
+            switch!(retain_available, "Whether messages may be retained (otherwise 0x9A)."),
+            switch!(wildcard_subscription_available, "Whether Topic Filters may have wildcards (otherwise 0xA2)."),
+            switch!(shared_subscription_available, "Whether there are Shared Subscriptions (otherwise 0x9E)."),
+            switch!(
+                subscription_identifiers_available,
+                "Whether subscriptions may have Subscription Identifiers (otherwise 0xA1)."
+            ),
         ],
     },
     Section {
@@ -463,6 +624,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "types",
+                doc: "Kinds of lines that are written; `all` and `none` hold for what stands before them. `-v` is `all`.",
                 kind: Kind::List {
                     allowed: &LogType::NAMES,
                     put: |draft, words| draft.log.types = LogTypes::named(&words),
@@ -471,6 +633,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "destinations",
+                doc: "Where lines go. `syslog` is the system's log, `topic` publishes each line below `$SYS/broker/log/`.",
                 kind: Kind::List {
                     allowed: &["stderr", "stdout", "syslog", "topic"],
                     put: |draft, words| {
@@ -491,6 +654,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "file",
+                doc: "File to which lines go too, beside the destinations. SIGRTMIN opens it anew, for those who rotate it.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.log.file = Some(PathBuf::from(not_empty(text)?));
@@ -502,6 +666,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "facility",
+                doc: "Whose lines they are in the system's log.",
                 kind: Kind::Choice {
                     allowed: &Facility::NAMES,
                     put: |draft, word| draft.log.facility = Facility::named(word),
@@ -510,6 +675,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "timestamp",
+                doc: "Time in front of each line: `off`, `rfc3339`, `epoch` (seconds since 1970), or a pattern such as `%Y-%m-%d %H:%M:%S`.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.log.timestamp = if text == "off" {
@@ -524,6 +690,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "connection_messages",
+                doc: "Whether each connection and its end is a line.",
                 kind: Kind::Switch { put: |draft, value| draft.log.connection_messages = value },
                 show: |config| config.log.connection_messages.to_string(),
             },
@@ -534,6 +701,7 @@ pub(super) static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "server_reference",
+                doc: "Another server to which MQTT 5 clients are sent, as `host:port`; several are separated by spaces.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.redirect.server_reference = Some(mqtt_text(not_empty(text)?)?);
@@ -546,6 +714,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "permanent",
+                doc: "Whether they should stay there: 0x9D (Server moved) in place of 0x9C (Use another server).",
                 kind: Kind::Switch { put: |draft, value| draft.redirect.permanent = Some(value) },
                 show: |config| config.settings.redirect.as_ref().is_some_and(|to| to.permanent).to_string(),
             },
@@ -557,6 +726,7 @@ pub(super) static SECTIONS: &[Section] = &[
 pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     Key {
         name: "port",
+        doc: "TCP port; 0 is one that the system chooses, which is logged.",
         kind: Kind::Number {
             min: 0,
             max: 65_535,
@@ -570,6 +740,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "host",
+        doc: "Address or host name to listen on, or on Linux the name of a network interface; without it, all interfaces.",
         kind: Kind::Text {
             put: |listener, text| {
                 listener.host = Some(host_name(text)?);
@@ -583,6 +754,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "unix_path",
+        doc: "Path of a Unix socket, in place of `port` and `host`.",
         kind: Kind::Text {
             put: |listener, text| {
                 listener.unix_path = Some(unix_path(text)?);
@@ -596,6 +768,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "socket_domain",
+        doc: "Versions of IP that are accepted.",
         kind: Kind::Choice {
             allowed: &["both", "ipv4", "ipv6"],
             put: |listener, word| {
@@ -610,11 +783,13 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "allow_anonymous",
+        doc: "Whether clients may connect without saying who they are; true by default where only this machine can connect.",
         kind: Kind::Switch { put: |listener, value| listener.allow_anonymous = Some(value) },
         show: |listener| listener.settings.allow_anonymous.to_string(),
     },
     Key {
         name: "connections_max",
+        doc: "Most clients that are connected over this listener at a time; 0 is no limit.",
         kind: Kind::Number {
             min: 0,
             max: u32::MAX as u64,
@@ -625,11 +800,13 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "maximum_qos",
+        doc: "Highest QoS that clients of this listener may publish with.",
         kind: Kind::Number { min: 0, max: 2, word: None, put: |listener, value| listener.maximum_qos = qos(value) },
         show: |listener| qos_digit(listener.settings.maximum_qos).to_owned(),
     },
     Key {
         name: "topic_alias_max",
+        doc: "The same as `limits.topic_alias_max`, for this listener.",
         kind: Kind::Number {
             min: 0,
             max: 65_535,
@@ -640,6 +817,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "topic_alias_broker_max",
+        doc: "The same as `limits.topic_alias_broker_max`, for this listener.",
         kind: Kind::Number {
             min: 0,
             max: 65_535,
@@ -649,16 +827,303 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |listener| listener.settings.topic_alias_broker_max.map_or(String::new(), |count| count.to_string()),
     },
     Key {
+        name: "security",
+        doc: "The `[[security]]` whose users and rules count here; without it the one with the name `default`.",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.security = Some(mqtt_text(not_empty(text)?)?);
+                Ok(())
+            },
+        },
+        // Shown by its name where the domains are known.
+        show: |_| String::new(),
+    },
+    Key {
+        name: "mount_point",
+        doc: "What stands before all topics of the clients here, unseen by them.",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.clients.mount_point = Some(clients::mount_point(text)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.settings.mount_point.as_deref().unwrap_or_default().to_owned(),
+    },
+    Key {
+        name: "versions",
+        doc: "Versions of MQTT that are let in; others get CONNACK 0x84 (v3: 0x01).",
+        kind: Kind::List {
+            allowed: &clients::VERSIONS,
+            put: |listener, names| listener.clients.versions = clients::versions(&names),
+        },
+        show: |listener| clients::shown_versions(listener.settings.versions),
+    },
+    Key {
+        name: "use_user_name_as_client_id",
+        doc: "Whether the Client Identifier is the user name; who has none is refused (0x87), and so is SCRAM, which names its user later.",
+        kind: Kind::Switch { put: |listener, value| listener.clients.use_user_name_as_client_id = value },
+        show: |listener| listener.settings.use_user_name_as_client_id.to_string(),
+    },
+    Key {
+        name: "client_id_prefixes",
+        doc: "What Client Identifiers have to begin with, one of these; others are refused (0x87).",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.clients.client_id_prefixes = Some(clients::client_id_prefixes(texts)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.settings.client_id_prefixes.join(","),
+    },
+    Key {
+        name: "deny_special_characters",
+        doc: "Whether clients with `+`, `#` or `/` in user name or Client Identifier are refused (0x87).",
+        kind: Kind::Switch { put: |listener, value| listener.clients.deny_special_characters = value },
+        show: |listener| listener.settings.deny_special_characters.to_string(),
+    },
+    Key {
+        name: "sessions_belong_to_users",
+        doc: "Whether nobody goes on with, or ends, the Session that another user has begun.",
+        kind: Kind::Switch { put: |listener, value| listener.clients.sessions_belong_to_users = Some(value) },
+        show: |listener| listener.settings.sessions_belong_to_users.to_string(),
+    },
+    Key {
         name: "tcp_no_delay",
+        doc: "Whether small packets are sent at once instead of being held back for more.",
         kind: Kind::Switch { put: |listener, value| listener.tcp_no_delay = value },
         show: |listener| listener.tcp_no_delay.to_string(),
     },
+    Key {
+        name: "tls_certificate_files",
+        doc: "Certificates of the listener with their chains, in PEM; a listener with a certificate speaks TLS only.",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.certificate_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.certificate_files),
+    },
+    Key {
+        name: "tls_key_files",
+        doc: "Keys of the certificates, in their order; by default the keys are in the same files.",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.key_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.key_files),
+    },
+    Key {
+        name: "tls_client_ca_files",
+        doc: "Files, or directories of files, with the authorities that client certificates are from.",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.client_ca_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.client_ca_files),
+    },
+    Key {
+        name: "tls_require_certificate",
+        doc: "Whether a client without certificate is refused, where there are such authorities.",
+        kind: Kind::Switch { put: |listener, value| listener.tls.require_certificate = Some(value) },
+        show: |listener| listener.tls.as_ref().is_none_or(|tls| tls.require_certificate).to_string(),
+    },
+    Key {
+        name: "tls_crl_files",
+        doc: "Lists of revoked client certificates, in PEM.",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.crl_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.crl_files),
+    },
+    Key {
+        name: "tls_versions",
+        doc: "Versions of TLS that are spoken.",
+        kind: Kind::List { allowed: &tls::VERSIONS, put: |listener, words| listener.tls.versions = words },
+        show: |listener| listener.tls.as_ref().map_or_else(|| tls::VERSIONS.join(","), |tls| tls.versions.join(",")),
+    },
+    Key {
+        name: "tls_ciphers",
+        doc: "Cipher suites that are offered; without any, all.",
+        kind: Kind::List { allowed: &pantala_tls::ciphers::NAMES, put: |listener, words| listener.tls.ciphers = words },
+        show: |listener| listener.tls.as_ref().map_or(String::new(), |tls| tls.ciphers.join(",")),
+    },
+    Key {
+        name: "tls_alpn",
+        doc: "ALPN protocols that are agreed upon: `mqtt` by default, `http/1.1` where `protocol` is `websocket`, both where it is `any`.",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                if texts.iter().any(|text| !(1..=255).contains(&text.len())) {
+                    return Err("the name of a protocol has 1 to 255 bytes");
+                }
+                listener.tls.alpn = Some(texts);
+                Ok(())
+            },
+        },
+        show: |listener| listener.tls.as_ref().map_or_else(|| "mqtt".to_owned(), |tls| tls.alpn.join(",")),
+    },
+    Key {
+        name: "tls_ignore_certificate_dates",
+        doc: "Whether client certificates that have expired are taken; the log warns of it.",
+        kind: Kind::Switch { put: |listener, value| listener.tls.ignore_certificate_dates = value },
+        show: |listener| listener.tls.as_ref().is_some_and(|tls| tls.ignore_certificate_dates).to_string(),
+    },
+    Key {
+        name: "user_name_from_certificate",
+        doc: "Which name of a client's certificate is its User Name: the Common Name, the subject, or the only Subject Alternative Name.",
+        kind: Kind::Choice {
+            allowed: &tls::USER_NAME_FROM,
+            put: |listener, word| listener.tls.user_name_from_certificate = tls::user_name_from(word),
+        },
+        show: |listener| {
+            let by_proxy = listener.transport.user_name_by_proxy.then_some(UserNameFrom::CommonName);
+            let from = listener.tls.as_ref().map(|tls| tls.user_name_from_certificate).or(by_proxy);
+            tls::user_name_from_word(from.unwrap_or_default()).to_owned()
+        },
+    },
+    Key {
+        name: "protocol",
+        doc: "What clients speak: `mqtt`, `websocket` (the subprotocols `mqtt` and `mqttv3.1`), or `any`: either, told apart by the first bytes of each connection.",
+        kind: Kind::Choice {
+            allowed: &["mqtt", "websocket", "any"],
+            put: |listener, word| {
+                listener.transport.protocol = Some(match word {
+                    "websocket" => Protocol::WebSocket,
+                    "any" => Protocol::Any,
+                    _ => Protocol::Mqtt,
+                });
+            },
+        },
+        show: |listener| listener.transport.protocol.name().to_owned(),
+    },
+    Key {
+        name: "websocket_path",
+        doc: "Path that WebSocket clients have to ask for, such as `/mqtt`; another gets 404. Without it, any.",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.transport.websocket_path = Some(transport::path(text)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.transport.websocket.path.as_deref().unwrap_or_default().to_owned(),
+    },
+    Key {
+        name: "websocket_origins",
+        doc: "Pages that may connect by WebSocket, each as browsers name them: `https://app.example`, exactly. Others get 403. Without it, all.",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                let origins = texts.iter().map(|text| transport::origin(text));
+                listener.transport.websocket_origins = Some(origins.collect::<Result<_, _>>()?);
+                Ok(())
+            },
+        },
+        show: |listener| match &listener.transport.websocket.origins {
+            Origins::Listed(listed) => listed.join(","),
+            Origins::Any | Origins::SameHost => String::new(),
+        },
+    },
+    Key {
+        name: "proxy_protocol",
+        doc: "Version of the PROXY protocol whose header each connection begins with; a connection without one is closed.",
+        kind: Kind::Choice {
+            allowed: &["off", "v1", "v2", "any"],
+            put: |listener, word| {
+                listener.transport.proxy_protocol = match word {
+                    "v1" => Some(Versions::V1),
+                    "v2" => Some(Versions::V2),
+                    "any" => Some(Versions::Any),
+                    _ => None,
+                };
+            },
+        },
+        show: |listener| {
+            match listener.transport.proxy_protocol {
+                None => "off",
+                Some(Versions::V1) => "v1",
+                Some(Versions::V2) => "v2",
+                Some(Versions::Any) => "any",
+            }
+            .to_owned()
+        },
+    },
+    Key {
+        name: "proxy_require_tls",
+        doc: "Whether a client has to have come to the proxy by TLS, as a header of version 2 tells.",
+        kind: Kind::Switch { put: |listener, value| listener.transport.proxy_require_tls = value },
+        show: |listener| listener.transport.proxy_require_tls.to_string(),
+    },
+    Key {
+        name: "proxy_trusted",
+        doc: "The proxies, as addresses (`10.0.0.7`) or networks (`10.0.0.0/8`).",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.proxy_trusted = Some(transport::networks(&texts)?);
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.proxy_trusted),
+    },
+    Key {
+        name: "allow_addresses",
+        doc: "Addresses and networks of clients that are let in, by their real address behind a proxy; if there are any, nobody else is.",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.allow_addresses = transport::networks(&texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.allow_addresses),
+    },
+    Key {
+        name: "deny_addresses",
+        doc: "Addresses and networks of clients whose connections are closed at once.",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.transport.deny_addresses = transport::networks(&texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| transport::shown_networks(&listener.transport.deny_addresses),
+    },
+    Key {
+        name: "unix_mode",
+        doc: "Permission bits of the Unix socket, in octal: who may write to it may connect.",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.transport.unix_mode = Some(transport::mode(&text)?);
+                Ok(())
+            },
+        },
+        show: |listener| format!("{:04o}", listener.transport.unix_mode),
+    },
 ];
+
+fn paths(texts: Vec<String>) -> Result<Vec<PathBuf>, &'static str> {
+    texts.into_iter().map(|text| path(text)).collect()
+}
+
+/// The name of a file or directory.
+pub(super) fn path(text: String) -> Result<PathBuf, &'static str> {
+    if text.contains('\0') { Err("a path has no NUL") } else { not_empty(text).map(PathBuf::from) }
+}
+
+fn shown_paths(listener: &Listener, of: fn(&Tls) -> &Vec<PathBuf>) -> String {
+    let paths = listener.tls.as_ref().map(of).into_iter().flatten();
+    paths.map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
+}
 
 /// The keys of a `[[scram_user]]`. What is shown is never the secret.
 pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
     Key {
         name: "name",
+        doc: "User name of a user that can authenticate by SCRAM-SHA-256.",
         kind: Kind::Text {
             put: |user, text| {
                 user.name = Some(mqtt_text(not_empty(text)?)?);
@@ -669,6 +1134,7 @@ pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
     },
     Key {
         name: "password",
+        doc: "Password of the user, in clear text.",
         kind: Kind::Text {
             put: |user, text| {
                 user.password = Some(not_empty(text)?);
@@ -679,6 +1145,7 @@ pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
     },
     Key {
         name: "password_file",
+        doc: "File with the password as its only line, in place of `password`.",
         kind: Kind::Text {
             put: |user, text| {
                 user.password_file = Some(PathBuf::from(not_empty(text)?));
@@ -693,6 +1160,7 @@ pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
 pub(super) static DURABILITY: &[Key<DurabilityDraft, DurabilityRule>] = &[
     Key {
         name: "filter",
+        doc: "Topic Filter of messages that are kept less safely than `broker.durability` says.",
         kind: Kind::Text {
             put: |rule, text| {
                 rule.filter = Some(topic_filter(text)?);
@@ -703,6 +1171,7 @@ pub(super) static DURABILITY: &[Key<DurabilityDraft, DurabilityRule>] = &[
     },
     Key {
         name: "level",
+        doc: "What an acknowledgement of such a message vouches for; below `broker.durability`.",
         kind: Kind::Choice {
             // Not `fsync`: nothing is less safe than that.
             allowed: &["os", "memory"],
@@ -714,11 +1183,331 @@ pub(super) static DURABILITY: &[Key<DurabilityDraft, DurabilityRule>] = &[
     },
 ];
 
+/// The keys of a `[[security]]`. The start-up log has a line for each domain, by its `Display`.
+pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
+    Key {
+        name: "name",
+        doc: "Name of the domain; `default` if it is not written.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.name = Some(mqtt_text(not_empty(text)?)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "chain",
+        doc: "Back ends that are asked who a client is, in this order.",
+        kind: Kind::List {
+            allowed: &["certificate", "jwt", "password", "http"],
+            put: |domain, words| {
+                let known = |word: &str| BackEnd::ALL.into_iter().find(|back_end| back_end.name() == word);
+                domain.chain = Some(words.into_iter().filter_map(known).collect());
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "password_file",
+        doc: "File with users and their passwords, in the format of mosquitto_passwd.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.password_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "acl_file",
+        doc: "File with access rules, in the format of Mosquitto.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.acl_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "rules_file",
+        doc: "File with access rules of our own, in TOML; see [access.md](access.md#a-rules-file). A domain has one of `acl_file`, `rules_file` and `dynamic_security_file`.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.rules_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "dynamic_security_file",
+        doc: "File with users, groups and roles that are changed while the broker runs, in the format of Mosquitto's plugin; see [access.md](access.md#dynamic-security).",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.dynamic_security_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_jwks_url",
+        doc: "URL of the key set by which tokens are verified.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_jwks_url = Some(http_url(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_jwks_file",
+        doc: "File with such a key set.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_jwks_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_public_key_file",
+        doc: "File with one public key, in PEM.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_public_key_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_secret_file",
+        doc: "File with the secret of an HMAC.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_secret_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_refresh_seconds",
+        doc: "Seconds after which a key set of a URL is fetched again; 3600 if it is not written.",
+        kind: Kind::Number {
+            min: 10,
+            max: 86_400,
+            word: None,
+            put: |domain, value| domain.jwt_refresh_seconds = u32_of(value),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_algorithms",
+        doc: "Algorithms that tokens may be signed by.",
+        kind: Kind::List {
+            allowed: &Algorithm::NAMES,
+            put: |domain, words| domain.jwt_rules.algorithms = algorithms(&words),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_issuer",
+        doc: "Issuer that tokens have to name.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.issuer = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_audience",
+        doc: "Audience that tokens have to name.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.audience = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_leeway_seconds",
+        doc: "Seconds by which the clocks of issuer and broker may differ; 60 if it is not written.",
+        kind: Kind::Number {
+            min: 0,
+            max: 3_600,
+            word: None,
+            put: |domain, value| domain.jwt_rules.leeway = Duration::from_secs(u32_of(value).into()),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_require_expiry",
+        doc: "Whether a token has to have an end; true if it is not written.",
+        kind: Kind::Switch { put: |domain, value| domain.jwt_rules.require_expiry = value },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_token_bytes_max",
+        doc: "Longest token, in bytes; 8192 if it is not written.",
+        kind: Kind::Number {
+            min: 128,
+            max: 65_535,
+            word: None,
+            put: |domain, value| domain.jwt_rules.token_bytes_max = u32_of(value) as usize,
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_user_name",
+        doc: "User name that clients with a token in place of a password have to give.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.user_name = Some(mqtt_text(not_empty(text)?)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_user_name_claim",
+        doc: "Claim with the user name; `sub` if it is not written.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.user_name_claim = not_empty(text)?;
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_client_id_claim",
+        doc: "Claim with the Client Identifier that the client has to have.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.client_id_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_groups_claim",
+        doc: "Claim with the groups of the user.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.groups_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_publish_claim",
+        doc: "Claim with the Topic Filters that the user may publish to.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.publish_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "jwt_subscribe_claim",
+        doc: "Claim with the Topic Filters that the user may subscribe to.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.jwt_rules.subscribe_claim = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_url",
+        doc: "URL of a service that is asked who a client is.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.http_url = Some(http_url(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_format",
+        doc: "How it is asked; json if it is not written.",
+        kind: Kind::Choice {
+            allowed: &["json", "form"],
+            put: |domain, word| domain.http_format = if word == "form" { Format::Form } else { Format::Json },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_timeout_seconds",
+        doc: "Seconds that its answer may take; 5 if it is not written.",
+        kind: Kind::Number {
+            min: 1,
+            max: 60,
+            word: None,
+            put: |domain, value| domain.http_timeout_seconds = u32_of(value),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_cache_seconds",
+        doc: "Seconds for which its answers are kept; 30 if it is not written.",
+        kind: Kind::Number {
+            min: 0,
+            max: 86_400,
+            word: None,
+            put: |domain, value| domain.http_cache_seconds = u32_of(value),
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_authorization_file",
+        doc: "File with the value of the Authorization header of requests.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.http_authorization_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+    Key {
+        name: "http_ca_file",
+        doc: "File with certificates of authorities in place of those of the system, in PEM.",
+        kind: Kind::Text {
+            put: |domain, text| {
+                domain.http_ca_file = Some(PathBuf::from(not_empty(text)?));
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
+];
+
 /// The sections that are lists, in the words of the file.
-pub(super) const LISTS: [&str; 3] = ["listener", "durability", "scram_user"];
+pub(super) const LISTS: [&str; 4] = ["listener", "durability", "scram_user", "security"];
 
 pub(super) const BAD_TIMESTAMP: &str = "it has a conversion that is not known; known are %Y %C %y %m %d %e %j %H %I %M %S %p \
      %s %F %T %D %R %a %A %b %B %h %Z %z %n %t %%";
+
+/// A number that is known to be within 32 bits.
+fn u32_of(value: Option<u64>) -> u32 {
+    value.and_then(|value| u32::try_from(value).ok()).unwrap_or(u32::MAX)
+}
 
 /// Zero is no limit.
 pub(super) fn count(value: Option<u64>) -> Option<NonZeroU32> {
@@ -755,7 +1544,7 @@ pub(super) fn user_name(text: String) -> Result<String, &'static str> {
 }
 
 /// A text that MQTT can carry: no control characters or noncharacters, at most 65 535 bytes (v5 1.5.4).
-fn mqtt_text(text: String) -> Result<String, &'static str> {
+pub(super) fn mqtt_text(text: String) -> Result<String, &'static str> {
     let refused = |character: char| {
         character.is_control()
             || matches!(u32::from(character) & 0xFFFF, 0xFFFE | 0xFFFF)

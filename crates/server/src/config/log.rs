@@ -148,6 +148,14 @@ impl LogTypes {
         Self(self.0 | 1 << kind as u16)
     }
 
+    pub(crate) fn bits(self) -> u16 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     /// The set of these names. `none` empties it of what stands before, `all` fills it.
     pub(super) fn named(names: &[&str]) -> Self {
         names.iter().fold(Self::NONE, |types, name| types.and_named(name))

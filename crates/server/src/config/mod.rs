@@ -15,16 +15,23 @@
 //! The TOML is walked by hand along the tables of `key` and not through serde: so a number beyond its
 //! bounds has a line and a column as well as a misspelt name has, and a key is declared in one place.
 
+mod clients;
+mod convert;
 mod draft;
+mod effective;
 mod environment;
 mod error;
 mod key;
 mod log;
 mod mosquitto;
+mod reference;
+mod security;
 #[cfg(test)]
 mod tests;
 mod timestamp;
+mod tls;
 mod toml;
+mod transport;
 
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -33,11 +40,17 @@ use std::path::{Path, PathBuf};
 use pantala_broker::{ListenerSettings, Settings};
 use pantala_store::Durability;
 
+pub use self::convert::convert;
 use self::draft::Draft;
+pub use self::effective::{Change, Effective};
 pub use self::environment::Environment;
 pub use self::error::{ConfigError, Fault, Origin};
 pub use self::log::{Facility, LogConfig, LogType, LogTypes};
+pub use self::reference::{reference, schema};
+pub use self::security::{DEFAULT_DOMAIN, Http, Jwt, JwtKeys, SecurityDomain, Verification};
 pub use self::timestamp::Timestamp;
+pub use self::tls::Tls;
+pub use self::transport::{Protocol, Transport};
 
 /// All that the broker is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +59,10 @@ pub struct Config {
     pub settings: Settings,
     /// Where it listens; never empty, in the order of `settings.listeners`.
     pub listeners: Vec<Listener>,
+    /// The security domains; never empty. Listeners name them by their place here.
+    pub security: Vec<SecurityDomain>,
+    /// Bounds of verification.
+    pub verification: Verification,
     /// What is logged, and where.
     pub log: LogConfig,
     /// How many workers run, 1..=64. None, the default: as many as there are cores.
@@ -72,6 +89,28 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+/// Where a configuration comes from, to be read again.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The file. None is no file.
+    pub path: Option<PathBuf>,
+    /// The flags.
+    pub overrides: Overrides,
+    /// The variables.
+    pub environment: Environment,
+}
+
+impl Source {
+    /// The configuration as it is written now.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its place.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        Config::load_with(self.path.as_deref(), &self.overrides, &self.environment)
+    }
+}
+
 /// A place to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
@@ -83,6 +122,10 @@ pub struct Listener {
     pub socket_domain: SocketDomain,
     /// Whether TCP_NODELAY is set on its connections. Default true.
     pub tcp_no_delay: bool,
+    /// None: plain MQTT.
+    pub tls: Option<Tls>,
+    /// How its connections come to be MQTT, and whose are taken.
+    pub transport: Transport,
     /// It is enough to warn when this one cannot be opened, as long as another one can: the IPv6 half of the
     /// default, on a machine without IPv6.
     pub optional: bool,
@@ -182,13 +225,28 @@ impl Config {
         overrides: &Overrides,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
+        let text = path
+            .map(|path| draft::read(path).map_err(|fault| ConfigError::new(Origin::File(path.to_owned()), fault)))
+            .transpose()?;
+        Self::of_text(path.zip(text.as_deref()), overrides, environment)
+    }
+
+    /// The same with the content of the file, by which name it would have.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its place.
+    pub fn of_text(
+        file: Option<(&Path, &str)>,
+        overrides: &Overrides,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
         let mut draft = Draft::new();
-        if let Some(path) = path {
-            let text = draft::read(path).map_err(|fault| ConfigError::new(Origin::File(path.to_owned()), fault))?;
+        if let Some((path, text)) = file {
             if path.extension().is_some_and(|extension| extension == "toml") {
-                toml::read(&mut draft, path, &text)?;
+                toml::read(&mut draft, path, text)?;
             } else {
-                mosquitto::read(&mut draft, path, &text)?;
+                mosquitto::read(&mut draft, path, text)?;
             }
         }
         environment.apply(&mut draft)?;
@@ -221,12 +279,21 @@ impl Config {
         for user in &self.settings.scram_users {
             let _ = writeln!(text, "scram_user {}", user.name.escape_debug());
         }
+        for domain in self.security.iter().filter(|domain| **domain != SecurityDomain::unwritten()) {
+            let _ = writeln!(text, "{domain}");
+        }
         for listener in &self.listeners {
             let anonymous = if listener.settings.allow_anonymous { "anonymous" } else { "no anonymous" };
             let _ = write!(text, "listener {}, {anonymous}", listener.address);
+            if let Some(domain) = self.security.get(usize::from(listener.settings.security.0))
+                && domain.name != DEFAULT_DOMAIN
+            {
+                let _ = write!(text, ", security = {}", domain.name.escape_debug());
+            }
             // The unwritten listener is the measure: its address aside, which is there already.
-            for key in
-                key::LISTENER.iter().filter(|key| !["port", "host", "unix_path", "allow_anonymous"].contains(&key.name))
+            for key in key::LISTENER
+                .iter()
+                .filter(|key| !["port", "host", "unix_path", "allow_anonymous", "security"].contains(&key.name))
             {
                 let (value, usual) = ((key.show)(listener), (key.show)(&default.listeners[0]));
                 if value != usual {

@@ -4,21 +4,35 @@
 //! Three things are more lenient than in Mosquitto: tabs separate like spaces, a comment may be indented, and `#`
 //! after a number or a boolean begins one.
 
+mod bridge;
+
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use pantala_broker::AcceptedVersions;
 use pantala_store::Durability;
+use pantala_tls::UserNameFrom;
+use pantala_tls::ciphers::CipherList;
+use pantala_transport::address::Network;
+use pantala_transport::proxy::Versions;
 
+use self::bridge::Bridge;
 use super::SocketDomain;
+use super::clients;
 use super::draft::{self, Draft, ListenerDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
 use super::key::{self, number_within, word_of};
 use super::log::{Facility, LogType, LogTypes};
+use super::security::SecurityDraft;
 use super::timestamp::Timestamp;
+use super::transport::{self, Protocol};
 
 /// Reads `text`, the content of `path`, and the files that it includes, into the draft.
 pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), ConfigError> {
     draft.durability_default = Durability::Memory;
+    // In Mosquitto whoever comes with its Client Identifier goes on with a Session.
+    draft.sessions_belong_to_users = false;
     let mut reader = Reader {
         draft,
         unlisted: None,
@@ -27,128 +41,58 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
         unlisted_options: ListenerOptions::default(),
         per_listener: false,
         security_seen: false,
+        security: SecurityOptions::default(),
+        plugins: Vec::new(),
         log_types: None,
         log_timestamp: true,
         log_timestamp_format: None,
         log_destination_seen: false,
         tcp_no_delay: None,
+        bridges: Vec::new(),
+        bridge: None,
     };
     reader.file(path, text, Depth::Main)?;
     reader.finish()
 }
 
 /// Directives of Mosquitto's that are not supported yet. Those that end in `*` stand for all that begin so.
-const UNSUPPORTED: &[&str] = &[
+const UNSUPPORTED: &[&str] = &["http_dir"];
+
+/// The directives that are understood, for the hints; a test holds them against what `Reader::directive` does.
+const SUPPORTED: &[&str] = &[
     "accept_protocol_versions",
     "acl_file",
-    "address",
-    "addresses",
-    "auth_opt_*",
+    "allow_anonymous",
+    "allow_duplicate_messages",
+    "allow_zero_length_clientid",
     "auth_plugin",
     "auth_plugin_deny_special_chars",
+    "auto_id_prefix",
+    "autosave_interval",
+    "autosave_on_changes",
+    "bind_address",
     "bind_interface",
-    "bridge_alpn",
-    "bridge_attempt_unsubscribe",
-    "bridge_bind_address",
-    "bridge_cafile",
-    "bridge_capath",
-    "bridge_certfile",
-    "bridge_ciphers",
-    "bridge_ciphers_tls1.3",
-    "bridge_identity",
-    "bridge_insecure",
-    "bridge_keyfile",
-    "bridge_max_packet_size",
-    "bridge_max_topic_alias",
-    "bridge_outgoing_retain",
-    "bridge_protocol_version",
-    "bridge_psk",
-    "bridge_receive_maximum",
-    "bridge_reload_type",
-    "bridge_require_ocsp",
-    "bridge_session_expiry_interval",
-    "bridge_tcp_keepalive",
-    "bridge_tcp_user_timeout",
-    "bridge_tls_use_os_certs",
-    "bridge_tls_version",
     "cafile",
     "capath",
     "certfile",
     "check_retain_source",
     "ciphers",
     "ciphers_tls1.3",
-    "cleansession",
-    "clientid",
     "clientid_prefixes",
-    "connection",
+    "connection_messages",
     "crlfile",
     "dhparamfile",
     "disable_client_cert_date_checks",
     "enable_control_api",
     "enable_proxy_protocol",
-    "global_plugin",
-    "http_dir",
-    "idle_timeout",
-    "keepalive_interval",
-    "keyfile",
-    "listener_auto_id_prefix",
-    "local_cleansession",
-    "local_clientid",
-    "local_password",
-    "local_username",
-    "mount_point",
-    "notification_topic",
-    "notifications",
-    "notifications_local_only",
-    "packet_buffer_size",
-    "password",
-    "password_file",
-    "plugin",
-    "plugin_load",
-    "plugin_opt_*",
-    "plugin_use",
-    "proxy_protocol_v2_require_tls",
-    "psk_file",
-    "psk_hint",
-    "remote_clientid",
-    "remote_password",
-    "remote_username",
-    "require_certificate",
-    "restart_timeout",
-    "retain_expiry_interval",
-    "round_robin",
-    "start_type",
-    "threshold",
-    "tls_engine",
-    "tls_engine_kpass_sha1",
-    "tls_keyform",
-    "tls_version",
-    "topic",
-    "try_private",
-    "use_identity_as_username",
-    "use_subject_as_username",
-    "use_username_as_clientid",
-    "username",
-    "websockets_headers_size",
-    "websockets_log_level",
-    "websockets_origin",
-];
-
-/// The directives that are understood, for the hints; a test holds them against what `Reader::directive` does.
-const SUPPORTED: &[&str] = &[
-    "allow_anonymous",
-    "allow_duplicate_messages",
-    "allow_zero_length_clientid",
-    "auto_id_prefix",
-    "autosave_interval",
-    "autosave_on_changes",
-    "bind_address",
-    "connection_messages",
     "global_max_clients",
     "global_max_connections",
+    "global_plugin",
     "include_dir",
+    "keyfile",
     "listener",
     "listener_allow_anonymous",
+    "listener_auto_id_prefix",
     "log_dest",
     "log_facility",
     "log_timestamp",
@@ -167,24 +111,48 @@ const SUPPORTED: &[&str] = &[
     "maximum_qos",
     "memory_limit",
     "message_size_limit",
+    "mount_point",
+    "packet_buffer_size",
+    "password_file",
     "per_listener_settings",
     "persistence",
     "persistence_file",
     "persistence_location",
     "persistent_client_expiration",
     "pid_file",
+    "plugin",
+    "plugin_load",
+    "plugin_use",
     "port",
     "protocol",
+    "proxy_protocol_v2_require_tls",
+    "psk_file",
+    "psk_hint",
     "queue_qos0_messages",
+    "require_certificate",
     "retain_available",
+    "retain_expiry_interval",
     "retained_persistence",
     "retry_interval",
     "set_tcp_nodelay",
     "socket_domain",
     "sys_interval",
+    "tls_engine",
+    "tls_engine_kpass_sha1",
+    "tls_keyform",
+    "tls_version",
     "upgrade_outgoing_qos",
+    "use_identity_as_username",
+    "use_subject_as_username",
+    "use_username_as_clientid",
     "user",
+    "websockets_headers_size",
+    "websockets_log_level",
+    "websockets_origin",
 ];
+
+const NO_ENGINES: &str = "there are no OpenSSL engines; keys are in files";
+const NO_SHARED_KEYS: &str = "TLS with pre-shared keys is not offered; clients can have certificates";
 
 /// The main file may include others, those may not.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -199,6 +167,8 @@ struct OwnListener {
     options: ListenerOptions,
     /// `listener_allow_anonymous`, which stands above all else.
     allow_anonymous: Option<bool>,
+    /// `listener_auto_id_prefix`, the same.
+    auto_id_prefix: Option<(String, Origin)>,
 }
 
 /// Settings of a listener when `per_listener_settings` is on, of the broker otherwise.
@@ -207,6 +177,50 @@ struct ListenerOptions {
     allow_anonymous: Option<bool>,
     allow_zero_length_client_id: Option<(bool, Origin)>,
     auto_id_prefix: Option<(String, Origin)>,
+    client_id_prefixes: Vec<String>,
+    security: SecurityOptions,
+}
+
+/// The files of a security domain.
+#[derive(Default)]
+struct SecurityOptions {
+    password_file: Option<(PathBuf, Origin)>,
+    acl_file: Option<(PathBuf, Origin)>,
+    dynamic_security_file: Option<(PathBuf, Origin)>,
+}
+
+/// A plugin of Mosquitto's that is a part of this broker.
+struct Plugin {
+    kind: PluginKind,
+    /// What `plugin_use` calls it.
+    name: Option<String>,
+    /// The listeners it is for; None is the broker, or with settings per listener what stands before the first `listener` line.
+    places: Vec<Option<usize>>,
+    /// It is for those as well that are still to come.
+    everywhere: bool,
+    origin: Origin,
+    /// The file that it reads.
+    file: Option<(PathBuf, Origin)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PluginKind {
+    Password,
+    Acl,
+    DynamicSecurity,
+    Sqlite,
+}
+
+impl PluginKind {
+    /// The directive that names its file.
+    fn directive(self) -> &'static str {
+        match self {
+            Self::Password => "plugin_opt_password_file",
+            Self::Acl => "plugin_opt_acl_file",
+            Self::DynamicSecurity => "plugin_opt_config_file",
+            Self::Sqlite => "plugin_opt_db_file",
+        }
+    }
 }
 
 struct Reader<'a> {
@@ -221,12 +235,18 @@ struct Reader<'a> {
     per_listener: bool,
     /// A directive was there that means something else once settings are per listener.
     security_seen: bool,
+    /// The security domain of the broker.
+    security: SecurityOptions,
+    plugins: Vec<Plugin>,
     /// None: no `log_type` yet.
     log_types: Option<LogTypes>,
     log_timestamp: bool,
     log_timestamp_format: Option<Timestamp>,
     log_destination_seen: bool,
     tcp_no_delay: Option<bool>,
+    bridges: Vec<Bridge>,
+    /// The bridge that the file is at.
+    bridge: Option<usize>,
 }
 
 /// A line with a directive.
@@ -268,6 +288,11 @@ impl Directive<'_> {
         })
     }
 
+    /// All of the value: paths may have spaces.
+    fn path(&self) -> Result<PathBuf, Fault> {
+        self.text(|text| if text.contains('\0') { Err("a path has no NUL") } else { Ok(PathBuf::from(text)) })
+    }
+
     fn text<T>(&self, check: impl FnOnce(String) -> Result<T, &'static str>) -> Result<T, Fault> {
         check(self.value.to_owned()).map_err(|reason| Fault::BadText {
             key: self.name.to_owned(),
@@ -289,6 +314,7 @@ impl Reader<'_> {
     fn file(&mut self, path: &Path, text: &str, depth: Depth) -> Result<(), ConfigError> {
         // Each file begins in front of its first `listener` line, and the file that includes it goes on where it was.
         let mut current = None;
+        let outer_bridge = self.bridge.take();
         for (index, line) in text.split('\n').enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -303,6 +329,7 @@ impl Reader<'_> {
             }
             self.directive(&directive, &mut current).map_err(|fault| ConfigError::new(origin, fault))?;
         }
+        self.bridge = outer_bridge;
         Ok(())
     }
 
@@ -326,11 +353,19 @@ impl Reader<'_> {
     }
 
     fn directive(&mut self, line: &Directive<'_>, current: &mut Option<usize>) -> Result<(), Fault> {
-        if !SUPPORTED.contains(&line.name) {
+        let is_bridge = bridge::is_directive(line.name);
+        let option = line.name.strip_prefix("plugin_opt_").or_else(|| line.name.strip_prefix("auth_opt_"));
+        if option.is_none() && !SUPPORTED.contains(&line.name) && !is_bridge {
             return Err(unknown(line.name));
         }
         if line.value.is_empty() {
             return Err(Fault::NoValue { name: line.name.to_owned() });
+        }
+        if is_bridge {
+            return bridge::read(&mut self.bridges, &mut self.bridge, line);
+        }
+        if let Some(option) = option {
+            return self.plugin_option(line, option);
         }
         const LENGTH_MAX: u64 = i64::MAX as u64;
         let settings = &mut self.draft.settings;
@@ -348,6 +383,15 @@ impl Reader<'_> {
                 let host = line.text(key::host_name)?;
                 self.unlisted(line).draft.host = Some(host);
             }
+            "bind_interface" => {
+                let interface = line.text(key::host_name)?;
+                let listener = self.current(line, *current);
+                if listener.draft.host.is_some() || listener.draft.unix_path.is_some() {
+                    let reason = "cannot be for a listener that has an address already";
+                    return Err(Fault::WrongPlace { name: "bind_interface", reason });
+                }
+                listener.draft.host = Some(interface);
+            }
             "socket_domain" => {
                 let domain = match word_of(line.name, line.word()?, &["ipv4", "ipv6"])? {
                     "ipv4" => SocketDomain::Ipv4,
@@ -355,11 +399,35 @@ impl Reader<'_> {
                 };
                 self.current(line, *current).draft.socket_domain = domain;
             }
-            // The only protocol there is so far, and so often written although it is the default.
-            "protocol" => match word_of(line.name, line.word()?, &["mqtt", "websockets", "http_api"])? {
-                "mqtt" => {}
-                other => return Err(Fault::UnsupportedValue { name: "protocol", value: other.to_owned() }),
-            },
+            "protocol" => {
+                let protocol = match word_of(line.name, line.word()?, &["mqtt", "websockets", "http_api"])? {
+                    "mqtt" => Protocol::Mqtt,
+                    "websockets" => Protocol::WebSocket,
+                    other => return Err(Fault::UnsupportedValue { name: "protocol", value: other.to_owned() }),
+                };
+                // In front of all listeners the usual one makes none, as in Mosquitto.
+                if protocol != Protocol::Mqtt || current.is_some() || self.unlisted.is_some() {
+                    self.current(line, *current).draft.transport.protocol = Some(protocol);
+                }
+            }
+            "websockets_origin" => {
+                let origin = line.text(|text| transport::origin(&text))?;
+                self.current(line, *current).draft.transport.websocket_origins.get_or_insert_default().push(origin);
+            }
+            "enable_proxy_protocol" => {
+                let versions = if line.number(1, 2)? == 1 { Versions::V1 } else { Versions::V2 };
+                let transport = &mut self.current(line, *current).draft.transport;
+                transport.proxy_protocol = Some(versions);
+                transport.proxy_trusted = Some(vec![
+                    Network::all(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                    Network::all(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+                ]);
+                self.warn(line, "believes everybody who connects: let nobody but the proxy reach this listener");
+            }
+            "proxy_protocol_v2_require_tls" => {
+                let require = line.switch()?;
+                self.current(line, *current).draft.transport.proxy_require_tls = require;
+            }
             "max_connections" => {
                 let connections_max = key::count(Some(line.limit(i32::MAX as u64)?));
                 self.current(line, *current).draft.connections_max = connections_max;
@@ -376,10 +444,102 @@ impl Reader<'_> {
                 let max = line.number(0, 65_535)? as u16;
                 self.current(line, *current).draft.topic_alias_broker_max = Some(max);
             }
+            "mount_point" => {
+                let mount_point = line.text(clients::mount_point)?;
+                self.current(line, *current).draft.clients.mount_point = Some(mount_point);
+            }
+            "accept_protocol_versions" => {
+                let versions = accepted_versions(line)?;
+                self.current(line, *current).draft.clients.versions = versions;
+            }
+            "use_username_as_clientid" => {
+                let on = line.switch()?;
+                self.current(line, *current).draft.clients.use_user_name_as_client_id = on;
+            }
             "listener_allow_anonymous" => {
                 let allow = line.switch()?;
                 self.current(line, *current).allow_anonymous = Some(allow);
             }
+
+            "listener_auto_id_prefix" => {
+                let prefix = line.text(key::client_id_prefix)?;
+                self.current(line, *current).auto_id_prefix = Some((prefix, line.origin.clone()));
+            }
+            "certfile" => {
+                let path = line.text(key::path)?;
+                self.current(line, *current).draft.tls.certificate_files = vec![path];
+            }
+            "keyfile" => {
+                let path = line.text(key::path)?;
+                self.current(line, *current).draft.tls.key_files = vec![path];
+            }
+            "cafile" | "capath" => {
+                let path = line.text(key::path)?;
+                self.current(line, *current).draft.tls.client_ca_files.push(path);
+            }
+            "crlfile" => {
+                let path = line.text(key::path)?;
+                self.current(line, *current).draft.tls.crl_files = vec![path];
+            }
+            "require_certificate" => {
+                let require = line.switch()?;
+                self.current(line, *current).draft.tls.require_certificate = Some(require);
+            }
+            "use_identity_as_username" => {
+                let from = if line.switch()? { UserNameFrom::CommonName } else { UserNameFrom::No };
+                self.current(line, *current).draft.tls.user_name_from_certificate = from;
+            }
+            "use_subject_as_username" => {
+                let on = line.switch()?;
+                // Where both are there, Mosquitto takes the Common Name.
+                let from = &mut self.current(line, *current).draft.tls.user_name_from_certificate;
+                match (on, *from) {
+                    (true, UserNameFrom::No) => *from = UserNameFrom::Subject,
+                    (false, UserNameFrom::Subject) => *from = UserNameFrom::No,
+                    _ => {}
+                }
+            }
+            "disable_client_cert_date_checks" => {
+                let ignore = line.switch()?;
+                self.current(line, *current).draft.tls.ignore_certificate_dates = ignore;
+            }
+            "tls_version" => {
+                let versions = match word_of(line.name, line.word()?, &["tlsv1.3", "tlsv1.2", "tlsv1.1"])? {
+                    "tlsv1.3" => vec!["1.3"],
+                    "tlsv1.2" => vec!["1.2", "1.3"],
+                    _ => {
+                        let reason = "TLS 1.1 can be broken; tlsv1.2 is the oldest there is";
+                        return Err(Fault::NotOffered { name: "tls_version tlsv1.1", reason });
+                    }
+                };
+                self.current(line, *current).draft.tls.versions = versions;
+            }
+            "ciphers" | "ciphers_tls1.3" => {
+                let list = CipherList::parse(line.value);
+                for name in &list.unknown {
+                    self.warn(line, &format!("names {}, which there is not", name.escape_debug()));
+                }
+                if list.known.is_empty() && !list.unknown.is_empty() {
+                    let reason = "there is none of these cipher suites; docs/tls.md lists those there are";
+                    return Err(Fault::BadText { key: line.name.to_owned(), given: line.value.to_owned(), reason });
+                }
+                let ciphers = &mut self.current(line, *current).draft.tls.ciphers;
+                // Each of the two directives has its own version's.
+                let own = |name: &str| name.starts_with("TLS_") == (line.name == "ciphers_tls1.3");
+                ciphers.retain(|name| !own(name));
+                ciphers.extend(list.known.into_iter().filter(|name| own(name)));
+            }
+            "dhparamfile" => self.warn(line, "has no effect: keys are exchanged over elliptic curves only"),
+            "tls_keyform" => match word_of(line.name, line.word()?, &["pem", "engine"])? {
+                "pem" => {}
+                _ => return Err(Fault::NotOffered { name: "tls_keyform engine", reason: NO_ENGINES }),
+            },
+            "tls_engine" => return Err(Fault::NotOffered { name: "tls_engine", reason: NO_ENGINES }),
+            "tls_engine_kpass_sha1" => {
+                return Err(Fault::NotOffered { name: "tls_engine_kpass_sha1", reason: NO_ENGINES });
+            }
+            "psk_hint" => return Err(Fault::NotOffered { name: "psk_hint", reason: NO_SHARED_KEYS }),
+            "psk_file" => return Err(Fault::NotOffered { name: "psk_file", reason: NO_SHARED_KEYS }),
 
             "per_listener_settings" => {
                 let on = line.switch()?;
@@ -396,6 +556,48 @@ impl Reader<'_> {
                     None => self.anonymous = Some(allow),
                 }
             }
+            "password_file" => {
+                let file = Some((line.path()?, line.origin.clone()));
+                self.security_options(*current).password_file = file;
+            }
+            "acl_file" => {
+                let file = Some((line.path()?, line.origin.clone()));
+                self.security_options(*current).acl_file = file;
+            }
+            "plugin" | "auth_plugin" => {
+                self.security_seen = true;
+                let place = current.filter(|_| self.per_listener);
+                self.plugin(line, line.value, None, vec![place])?;
+            }
+            "global_plugin" => {
+                self.plugin(line, line.value, None, vec![None])?;
+                if let Some(plugin) = self.plugins.last_mut() {
+                    plugin.everywhere = true;
+                }
+            }
+            "plugin_load" => {
+                let (name, path) = split(line.value);
+                if path.is_empty() {
+                    return Err(Fault::NoValue { name: "plugin_load NAME".to_owned() });
+                }
+                self.plugin(line, path, Some(name.to_owned()), Vec::new())?;
+            }
+            "plugin_use" => {
+                self.security_seen = true;
+                let place = current.filter(|_| self.per_listener);
+                let name = line.word()?;
+                let loaded = self.plugins.iter_mut().find(|plugin| plugin.name.as_deref() == Some(name));
+                let Some(plugin) = loaded else {
+                    let reason = "no plugin_load above has this name";
+                    return Err(Fault::BadText { key: line.name.to_owned(), given: name.to_owned(), reason });
+                };
+                plugin.places.push(place);
+            }
+            "auth_plugin_deny_special_chars" => {
+                if !line.switch()? {
+                    self.warn(line, "has no effect: a name with such characters is never put into a rule");
+                }
+            }
             "allow_zero_length_clientid" => {
                 let allow = line.switch()?;
                 match self.options(*current) {
@@ -408,6 +610,14 @@ impl Reader<'_> {
                 match self.options(*current) {
                     Some(options) => options.auto_id_prefix = Some((prefix, line.origin.clone())),
                     None => self.draft.settings.auto_id_prefix = prefix,
+                }
+            }
+
+            "clientid_prefixes" => {
+                let prefix = line.text(|text| key::client_id_prefix(key::not_empty(text)?))?;
+                match self.options(*current) {
+                    Some(options) => options.client_id_prefixes = vec![prefix],
+                    None => self.draft.client_id_prefixes = vec![prefix],
                 }
             }
 
@@ -475,6 +685,35 @@ impl Reader<'_> {
                 line.switch()?;
                 self.warn(line, "has no effect: there are no snapshots to be saved");
             }
+            "retain_expiry_interval" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(line, "has no effect: Retained Messages that have expired are looked for all the time");
+            }
+            // Without it is what is done here.
+            "check_retain_source" => {
+                if line.switch()? {
+                    self.warn(
+                        line,
+                        "has no effect yet: who may read a topic gets its Retained Message, whoever set it",
+                    );
+                }
+            }
+            "enable_control_api" => {
+                if line.switch()? {
+                    self.warn(line, "has no effect yet: nothing answers on $CONTROL/broker");
+                }
+            }
+            "packet_buffer_size" | "websockets_headers_size" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(
+                    line,
+                    "has no effect: buffers have the size that is needed, and requests 16384 bytes at most",
+                );
+            }
+            "websockets_log_level" => {
+                line.number(0, LENGTH_MAX)?;
+                self.warn(line, "has no effect: WebSocket has no log of its own");
+            }
             "persistence_file" => self.warn(line, "has no effect: the data directory holds several files"),
             "sys_interval" => {
                 self.draft.sys_interval_seconds = line.number(0, key::SYS_INTERVAL_MAX)? as u32;
@@ -529,7 +768,7 @@ impl Reader<'_> {
         self.unlisted.get_or_insert_with(|| {
             let mut draft = ListenerDraft::new(line.origin.clone(), true);
             draft.movable = true;
-            OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None }
+            OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None, auto_id_prefix: None }
         })
     }
 
@@ -551,7 +790,91 @@ impl Reader<'_> {
         }
     }
 
+    /// Where the files of a security domain go.
+    fn security_options(&mut self, current: Option<usize>) -> &mut SecurityOptions {
+        self.security_seen = true;
+        match (self.per_listener, current) {
+            (false, _) => &mut self.security,
+            (true, Some(index)) => &mut self.listed[index].options.security,
+            (true, None) => &mut self.unlisted_options.security,
+        }
+    }
+
+    /// A plugin by the name of its file. What it does for Mosquitto is done here; nothing is loaded.
+    fn plugin(
+        &mut self,
+        line: &Directive<'_>,
+        path: &str,
+        name: Option<String>,
+        places: Vec<Option<usize>>,
+    ) -> Result<(), Fault> {
+        let file = path.rsplit('/').next().unwrap_or_default();
+        let kind = match file {
+            "mosquitto_password_file.so" => PluginKind::Password,
+            "mosquitto_acl_file.so" => PluginKind::Acl,
+            "mosquitto_persist_sqlite.so" => PluginKind::Sqlite,
+            "mosquitto_dynamic_security.so" => PluginKind::DynamicSecurity,
+            "mosquitto_sparkplug_aware.so" => {
+                return Err(Fault::UnsupportedValue { name: "plugin", value: file.to_owned() });
+            }
+            _ => {
+                let reason = "no shared object is loaded here; mosquitto_password_file.so, mosquitto_acl_file.so, \
+                              mosquitto_dynamic_security.so and mosquitto_persist_sqlite.so are built in, and `[[security]]` in a .toml asks HTTP services";
+                return Err(Fault::BadText { key: line.name.to_owned(), given: path.to_owned(), reason });
+            }
+        };
+        if kind == PluginKind::Sqlite {
+            self.draft.durability = Some(Durability::Fsync);
+        }
+        self.plugins.push(Plugin { kind, name, places, everywhere: false, origin: line.origin.clone(), file: None });
+        Ok(())
+    }
+
+    fn plugin_option(&mut self, line: &Directive<'_>, option: &str) -> Result<(), Fault> {
+        let path = line.path()?;
+        let Some(plugin) = self.plugins.last_mut() else {
+            let reason = "has to stand behind the plugin that it is for";
+            return Err(Fault::WrongPlace { name: "plugin_opt_", reason });
+        };
+        if plugin.kind == PluginKind::Sqlite {
+            self.warn(line, "has no effect: data is kept in a format of our own");
+        } else if plugin.kind.directive().strip_prefix("plugin_opt_") == Some(option) {
+            plugin.file = Some((path, line.origin.clone()));
+        } else {
+            let nearest = Some(plugin.kind.directive());
+            return Err(Fault::UnknownDirective { name: line.name.to_owned(), nearest });
+        }
+        Ok(())
+    }
+
+    /// Gives the plugins' files to the domains they are for.
+    fn place_plugins(&mut self) -> Result<(), ConfigError> {
+        for plugin in std::mem::take(&mut self.plugins) {
+            if plugin.kind == PluginKind::Sqlite {
+                continue;
+            }
+            let Some(file) = plugin.file else {
+                let name = plugin.kind.directive().to_owned();
+                return Err(ConfigError::new(plugin.origin, Fault::NoValue { name }));
+            };
+            let mut places = plugin.places;
+            if plugin.everywhere && self.per_listener {
+                places.extend((0..self.listed.len()).map(Some));
+            }
+            for place in places {
+                let options = self.security_options(place);
+                match plugin.kind {
+                    PluginKind::Password => options.password_file = Some(file.clone()),
+                    PluginKind::DynamicSecurity => options.dynamic_security_file = Some(file.clone()),
+                    _ => options.acl_file = Some(file.clone()),
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<(), ConfigError> {
+        self.place_plugins()?;
         let log = &mut self.draft.log;
         log.types = self.log_types.unwrap_or(log.types);
         log.timestamp = match self.log_timestamp_format.take() {
@@ -568,7 +891,12 @@ impl Reader<'_> {
             listeners.push(listener);
         } else if self.listed.is_empty() {
             // No listener at all: what is said of the unwritten one holds for the broker.
-            let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, .. } = self.unlisted_options;
+            let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, security, client_id_prefixes, .. } =
+                self.unlisted_options;
+            self.draft.security.extend(security_draft(security, None));
+            if self.per_listener {
+                self.draft.client_id_prefixes = client_id_prefixes;
+            }
             if let Some((allow, _)) = allow_zero_length_client_id {
                 self.draft.settings.allow_zero_length_client_id = allow;
             }
@@ -577,6 +905,8 @@ impl Reader<'_> {
             }
         }
         listeners.append(&mut self.listed);
+        bridge::refuse(std::mem::take(&mut self.bridges))?;
+        self.draft.security.extend(security_draft(std::mem::take(&mut self.security), None));
 
         let anonymous = self.anonymous.or(unlisted_anonymous);
         self.draft.loopback_anonymous = anonymous.unwrap_or(listeners.is_empty());
@@ -591,14 +921,69 @@ impl Reader<'_> {
                 settings.auto_id_prefix = prefix;
             }
         }
+        let own = |listener: &OwnListener| listener.auto_id_prefix.clone();
+        if let Some(prefix) = common("listener_auto_id_prefix", listeners.iter().map(own))? {
+            self.draft.settings.auto_id_prefix = prefix;
+        }
         for mut listener in listeners {
             let of_all = if self.per_listener { listener.options.allow_anonymous } else { self.anonymous };
             listener.draft.allow_anonymous = Some(listener.allow_anonymous.or(of_all).unwrap_or(false));
             listener.draft.tcp_no_delay = self.draft.tcp_no_delay;
+            finish_tls(&mut listener.draft)?;
+            let name = listener.draft.domain_name();
+            if let Some(domain) = security_draft(listener.options.security, Some(name.clone())) {
+                self.draft.security.push(domain);
+                listener.draft.security = Some(name);
+            }
+            // Elsewhere they have no effect in Mosquitto either.
+            if listener.draft.transport.protocol != Some(Protocol::WebSocket) {
+                listener.draft.transport.websocket_origins = None;
+            }
+            if self.per_listener {
+                listener.draft.clients.client_id_prefixes = Some(listener.options.client_id_prefixes);
+            }
             self.draft.listeners.push(listener.draft);
         }
         Ok(())
     }
+}
+
+/// What Mosquitto means by silence.
+fn finish_tls(listener: &mut ListenerDraft) -> Result<(), ConfigError> {
+    let tls = &mut listener.tls;
+    if tls.certificate_files.is_empty() {
+        if tls.key_files.is_empty() && tls.client_ca_files.is_empty() {
+            return Ok(());
+        }
+        let fault = Fault::Missing { key: "certfile", section: "listener" };
+        return Err(ConfigError::new(listener.origin.clone(), fault));
+    }
+    // Clients are not even asked for certificates that they need not have.
+    if tls.require_certificate != Some(true) && tls.user_name_from_certificate == UserNameFrom::No {
+        tls.client_ca_files.clear();
+        tls.crl_files.clear();
+        tls.ignore_certificate_dates = false;
+    }
+    let asked = tls.require_certificate == Some(true) || tls.user_name_from_certificate != UserNameFrom::No;
+    if asked && tls.client_ca_files.is_empty() {
+        let fault = Fault::Missing { key: "cafile", section: "listener" };
+        return Err(ConfigError::new(listener.origin.clone(), fault));
+    }
+    tls.require_certificate = None;
+    tls.alpn = Some(Vec::new());
+    Ok(())
+}
+
+/// The security domain with these files, if there are any.
+fn security_draft(options: SecurityOptions, name: Option<String>) -> Option<SecurityDraft> {
+    let SecurityOptions { password_file, acl_file, dynamic_security_file } = options;
+    let origin = password_file.as_ref().or(acl_file.as_ref()).or(dynamic_security_file.as_ref())?.1.clone();
+    let mut draft = SecurityDraft::new(origin);
+    draft.name = name;
+    draft.password_file = password_file.map(|(path, _)| path);
+    draft.acl_file = acl_file.map(|(path, _)| path);
+    draft.dynamic_security_file = dynamic_security_file.map(|(path, _)| path);
+    Some(draft)
 }
 
 /// The value that all listeners have in common; None if none has one. The core has one value for all of them.
@@ -625,7 +1010,17 @@ fn differs(name: &'static str, origin: Origin) -> ConfigError {
     ConfigError::new(origin, Fault::WrongPlace { name, reason })
 }
 
+/// All directives that are known.
+#[cfg(test)]
+pub(super) fn directives() -> impl Iterator<Item = &'static str> {
+    SUPPORTED.iter().chain(UNSUPPORTED).copied().chain(bridge::directives())
+}
+
 fn unknown(name: &str) -> Fault {
+    if name == "http_dir" {
+        let reason = "files are not served here; a web server in front can serve them and pass WebSocket on";
+        return Fault::RefusedDirective { name: "http_dir", reason };
+    }
     let unsupported = UNSUPPORTED.iter().any(|known| match known.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
         None => name == *known,
@@ -633,7 +1028,8 @@ fn unknown(name: &str) -> Fault {
     if unsupported {
         return Fault::UnsupportedDirective { name: name.to_owned() };
     }
-    let known = SUPPORTED.iter().chain(UNSUPPORTED).copied().filter(|name| !name.ends_with('*'));
+    let known =
+        SUPPORTED.iter().chain(UNSUPPORTED).copied().chain(bridge::directives()).filter(|name| !name.ends_with('*'));
     Fault::UnknownDirective { name: name.to_owned(), nearest: nearest(name, known) }
 }
 
@@ -660,7 +1056,26 @@ fn listener(line: &Directive<'_>) -> Result<OwnListener, Fault> {
             }
         }
     }
-    Ok(OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None })
+    Ok(OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None, auto_id_prefix: None })
+}
+
+/// Versions by the number that CONNECT has for them: `3,4,5`.
+fn accepted_versions(line: &Directive<'_>) -> Result<AcceptedVersions, Fault> {
+    let word = line.word()?;
+    let mut versions = AcceptedVersions { v31: false, v311: false, v5: false };
+    for version in word.split(',') {
+        match version {
+            "3" => versions.v31 = true,
+            "4" => versions.v311 = true,
+            "5" => versions.v5 = true,
+            _ => {
+                let (key, given) = (line.name.to_owned(), word.to_owned());
+                let reason = "it has to be some of 3 (MQTT 3.1), 4 (3.1.1) and 5 (5.0), with commas between";
+                return Err(Fault::BadText { key, given, reason });
+            }
+        }
+    }
+    Ok(versions)
 }
 
 /// A duration, `14d`, in seconds. A month has 30 days and a year 365.

@@ -4,11 +4,20 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use pantala_broker::{DurabilityRule, QueueFull};
+use ::toml::de::{DeTable, DeValue};
+use pantala_broker::{AcceptedVersions, DurabilityRule, QueueFull};
+use pantala_identity::chain::BackEnd;
+use pantala_identity::http::Format;
+use pantala_identity::jwt::Algorithm;
 use pantala_proto::QoS;
 use pantala_store::Durability;
+use pantala_tls::UserNameFrom;
+use pantala_transport::address::Network;
+use pantala_transport::{proxy, websocket};
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::draft::{Draft, FILE_BYTES_MAX};
 use super::key::{self, Key, Kind};
@@ -171,6 +180,14 @@ sessions_max = 22
 memory_bytes_max = 34
 retained_messages_max = 23
 keep_alive_max = 24
+verification_threads = 2
+verifications_waiting_max = 3
+verified_seconds = 4
+verified_max = 5
+http_requests_max = 6
+failures_per_address_max = 7
+failures_per_user_max = 8
+failure_wait_seconds_max = 9
 session_expiry_max = 25
 
 [delivery]
@@ -207,10 +224,25 @@ connections_max = 26
 maximum_qos = 0
 topic_alias_max = 27
 topic_alias_broker_max = 28
+mount_point = "plant/"
+versions = ["3.1.1", "5.0"]
+use_user_name_as_client_id = true
+client_id_prefixes = ["dev-", "app-"]
+deny_special_characters = true
+sessions_belong_to_users = false
 tcp_no_delay = false
+protocol = "any"
+websocket_path = "/mqtt"
+websocket_origins = ["https://app.example", "http://localhost:8080"]
+proxy_protocol = "v2"
+proxy_require_tls = true
+proxy_trusted = ["10.0.0.0/8", "::1"]
+allow_addresses = ["192.0.2.0/24"]
+deny_addresses = ["192.0.2.7", "::ffff:192.0.2.8"]
 
 [[listener]]
 unix_path = "/run/pantala.sock"
+unix_mode = "0600"
 
 [[durability]]
 filter = "telemetry/#"
@@ -273,8 +305,21 @@ password_file = "{}"
             durability_rules: vec![DurabilityRule { filter: "telemetry/#".to_owned(), level: Durability::Memory }],
             scram_users: scram_users.clone(),
             listeners: in_core.clone(),
+            security_domains: Vec::new(),
         }
     );
+    let mut verification = Verification {
+        threads: Some(2),
+        waiting_max: 3,
+        keep: Duration::from_secs(4),
+        kept_max: 5,
+        http_requests_max: 6,
+        ..Verification::default()
+    };
+    verification.brake.per_address = 7;
+    verification.brake.per_user = 8;
+    verification.brake.wait_max = Duration::from_secs(9);
+    assert_eq!(config.verification, verification);
     let redirect = redirect.as_ref().expect("a redirect");
     assert_eq!((redirect.server_reference.as_str(), redirect.permanent), ("other:1883", true));
     let users: Vec<_> = scram_users.iter().map(|user| (user.name.as_str(), user.password.as_str())).collect();
@@ -290,9 +335,34 @@ password_file = "{}"
                     maximum_qos: QoS::AtMostOnce,
                     topic_alias_max: Some(27),
                     topic_alias_broker_max: Some(28),
+                    mount_point: Some("plant/".into()),
+                    versions: AcceptedVersions { v31: false, v311: true, v5: true },
+                    use_user_name_as_client_id: true,
+                    client_id_prefixes: vec!["dev-".to_owned(), "app-".to_owned()],
+                    deny_special_characters: true,
+                    sessions_belong_to_users: false,
+                    ..ListenerSettings::default()
                 },
                 socket_domain: SocketDomain::Ipv6,
                 tcp_no_delay: false,
+                tls: None,
+                transport: Transport {
+                    protocol: Protocol::Any,
+                    websocket: websocket::Options {
+                        path: Some("/mqtt".into()),
+                        origins: websocket::Origins::Listed(
+                            ["https://app.example".into(), "http://localhost:8080".into()].into()
+                        ),
+                        trusted: networks(&["10.0.0.0/8", "::1"]),
+                    },
+                    proxy_protocol: Some(proxy::Versions::V2),
+                    proxy_require_tls: true,
+                    user_name_by_proxy: false,
+                    proxy_trusted: networks(&["10.0.0.0/8", "::1"]),
+                    allow_addresses: networks(&["192.0.2.0/24"]),
+                    deny_addresses: networks(&["192.0.2.7", "192.0.2.8"]),
+                    unix_mode: 0o660,
+                },
                 optional: false,
             },
             Listener {
@@ -300,6 +370,8 @@ password_file = "{}"
                 settings: ListenerSettings::default(),
                 socket_domain: SocketDomain::Both,
                 tcp_no_delay: true,
+                tls: None,
+                transport: Transport { unix_mode: 0o600, ..Transport::default() },
                 optional: false,
             },
         ]
@@ -325,8 +397,9 @@ password_file = "{}"
     assert_eq!(config.connections_per_address_per_second_max, key::count(Some(33)));
     assert_eq!((config.data_dir.as_deref(), config.durability), (Some(Path::new("/srv/pantala")), Durability::Os));
 
-    // Each key of the tables was among them, so none can be forgotten above.
-    for name in all_names() {
+    // Each key of the tables was among them, so none can be forgotten above. Those of security and TLS have tests of their own.
+    let elsewhere: Vec<_> = names(key::SECURITY).chain(["security", "user_name_from_certificate"]).collect();
+    for name in all_names().into_iter().filter(|name| !elsewhere.contains(name) && !name.starts_with("tls_")) {
         assert!(text.contains(&format!("\n{name} = ")), "{name}");
     }
     // No secret is shown, and everything else that is not the default.
@@ -344,11 +417,106 @@ password_file = "{}"
         "durability of telemetry/# = memory\n",
         "scram_user ann\nscram_user bob\n",
         "listener [::1]:1884, no anonymous, socket_domain = ipv6, connections_max = 26, maximum_qos = 0, \
-         topic_alias_max = 27, topic_alias_broker_max = 28, tcp_no_delay = false\n",
-        "listener unix:/run/pantala.sock, anonymous\n",
+         topic_alias_max = 27, topic_alias_broker_max = 28, mount_point = plant/, versions = 3.1.1,5.0, \
+         use_user_name_as_client_id = true, client_id_prefixes = dev-,app-, deny_special_characters = true, \
+         sessions_belong_to_users = false, tcp_no_delay = false, protocol = any, \
+         websocket_path = /mqtt, websocket_origins = https://app.example,http://localhost:8080, proxy_protocol = v2, \
+         proxy_require_tls = true, proxy_trusted = 10.0.0.0/8,::1, allow_addresses = 192.0.2.0/24, \
+         deny_addresses = 192.0.2.7,192.0.2.8\n",
+        "listener unix:/run/pantala.sock, anonymous, unix_mode = 0600\n",
     ] {
         assert!(described.contains(line), "{line}\n in\n{described}");
     }
+}
+
+fn networks(texts: &[&str]) -> Box<[Network]> {
+    texts.iter().map(|text| text.parse().expect("a network")).collect()
+}
+
+/// What would have no effect, or would let in whom it should not, is said before anything listens.
+#[test]
+fn a_transport_that_contradicts_itself_is_refused() {
+    for (listener, message) in [
+        ("websocket_path = \"/\"", "\"websocket_path\" has no effect unless \"protocol\" is \"websocket\" or \"any\""),
+        (
+            "websocket_origins = [\"https://a\"]",
+            "\"websocket_origins\" has no effect unless \"protocol\" is \"websocket\" or \"any\"",
+        ),
+        ("proxy_protocol = \"v2\"", "[[listener]] with \"proxy_protocol\" needs \"proxy_trusted\""),
+        (
+            "proxy_protocol = \"v1\"\nproxy_trusted = [\"::1\"]\nproxy_require_tls = true",
+            "\"proxy_require_tls\" has no effect unless \"proxy_protocol\" is \"v2\" or \"any\"",
+        ),
+        (
+            "proxy_trusted = [\"::1\"]",
+            "\"proxy_trusted\" has no effect unless there is \"proxy_protocol\" or WebSocket",
+        ),
+        ("unix_mode = \"0600\"", "\"unix_mode\" has no effect unless there is \"unix_path\""),
+        (
+            "unix_path = \"/s\"\ndeny_addresses = [\"::1\"]",
+            "\"deny_addresses\" has no effect unless clients have addresses; behind a Unix socket a proxy has to tell them",
+        ),
+    ] {
+        let found = of_toml(&format!("[[listener]]\n{listener}")).expect_err(listener);
+        assert_eq!(found, format!("pantala.toml:1:1: {message}"), "{listener}");
+    }
+    for (key, value, reason) in [
+        ("websocket_path", "\"mqtt\"", "a path begins with a slash"),
+        ("websocket_path", "\"/m?t\"", "a path is written as it comes over the wire: no spaces, no query"),
+        ("websocket_origins", "[\"app.example\"]", "an origin is written as browsers do"),
+        ("websocket_origins", "[\"https://app.example/\"]", "an origin is written as browsers do"),
+        ("websocket_origins", "[\"https://*.example\"]", "an origin is written as browsers do"),
+        ("proxy_trusted", "[\"localhost\"]", "an entry is an address or a network"),
+        ("allow_addresses", "[\"10.0.0.1/8\"]", "an entry is an address or a network"),
+        ("deny_addresses", "[\"10.0.0.0/33\"]", "an entry is an address or a network"),
+        ("unix_mode", "\"rw\"", "permission bits are three or four octal digits, such as 0660"),
+        ("unix_mode", "\"4755\"", "permission bits are three or four octal digits, such as 0660"),
+        ("unix_mode", "\"0888\"", "permission bits are three or four octal digits, such as 0660"),
+    ] {
+        let found = of_toml(&format!("[[listener]]\n{key} = {value}")).expect_err(value);
+        assert!(found.starts_with(&format!("pantala.toml:2:{}: ", key.len() + 4)) && found.contains(reason), "{found}");
+    }
+    // A proxy on the same machine, and whoever the permissions of the socket let in.
+    of_toml("[[listener]]\nunix_path = \"/s\"\nproxy_protocol = \"v1\"").expect("a Unix socket");
+}
+
+#[test]
+fn the_transport_of_a_mosquitto_conf() {
+    let config = of_conf(
+        "allow_anonymous true\nlistener 9001\nprotocol websockets\nwebsockets_origin https://app.example\n\
+         websockets_origin http://localhost:8080\nwebsockets_headers_size 4096\npacket_buffer_size 4096\n\
+         websockets_log_level 255\nlistener 1883\nprotocol mqtt\nwebsockets_origin https://app.example\n\
+         enable_proxy_protocol 2\nproxy_protocol_v2_require_tls true\nlistener 1884\nenable_proxy_protocol 1",
+    )
+    .expect("three listeners");
+    let [websocket, v2, v1] = &config.listeners[..] else { panic!("three listeners") };
+    assert_eq!(websocket.transport.protocol, Protocol::WebSocket);
+    let origins = ["https://app.example".into(), "http://localhost:8080".into()];
+    assert_eq!(websocket.transport.websocket.origins, websocket::Origins::Listed(origins.into()));
+    let everybody = networks(&["0.0.0.0/0", "::/0"]);
+    assert_eq!((v2.transport.protocol, &v2.transport.proxy_trusted), (Protocol::Mqtt, &everybody));
+    assert_eq!(v2.transport.websocket.origins, websocket::Origins::Any);
+    assert_eq!((v2.transport.proxy_protocol, v2.transport.proxy_require_tls), (Some(proxy::Versions::V2), true));
+    assert_eq!((v1.transport.proxy_protocol, v1.transport.proxy_require_tls), (Some(proxy::Versions::V1), false));
+    let without_effect = "has no effect: buffers have the size that is needed, and requests 16384 bytes at most";
+    let believes = "believes everybody who connects: let nobody but the proxy reach this listener";
+    let about_directives = config.warnings.iter().filter(|warning| warning.starts_with("mosquitto.conf:"));
+    assert_eq!(
+        about_directives.cloned().collect::<Vec<_>>(),
+        [
+            format!("mosquitto.conf:6: directive \"websockets_headers_size\" {without_effect}"),
+            format!("mosquitto.conf:7: directive \"packet_buffer_size\" {without_effect}"),
+            "mosquitto.conf:8: directive \"websockets_log_level\" has no effect: WebSocket has no log of its own"
+                .into(),
+            format!("mosquitto.conf:12: directive \"enable_proxy_protocol\" {believes}"),
+            format!("mosquitto.conf:15: directive \"enable_proxy_protocol\" {believes}"),
+        ]
+    );
+    assert_eq!(
+        of_conf("listener 9001\nhttp_dir /srv/www").expect_err("no files are served"),
+        "mosquitto.conf:2: directive \"http_dir\" is not supported: files are not served here; a web server in front can \
+         serve them and pass WebSocket on"
+    );
 }
 
 fn names<Written, Used>(keys: &[Key<Written, Used>]) -> impl Iterator<Item = &'static str> {
@@ -357,7 +525,12 @@ fn names<Written, Used>(keys: &[Key<Written, Used>]) -> impl Iterator<Item = &'s
 
 fn all_names() -> BTreeSet<&'static str> {
     let tables = key::SECTIONS.iter().flat_map(|section| names(section.keys));
-    tables.chain(names(key::LISTENER)).chain(names(key::DURABILITY)).chain(names(key::SCRAM_USER)).collect()
+    tables
+        .chain(names(key::LISTENER))
+        .chain(names(key::DURABILITY))
+        .chain(names(key::SCRAM_USER))
+        .chain(names(key::SECURITY))
+        .collect()
 }
 
 #[test]
@@ -631,6 +804,206 @@ fn each_number_takes_what_is_within_its_bounds_and_nothing_else() {
 }
 
 #[test]
+fn a_security_domain_with_every_key() {
+    let text = r#"
+[[listener]]
+security = "plant"
+
+[[listener]]
+port = 1884
+
+[[security]]
+name = "plant"
+chain = ["http", "jwt", "password", "certificate"]
+password_file = "/p"
+acl_file = "/a"
+jwt_jwks_url = "https://user:hidden@id.example/keys?token=hidden"
+jwt_refresh_seconds = 20
+jwt_algorithms = ["ES256", "EdDSA"]
+jwt_issuer = "i"
+jwt_audience = "u"
+jwt_leeway_seconds = 5
+jwt_require_expiry = false
+jwt_token_bytes_max = 4_000
+jwt_user_name = "jwt"
+jwt_user_name_claim = "name"
+jwt_client_id_claim = "client"
+jwt_groups_claim = "groups"
+jwt_publish_claim = "publish"
+jwt_subscribe_claim = "subscribe"
+http_url = "http://127.0.0.1:1/auth"
+http_format = "form"
+http_timeout_seconds = 2
+http_cache_seconds = 0
+http_authorization_file = "/h"
+http_ca_file = "/c"
+"#;
+    let config = of_toml(text).expect("all keys");
+    let [default, plant] = &config.security[..] else { panic!("two domains") };
+    assert_eq!((default.name.as_str(), default.verifies()), ("default", false));
+    let text_of = |text: &str| Some(text.to_owned());
+    let rules = pantala_identity::jwt::Rules {
+        algorithms: vec![Algorithm::Es256, Algorithm::EdDsa],
+        issuer: text_of("i"),
+        audience: text_of("u"),
+        leeway: Duration::from_secs(5),
+        require_expiry: false,
+        token_bytes_max: 4_000,
+        user_name: text_of("jwt"),
+        user_name_claim: "name".to_owned(),
+        client_id_claim: text_of("client"),
+        groups_claim: text_of("groups"),
+        publish_claim: text_of("publish"),
+        subscribe_claim: text_of("subscribe"),
+    };
+    let url = JwtKeys::Url("https://user:hidden@id.example/keys?token=hidden".to_owned());
+    let jwt = Jwt { keys: url, refresh_after: Duration::from_secs(20), rules };
+    let http = Http {
+        url: "http://127.0.0.1:1/auth".to_owned(),
+        format: Format::Form,
+        timeout: Duration::from_secs(2),
+        keep: Duration::ZERO,
+        authorization_file: Some("/h".into()),
+        ca_file: Some("/c".into()),
+    };
+    let expected = SecurityDomain {
+        name: "plant".to_owned(),
+        chain: vec![BackEnd::Http, BackEnd::Jwt, BackEnd::Password, BackEnd::Certificate],
+        password_file: Some("/p".into()),
+        acl_file: Some("/a".into()),
+        rules_file: None,
+        dynamic_security_file: None,
+        jwt: Some(jwt),
+        http: Some(http),
+    };
+    assert_eq!(plant, &expected);
+    let of_listeners: Vec<_> =
+        config.listeners.iter().map(|it| (it.settings.security.0, it.settings.verify_credentials)).collect();
+    assert_eq!(of_listeners, [(1, true), (0, false)]);
+    assert_eq!(config.settings.security_domains, ["", "plant"]);
+    let described = config.describe();
+    assert!(described.contains("listener *:1883, no anonymous, security = plant\n"), "{described}");
+    assert!(described.contains("tokens with keys of https://id.example/keys, "), "{described}");
+    assert!(!described.contains("hidden"), "{described}");
+    // The other places of keys.
+    for (key, keys) in [
+        ("jwt_jwks_file", JwtKeys::SetFile("/k".into())),
+        ("jwt_public_key_file", JwtKeys::PublicKeyFile("/k".into())),
+        ("jwt_secret_file", JwtKeys::SecretFile("/k".into())),
+    ] {
+        let config = of_toml(&format!("[[security]]\n{key} = \"/k\"")).expect(key);
+        assert_eq!(config.security[0].jwt.as_ref().map(|jwt| &jwt.keys), Some(&keys));
+        assert_eq!(config.security[0].chain, [BackEnd::Certificate, BackEnd::Jwt]);
+    }
+    let config = of_toml("[[security]]\nrules_file = \"/r\"\npassword_file = \"/p\"").expect("rules_file");
+    assert_eq!(config.security[0].rules_file, Some("/r".into()));
+    let config = of_toml("[[security]]\ndynamic_security_file = \"/d\"").expect("dynamic_security_file");
+    assert_eq!(config.security[0].dynamic_security_file, Some("/d".into()));
+    assert_eq!(config.security[0].chain, [BackEnd::Certificate, BackEnd::Password]);
+    let elsewhere = ["jwt_jwks_file", "jwt_public_key_file", "jwt_secret_file", "rules_file", "dynamic_security_file"];
+    for name in names(key::SECURITY).filter(|name| !elsewhere.contains(name)) {
+        assert!(text.contains(&format!("\n{name} = ")), "{name}");
+    }
+}
+
+#[test]
+fn a_listener_that_lets_nobody_in_is_warned_about() {
+    let warned = |text: &str| {
+        let warnings = of_toml(text).unwrap_or_else(|message| panic!("{text}: {message}")).warnings;
+        assert!(warnings.len() <= 1, "{warnings:?}");
+        warnings.first().is_some_and(|warning| warning.contains("nobody") && warning.contains("password_file"))
+    };
+    assert!(warned("[[listener]]"));
+    assert!(warned("[[listener]]\nhost = \"::\"\n[[listener]]\nport = 1\nhost = \"localhost\""));
+    for fine in [
+        "",
+        "[[listener]]\nallow_anonymous = true",
+        "[[listener]]\nhost = \"127.0.0.1\"\nallow_anonymous = false",
+        "[[listener]]\n[[security]]\npassword_file = \"p\"",
+        "[[listener]]\n[[scram_user]]\nname = \"ann\"\npassword = \"x\"",
+    ] {
+        assert!(!warned(fine), "{fine}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_security_domain_is_said() {
+    for (text, expected) in [
+        (
+            "[[listener]]\nsecurity = \"plnt\"\n[[security]]\nname = \"plant\"",
+            "pantala.toml:1:1: \"security\" cannot be \"plnt\": there is no [[security]] of this name",
+        ),
+        ("[[security]]\n[[security]]", "pantala.toml:2:1: security domain \"default\" is there twice"),
+        (
+            "[[security]]\njwt_secret_file = \"a\"\njwt_jwks_file = \"b\"",
+            "pantala.toml:1:1: \"jwt_jwks_file\" and \"jwt_secret_file\" exclude each other in [[security]]",
+        ),
+        (
+            "[[security]]\nacl_file = \"a\"\nrules_file = \"b\"",
+            "pantala.toml:1:1: \"acl_file\" and \"rules_file\" exclude each other in [[security]]",
+        ),
+        (
+            "[[security]]\npassword_file = \"a\"\ndynamic_security_file = \"b\"",
+            "pantala.toml:1:1: \"dynamic_security_file\" and \"password_file\" exclude each other in [[security]]",
+        ),
+        (
+            "[[security]]\nrules_file = \"a\"\ndynamic_security_file = \"b\"",
+            "pantala.toml:1:1: \"dynamic_security_file\" and \"rules_file\" exclude each other in [[security]]",
+        ),
+        ("[[security]]\njwt_issuer = \"a\"", "pantala.toml:1:1: [[security]] needs \"jwt_jwks_url\""),
+        ("[[security]]\nhttp_format = \"form\"", "pantala.toml:1:1: [[security]] needs \"http_url\""),
+        ("[[security]]\nchain = [\"password\"]", "pantala.toml:1:1: [[security]] needs \"password_file\""),
+        (
+            "[[security]]\nchain = [\"certificate\"]\npassword_file = \"p\"",
+            "pantala.toml:1:1: \"chain\" cannot be \"certificate\": it leaves out \"password\", which is configured",
+        ),
+        (
+            "[[security]]\nhttp_url = \"ftp://x\"",
+            "pantala.toml:2:12: \"http_url\" cannot be \"ftp://x\": it has to begin with http:// or https://",
+        ),
+    ] {
+        assert_eq!(of_toml(text).expect_err(text), expected);
+    }
+}
+
+#[test]
+fn users_and_rules_of_a_mosquitto_conf() {
+    fn domains(text: &str) -> Vec<String> {
+        let config = of_conf(text).unwrap_or_else(|message| panic!("{text}: {message}"));
+        config.listeners.iter().map(|it| config.security[usize::from(it.settings.security.0)].to_string()).collect()
+    }
+    let both = "security \"default\", password file /etc/pass words, ACL file /a";
+    // For all listeners, wherever it stands.
+    assert_eq!(domains("password_file /etc/pass words\nlistener 1\nacl_file /a\nlistener 2"), [both, both]);
+    // By plugins, in any of their ways.
+    let plugins = "plugin /usr/lib/mosquitto_password_file.so\nplugin_opt_password_file /etc/pass words\n\
+                   plugin_load x mosquitto_acl_file.so\nauth_opt_acl_file /a\nlistener 1\nplugin_use x";
+    assert_eq!(domains(plugins), [both]);
+    let dynamic = "plugin /usr/lib/mosquitto_dynamic_security.so\nplugin_opt_config_file /d\nlistener 1";
+    assert_eq!(domains(dynamic), ["security \"default\", dynamic security /d"]);
+    // For one listener each.
+    assert_eq!(
+        domains(
+            "per_listener_settings true\npassword_file /0\nlistener 1\npassword_file /1\nlistener 2 ::1\nacl_file /2\n\
+             listener 3\nlistener 4\nglobal_plugin mosquitto_acl_file.so\nplugin_opt_acl_file /g\nlistener 5"
+        ),
+        [
+            "security \"listener 1\", password file /1, ACL file /g",
+            "security \"listener ::1 2\", ACL file /g",
+            "security \"listener 3\", ACL file /g",
+            "security \"listener 4\", ACL file /g",
+            "security \"listener 5\", ACL file /g",
+        ]
+    );
+    assert_eq!(
+        domains("per_listener_settings true\npassword_file /0\nport 1\nlistener 2"),
+        ["security \"listener 1\", password file /0", "security \"default\""]
+    );
+    let config = of_conf("plugin /x/mosquitto_persist_sqlite.so\nplugin_opt_db_file /d").expect("it is known");
+    assert_eq!((config.durability, config.warnings.len()), (Durability::Fsync, 1));
+}
+
+#[test]
 fn anonymous_clients_are_let_in_where_only_this_machine_connects_unless_told() {
     for (listener, anonymous) in [
         ("host = \"127.0.0.1\"", true),
@@ -667,6 +1040,9 @@ max_connections 100
 max_qos 1
 max_topic_alias 3
 max_topic_alias_broker 4
+mount_point plant 1/
+accept_protocol_versions 4,5
+use_username_as_clientid true
 protocol mqtt
 listener 0 /run/mosquitto/with space.sock
 listener_allow_anonymous false
@@ -676,6 +1052,7 @@ max_connections -1
 allow_anonymous true
 allow_zero_length_clientid false
 auto_id_prefix dev-
+clientid_prefixes secure-
 global_max_clients 7
 global_max_connections 8
 max_inflight_messages 9
@@ -731,6 +1108,11 @@ connection_messages false\t# trailing
     assert!(in_core(&config));
     let [first, unix, last] = &config.listeners[..] else { panic!("three listeners") };
     assert_eq!(first.socket_domain, SocketDomain::Ipv4);
+    let common = ListenerSettings {
+        client_id_prefixes: vec!["secure-".to_owned()],
+        sessions_belong_to_users: false,
+        ..ListenerSettings::default()
+    };
     assert_eq!(
         first.settings,
         ListenerSettings {
@@ -739,13 +1121,17 @@ connection_messages false\t# trailing
             maximum_qos: QoS::AtLeastOnce,
             topic_alias_max: Some(3),
             topic_alias_broker_max: Some(4),
+            mount_point: Some("plant 1/".into()),
+            versions: AcceptedVersions { v31: false, v311: true, v5: true },
+            use_user_name_as_client_id: true,
+            ..common.clone()
         }
     );
     assert_eq!(
         unix.settings,
-        ListenerSettings { allow_anonymous: false, maximum_qos: QoS::AtMostOnce, ..ListenerSettings::default() }
+        ListenerSettings { allow_anonymous: false, maximum_qos: QoS::AtMostOnce, ..common.clone() }
     );
-    assert_eq!(last.settings, ListenerSettings::default());
+    assert_eq!(last.settings, common);
     assert!(config.listeners.iter().all(|listener| !listener.tcp_no_delay));
     assert_eq!(
         config.log,
@@ -763,6 +1149,121 @@ connection_messages false\t# trailing
     );
     assert_eq!((config.data_dir, config.durability), (Some("/var/lib/mosquitto/pantala".into()), Durability::Fsync));
     assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn tls_of_a_toml() {
+    let tls = |text: &str| of_toml(&format!("[[listener]]\n{text}")).map(|config| config.listeners[0].tls.clone());
+    assert_eq!(tls("port = 8883"), Ok(None));
+    let least = Tls {
+        certificate_files: vec!["a.pem".into()],
+        key_files: vec!["a.pem".into()],
+        client_ca_files: Vec::new(),
+        require_certificate: true,
+        crl_files: Vec::new(),
+        versions: vec!["1.2", "1.3"],
+        ciphers: Vec::new(),
+        alpn: vec!["mqtt".to_owned()],
+        user_name_from_certificate: UserNameFrom::No,
+        ignore_certificate_dates: false,
+    };
+    assert_eq!(tls("tls_certificate_files = [\"a.pem\"]"), Ok(Some(least.clone())));
+    let all = r#"
+        tls_certificate_files = ["a.crt", "b.crt"]
+        tls_key_files = ["a.key", "b.key"]
+        tls_client_ca_files = ["ca", "more.pem"]
+        tls_require_certificate = false
+        tls_crl_files = ["crl"]
+        tls_versions = ["1.3"]
+        tls_ciphers = ["TLS_AES_128_GCM_SHA256"]
+        tls_alpn = []
+        tls_ignore_certificate_dates = true
+        user_name_from_certificate = "san"
+    "#;
+    let expected = Tls {
+        certificate_files: vec!["a.crt".into(), "b.crt".into()],
+        key_files: vec!["a.key".into(), "b.key".into()],
+        client_ca_files: vec!["ca".into(), "more.pem".into()],
+        require_certificate: false,
+        crl_files: vec!["crl".into()],
+        versions: vec!["1.3"],
+        ciphers: vec!["TLS_AES_128_GCM_SHA256"],
+        alpn: Vec::new(),
+        user_name_from_certificate: UserNameFrom::SubjectAlternativeName,
+        ignore_certificate_dates: true,
+    };
+    assert_eq!(tls(all), Ok(Some(expected)));
+    for name in names(key::LISTENER).filter(|name| name.contains("tls_") || name.contains("certificate")) {
+        assert!(all.contains(&format!(" {name} = ")), "{name}");
+    }
+    for (text, message) in [
+        ("tls_key_files = [\"a\"]", "needs \"tls_certificate_files\""),
+        ("tls_alpn = [\"mqtt\"]", "needs \"tls_certificate_files\""),
+        ("tls_certificate_files = [\"a\"]\ntls_crl_files = [\"c\"]", "needs \"tls_client_ca_files\""),
+        ("tls_certificate_files = [\"a\"]\nuser_name_from_certificate = \"cn\"", "needs \"tls_client_ca_files\""),
+        ("tls_certificate_files = [\"a\", \"b\"]\ntls_key_files = [\"c\"]", "as many as tls_certificate_files"),
+        ("tls_certificate_files = [\"\"]", "must not be empty"),
+        ("tls_certificate_files = [1]", "a list of strings"),
+        ("tls_versions = [\"1.1\"]", "1.2"),
+        ("tls_ciphers = [\"AES256-SHA\"]", "TLS_AES_256_GCM_SHA384"),
+    ] {
+        let error = tls(text).expect_err(text);
+        assert!(error.contains(message), "{text}: {error}");
+    }
+}
+
+#[test]
+fn tls_of_a_mosquitto_conf() {
+    let tls = |text: &str| of_conf(&format!("listener 8883\n{text}")).map(|config| config.listeners[0].tls.clone());
+    let server = "certfile /c\nkeyfile /k\n";
+    let found = tls(server).expect("a certificate").expect("TLS");
+    assert_eq!((found.certificate_files, found.key_files), (vec!["/c".into()], vec!["/k".into()]));
+    // Mosquitto agrees upon no ALPN, and takes everybody.
+    assert_eq!((found.alpn, found.client_ca_files), (Vec::new(), Vec::new()));
+    // Clients are asked for certificates where they must have one.
+    let authorities = |text: &str| {
+        let found = tls(&format!("{server}cafile /ca\ncapath /dir\ncrlfile /crl\n{text}")).expect(text).expect("TLS");
+        (found.client_ca_files.len(), found.crl_files.len(), found.user_name_from_certificate)
+    };
+    assert_eq!(authorities(""), (0, 0, UserNameFrom::No));
+    assert_eq!(authorities("require_certificate true"), (2, 1, UserNameFrom::No));
+    assert_eq!(authorities("use_identity_as_username true"), (2, 1, UserNameFrom::CommonName));
+    assert_eq!(authorities("require_certificate true\nuse_subject_as_username true"), (2, 1, UserNameFrom::Subject));
+    assert_eq!(authorities("use_identity_as_username true\nuse_subject_as_username true").2, UserNameFrom::CommonName);
+    // Who has a certificate with a name is somebody.
+    let named = "listener 8883\ncertfile /c\nkeyfile /k\ncafile /ca\n";
+    let warnings = |text: &str| of_conf(&format!("{named}{text}")).expect(text).warnings;
+    assert_eq!(warnings("use_identity_as_username true"), Vec::<String>::new());
+    assert_eq!(warnings("require_certificate true").len(), 1, "anonymous clients are refused");
+    let dates = "cafile /ca\nrequire_certificate true\ndisable_client_cert_date_checks true";
+    assert!(tls(&format!("{server}{dates}")).expect("dates").expect("TLS").ignore_certificate_dates);
+    for (version, expected) in [("tlsv1.2", vec!["1.2", "1.3"]), ("tlsv1.3", vec!["1.3"])] {
+        let found = tls(&format!("{server}tls_version {version}")).expect(version).expect("TLS");
+        assert_eq!(found.versions, expected);
+    }
+    let config = of_conf(
+        "listener 8883\ncertfile /c\nkeyfile /k\nciphers ECDHE-RSA-AES128-GCM-SHA256:AES256-SHA\n\
+         ciphers_tls1.3 TLS_AES_256_GCM_SHA384\ndhparamfile /dh\ntls_keyform pem",
+    )
+    .expect("ciphers");
+    let found = config.listeners[0].tls.as_ref().expect("TLS");
+    assert_eq!(found.ciphers, ["ECDHE-RSA-AES128-GCM-SHA256", "TLS_AES_256_GCM_SHA384"]);
+    assert!(config.warnings[1].contains("\"dhparamfile\" has no effect"), "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("AES256-SHA"), "{:?}", config.warnings);
+    for (text, message) in [
+        ("psk_file /p", "\"psk_file\" cannot be used: TLS with pre-shared keys is not offered"),
+        ("psk_hint h", "\"psk_hint\" cannot be used: TLS with pre-shared keys is not offered"),
+        ("tls_engine e", "there are no OpenSSL engines"),
+        ("tls_engine_kpass_sha1 e", "there are no OpenSSL engines"),
+        ("tls_keyform engine", "there are no OpenSSL engines"),
+        ("tls_version tlsv1.1", "TLS 1.1 can be broken"),
+        ("ciphers AES256-SHA", "there is none of these cipher suites"),
+        ("cafile /ca", "needs \"certfile\""),
+        ("certfile /c\nkeyfile /k\nrequire_certificate true", "needs \"cafile\""),
+    ] {
+        let error = tls(text).expect_err(text);
+        assert!(error.contains(message), "{text}: {error}");
+    }
 }
 
 #[test]
@@ -804,13 +1305,352 @@ fn the_value_that_is_no_limit_in_mosquitto_is_none_here() {
     }
 }
 
+/// What comes of a directive of Mosquitto's.
+enum Outcome {
+    /// This value is in force.
+    Effective(&'static str),
+    /// There is nothing to be done, and nothing to be said.
+    Same,
+    /// One line of warning, with this in it.
+    Warned(&'static str),
+    /// Refused by its line, with this in it.
+    Refused(&'static str),
+    /// The tests of what it is about tell.
+    Elsewhere,
+}
+
+/// Every directive of Mosquitto 2.1, with a value, and what comes of it.
+const DIRECTIVES: &[(&str, Outcome)] = {
+    use Outcome::*;
+    const BRIDGE: Outcome = Refused("belongs to a bridge");
+    &[
+        ("acl_file /a", Elsewhere),
+        ("allow_anonymous false", Effective("listener 127.0.0.1:1883 allow_anonymous\tfalse\n")),
+        ("allow_duplicate_messages true", Effective("delivery.allow_duplicate_messages\ttrue\n")),
+        ("allow_zero_length_clientid false", Effective("broker.allow_zero_length_client_id\tfalse\n")),
+        ("auto_id_prefix a-", Effective("broker.auto_id_prefix\ta-\n")),
+        ("autosave_interval 10", Warned("no snapshots")),
+        ("autosave_on_changes true", Warned("no snapshots")),
+        ("check_retain_source false", Same),
+        ("check_retain_source true", Elsewhere),
+        ("clientid_prefixes a", Elsewhere),
+        ("connection_messages false", Effective("log.connection_messages\tfalse\n")),
+        ("enable_control_api false", Same),
+        ("enable_control_api true", Warned("no effect yet")),
+        ("global_max_clients 5", Effective("limits.sessions_max\t5\n")),
+        ("global_max_connections 5", Effective("limits.connections_max\t5\n")),
+        ("global_plugin /usr/lib/other.so", Elsewhere),
+        ("plugin /usr/lib/other.so", Elsewhere),
+        ("auth_plugin /usr/lib/other.so", Elsewhere),
+        ("plugin_load a /usr/lib/other.so", Elsewhere),
+        ("plugin_use a", Elsewhere),
+        ("plugin_opt_a b", Elsewhere),
+        ("auth_opt_a b", Elsewhere),
+        ("auth_plugin_deny_special_chars true", Elsewhere),
+        ("include_dir /nowhere", Refused("cannot be read")),
+        ("log_dest stdout", Effective("log.destinations\tstdout\n")),
+        ("log_dest file /var/log/m", Effective("log.file\t/var/log/m\n")),
+        ("log_dest stderr\nlog_dest dlt", Warned("not supported")),
+        ("log_facility 5", Elsewhere),
+        ("log_timestamp false", Effective("log.timestamp\toff\n")),
+        ("log_timestamp_format %H:%M", Effective("log.timestamp\t%H:%M\n")),
+        ("log_type error", Effective("log.types\terror\n")),
+        ("max_inflight_bytes 9", Effective("limits.inflight_bytes_max\t9\n")),
+        ("max_inflight_messages 1", Effective("limits.inflight_messages_max\t1\n")),
+        ("max_keepalive 60", Effective("limits.keep_alive_max\t60\n")),
+        ("max_packet_size 1000", Effective("limits.packet_bytes_max\t1000\n")),
+        ("max_queued_bytes 9", Effective("limits.queued_bytes_max\t9\n")),
+        ("max_queued_messages 9", Effective("limits.queued_messages_max\t9\n")),
+        ("memory_limit 1000000", Elsewhere),
+        ("message_size_limit 9", Effective("limits.payload_bytes_max\t9\n")),
+        ("password_file /p", Elsewhere),
+        ("per_listener_settings false", Same),
+        ("persistence true", Effective("broker.durability\tfsync\n")),
+        ("retained_persistence true", Effective("broker.durability\tfsync\n")),
+        ("persistence_file m.db", Elsewhere),
+        ("persistence_location /m", Effective("broker.data_dir\t/m/pantala\n")),
+        ("persistent_client_expiration 1d", Effective("limits.session_expiry_max\t86400\n")),
+        ("pid_file /p", Elsewhere),
+        ("user mosquitto", Elsewhere),
+        ("psk_file /p", Elsewhere),
+        ("queue_qos0_messages true", Effective("delivery.queue_qos0_messages\ttrue\n")),
+        ("retain_available false", Effective("features.retain_available\tfalse\n")),
+        ("retain_expiry_interval 5", Warned("all the time")),
+        ("retry_interval 20", Warned("after a reconnect only")),
+        ("set_tcp_nodelay false", Effective("listener 127.0.0.1:1883 tcp_no_delay\tfalse\n")),
+        ("sys_interval 10", Elsewhere),
+        ("upgrade_outgoing_qos true", Effective("delivery.upgrade_outgoing_qos\ttrue\n")),
+        ("listener 1999 127.0.0.2", Effective("listener 127.0.0.2:1999\t\n")),
+        ("listener 0 /run/m.sock", Effective("listener unix:/run/m.sock\t\n")),
+        ("port 1999", Effective("listener *:1999\t\n")),
+        ("bind_address 127.0.0.2", Effective("listener 127.0.0.2:1883\t\n")),
+        ("bind_interface lo", Effective("listener lo:1883\t\n")),
+        ("socket_domain ipv4", Effective("listener *:1883 socket_domain\tipv4\n")),
+        ("protocol mqtt", Same),
+        ("protocol http_api", Refused("\"http_api\"")),
+        ("protocol mqttsn", Refused("\"mqttsn\"")),
+        ("accept_protocol_versions 4,5", Elsewhere),
+        ("listener_allow_anonymous true", Effective("listener *:1883 allow_anonymous\ttrue\n")),
+        ("listener_auto_id_prefix l-", Effective("broker.auto_id_prefix\tl-\n")),
+        ("max_connections 5", Effective("listener *:1883 connections_max\t5\n")),
+        ("max_qos 1", Effective("listener *:1883 maximum_qos\t1\n")),
+        ("maximum_qos 1", Effective("listener *:1883 maximum_qos\t1\n")),
+        ("max_topic_alias 3", Effective("listener *:1883 topic_alias_max\t3\n")),
+        ("max_topic_alias_broker 3", Effective("listener *:1883 topic_alias_broker_max\t3\n")),
+        ("mount_point a/", Elsewhere),
+        ("use_username_as_clientid true", Elsewhere),
+        ("enable_proxy_protocol 2", Elsewhere),
+        ("proxy_protocol_v2_require_tls true", Elsewhere),
+        ("http_dir /srv", Refused("not supported")),
+        ("packet_buffer_size 4096", Elsewhere),
+        ("websockets_headers_size 4096", Elsewhere),
+        ("websockets_log_level 0", Elsewhere),
+        ("websockets_origin http://a", Elsewhere),
+        ("certfile /c", Elsewhere),
+        ("keyfile /k", Elsewhere),
+        ("cafile /c", Elsewhere),
+        ("capath /c", Elsewhere),
+        ("require_certificate true", Elsewhere),
+        ("use_identity_as_username true", Elsewhere),
+        ("use_subject_as_username true", Elsewhere),
+        ("crlfile /c", Elsewhere),
+        ("disable_client_cert_date_checks true", Elsewhere),
+        ("tls_version tlsv1.2", Elsewhere),
+        ("ciphers x", Elsewhere),
+        ("ciphers_tls1.3 x", Elsewhere),
+        ("dhparamfile /d", Elsewhere),
+        ("tls_engine e", Elsewhere),
+        ("tls_engine_kpass_sha1 e", Elsewhere),
+        ("tls_keyform engine", Elsewhere),
+        ("psk_hint h", Elsewhere),
+        ("connection b", Refused("connection needs \"address\"")),
+        ("connection b\naddress a\ntopic #", Refused("there are no bridges yet")),
+        ("address a", BRIDGE),
+        ("addresses a", BRIDGE),
+        ("topic #", BRIDGE),
+        ("round_robin true", BRIDGE),
+        ("start_type lazy", BRIDGE),
+        ("idle_timeout 60", BRIDGE),
+        ("threshold 10", BRIDGE),
+        ("restart_timeout 5 30", BRIDGE),
+        ("keepalive_interval 60", BRIDGE),
+        ("cleansession true", BRIDGE),
+        ("local_cleansession true", BRIDGE),
+        ("remote_clientid a", BRIDGE),
+        ("clientid a", BRIDGE),
+        ("local_clientid a", BRIDGE),
+        ("remote_username a", BRIDGE),
+        ("username a", BRIDGE),
+        ("remote_password a", BRIDGE),
+        ("password a", BRIDGE),
+        ("local_username a", BRIDGE),
+        ("local_password a", BRIDGE),
+        ("notifications true", BRIDGE),
+        ("notifications_local_only true", BRIDGE),
+        ("notification_topic a", BRIDGE),
+        ("try_private true", BRIDGE),
+        ("bridge_attempt_unsubscribe true", BRIDGE),
+        ("bridge_bind_address 127.0.0.1", BRIDGE),
+        ("bridge_protocol_version mqttv50", BRIDGE),
+        ("bridge_max_packet_size 0", BRIDGE),
+        ("bridge_max_topic_alias 10", BRIDGE),
+        ("bridge_receive_maximum 20", BRIDGE),
+        ("bridge_session_expiry_interval 0", BRIDGE),
+        ("bridge_outgoing_retain true", BRIDGE),
+        ("bridge_reload_type lazy", BRIDGE),
+        ("bridge_tcp_keepalive 60 10 3", BRIDGE),
+        ("bridge_tcp_user_timeout 5", BRIDGE),
+        ("bridge_cafile /c", BRIDGE),
+        ("bridge_capath /c", BRIDGE),
+        ("bridge_certfile /c", BRIDGE),
+        ("bridge_keyfile /c", BRIDGE),
+        ("bridge_tls_use_os_certs true", BRIDGE),
+        ("bridge_insecure false", BRIDGE),
+        ("bridge_alpn mqtt", BRIDGE),
+        ("bridge_tls_version tlsv1.2", BRIDGE),
+        ("bridge_ciphers x", BRIDGE),
+        ("bridge_ciphers_tls1.3 x", BRIDGE),
+        ("bridge_require_ocsp true", BRIDGE),
+        ("bridge_identity i", BRIDGE),
+        ("bridge_psk 00", BRIDGE),
+    ]
+};
+
+#[test]
+fn every_directive_of_mosquitto_does_what_it_says_or_says_that_it_does_not() {
+    for (text, outcome) in DIRECTIVES {
+        let result = of_conf(text);
+        let last = format!("mosquitto.conf:{}: ", 1 + text.matches('\n').count());
+        // That nobody can come in is another matter.
+        let result = result.map(|mut config| {
+            config.warnings.retain(|warning| !warning.contains("lets nobody in"));
+            config
+        });
+        match (outcome, result) {
+            (Outcome::Effective(value), Ok(config)) => {
+                let effective = config.effective().to_text();
+                assert!(effective.contains(value), "{text} does not come to {value}: {effective}");
+                assert!(!of_conf("").expect("nothing").effective().to_text().contains(value), "{text} shows nothing");
+                assert_eq!(config.warnings, [""; 0], "{text}");
+            }
+            (Outcome::Same, Ok(config)) => assert_eq!(Ok(config), of_conf(""), "{text}"),
+            (Outcome::Warned(words), Ok(config)) => {
+                assert_eq!(config.warnings.len(), 1, "{text}: {:?}", config.warnings);
+                let warning = &config.warnings[0];
+                assert!(warning.starts_with(&last) && warning.contains(words), "{text}: {warning}");
+                assert_eq!(config.effective(), of_conf("").expect("nothing").effective(), "{text}");
+            }
+            (Outcome::Refused(words), Err(message)) => {
+                let placed = message.contains("mosquitto.conf:1: ") || message.starts_with("/nowhere: ");
+                assert!(placed && message.contains(words) && message.lines().count() == 1, "{text}: {message}");
+            }
+            (Outcome::Elsewhere, Err(message)) => assert!(!message.contains("unknown directive"), "{text}: {message}"),
+            (Outcome::Elsewhere, Ok(_)) => {}
+            (_, result) => panic!("{text}: {result:?}"),
+        }
+    }
+    // And the other way round: what is known is on this list.
+    for known in mosquitto::directives().filter(|known| !known.ends_with('*')) {
+        let is_listed = DIRECTIVES.iter().any(|(text, _)| text.split(' ').next() == Some(known));
+        assert!(is_listed, "{known} is on no list of Mosquitto's directives");
+    }
+}
+
+#[test]
+fn a_converted_mosquitto_conf_comes_to_the_same() {
+    let directory = Directory::new();
+    let texts = DIRECTIVES.iter().map(|(text, _)| (*text).to_owned()).chain([
+        String::new(),
+        "log_dest none\nlog_type none".to_owned(),
+        "auto_id_prefix \"a\\b\u{7f}".to_owned(),
+        "log_timestamp_format \"%H\\t\"".to_owned(),
+        "listener 1883\nlistener 1884 ::1\nmax_connections -1\nlistener 0 /run/m m.sock\nallow_anonymous true"
+            .to_owned(),
+        "per_listener_settings true\nlistener 1\nallow_anonymous true\nlistener 2\nset_tcp_nodelay false".to_owned(),
+    ]);
+    let mut converted = 0;
+    for text in texts {
+        let path = directory.write("a.conf", &text);
+        let Ok(config) = of_conf(&text) else {
+            assert!(convert(&path).is_err(), "{text}");
+            continue;
+        };
+        let toml = convert(&path).expect(&text);
+        let again = of_toml(&toml).unwrap_or_else(|error| panic!("{text}\n{toml}\n{error}"));
+        assert_eq!(again.effective(), config.effective(), "{text}\n{toml}");
+        assert_eq!(again.describe(), config.describe(), "{text}\n{toml}");
+        for warning in &config.warnings {
+            let said = warning.split_once(": ").expect("a place").1;
+            assert!(toml.lines().any(|line| line.starts_with('#') && line.ends_with(said)), "{text}\n{toml}");
+        }
+        converted += 1;
+    }
+    assert!(converted > 40, "{converted}");
+    let path =
+        directory.write("a.conf", "allow_duplicate_messages true\nmax_queued_messages 100000\nautosave_interval 5");
+    let toml = convert(&path).expect("a file");
+    assert_eq!(
+        toml,
+        format!(
+            "# Made from {path}.\n#\n# Left out, or to be known:\n\
+             # - {path}:3: directive \"autosave_interval\" has no effect: there are no snapshots to be saved\n\
+             #\n# Not as Mosquitto has it by default:\n\
+             # - limits.queued_messages_max is 100000, in Mosquitto 1000\n\
+             # - limits.queued_bytes_max is 268435456, in Mosquitto no limit\n\
+             # - listener.tcp_no_delay is true, in Mosquitto false\n\
+             \n[broker]\ndurability = \"memory\"\n\
+             \n[delivery]\nallow_duplicate_messages = true\n\
+             \n[log]\ntimestamp = \"epoch\"\n\
+             \n[[listener]]\nport = 1883\nhost = \"127.0.0.1\"\nallow_anonymous = true\nsessions_belong_to_users = false\n\
+             \n[[listener]]\nport = 1883\nhost = \"::1\"\nallow_anonymous = true\nsessions_belong_to_users = false\n",
+            path = path.display()
+        )
+    );
+}
+
+#[test]
+fn what_fuzzers_begin_with_is_a_configuration_or_an_error_in_one_line() {
+    let mut read = 0;
+    for (folder, name) in [("config_mosquitto", "mosquitto.conf"), ("config_toml", "pantala.toml")] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(folder);
+        for entry in fs::read_dir(folder).expect("a corpus") {
+            let Ok(text) = String::from_utf8(fs::read(entry.expect("an input").path()).expect("its bytes")) else {
+                continue;
+            };
+            let file = Some((Path::new(name), text.as_str()));
+            match Config::of_text(file, &Overrides::default(), &Environment::default()) {
+                Ok(config) => assert!(config.effective().changes(&config.effective()).is_empty()),
+                Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+            }
+            read += 1;
+        }
+    }
+    assert!(read > 20, "{read}");
+}
+
+/// Whole files as people have them: `tests/mosquitto-conf/NAME/mosquitto.conf`, and beside it what comes of it.
+#[test]
+fn files_from_the_world_come_to_what_is_expected() {
+    let root = Path::new("tests/mosquitto-conf");
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(root).expect("the files").map(|entry| entry.expect("one").path()).collect();
+    names.sort();
+    assert!(names.len() >= 12, "{names:?}");
+    let mut wrong = Vec::new();
+    for directory in names {
+        let path = directory.join("mosquitto.conf");
+        let place = format!("{}/", directory.display());
+        let came_to = match Config::load_with(Some(&path), &Overrides::default(), &Environment::default()) {
+            Ok(config) => {
+                let toml = convert(&path).expect("what can be read can be converted");
+                let again = of_toml(&toml).unwrap_or_else(|error| panic!("{}: {error}\n{toml}", path.display()));
+                assert_eq!(again.effective(), config.effective(), "{}", path.display());
+                let warnings: String = config.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+                warnings + &config.describe()
+            }
+            Err(error) => format!("refused: {error}\n"),
+        };
+        let came_to = came_to.replace(&place, "");
+        let expected = fs::read_to_string(directory.join("expected")).unwrap_or_default();
+        if came_to != expected {
+            wrong.push(format!("{}\n{came_to}\ninstead of\n{expected}", directory.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
     let cases = [
-        ("\nbridge_cafile x", r#"mosquitto.conf:2: directive "bridge_cafile" is not supported yet"#),
-        ("plugin_opt_anything x", r#"mosquitto.conf:1: directive "plugin_opt_anything" is not supported yet"#),
-        ("password_file /etc/p", r#"mosquitto.conf:1: directive "password_file" is not supported yet"#),
-        ("require_certificate", r#"mosquitto.conf:1: directive "require_certificate" is not supported yet"#),
+        (
+            "\nbridge_cafile x",
+            r#"mosquitto.conf:2: directive "bridge_cafile" belongs to a bridge, and has to follow its "connection" line"#,
+        ),
+        (
+            "listener 1 ::1\nbind_interface lo",
+            r#"mosquitto.conf:2: directive "bind_interface" cannot be for a listener that has an address already"#,
+        ),
+        (
+            "listener 1\nlistener_auto_id_prefix a\nlistener 2",
+            "mosquitto.conf:2: directive \"listener_auto_id_prefix\" has to be the same for all listeners; one of its own \
+             for each is not supported yet",
+        ),
+        (
+            "plugin_opt_anything x",
+            "mosquitto.conf:1: directive \"plugin_opt_\" has to stand behind the plugin that it is for",
+        ),
+        (
+            "plugin /usr/lib/mosquitto_password_file.so\nplugin_opt_users x",
+            "mosquitto.conf:2: unknown directive \"plugin_opt_users\"; did you mean \"plugin_opt_password_file\"?",
+        ),
+        ("plugin mosquitto_acl_file.so", r#"mosquitto.conf:1: directive "plugin_opt_acl_file" needs a value"#),
+        ("plugin_use x", r#"mosquitto.conf:1: "plugin_use" cannot be "x": no plugin_load above has this name"#),
+        (
+            "auth_plugin /usr/lib/go-auth.so",
+            "mosquitto.conf:1: \"auth_plugin\" cannot be \"/usr/lib/go-auth.so\": no shared object is loaded here; \
+             mosquitto_password_file.so, mosquitto_acl_file.so, mosquitto_dynamic_security.so and \
+             mosquitto_persist_sqlite.so are built in, and `[[security]]` in a .toml asks HTTP services",
+        ),
         (
             "allow_anonymus true",
             r#"mosquitto.conf:1: unknown directive "allow_anonymus"; did you mean "allow_anonymous"?"#,
@@ -856,7 +1696,7 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
             "socket_domain ipv5",
             r#"mosquitto.conf:1: "socket_domain" cannot be "ipv5"; did you mean "ipv4"? (allowed: ipv4, ipv6)"#,
         ),
-        ("protocol websockets", r#"mosquitto.conf:1: directive "protocol" with "websockets" is not supported yet"#),
+        ("protocol http_api", r#"mosquitto.conf:1: directive "protocol" with "http_api" is not supported yet"#),
         ("log_dest file", r#"mosquitto.conf:1: directive "log_dest file" needs a value"#),
         (
             "listener 1\nper_listener_settings true",
@@ -902,6 +1742,49 @@ fn per_listener_settings_give_each_listener_its_own() {
 }
 
 #[test]
+fn prefixes_of_client_identifiers_are_those_of_all_listeners_or_each_has_its_own() {
+    let prefixes = |text: &str| -> Vec<Vec<String>> {
+        let listeners = of_conf(text).expect(text).listeners;
+        listeners.into_iter().map(|listener| listener.settings.client_id_prefixes).collect()
+    };
+    let of = |prefixes: &[&str]| prefixes.iter().map(|prefix| (*prefix).to_owned()).collect::<Vec<_>>();
+    assert_eq!(prefixes("clientid_prefixes a-"), [of(&["a-"]), of(&["a-"])]);
+    assert_eq!(prefixes("per_listener_settings true\nclientid_prefixes a-"), [of(&["a-"]), of(&["a-"])]);
+    assert_eq!(prefixes("clientid_prefixes a-\nlistener 1\nlistener 2"), [of(&["a-"]), of(&["a-"])]);
+    let own = "per_listener_settings true\nlistener 1\nclientid_prefixes a-\nlistener 2";
+    assert_eq!(prefixes(own), [of(&["a-"]), of(&[])]);
+}
+
+#[test]
+fn what_a_listener_asks_of_its_clients_has_to_make_sense() {
+    for (text, reason) in [
+        ("mount_point a/#", "it stands before Topic Names, and so has no wildcards"),
+        ("mount_point $SYS/", "topics that begin with $ are the broker's own"),
+        (
+            "accept_protocol_versions 4,6",
+            "it has to be some of 3 (MQTT 3.1), 4 (3.1.1) and 5 (5.0), with commas between",
+        ),
+        ("accept_protocol_versions 4,,5", "it has to be some of"),
+    ] {
+        let message = of_conf(&format!("listener 1\n{text}")).expect_err(text);
+        assert!(message.contains(reason), "{text}: {message}");
+    }
+    for (text, reason) in [
+        ("mount_point = \"\"", "it must not be empty"),
+        ("mount_point = \"a/+/\"", "it stands before Topic Names, and so has no wildcards"),
+        ("versions = [\"4\"]", "3.1, 3.1.1, 5.0"),
+        ("client_id_prefixes = [\"a\", \"\"]", "it must not be empty"),
+    ] {
+        let message = of_toml(&format!("[[listener]]\n{text}")).expect_err(text);
+        assert!(message.contains(reason), "{text}: {message}");
+    }
+    let own = of_toml("[[listener]]\nhost = \"127.0.0.1\"").expect("a listener").listeners.remove(0).settings;
+    assert!(own.sessions_belong_to_users);
+    let conf = of_conf("allow_anonymous true").expect("no listener").listeners;
+    assert!(conf.iter().all(|listener| !listener.settings.sessions_belong_to_users));
+}
+
+#[test]
 fn a_directive_of_a_listener_without_one_makes_the_default_listener() {
     for (text, expected) in [
         ("max_connections 10", "*:1883"),
@@ -919,7 +1802,7 @@ fn a_directive_of_a_listener_without_one_makes_the_default_listener() {
 fn directives_without_effect_are_warned_about_once_each() {
     let config = of_conf(
         "retry_interval 20\nautosave_interval 1800\nautosave_on_changes false\npersistence_file mosquitto.db\n\
-         log_dest dlt",
+         log_dest dlt\nauth_plugin_deny_special_chars false",
     )
     .expect("all accepted");
     let expected = [
@@ -928,6 +1811,7 @@ fn directives_without_effect_are_warned_about_once_each() {
         "mosquitto.conf:3: directive \"autosave_on_changes\" has no effect: there are no snapshots to be saved",
         "mosquitto.conf:4: directive \"persistence_file\" has no effect: the data directory holds several files",
         "mosquitto.conf:5: directive \"log_dest\" has no effect: that log is not supported",
+        "mosquitto.conf:6: directive \"auth_plugin_deny_special_chars\" has no effect: a name with such characters is never put into a rule",
     ];
     assert_eq!(config.warnings, expected);
 }
@@ -1000,7 +1884,7 @@ fn included_files_are_read_in_the_order_of_their_names() {
     assert_eq!(config.settings.keep_alive_max, 7);
     let nested = directory.0.join("c.conf");
     assert_eq!(
-        config.warnings,
+        config.warnings[..1],
         [format!("{}:2: directive \"include_dir\" has no effect in a file that is included itself", nested.display())]
     );
 
@@ -1213,6 +2097,7 @@ fn shown_default(shown: &str) -> String {
 fn the_page_of_limits_tells_the_truth() {
     let page = document("docs/limits.md");
     let counters = document("crates/broker/src/counters.rs");
+    let verification = document("crates/server/src/security/mod.rs");
     let rows = rows(&page);
     let default = Config::unwritten();
     let limits = key::SECTIONS.iter().find(|section| section.name == "limits").expect("a section of limits").keys;
@@ -1227,47 +2112,29 @@ fn the_page_of_limits_tells_the_truth() {
         assert!(row[3].len() > 10, "{row:?}");
         for counter in row[4].split(", ").filter(|counter| *counter != "–") {
             let declared = format!("\n    {},\n", counter.trim_matches('`'));
-            assert!(counters.contains(&declared), "counter {counter} of {}", key.name);
+            let ours = verification.contains(&format!("(\"{}\", ", counter.trim_matches('`')));
+            assert!(ours || counters.contains(&declared), "counter {counter} of {}", key.name);
         }
     }
 }
 
 #[test]
 fn the_page_of_keys_tells_the_truth() {
-    fn row<Written, Used>(
-        section: &str,
-        variable: &str,
-        key: &Key<Written, Used>,
-        default: Option<&Used>,
-    ) -> [String; 4] {
-        let kind = match key.kind {
-            Kind::Switch { .. } => "boolean".to_owned(),
-            Kind::Number { min, max, word: None, .. } => format!("{min}..={max}"),
-            Kind::Number { min, max, word: Some(word), .. } => format!("{min}..={max}, {word}"),
-            Kind::Text { .. } => "text".to_owned(),
-            Kind::Choice { allowed, .. } => allowed.join(", "),
-            Kind::List { allowed, .. } => format!("list of {}", allowed.join(", ")),
-        };
-        let default = default.map_or(String::from("–"), |used| shown_default(&(key.show)(used)));
-        let variable = format!("PANTALA__{variable}__{}", key.name).to_uppercase();
-        [format!("{section}.{}", key.name), kind, default, variable]
-    }
-    let default = Config::unwritten();
-    let listener = of_toml("[[listener]]").expect("an empty listener").listeners.remove(0);
-    let mut expected = Vec::new();
-    for section in key::SECTIONS {
-        expected.extend(section.keys.iter().map(|key| row(section.name, section.name, key, Some(&default))));
-    }
-    expected.extend(key::LISTENER.iter().map(|key| row("listener", "listener__n", key, Some(&listener))));
-    expected.extend(key::DURABILITY.iter().map(|key| row("durability", "durability__n", key, None)));
-    expected.extend(key::SCRAM_USER.iter().map(|key| row("scram_user", "scram_user__n", key, None)));
     let page = document("docs/configuration.md");
     let rows: Vec<Vec<String>> = rows(&page).into_iter().filter(|row| row[0].contains('.')).collect();
-    for (row, expected) in rows.iter().zip(&expected) {
-        assert_eq!(row[0].trim_matches('`'), expected[0]);
-        assert_eq!(unquoted(&row[1]), expected[1].replace('_', ""), "type of {}", expected[0]);
-        assert_eq!(unquoted(&row[2]), expected[2].replace('_', ""), "default of {}", expected[0]);
-        assert_eq!(row[3].trim_matches('`'), expected[3], "variable of {}", expected[0]);
+    let meanings: Vec<&str> = page.lines().filter(|line| line.starts_with("- `")).collect();
+    let expected = reference::rows();
+    for (row, key) in rows.iter().zip(&expected) {
+        let name = format!("{}.{}", key.section, key.name);
+        assert_eq!(row[0].trim_matches('`'), name);
+        assert_eq!(unquoted(&row[1]), key.kind().replace('_', ""), "type of {name}");
+        assert_eq!(unquoted(&row[2]), shown_default(&key.default), "default of {name}");
+        assert_eq!(row[3].trim_matches('`'), key.variable(), "variable of {name}");
+        let meaning = format!("- `{name}`: {}", key.doc);
+        assert!(
+            meanings.iter().any(|line| line.starts_with(&meaning)),
+            "docs/configuration.md needs the line\n{meaning}"
+        );
     }
     assert_eq!(rows.len(), expected.len(), "rows of docs/configuration.md");
 }
@@ -1283,19 +2150,27 @@ fn the_page_of_keys_names_directives_that_exist() {
     }
 }
 
-#[test]
-fn the_example_shows_every_key_with_its_default() {
-    let example = document("examples/pantala.toml");
-    assert_eq!(of_toml(&example), of_toml(""), "as it stands");
-    // Every key is there, behind a comment sign without a space; what has a space behind it is prose.
-    let all: String = example
+/// The example with all that it shows set: what has a space behind the comment sign is prose.
+fn uncommented(example: &str) -> String {
+    example
         .lines()
         .map(|line| match line.strip_prefix('#') {
             Some(setting) if !setting.starts_with(' ') => setting,
             _ => line,
         })
-        .fold(String::new(), |text, line| text + line + "\n");
-    for name in all_names().into_iter().filter(|name| *name != "password_file") {
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+#[test]
+fn the_example_shows_every_key_with_its_default() {
+    let example = document("examples/pantala.toml");
+    assert_eq!(of_toml(&example), of_toml(""), "as it stands");
+    // Every key is there, behind a comment sign without a space.
+    let all = uncommented(&example);
+    // What excludes others that are there is in prose only.
+    let alternatives =
+        ["jwt_jwks_file", "jwt_public_key_file", "jwt_secret_file", "rules_file", "dynamic_security_file"];
+    for name in all_names().into_iter().filter(|name| !alternatives.contains(name)) {
         assert!(all.contains(&format!("\n{name} = ")), "{name}");
     }
     let config = of_toml(&all).unwrap_or_else(|message| panic!("{message}"));
@@ -1312,10 +2187,166 @@ fn the_example_shows_every_key_with_its_default() {
             "redirect.server_reference = mqtt.example.org:1883",
             "durability of telemetry/# = memory",
             "scram_user ann",
-            "listener 127.0.0.1:1883, anonymous, topic_alias_max = 10, topic_alias_broker_max = 10",
+            "security \"default\", tokens with keys of https://id.example.org/keys, password file /etc/pantala/passwords, \
+             https://id.example.org/mqtt, ACL file /etc/pantala/acl",
+            "listener 127.0.0.1:1883, anonymous, topic_alias_max = 10, topic_alias_broker_max = 10, \
+             mount_point = plant/, client_id_prefixes = dev-,app-",
             "listener unix:/run/pantala/mqtt.sock, anonymous",
+            "listener *:9001, no anonymous, protocol = any, websocket_path = /mqtt, websocket_origins = https://app.example, \
+             proxy_protocol = v2, proxy_trusted = 10.0.0.0/8, allow_addresses = 192.0.2.0/24, \
+             deny_addresses = 192.0.2.7",
+            "listener *:8883, no anonymous, tls_certificate_files = /etc/pantala/broker.crt, \
+             tls_key_files = /etc/pantala/broker.key, tls_client_ca_files = /etc/pantala/clients.crt, \
+             tls_crl_files = /etc/pantala/clients.crl, \
+             tls_ciphers = TLS_AES_128_GCM_SHA256,ECDHE-ECDSA-AES128-GCM-SHA256",
         ]
     );
+}
+
+/// What is wrong with a value, by as much of JSON Schema as ours has in it.
+fn check_schema(schema: &Value, value: &Value, place: &str) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("{place}: {what}"));
+    for (keyword, wanted) in schema.as_object().expect("a schema") {
+        match keyword.as_str() {
+            "$schema" | "title" | "description" | "default" => {}
+            "type" => {
+                let is = match wanted.as_str().expect("a type") {
+                    "object" => value.is_object(),
+                    "array" => value.is_array(),
+                    "string" => value.is_string(),
+                    "boolean" => value.is_boolean(),
+                    "integer" => value.is_i64() || value.is_u64(),
+                    other => panic!("type {other}"),
+                };
+                if !is {
+                    return wrong("type");
+                }
+            }
+            "minimum" if value.as_i64() < wanted.as_i64() => return wrong("minimum"),
+            "maximum" if value.as_i64() > wanted.as_i64() => return wrong("maximum"),
+            "minimum" | "maximum" => {}
+            "const" if value != wanted => return wrong("const"),
+            "const" => {}
+            "enum" if !wanted.as_array().expect("words").contains(value) => return wrong("enum"),
+            "enum" => {}
+            "anyOf" => {
+                if !wanted.as_array().expect("schemas").iter().any(|one| check_schema(one, value, place).is_ok()) {
+                    return wrong("anyOf");
+                }
+            }
+            "items" => {
+                for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+                    check_schema(wanted, item, &format!("{place}[{index}]"))?;
+                }
+            }
+            "required" => {
+                let missing = |key: &&Value| value.get(key.as_str().expect("a name")).is_none();
+                if wanted.as_array().expect("names").iter().any(|key| missing(&key)) {
+                    return wrong("required");
+                }
+            }
+            "additionalProperties" => {
+                let known = schema["properties"].as_object().expect("properties");
+                if value.as_object().is_some_and(|keys| keys.keys().any(|key| !known.contains_key(key))) {
+                    return wrong("additionalProperties");
+                }
+            }
+            "properties" => {
+                for (key, schema) in wanted.as_object().expect("properties") {
+                    if let Some(value) = value.get(key) {
+                        check_schema(schema, value, &format!("{place}.{key}"))?;
+                    }
+                }
+            }
+            other => panic!("{other} is not known to this test"),
+        }
+    }
+    Ok(())
+}
+
+fn json_of_toml(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::from(&**text),
+        DeValue::Integer(number) => {
+            let digits: String = number.as_str().chars().filter(|digit| *digit != '_').collect();
+            Value::from(i64::from_str_radix(&digits, number.radix()).expect("an integer"))
+        }
+        DeValue::Boolean(value) => Value::from(*value),
+        DeValue::Array(values) => values.iter().map(|value| json_of_toml(value.get_ref())).collect(),
+        DeValue::Table(table) => json_of_table(table),
+        DeValue::Float(_) | DeValue::Datetime(_) => Value::Null,
+    }
+}
+
+fn json_of_table(table: &DeTable<'_>) -> Value {
+    table.iter().map(|(name, value)| (name.get_ref().to_string(), json_of_toml(value.get_ref()))).collect()
+}
+
+#[test]
+fn the_schema_agrees_with_the_reader() {
+    let schema: Value = serde_json::from_str(&schema()).expect("JSON");
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let check = |text: &str| {
+        let document = DeTable::parse(text).expect(text);
+        check_schema(&schema, &json_of_table(document.get_ref()), "")
+    };
+    let example = document("examples/pantala.toml");
+    assert_eq!(check(&example), Ok(()));
+    assert_eq!(check(&uncommented(&example)), Ok(()));
+    let mut texts: Vec<String> = [
+        "[limits]\npacket_bytes_mx = 1",
+        "[nothing]",
+        "[[listener]]\nprot = 1",
+        "[[durability]]\nfilter = \"a\"",
+        "[[scram_user]]\npassword = \"x\"",
+        "limits = 1",
+        "[listener]",
+        "[broker]\nworkers = \"auto\"",
+        "[broker]\nworkers = \"many\"",
+        "[broker]\ndurability = \"fsync\"",
+        "[broker]\ndurability = \"disk\"",
+        "[log]\ntypes = [\"error\", \"all\"]",
+        "[log]\ntypes = [\"eror\"]",
+        "[log]\ntypes = \"error\"",
+        "[delivery]\nqueue_qos0_messages = 1",
+        "[limits]\npacket_bytes_max = 1e5",
+    ]
+    .map(str::to_owned)
+    .into();
+    // Every number at and beyond its bounds.
+    for row in reference::rows() {
+        if let reference::Shape::Number { min, max, .. } = row.shape {
+            let brackets = if row.list { ("[[", "]]") } else { ("[", "]") };
+            let number = |number: i128| format!("{}{}{}\n{} = {number}", brackets.0, row.section, brackets.1, row.name);
+            texts.extend([min.into(), max.into(), i128::from(min) - 1].map(number));
+            texts.extend((max < i64::MAX as u64).then(|| number(i128::from(max) + 1)));
+        }
+    }
+    for text in texts {
+        // Bounds that one key sets for another are not in the schema.
+        let read = of_toml(&text).map(drop).or_else(|error| {
+            let of_several = error.contains(", above ") || error.contains("[[security]] needs ");
+            if of_several { Ok(()) } else { Err(error) }
+        });
+        assert_eq!(check(&text).is_ok(), read.is_ok(), "{text}: {:?}, {read:?}", check(&text));
+    }
+    for row in reference::rows() {
+        let keys = &schema["properties"][row.section];
+        let key = &(if row.list { &keys["items"] } else { keys })["properties"][row.name];
+        assert_eq!(key["description"], row.doc);
+        assert!(key.get("default").is_none_or(|default| check_schema(key, default, row.name).is_ok()), "{}", row.name);
+    }
+}
+
+#[test]
+fn the_reference_tells_of_every_key() {
+    let text = reference();
+    for row in reference::rows() {
+        assert!(text.contains(&format!("\n  {}: {}", row.name, row.kind())), "{}", row.name);
+        assert!(text.contains(&row.variable()) && text.contains(&row.doc.replace('`', "")), "{}", row.name);
+        let one_line = !row.doc.contains('\n') && row.doc.ends_with('.') && row.doc.len() < 200;
+        assert!(one_line, "{}: {}", row.name, row.doc);
+    }
 }
 
 /// Text that gets further than random characters would.
@@ -1330,6 +2361,7 @@ fn fragments() -> impl Strategy<Value = String> {
             "[redirect]\n",
             "[[scram_user]]\n",
             "[[durability]]\n",
+            "[[security]]\n",
             " = ",
             "\n",
             " ",

@@ -9,6 +9,7 @@ use ::toml::de::{DeTable, DeValue};
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
 use super::key::{self, Key, Raw};
+use super::security::SecurityDraft;
 
 /// Reads `text`, the content of `path`, into the draft.
 pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), ConfigError> {
@@ -61,6 +62,14 @@ impl Source<'_> {
                     let mut user = ScramUserDraft::new(self.origin(span));
                     self.keys(&mut user, "[[scram_user]]", key::SCRAM_USER, table, |_, _, _| {})?;
                     draft.scram_users.push(user);
+                }
+                Ok(())
+            }
+            "security" => {
+                for (table, span) in self.list("security", value)? {
+                    let mut domain = SecurityDraft::new(self.origin(span));
+                    self.keys(&mut domain, "[[security]]", key::SECURITY, table, SecurityDraft::note)?;
+                    draft.security.push(domain);
                 }
                 Ok(())
             }

@@ -28,6 +28,11 @@ pub(super) enum Line<'a> {
         message_expiry_interval: Option<u32>,
         message: MessageFields<'a>,
     },
+    Owner {
+        session: u64,
+        security_domain: &'a str,
+        user_name: &'a str,
+    },
     Subscription {
         session: u64,
         filter: &'a str,
@@ -141,6 +146,11 @@ impl<'a> Line<'a> {
                 message_expiry_interval: will.message_expiry_interval,
                 message: MessageFields::of(&will.message),
             },
+            Entry::Owner { session, owner } => Self::Owner {
+                session: session.number(),
+                security_domain: owner.security_domain,
+                user_name: owner.user_name,
+            },
             Entry::Subscription { session, filter, options, identifier } => Self::Subscription {
                 session: session.number(),
                 filter,
@@ -186,6 +196,7 @@ impl<'a> Line<'a> {
             Self::Clock { .. } => Kind::Clock,
             Self::Session { .. } => Kind::Session,
             Self::Will { .. } => Kind::Will,
+            Self::Owner { .. } => Kind::Owner,
             Self::Subscription { .. } => Kind::Subscription,
             Self::Inbound { .. } => Kind::Inbound,
             Self::Outbound { .. } => Kind::Outbound,

@@ -21,8 +21,9 @@ fn programs(client: Client) -> &'static [(&'static str, &'static str)] {
         Client::MosquittoClients => {
             &[("mosquitto_sub", "mosquitto-clients"), ("python3", "python3"), ("stdbuf", "coreutils")]
         }
-        Client::PahoMqtt | Client::Aiomqtt => &[("python3", "python3")],
-        Client::Mqttjs => &[("node", "nodejs"), ("npm", "npm")],
+        // haproxy is looked for where it is.
+        Client::PahoMqtt | Client::Aiomqtt | Client::Haproxy => &[("python3", "python3")],
+        Client::Mqttjs | Client::MqttjsWebsocket => &[("node", "nodejs"), ("npm", "npm")],
     }
 }
 
@@ -50,14 +51,18 @@ pub fn prepare(workspace: &Workspace, wanted: &[Client]) -> Vec<(Client, Result<
                     let script = scripts.join("python/mosquitto_driver.py");
                     Ok(Driver { client, program: python()?, script })
                 }
-                Client::PahoMqtt | Client::Aiomqtt => {
+                Client::PahoMqtt | Client::Aiomqtt | Client::Haproxy => {
+                    if client == Client::Haproxy {
+                        haproxy()?;
+                    }
                     let program = libraries.get_or_insert_with(|| python_libraries(workspace)).clone()?;
-                    let name = if client == Client::PahoMqtt { "paho_driver.py" } else { "aiomqtt_driver.py" };
+                    let name = if client == Client::Aiomqtt { "aiomqtt_driver.py" } else { "paho_driver.py" };
                     Ok(Driver { client, program, script: scripts.join("python").join(name) })
                 }
-                Client::Mqttjs => {
+                Client::Mqttjs | Client::MqttjsWebsocket => {
                     node_libraries(workspace)?;
-                    let script = scripts.join("mqttjs/driver.mjs");
+                    let name = if client == Client::Mqttjs { "driver.mjs" } else { "websocket_driver.mjs" };
+                    let script = scripts.join("mqttjs").join(name);
                     Ok(Driver { client, program: found("node")?, script })
                 }
             }
@@ -80,15 +85,24 @@ pub fn provide(programs: &[(&'static str, &'static str)]) {
     }
 }
 
-/// The broker mosquitto, or why there is none. Debian has it where only administrators look for programs.
+/// The broker mosquitto, or why there is none.
 pub fn mosquitto() -> Result<PathBuf, String> {
-    let look =
-        || find("mosquitto").or_else(|| Some(PathBuf::from("/usr/sbin/mosquitto")).filter(|file| file.is_file()));
+    server("mosquitto")
+}
+
+/// The load balancer haproxy, or why there is none.
+pub fn haproxy() -> Result<PathBuf, String> {
+    server("haproxy")
+}
+
+/// Debian has servers where only administrators look for programs.
+fn server(name: &'static str) -> Result<PathBuf, String> {
+    let look = || find(name).or_else(|| Some(Path::new("/usr/sbin").join(name)).filter(|file| file.is_file()));
     if let Some(file) = look() {
         return Ok(file);
     }
-    install_packages(&BTreeSet::from(["mosquitto"]))?;
-    look().ok_or_else(|| "the package mosquitto was installed, but does not have it".into())
+    install_packages(&BTreeSet::from([name]))?;
+    look().ok_or_else(|| format!("the package {name} was installed, but does not have it"))
 }
 
 fn install_packages(packages: &BTreeSet<&str>) -> Result<(), String> {

@@ -306,7 +306,7 @@ impl Actor {
                 self.subscriptions[place] = Standing::Absent;
                 write(history, world, Event::Unsubscribed { client, subscription: place as u8 });
             }
-            Received::PingResp => {}
+            Received::PingResp | Received::Auth(_) => {}
             // The connection is about to be closed.
             Received::Disconnect(ReasonCode::ServerShuttingDown) => {}
             Received::Disconnect(code) => panic!("client {client} is sent away: {code:?}"),

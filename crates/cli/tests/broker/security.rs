@@ -1,0 +1,620 @@
+//! Who is let in: password files, tokens, an HTTP service, and what happens to those who guess.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::client::{Client, Next, V5, V311, connect, connect_as};
+use crate::process::{Broker, Folder, PATIENCE, wait_for};
+
+const NOT_AUTHORIZED: u8 = 0x87;
+const SERVER_UNAVAILABLE: u8 = 0x88;
+const CONNECTION_RATE_EXCEEDED: u8 = 0x9f;
+const HOME: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// The code of the CONNACK; the connection with it if it is 0.
+fn log_in_from(
+    from: Ipv4Addr,
+    address: SocketAddr,
+    client_id: &str,
+    user_name: Option<&str>,
+    password: Option<&[u8]>,
+) -> (u8, Client) {
+    let mut client = Client::open_from(from, address);
+    client.level = V5;
+    client.send(&connect_as(V5, client_id, user_name, password));
+    let answer = client.packet();
+    assert_eq!(answer[0], 0x20, "CONNACK: {answer:02x?}");
+    (answer[3], client)
+}
+
+fn log_in(address: SocketAddr, user_name: &str, password: &str) -> u8 {
+    log_in_from(HOME, address, "", Some(user_name), Some(password.as_bytes())).0
+}
+
+/// The lines of a password file, made by `pantala passwd`.
+fn password_lines(folder: &Folder, users: &[(&str, &str, &[&str])]) -> String {
+    let file = folder.write("made", "");
+    for (name, password, options) in users {
+        let status = Command::new(env!("CARGO_BIN_EXE_pantala"))
+            .args(["passwd", "-b"])
+            .args(*options)
+            .arg(&file)
+            .args([name, password])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.unwrap().success(), "{name}");
+    }
+    std::fs::read_to_string(file).unwrap()
+}
+
+/// Cheap to verify, for tests that are about something else.
+const FAST: &[&str] = &["-H", "sha512-pbkdf2", "-I", "1"];
+
+fn start(folder: Folder, toml: &str) -> (Broker, SocketAddr) {
+    let file = folder.write("pantala.toml", toml);
+    let broker =
+        Broker::with_arguments(folder, &["-c".as_ref(), file.as_os_str(), "--durability".as_ref(), "memory".as_ref()]);
+    let address = broker.address();
+    (broker, address)
+}
+
+const LISTENER: &str = "[[listener]]\nhost = \"127.0.0.1\"\nport = 0\nallow_anonymous = false\n";
+
+#[test]
+fn users_of_a_password_file_get_in_whatever_kind_their_hash_is_of() {
+    let folder = Folder::new();
+    let mut lines = password_lines(&folder, &[("new", "n w", &[]), ("old", "o\"ö", &["-H", "sha512-pbkdf2"])]);
+    // As Mosquitto before 2.0 wrote them; the password is "secret".
+    lines += "# The oldest\nold6:$6$xFq8KUkSKoVVaphK$a5Jm+ZToYNqw5ibtEEPabBfoPJtgXJyIIppQ//1TyDubVzHplK9d+41DKABCWWaJQFtsbdE79JEt7ZQATailww==\n";
+    let file = folder.write("passwords", &lines);
+    let (mut broker, address) =
+        start(folder, &format!("{LISTENER}[[security]]\npassword_file = \"{}\"\n", file.display()));
+    for (user_name, password, expected) in [
+        (Some("new"), Some("n w"), 0),
+        (Some("old"), Some("o\"ö"), 0),
+        (Some("old6"), Some("secret"), 0),
+        (Some("new"), Some("n w "), NOT_AUTHORIZED),
+        (Some("new"), Some(""), NOT_AUTHORIZED),
+        (Some("new"), None, NOT_AUTHORIZED),
+        (Some("NEW"), Some("n w"), NOT_AUTHORIZED),
+        (Some(""), Some("n w"), NOT_AUTHORIZED),
+        (None, Some("n w"), NOT_AUTHORIZED),
+        (None, None, NOT_AUTHORIZED),
+    ] {
+        let (code, _) = log_in_from(HOME, address, "", user_name, password.map(str::as_bytes));
+        assert_eq!(code, expected, "{user_name:?} {password:?}");
+    }
+    // 3.1.1 has five codes to say it with.
+    let mut old = Client::open(address);
+    old.send(&connect_as(V311, "c", Some("new"), Some(b"wrong")));
+    old.expect(&[0x20, 2, 0, 5]);
+    old.expect_closed();
+    // A whole packet of password is compared, and no more than a packet is taken.
+    let (code, _) = log_in_from(HOME, address, "", Some("old"), Some(&[0; 65_000]));
+    assert_eq!(code, NOT_AUTHORIZED);
+    // The same again is not hashed again.
+    let hashed = broker.security_counter("passwords_hashed");
+    assert_eq!(log_in(address, "new", "n w"), 0);
+    assert_eq!(broker.security_counter("passwords_hashed"), hashed);
+    broker.check();
+}
+
+#[test]
+fn per_listener_settings_keep_users_apart() {
+    let folder = Folder::new();
+    let one = folder.write("one", &password_lines(&folder, &[("ann", "a", FAST)]));
+    let two = folder.write("two", &password_lines(&folder, &[("bob", "b", FAST)]));
+    let ports = [crate::process::free_port(), crate::process::free_port(), crate::process::free_port()];
+    let file = folder.write(
+        "mosquitto.conf",
+        &format!(
+            "per_listener_settings true\nlistener {} 127.0.0.1\npassword_file {}\nlistener {} 127.0.0.1\nplugin \
+             /usr/lib/mosquitto_password_file.so\nplugin_opt_password_file {}\nlistener {} 127.0.0.1\nallow_anonymous true\n",
+            ports[0],
+            one.display(),
+            ports[1],
+            two.display(),
+            ports[2]
+        ),
+    );
+    let mut broker = Broker::with_arguments(folder, &["-c".as_ref(), file.as_os_str()]);
+    assert_eq!(broker.listening_on().len(), 3);
+    let [first, second, third] = ports.map(|port| SocketAddr::from((HOME, port)));
+    assert_eq!((log_in(first, "ann", "a"), log_in(first, "bob", "b")), (0, NOT_AUTHORIZED));
+    assert_eq!((log_in(second, "ann", "a"), log_in(second, "bob", "b")), (NOT_AUTHORIZED, 0));
+    // Nobody verifies anything there, so a name is as good as none.
+    assert_eq!((log_in(third, "ann", "a"), log_in_from(HOME, third, "", None, None).0), (0, 0));
+    assert_eq!(log_in_from(HOME, first, "", None, None).0, NOT_AUTHORIZED);
+    broker.check();
+}
+
+#[test]
+fn a_password_file_is_read_again_and_a_wrong_one_changes_nothing() {
+    let folder = Folder::new();
+    let lines = password_lines(&folder, &[("ann", "old", FAST), ("bob", "b", FAST)]);
+    let file = folder.write("passwords", &lines);
+    let (mut broker, address) =
+        start(folder, &format!("{LISTENER}[[security]]\npassword_file = \"{}\"\n", file.display()));
+    let reload = |broker: &Broker, text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let said = "Users and rules are read again.";
+        let before = broker.log().matches(said).count();
+        broker.signal(Signal::HUP);
+        wait_for("a reload", || (broker.log().matches(said).count() > before).then_some(()));
+    };
+    assert_eq!(log_in(address, "ann", "old"), 0);
+    let (code, mut bob) = log_in_from(HOME, address, "bob's", Some("bob"), Some(b"b"));
+    assert_eq!(code, 0);
+
+    let megabyte = "x".repeat(1 << 20);
+    let twice = format!("{lines}{lines}");
+    for (wrong, line) in [
+        ("ann\n", "line 1: expected NAME:HASH"),
+        ("\n\nann:secret\n", "line 3: not a hash"),
+        (megabyte.as_str(), "line 1: "),
+        (twice.as_str(), "line 3: this user has a line above"),
+        ("\u{FEFF}# Fine\r\n:x\r\n", "line 2: "),
+    ] {
+        reload(&broker, wrong);
+        assert!(broker.log().contains(line), "{line}: {}", broker.log());
+        assert_eq!((log_in(address, "ann", "old"), log_in(address, "ann", "new")), (0, NOT_AUTHORIZED), "{line}");
+    }
+    assert!(!broker.log().contains("xxxx"));
+    bob.ping();
+
+    // A mark at its front and the line ends of others do no harm; what was known of the old password is forgotten.
+    let new = password_lines(&broker.folder, &[("ann", "new", FAST)]);
+    reload(&broker, &format!("\u{FEFF}{}", new.lines().last().unwrap().replace('\n', "\r\n")));
+    assert_eq!((log_in(address, "ann", "old"), log_in(address, "ann", "new")), (NOT_AUTHORIZED, 0));
+    // And who is no user any more is out.
+    let farewell = bob.packet();
+    assert_eq!((farewell[0], farewell[2]), (0xe0, NOT_AUTHORIZED));
+    bob.expect_closed();
+    broker.check();
+}
+
+#[test]
+fn a_broker_does_not_start_with_users_that_it_cannot_read() {
+    for (content, said) in [(Some("ann\n"), "line 1: expected NAME:HASH"), (None, "No such file")] {
+        let folder = Folder::new();
+        let file = folder.path("passwords");
+        if let Some(content) = content {
+            folder.write("passwords", content);
+        }
+        let toml = format!("{LISTENER}[[security]]\npassword_file = \"{}\"\n", file.display());
+        let config = folder.write("pantala.toml", &toml);
+        let mut broker = Broker::with_arguments(folder, &["-c".as_ref(), config.as_os_str()]);
+        assert_eq!(broker.wait().code(), Some(1));
+        let log = broker.log();
+        assert!(log.contains("security \"default\", password_file: ") && log.contains(said), "{log}");
+    }
+}
+
+// ---- tokens ---------------------------------------------------------------------------------------------------
+
+struct Signer {
+    key_id: &'static str,
+    pair: EcdsaKeyPair,
+}
+
+impl Signer {
+    fn new(key_id: &'static str) -> Self {
+        Self { key_id, pair: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap() }
+    }
+
+    fn key(&self) -> Value {
+        let (x, y) = self.pair.public_key().as_ref()[1..].split_at(32);
+        let [x, y] = [x, y].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
+        json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.key_id, "x": x, "y": y})
+    }
+
+    fn token(&self, claims: &Value) -> String {
+        let header = json!({"alg": "ES256", "kid": self.key_id});
+        let signed = unsigned(&header, claims);
+        let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+fn unsigned(header: &Value, claims: &Value) -> String {
+    format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()))
+}
+
+fn key_set(signers: &[&Signer]) -> String {
+    json!({"keys": signers.iter().map(|signer| signer.key()).collect::<Vec<_>>()}).to_string()
+}
+
+fn in_seconds(seconds: u64) -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + seconds
+}
+
+#[test]
+fn tokens_are_verified_with_keys_that_change_during_the_run() {
+    let (old, new, stranger) = (Signer::new("old"), Signer::new("new"), Signer::new("../../../dev/null"));
+    let service = Service::start();
+    service.answer(200, &key_set(&[&old]));
+    let (mut broker, address) = start(
+        Folder::new(),
+        &format!(
+            "{LISTENER}[[security]]\njwt_jwks_url = \"{}\"\njwt_leeway_seconds = 0\njwt_audience = \"mqtt\"\n\
+             jwt_publish_claim = \"publish\"\njwt_subscribe_claim = \"subscribe\"\n",
+            service.url("/keys")
+        ),
+    );
+    let claims = |seconds: u64| json!({"sub": "ann", "aud": "mqtt", "exp": in_seconds(seconds), "subscribe": ["in/#"]});
+    let show = |token: &str| log_in_from(HOME, address, "ann's", None, Some(token.as_bytes()));
+    let (code, mut ann) = show(&old.token(&claims(1_000)));
+    assert_eq!(code, 0);
+    // What the token grants is what may be done.
+    ann.subscribe("in/#", 0);
+    ann.send(&crate::client::subscribe(V5, 2, "#", 0));
+    assert_eq!(ann.packet().last(), Some(&NOT_AUTHORIZED));
+
+    let none = unsigned(&json!({"alg": "none"}), &claims(1_000)) + ".";
+    let confused = unsigned(&json!({"alg": "HS256", "kid": "old"}), &claims(1_000));
+    let public_key = hmac::Key::new(hmac::HMAC_SHA256, old.pair.public_key().as_ref());
+    let tag = hmac::sign(&public_key, confused.as_bytes());
+    let confused = format!("{confused}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()));
+    let huge = json!({"sub": "ann", "aud": "mqtt", "exp": in_seconds(9), "x": "x".repeat(20_000)});
+    for (token, what) in [
+        (none, "no signature"),
+        (confused, "the public key as a secret"),
+        (old.token(&json!({"sub": "ann", "aud": "mqtt", "exp": in_seconds(0) - 10})), "expired"),
+        (old.token(&json!({"sub": "ann", "aud": "mqtt"})), "no expiry"),
+        (old.token(&json!({"sub": "ann", "aud": "http", "exp": in_seconds(1_000)})), "another audience"),
+        (old.token(&json!({"sub": "ann", "aud": "mqtt", "exp": in_seconds(99), "nbf": in_seconds(50)})), "not yet"),
+        (old.token(&huge), "too long"),
+        (stranger.token(&claims(1_000)), "a key that is not there"),
+        ("secret".to_owned(), "no token"),
+    ] {
+        assert_eq!(show(&token).0, NOT_AUTHORIZED, "{what}");
+    }
+    // The key that was not there has been asked for, though not as often as it was named.
+    let asked = service.requests().len();
+    assert!(asked <= 2, "{asked}");
+
+    // A token ends, and with it the connection, wherever in it that happens.
+    let (code, mut short) = log_in_from(HOME, address, "short", None, Some(old.token(&claims(2)).as_bytes()));
+    assert_eq!(code, 0);
+    let begun = Instant::now();
+    let farewell = short.packet();
+    assert_eq!((farewell[0], farewell[2]), (0xe0, NOT_AUTHORIZED));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+
+    // The keys change. The new one is fetched with the first token that needs it, at most every ten seconds.
+    service.answer(200, &key_set(&[&new]));
+    wait_for("the new key", || (show(&new.token(&claims(1_000))).0 == 0).then_some(()));
+    assert_eq!(show(&old.token(&claims(1_000))).0, NOT_AUTHORIZED);
+    // While the keys cannot be fetched those that are there serve on.
+    drop(service);
+    assert_eq!(show(&new.token(&claims(1_000))).0, 0);
+    broker.check();
+}
+
+// ---- an HTTP service ------------------------------------------------------------------------------------------
+
+#[test]
+fn an_http_service_decides_and_nobody_gets_in_without_its_answer() {
+    let service = Service::start();
+    let folder = Folder::new();
+    let authorization = folder.write("authorization", "Bearer s3cr3t\n");
+    let passwords = folder.write("passwords", &password_lines(&folder, &[("local", "l", FAST)]));
+    let (mut broker, address) = start(
+        folder,
+        &format!(
+            "{LISTENER}[[security]]\nchain = [\"http\", \"password\"]\nhttp_url = \"{}\"\nhttp_timeout_seconds = 1\n\
+             http_cache_seconds = 600\nhttp_authorization_file = \"{}\"\npassword_file = \"{}\"\n",
+            service.url("/auth?key=1"),
+            authorization.display(),
+            passwords.display()
+        ),
+    );
+    service.answer(200, r#"{"result":"allow","subscribe":["in/#"],"expires_in":3600}"#);
+    let (code, mut ann) = log_in_from(HOME, address, "c1", Some("ann"), Some(b"a"));
+    assert_eq!(code, 0);
+    ann.subscribe("in/x", 0);
+    ann.send(&crate::client::subscribe(V5, 2, "out/x", 0));
+    assert_eq!(ann.packet().last(), Some(&NOT_AUTHORIZED));
+    let request = service.requests().remove(0);
+    assert!(request.starts_with("POST /auth?key=1 HTTP/1.1\r\n"), "{request}");
+    assert!(request.to_lowercase().contains("\r\nauthorization: bearer s3cr3t\r\n"), "{request}");
+    let body: Value = serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let expected =
+        json!({"client_id": "c1", "user_name": "ann", "password": "a", "address": "127.0.0.1", "listener": 0});
+    assert_eq!(body, expected);
+
+    service.answer(403, "");
+    assert_eq!(log_in(address, "eve", "e"), NOT_AUTHORIZED);
+    service.answer(200, r#"{"result":"ignore"}"#);
+    assert_eq!((log_in(address, "local", "l"), log_in(address, "local", "wrong")), (0, NOT_AUTHORIZED));
+    for wrong in [(500, r#"{"result":"allow"}"#), (200, r#"{"result":"perhaps"}"#), (302, ""), (404, "")] {
+        service.answer(wrong.0, wrong.1);
+        assert_eq!(log_in(address, "bob", "b"), SERVER_UNAVAILABLE, "{wrong:?}");
+        // Not even by what would have been asked next.
+        assert_eq!(log_in(address, "local", "l2"), SERVER_UNAVAILABLE, "{wrong:?}");
+    }
+    // Too slow is no answer, and what waits for it holds up nobody.
+    service.hold();
+    let begun = Instant::now();
+    assert_eq!(log_in(address, "bob", "b"), SERVER_UNAVAILABLE);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    ann.ping();
+    // Down is no answer either; what it has said before holds for its time.
+    drop(service);
+    assert_eq!(log_in(address, "bob", "b"), SERVER_UNAVAILABLE);
+    let (code, _) = log_in_from(HOME, address, "c1", Some("ann"), Some(b"a"));
+    assert_eq!(code, 0);
+    let (code, _) = log_in_from(HOME, address, "c1", Some("ann"), Some(b"b"));
+    assert_eq!(code, SERVER_UNAVAILABLE);
+    assert!(broker.security_counter("http_failures") >= 10);
+    broker.check();
+}
+
+// ---- guesses and floods ---------------------------------------------------------------------------------------
+
+#[test]
+fn who_guesses_waits_and_nobody_else_does() {
+    let folder = Folder::new();
+    let file = folder.write("passwords", &password_lines(&folder, &[("canary", "c", FAST), ("ann", "a", FAST)]));
+    let (mut broker, address) = start(
+        folder,
+        &format!(
+            "[limits]\nfailures_per_address_max = 20\nfailures_per_user_max = 10\n{LISTENER}[[security]]\npassword_file = \"{}\"\n",
+            file.display()
+        ),
+    );
+    let away = |last: u8| Ipv4Addr::new(127, 0, 1, last);
+    assert_eq!(log_in_from(away(1), address, "", Some("canary"), Some(b"c")).0, 0);
+    // Many users from one address.
+    let guess = |from: Ipv4Addr, user_name: &str| log_in_from(from, address, "", Some(user_name), Some(b"guess")).0;
+    let codes: Vec<u8> = (0..40).map(|number| guess(away(1), &format!("user{number}"))).collect();
+    assert!(codes[..20].iter().all(|code| *code == NOT_AUTHORIZED), "{codes:02x?}");
+    assert!(codes[20..].iter().filter(|code| **code == CONNECTION_RATE_EXCEEDED).count() >= 15, "{codes:02x?}");
+    // The canary lives behind that address; others live elsewhere.
+    assert_eq!(log_in_from(away(1), address, "", Some("canary"), Some(b"c")).0, 0);
+    assert_eq!(log_in_from(away(2), address, "", Some("ann"), Some(b"a")).0, 0);
+    // One user from many addresses.
+    let codes: Vec<u8> = (10..60).map(|last| guess(away(last), "canary")).collect();
+    assert!(codes.iter().filter(|code| **code == CONNECTION_RATE_EXCEEDED).count() >= 30, "{codes:02x?}");
+    assert_eq!(log_in_from(away(1), address, "", Some("canary"), Some(b"c")).0, 0);
+    // What was refused so was not verified.
+    assert!(broker.security_counter("passwords_hashed") < 60);
+    assert!(broker.security_counter("credentials_braked") >= 45);
+    // A v3 client is told in its own words.
+    let mut old = Client::open_from(away(1), address);
+    old.send(&connect_as(V311, "c", Some("user"), Some(b"guess")));
+    assert!(matches!(old.next(), Next::Packet(packet) if packet == [0x20, 2, 0, 3]));
+    broker.check();
+}
+
+#[test]
+fn a_flood_of_passwords_to_be_hashed_leaves_everybody_else_alone() {
+    const FLOODERS: usize = 100;
+    let folder = Folder::new();
+    let file = folder.write("passwords", &password_lines(&folder, &[("ann", "a", &[]), ("late", "l", &[])]));
+    let (mut broker, address) = start(
+        folder,
+        &format!(
+            "[limits]\nverifications_waiting_max = 40\nverification_threads = 1\nconnect_seconds = 60\n\
+             failures_per_address_max = 0\nfailures_per_user_max = 0\n{LISTENER}[[security]]\npassword_file = \"{}\"\n",
+            file.display()
+        ),
+    );
+    let (code, mut steady) = log_in_from(HOME, address, "steady", Some("ann"), Some(b"a"));
+    assert_eq!(code, 0);
+    steady.subscribe("beat", 0);
+    // All of them at once, each with a password of its own.
+    let flood = Ipv4Addr::new(127, 0, 2, 1);
+    let mut flooders: Vec<Client> = (0..FLOODERS).map(|_| Client::open_from(flood, address)).collect();
+    for (number, client) in flooders.iter_mut().enumerate() {
+        client.send(&connect_as(V5, "", Some("ann"), Some(format!("guess {number}").as_bytes())));
+    }
+    // Half of the queue and one that is being hashed is what an address can have; the others are told at once.
+    let crowded = wait_for("a full queue", || {
+        Some(broker.security_counter("credentials_crowded")).filter(|count| *count >= FLOODERS as u64 / 2)
+    });
+    assert!(crowded <= FLOODERS as u64 - 20, "{crowded}");
+    // A client that is there already does not notice.
+    let mut longest = Duration::ZERO;
+    for _ in 0..50 {
+        let begun = Instant::now();
+        steady.send(&crate::client::publish(V5, "beat", 0, 0, b"x"));
+        let packet = steady.packet();
+        assert_eq!(packet[0], 0x30);
+        longest = longest.max(begun.elapsed());
+    }
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    // And who comes from elsewhere is served before those who wait.
+    let hashed = broker.security_counter("passwords_hashed");
+    assert_eq!(log_in(address, "late", "l"), 0);
+    let hashed = broker.security_counter("passwords_hashed") - hashed;
+    assert!(hashed <= 4, "{hashed} were hashed meanwhile");
+    // One address, one user, one password: known after the first time, however many come.
+    let before = broker.security_counter("passwords_hashed");
+    for _ in 0..200 {
+        assert_eq!(log_in(address, "late", "l"), 0);
+    }
+    assert!(broker.security_counter("passwords_hashed") - before < 50);
+    drop(flooders);
+    broker.check();
+}
+
+// ---- secrets --------------------------------------------------------------------------------------------------
+
+#[test]
+fn no_secret_is_ever_written() {
+    const MARK: &str = "cAnArY";
+    let service = Service::start();
+    service.answer(500, "cAnArY-answer");
+    let folder = Folder::new();
+    let secret = folder.write("secret", "cAnArY-secret-of-at-least-32-bytes\n");
+    let authorization = folder.write("authorization", "Bearer cAnArY\n");
+    let users = password_lines(&folder, &[("ann", "cAnArY-password", FAST)]);
+    let hash = users.split('$').next_back().unwrap().trim().to_owned();
+    let passwords = folder.write("passwords", &users);
+    let (mut broker, address) = {
+        let url = service.url("/auth?key=cAnArY").replace("http://", "http://cAnArY:cAnArY@");
+        let toml = format!(
+            "[log]\ntypes = [\"all\"]\n{LISTENER}[[security]]\npassword_file = \"{}\"\njwt_secret_file = \"{}\"\n\
+             http_url = \"{url}\"\nhttp_authorization_file = \"{}\"\n[[scram_user]]\nname = \"bob\"\npassword = \"cAnArY-scram\"\n",
+            passwords.display(),
+            secret.display(),
+            authorization.display()
+        );
+        start(folder, &toml)
+    };
+    assert_eq!(log_in(address, "ann", "cAnArY-password"), 0);
+    assert_eq!(log_in(address, "ann", "cAnArY-wrong"), NOT_AUTHORIZED);
+    assert_eq!(log_in(address, "eve", "cAnArY-guess"), SERVER_UNAVAILABLE);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"cAnArY-secret-of-at-least-32-bytes");
+    let signed = unsigned(&json!({"alg": "HS256"}), &json!({"sub": "ann", "exp": in_seconds(99)}));
+    let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes()).as_ref()));
+    assert_eq!(log_in(address, "x", &token), 0);
+    let forged = format!("{token}AAAA");
+    assert_eq!(log_in(address, "x", &forged), NOT_AUTHORIZED);
+    // Files that cannot be used are said to be wrong, without what is in them.
+    std::fs::write(&passwords, "ann:cAnArY-in-the-open\n").unwrap();
+    broker.signal(Signal::HUP);
+    broker.wait_for_log("Users and rules are read again.");
+    broker.signal(Signal::USR1);
+    broker.wait_for_log("Credentials: ");
+    let log = broker.log();
+    assert!(log.contains("line 1") && log.contains("No answer of an HTTP back end"), "{log}");
+    for hidden in [MARK, &token, signed.as_str(), hash.as_str()] {
+        assert!(!log.contains(hidden), "{hidden} is in {log}");
+    }
+    broker.check();
+}
+
+// ---- an HTTP server for tests ---------------------------------------------------------------------------------
+
+/// Answers every request alike, one connection each. Ends when dropped.
+struct Service {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// None: requests are read, and not answered.
+    answer: Option<(u16, String)>,
+    requests: VecDeque<String>,
+    ending: bool,
+}
+
+impl Service {
+    fn start() -> Self {
+        let listener = TcpListener::bind((HOME, 0)).unwrap();
+        let (address, shared) = (listener.local_addr().unwrap(), Arc::new(Shared::default()));
+        let thread = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                for stream in listener.incoming() {
+                    if shared.state.lock().unwrap().ending {
+                        return;
+                    }
+                    let shared = Arc::clone(&shared);
+                    thread::spawn(move || shared.serve(stream.unwrap()));
+                }
+            }
+        });
+        Self { address, shared, thread: Some(thread) }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn answer(&self, status: u16, body: &str) {
+        self.shared.state.lock().unwrap().answer = Some((status, body.to_owned()));
+    }
+
+    /// Answers nothing any more.
+    fn hold(&self) {
+        self.shared.state.lock().unwrap().answer = None;
+    }
+
+    /// All requests so far, head and body.
+    fn requests(&self) -> Vec<String> {
+        self.shared.state.lock().unwrap().requests.iter().cloned().collect()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.shared.state.lock().unwrap().ending = true;
+        self.shared.changed.notify_all();
+        // So that it looks up.
+        drop(TcpStream::connect(self.address));
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Shared {
+    fn serve(&self, mut stream: TcpStream) {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut request = Vec::new();
+        let mut buffer = [0; 4_096];
+        loop {
+            let text = String::from_utf8_lossy(&request).into_owned();
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length = head.lines().find_map(|line| {
+                    let (name, value) = line.split_once(':')?;
+                    name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
+                });
+                if body.len() >= length.unwrap_or(0) {
+                    self.state.lock().unwrap().requests.push_back(text);
+                    break;
+                }
+            }
+            match stream.read(&mut buffer) {
+                Ok(count) if count > 0 => request.extend_from_slice(&buffer[..count]),
+                _ => return,
+            }
+        }
+        let mut state = self.state.lock().unwrap();
+        while state.answer.is_none() && !state.ending {
+            state = self.changed.wait(state).unwrap();
+        }
+        let Some((status, body)) = state.answer.clone() else { return };
+        drop(state);
+        let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        // The client may have given up.
+        drop(stream.write_all((head + &body).as_bytes()));
+    }
+}
+
+/// Not used for logging in, and so without credentials.
+#[test]
+fn a_public_listener_without_users_lets_nobody_in_and_says_so() {
+    let (mut broker, address) = start(Folder::new(), "[[listener]]\nhost = \"0.0.0.0\"\nport = 0\n");
+    let address = SocketAddr::from((HOME, address.port()));
+    let mut client = Client::open(address);
+    client.send(&connect(V5, "x"));
+    assert_eq!(client.packet()[3], NOT_AUTHORIZED);
+    assert!(broker.log().contains("lets nobody in"), "{}", broker.log());
+    broker.check();
+}

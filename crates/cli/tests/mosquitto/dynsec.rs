@@ -1,0 +1,125 @@
+//! mosquitto_ctrl, with Mosquitto's dynamic security and with ours: what it prints is the same.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::programs::find;
+
+/// What is waited for has to come within this.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The state that both begin with: one user, admin, with the password `secret`.
+const INIT: &str = include_str!("../../../access/tests/mosquitto/dynsec-init.json");
+
+/// A broker on 127.0.0.1, ended when dropped.
+struct Broker {
+    child: Child,
+    port: u16,
+}
+
+impl Broker {
+    /// `config` is given the port.
+    fn start(program: &Path, arguments: &[&str], folder: &Path, name: &str, config: impl Fn(u16) -> String) -> Self {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let file = folder.join(name);
+        fs::write(&file, config(port)).unwrap();
+        let log = File::create(folder.join(format!("{name}.log"))).unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).arg("-c").arg(&file).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let broker = Self { child: command.spawn().unwrap(), port };
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            assert!(Instant::now() < deadline, "{}", fs::read_to_string(folder.join(format!("{name}.log"))).unwrap());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        broker
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Where Debian has the plugin.
+fn plugin() -> Option<PathBuf> {
+    let folders = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
+    folders.map(|folder| folder.join("mosquitto_dynamic_security.so")).find(|file| file.is_file())
+}
+
+#[test]
+fn mosquitto_ctrl_prints_the_same() {
+    let name = "mosquitto_ctrl_prints_the_same";
+    let Some([mosquitto, control, publish]) = find(name, ["mosquitto", "mosquitto_ctrl", "mosquitto_pub"]) else {
+        return;
+    };
+    let Some(plugin) = plugin() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (theirs, ours) = (folder.path().join("theirs.json"), folder.path().join("ours.json"));
+    for file in [&theirs, &ours] {
+        fs::write(file, INIT).unwrap();
+    }
+    let theirs = Broker::start(&mosquitto, &[], folder.path(), "mosquitto.conf", |port| {
+        // Started by root it would go on as a user who cannot write here.
+        let user = if rustix::process::getuid().is_root() { "user root\n" } else { "" };
+        let (plugin, file) = (plugin.display(), theirs.display());
+        format!(
+            "{user}listener {port} 127.0.0.1\nallow_anonymous false\nplugin {plugin}\nplugin_opt_config_file {file}\n"
+        )
+    });
+    let ours = Broker::start(
+        Path::new(env!("CARGO_BIN_EXE_pantala")),
+        &["broker"],
+        folder.path(),
+        "ours.conf",
+        |port| {
+            let file = ours.display();
+            format!(
+                "listener {port} 127.0.0.1\nallow_anonymous false\nplugin mosquitto_dynamic_security.so\nplugin_opt_config_file {file}\n"
+            )
+        },
+    );
+    let run = |program: &Path, broker: &Broker, user: &[&str], arguments: &[&str]| {
+        let output = Command::new(program)
+            .args(["-h", "127.0.0.1", "-p", &broker.port.to_string(), "-u", user[0], "-P", user[1]])
+            .args(arguments)
+            .env("XDG_CONFIG_HOME", "/nonexistent")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr), output.status.code())
+    };
+    let commands = "createRole sensor|createRole sensor|addRoleACL sensor publishClientSend dev/# allow 5|\
+        addRoleACL sensor subscribePattern cmd/# allow|addRoleACL sensor subscribeLiteral # deny|addRoleACL nobody publishClientSend a allow|\
+        removeRoleACL sensor subscribeLiteral #|removeRoleACL sensor subscribeLiteral #|getRole sensor|getRole nothing|listRoles|listRoles 1 1|\
+        createGroup plant|createGroup plant|addGroupRole plant sensor 3|addGroupRole plant nothing|getGroup plant|listGroups|\
+        createClient eve -p pw|createClient eve -p pw|createClient adam -p pw -i adam-1|addClientRole eve sensor 2|addClientRole eve nothing|\
+        addGroupClient plant adam 7|addGroupClient plant nobody|getClient eve|getClient adam|getClient nobody|listClients|listClients 2 1|\
+        setClientPassword adam other|setClientId adam other-id|getClient adam|disableClient adam|getClient adam|enableClient adam|\
+        setAnonymousGroup plant|getAnonymousGroup|getDefaultACLAccess|setDefaultACLAccess publishClientReceive deny|getDefaultACLAccess|\
+        removeClientRole eve sensor|getClient eve|addClientRole eve sensor|removeGroupClient plant adam|getGroup plant|\
+        deleteClient adam|deleteClient adam|listClients";
+    for command in commands.split('|').map(str::trim) {
+        let arguments: Vec<&str> = ["dynsec"].into_iter().chain(command.split(' ')).collect();
+        let admin = ["admin", "secret"];
+        assert_eq!(run(&control, &ours, &admin, &arguments), run(&control, &theirs, &admin, &arguments), "{command}");
+    }
+    // And what follows from it.
+    for (topic, user) in
+        [("dev/x", ["eve", "pw"]), ("other", ["eve", "pw"]), ("dev/x", ["eve", "wrong"]), ("dev/x", ["adam", "other"])]
+    {
+        let arguments = ["-V", "5", "-q", "1", "-t", topic, "-m", "x"];
+        // Ours says why in a second line, the Reason String.
+        let printed = |broker: &Broker| {
+            let (stdout, stderr, status) = run(&publish, broker, &user, &arguments);
+            (stdout, stderr.lines().next().map(str::to_owned), status)
+        };
+        let (ours, theirs) = (printed(&ours), printed(&theirs));
+        assert_eq!(ours, theirs, "{topic} {user:?}");
+    }
+}

@@ -1,0 +1,308 @@
+//! Dynamic security in force: the state, its file, and who carries out the commands that change it.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::thread;
+
+use pantala_access::dynsec::{Credentials as Known, DynamicSecurity, FILE_BYTES_MAX, Host, Kick, Response};
+use pantala_access::{Rules, Subject};
+use pantala_broker::{ConnectionKey, SecurityId, Standing};
+use pantala_identity::cache::{Cache, Hasher};
+use pantala_identity::{Credentials, Identity, Outcome, Refusal};
+use pantala_password::{Algorithm, Hash};
+use pantala_session::Instant;
+
+use super::domain::{lock, read_text};
+use super::{Counters, Security};
+use crate::config::{LogType, Verification};
+use crate::inbox::{Inbox, Letter};
+use crate::log::shown;
+
+/// Where commands are published to; the answer comes by the same with `/response`.
+const COMMANDS: &str = "$CONTROL/dynamic-security/v1";
+const RESPONSES: &str = "$CONTROL/dynamic-security/v1/response";
+/// So many commands wait at most; what comes then is dropped, and logged.
+const COMMANDS_WAITING_MAX: usize = 64;
+const NOT_SAVED: &str = r#"{"responses":[{"command":"Unknown command","error":"The change could not be saved"}]}"#;
+/// As a password file of ours.
+const ALGORITHM: Algorithm = Algorithm::Argon2id { iterations: 1 };
+const SALT_BYTES: usize = 12;
+
+/// The state of one domain, which outlives reloads: its file is read again, but a command in between is not lost.
+#[derive(Debug)]
+pub(super) struct Dynamic {
+    path: PathBuf,
+    kept_max: usize,
+    state: Mutex<DynamicSecurity>,
+    snapshot: RwLock<Arc<Snapshot>>,
+}
+
+/// The state as it was at one time, in the form in which it is asked.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    rules: Rules,
+    clients: HashMap<Box<str>, Client>,
+    /// Those with a hash, in order.
+    with_hash: Vec<Box<str>>,
+    /// Passwords that were right.
+    verified: Mutex<Cache<()>>,
+}
+
+#[derive(Debug)]
+struct Client {
+    hash: Option<Hash>,
+    /// The only Client Identifier it may come with.
+    client_id: Option<Box<str>>,
+    disabled: bool,
+}
+
+impl Dynamic {
+    pub fn open(path: &Path, bounds: &Verification) -> Result<Arc<Self>, String> {
+        let (state, snapshot) = read(path, bounds.kept_max)?;
+        Ok(Arc::new(Self {
+            path: path.to_owned(),
+            kept_max: bounds.kept_max,
+            state: Mutex::new(state),
+            snapshot: RwLock::new(snapshot),
+        }))
+    }
+
+    /// Reads the file again. What is wrong with it leaves everything as it was.
+    pub fn reload(&self) -> Result<(), String> {
+        let mut state = lock(&self.state);
+        let (new, snapshot) = read(&self.path, self.kept_max)?;
+        *state = new;
+        self.publish(snapshot);
+        Ok(())
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn publish(&self, snapshot: Arc<Snapshot>) {
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+
+    /// Carries out a request. What it changes is in the file, and in force here, before it is answered; what cannot be
+    /// saved is not changed.
+    pub fn apply(&self, request: &[u8]) -> Result<Response, String> {
+        let mut state = lock(&self.state);
+        let mut new = state.clone();
+        let response = new.apply(request, &mut Hashing);
+        if response.changed {
+            let snapshot = Snapshot::new(&new, self.kept_max)?;
+            replace(&self.path, &new.to_json()).map_err(|error| format!("{}: {error}", self.path.display()))?;
+            *state = new;
+            self.publish(snapshot);
+        }
+        Ok(response)
+    }
+}
+
+fn read(path: &Path, kept_max: usize) -> Result<(DynamicSecurity, Arc<Snapshot>), String> {
+    let text = read_text(path, FILE_BYTES_MAX as u64)?;
+    let state = DynamicSecurity::parse(text.as_bytes()).map_err(|error| format!("{}: {error}", path.display()))?;
+    let snapshot = Snapshot::new(&state, kept_max).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok((state, snapshot))
+}
+
+impl Snapshot {
+    fn new(state: &DynamicSecurity, kept_max: usize) -> Result<Arc<Self>, String> {
+        let client = |(name, known): (&str, Known<'_>)| {
+            let hash = known.password.map(Hash::parse).transpose();
+            let hash = hash.map_err(|error| format!("username {name:?}, password: {error}"))?;
+            let client = Client { hash, client_id: known.client_id.map(Box::from), disabled: known.disabled };
+            Ok((Box::from(name), client))
+        };
+        let clients: HashMap<Box<str>, Client> = state.all_credentials().map(client).collect::<Result<_, String>>()?;
+        let with_hash = clients.iter().filter(|(_, client)| client.hash.is_some());
+        let mut with_hash: Vec<Box<str>> = with_hash.map(|(name, _)| name.clone()).collect();
+        with_hash.sort_unstable();
+        let verified = Mutex::new(Cache::new(kept_max));
+        Ok(Arc::new(Self { rules: state.rules(), clients, with_hash, verified }))
+    }
+
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// What a client may do. With `only` nobody else can say who a user is, so that one who is not there is gone.
+    pub fn standing(&self, subject: &Subject<'_>, only: bool) -> Standing {
+        match subject.user_name.map(|name| self.clients.get(name)) {
+            Some(Some(client)) if client.disabled => Standing::Banned,
+            Some(None) if only && !subject.certificate => Standing::Unknown,
+            _ => Standing::Rights(self.rules.rights(subject)),
+        }
+    }
+
+    /// Verifies a password, as a password file does: an unknown user costs what one of the others does.
+    pub fn verify(
+        &self,
+        credentials: &Credentials,
+        hasher: &Hasher,
+        now: Instant,
+        bounds: &Verification,
+        counters: &Counters,
+    ) -> Outcome {
+        let Some(user_name) = credentials.user_name.as_deref() else { return Outcome::NotMine };
+        let known = self.clients.get(user_name);
+        let hash = known.and_then(|client| client.hash.as_ref()).or_else(|| {
+            let place = hasher.number(user_name) % (self.with_hash.len().max(1) as u64);
+            self.clients.get(self.with_hash.get(place as usize)?)?.hash.as_ref()
+        });
+        let password = credentials.password.as_deref();
+        let digest = hasher.password(user_name, password.unwrap_or_default());
+        let remembered = known.is_some() && password.is_some() && lock(&self.verified).find(now, &digest).is_some();
+        let fits = if remembered {
+            Counters::count(&counters.remembered);
+            true
+        } else {
+            Counters::count(&counters.hashed);
+            hash.is_some_and(|hash| std::hint::black_box(hash.verify(password.unwrap_or_default())))
+        };
+        let Some(client) = known else { return Outcome::NotMine };
+        let is_own_id = client.client_id.as_ref().is_none_or(|id| *id == credentials.client_id);
+        if !fits || password.is_none() || client.hash.is_none() || client.disabled || !is_own_id {
+            return Outcome::Refuse(Refusal::Password);
+        }
+        if !remembered {
+            lock(&self.verified).put(now, digest, (), bounds.keep);
+        }
+        Outcome::Accept(Identity::named(user_name))
+    }
+}
+
+/// What commands are given of the world.
+struct Hashing;
+
+impl Host for Hashing {
+    fn hash(&mut self, password: &str) -> Option<String> {
+        let mut salt = [0; SALT_BYTES];
+        getrandom::fill(&mut salt).ok()?;
+        Some(Hash::new(ALGORITHM, password.as_bytes(), &salt).ok()?.to_string())
+    }
+
+    /// Each connection belongs to a worker of its own; nobody has a list of all.
+    fn addresses(&self, _user_name: &str) -> Vec<IpAddr> {
+        Vec::new()
+    }
+}
+
+/// A command on its way.
+pub(crate) struct ControlRequest {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) connection: ConnectionKey,
+    pub(crate) generation: u32,
+    pub(crate) security: SecurityId,
+    pub(crate) client_id: Box<str>,
+    pub(crate) user_name: Option<Box<str>>,
+    pub(crate) topic_name: Box<str>,
+    pub(crate) payload: Box<[u8]>,
+}
+
+impl Security {
+    /// Starts the thread that carries out commands, if a domain has dynamic security.
+    pub(crate) fn serve_commands(self: &Arc<Self>, inboxes: &Arc<[Arc<Inbox>]>) -> io::Result<()> {
+        if !self.domains().iter().any(|domain| domain.dynamic.is_some()) {
+            return Ok(());
+        }
+        let (sender, receiver) = sync_channel(COMMANDS_WAITING_MAX);
+        let (security, inboxes) = (Arc::downgrade(self), Arc::clone(inboxes));
+        // It ends when the last of the workers, and so the last sender, has.
+        thread::Builder::new().name("commands".to_owned()).spawn(move || serve(&receiver, &security, &inboxes))?;
+        // Started once.
+        drop(self.commands.set(sender));
+        Ok(())
+    }
+
+    /// Has a command carried out. Called on a worker's thread, so it waits for nothing.
+    pub(crate) fn command(&self, request: ControlRequest) {
+        if &*request.topic_name != COMMANDS {
+            return;
+        }
+        let sent = self.commands.get().map(|sender: &SyncSender<ControlRequest>| sender.try_send(request));
+        if let Some(Err(TrySendError::Full(request))) = sent {
+            self.log.limited(LogType::Warning, "commands", || {
+                format!("A command of client {} is dropped: too many wait.", shown(&request.client_id))
+            });
+        }
+    }
+
+    fn carry_out(&self, request: ControlRequest, inboxes: &[Arc<Inbox>]) {
+        let ControlRequest { inbox, connection, generation, security, client_id, user_name, payload, .. } = request;
+        let domains = self.domains();
+        let Some(dynamic) = domains.get(usize::from(security.0)).and_then(|domain| domain.dynamic.as_ref()) else {
+            return;
+        };
+        let applied = dynamic.apply(&payload).unwrap_or_else(|error| {
+            self.log.line(LogType::Error, &format!("Dynamic security: nothing is changed, {}", shown(&error)));
+            Response { json: NOT_SAVED.to_owned(), changed: false, kicks: Vec::new(), log: Vec::new() }
+        });
+        let user_name = user_name.map_or("-".to_owned(), |name| shown(&name).to_string());
+        for line in &applied.log {
+            let line = format!("Dynamic security: {}/{user_name} | {line}", shown(&client_id));
+            self.log.line(LogType::Information, &line);
+        }
+        let rights = applied.changed.then(|| self.rights_source());
+        if let Some(rights) = &rights {
+            let others = inboxes.iter().filter(|other| !Arc::ptr_eq(other, &inbox));
+            others.for_each(|inbox| inbox.send(Letter::Rights(Arc::clone(rights))));
+        }
+        // With the answer, so that whoever has it finds the new rules in force.
+        inbox.send(Letter::Answer(connection, generation, RESPONSES, applied.json.into_boxed_str(), rights));
+        for Kick { who, .. } in applied.kicks.into_iter().filter(|kick| kick.must_leave) {
+            let who = Arc::new(who);
+            inboxes.iter().for_each(|inbox| inbox.send(Letter::Leave(security, Arc::clone(&who))));
+        }
+    }
+}
+
+fn serve(receiver: &Receiver<ControlRequest>, security: &Weak<Security>, inboxes: &[Arc<Inbox>]) {
+    while let Ok(request) = receiver.recv() {
+        let Some(security) = security.upgrade() else { break };
+        security.carry_out(request, inboxes);
+    }
+}
+
+/// Replaces a file in one step: whoever opens it has the old text or the new one, after a power cut too.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    // A link stays a link.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = folder.join(name);
+    let written = write_and_rename(&target, &temporary, folder, text);
+    if written.is_err() {
+        // It may never have been there.
+        drop(fs::remove_file(&temporary));
+    }
+    written
+}
+
+fn write_and_rename(target: &Path, temporary: &Path, folder: &Path, text: &[u8]) -> io::Result<()> {
+    const OWNER_ONLY: u32 = 0o600;
+    const PERMISSIONS: u32 = 0o777;
+    // What was left behind when the broker was killed.
+    drop(fs::remove_file(temporary));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(temporary)?;
+    if let Ok(before) = fs::metadata(target) {
+        let now = file.metadata()?;
+        // The owner first: a change of owner takes some modes away.
+        if (before.uid(), before.gid()) != (now.uid(), now.gid()) {
+            std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()))?;
+        }
+        file.set_permissions(fs::Permissions::from_mode(before.mode() & PERMISSIONS))?;
+    }
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(temporary, target)?;
+    File::open(folder)?.sync_all()
+}

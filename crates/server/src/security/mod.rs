@@ -1,0 +1,530 @@
+//! Who comes in: verifying the credentials of clients, away from the workers.
+//!
+//! ```text
+//! worker ── authenticate ──► brake ──► known of late? ──► chain: jwt, password ──► hashing threads (few, at low priority)
+//!    ▲                         │              │                  http, new keys ──► calling threads (wait for services)
+//!    └──────── a letter ◄──────┴──────────────┴───────────────────────┴── each with a bounded, fair queue
+//! ```
+//!
+//! What a worker does itself takes microseconds: it asks the brake, and whether the same password was right a moment ago.
+//! All else is a job that goes along the chain of its domain's back ends, on the threads that the next one needs. Whatever
+//! happens to it, it answers once: when it is dropped, by "not now".
+
+mod domain;
+mod dynamic;
+mod http;
+mod pool;
+mod seam;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pantala_identity::brake::{self, Brake};
+use pantala_identity::cache::{Digest, Hasher};
+use pantala_identity::chain::{BackEnd, Next};
+use pantala_identity::http as answers;
+use pantala_identity::jwt::KeySet;
+use pantala_identity::{Credentials, Identity, Outcome, Refusal, Unavailable};
+use pantala_session::Instant;
+
+pub(crate) use self::domain::DomainError;
+use self::domain::{Domain, FetchedKeys, Keys, Service, Tokens, lock};
+pub(crate) use self::dynamic::ControlRequest;
+use self::pool::Pool;
+pub(crate) use self::seam::Reply;
+use crate::config::{Config, LogType, SecurityDomain, Verification};
+use crate::inbox::Letter;
+use crate::log::{Log, shown};
+use crate::reload::{Commit, Reloadable};
+use crate::worker::Clock;
+
+/// How long a key set may take.
+const KEY_SET_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a client is told: who it is, or why it does not come in.
+type Answer = Result<Identity, Refusal>;
+
+/// Where an answer goes.
+type Return = Box<dyn FnOnce(Answer) + Send>;
+
+/// The security domains of a broker.
+pub(crate) struct Security {
+    bounds: Verification,
+    in_force: RwLock<InForce>,
+    brake: Mutex<Brake>,
+    hasher: Hasher,
+    hashing: Pool<Job>,
+    calling: Pool<Job>,
+    /// To the thread that carries out commands, once there is one.
+    commands: OnceLock<SyncSender<ControlRequest>>,
+    counters: Counters,
+    clock: Clock,
+    log: Log,
+}
+
+/// What a reload replaces.
+struct InForce {
+    /// By listener.
+    allow_anonymous: Box<[bool]>,
+    /// How long a client waits, and so how long an answer is of use.
+    patience: Duration,
+    domains: Arc<[Arc<Domain>]>,
+}
+
+/// What has come of verifications.
+#[derive(Debug, Default)]
+struct Counters {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    braked: AtomicU64,
+    crowded: AtomicU64,
+    unavailable: AtomicU64,
+    remembered: AtomicU64,
+    hashed: AtomicU64,
+    http_requests: AtomicU64,
+    http_failures: AtomicU64,
+    key_sets_fetched: AtomicU64,
+}
+
+impl Counters {
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("credentials_accepted", &self.accepted),
+            ("credentials_refused", &self.refused),
+            ("credentials_braked", &self.braked),
+            ("credentials_crowded", &self.crowded),
+            ("credentials_unavailable", &self.unavailable),
+            ("credentials_remembered", &self.remembered),
+            ("passwords_hashed", &self.hashed),
+            ("http_requests", &self.http_requests),
+            ("http_failures", &self.http_failures),
+            ("key_sets_fetched", &self.key_sets_fetched),
+        ]
+        .into_iter()
+        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+    }
+}
+
+/// What [`Security::new`] is told besides the domains.
+pub(crate) struct Surroundings {
+    pub allow_anonymous: Box<[bool]>,
+    pub bounds: Verification,
+    /// `connect_seconds`.
+    pub patience: Duration,
+    pub scram_users: HashSet<Box<str>>,
+    /// Random bytes.
+    pub secret: [u8; 32],
+    pub clock: Clock,
+    pub log: Log,
+}
+
+impl Security {
+    /// Reads all files.
+    ///
+    /// # Errors
+    /// The first thing that is wrong: a broker must not start with half of its rules.
+    pub fn new(config: Vec<SecurityDomain>, surroundings: Surroundings) -> Result<Arc<Self>, DomainError> {
+        let Surroundings { allow_anonymous, bounds, patience, scram_users, secret, clock, log } = surroundings;
+        let hasher = Hasher::new(&secret);
+        let domains: Result<Arc<[_]>, _> =
+            config.iter().map(|it| Domain::new(it, &bounds, &hasher, &scram_users, None).map(Arc::new)).collect();
+        let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = bounds.threads.unwrap_or((cores / 2).max(1));
+        Ok(Arc::new(Self {
+            in_force: RwLock::new(InForce { allow_anonymous, patience, domains: domains? }),
+            brake: Mutex::new(Brake::new(bounds.brake)),
+            hashing: Pool::new("passwords", threads, bounds.waiting_max, give_way, Job::go_on),
+            calling: Pool::new("services", bounds.http_requests_max, bounds.waiting_max, || {}, Job::go_on),
+            bounds,
+            hasher,
+            commands: OnceLock::new(),
+            counters: Counters::default(),
+            clock,
+            log,
+        }))
+    }
+
+    /// What has been counted, and how many users there are.
+    pub fn report(&self) -> String {
+        let mut text = String::from("Credentials:");
+        for (name, value) in self.counters.iter().filter(|(_, value)| *value > 0) {
+            text += &format!(" {name}={value}");
+        }
+        let users: usize = self.domains().iter().filter_map(|domain| domain.user_count()).sum();
+        let forgotten = lock(&self.brake).forgotten();
+        text + &format!(" password_users={users} brake_entries_forgotten={forgotten}")
+    }
+
+    fn domains(&self) -> Arc<[Arc<Domain>]> {
+        Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner).domains)
+    }
+
+    fn now(&self) -> Instant {
+        let mut clock = self.clock;
+        clock.now()
+    }
+
+    /// Verifies credentials. `reply` is called once: at once, by this thread, or later by another one.
+    pub fn authenticate(self: &Arc<Self>, domain: u16, credentials: Credentials, reply: Return) {
+        let now = self.now();
+        let (domain, patience, allow_anonymous) = {
+            let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
+            let allow_anonymous = in_force.allow_anonymous.get(usize::from(credentials.listener)).copied();
+            let domain = in_force.domains.get(usize::from(domain)).cloned();
+            (domain, in_force.patience, allow_anonymous.unwrap_or(false))
+        };
+        let Some(domain) = domain else { return reply(Err(Refusal::Unknown)) };
+        let mut job = Job {
+            security: Arc::clone(self),
+            domain,
+            credentials,
+            place: 0,
+            keys_asked: false,
+            until: now.after(patience),
+            digest: None,
+            reply: Some(reply),
+        };
+        let (address, user_name) = (job.credentials.address, job.credentials.user_name.clone());
+        if !lock(&self.brake).may_try(now, address, user_name.as_deref()) {
+            return job.end(Err(Refusal::Brake));
+        }
+        if let (Some(user_name), Some(password), Some(_)) =
+            (user_name.as_deref(), job.credentials.password.as_deref(), &job.domain.users)
+        {
+            // Made for unknown users as well: its time must not tell who is known.
+            let digest = self.hasher.password(user_name, password);
+            // Only where no other back end would have been asked before.
+            let first = job.domain.chain.back_ends().iter().find(|it| **it != BackEnd::Certificate);
+            if first == Some(&BackEnd::Password)
+                && job.credentials.certificate_name.is_none()
+                && lock(&job.domain.verified).find(now, &digest).is_some()
+            {
+                Counters::count(&self.counters.remembered);
+                let identity = Identity::named(user_name);
+                return job.end(Ok(identity));
+            }
+            job.digest = Some(digest);
+        }
+        match job.domain.chain.first(&job.credentials, allow_anonymous) {
+            Next::Done(answer) => job.end(answer),
+            Next::Ask(place, _) => {
+                job.place = place;
+                job.send();
+            }
+        }
+    }
+}
+
+impl Reloadable for Arc<Security> {
+    /// Who was verified by the old files and is remembered has to be verified again.
+    fn prepare(&mut self, _old: &Config, new: &Config) -> Result<Commit, String> {
+        let old = self.domains();
+        let scram_users = scram_users(new);
+        // They have the numbers of the old ones, and more may stand behind them.
+        let domains = new.security.iter().enumerate().map(|(number, domain)| {
+            let is_used = new.listeners.iter().any(|listener| usize::from(listener.settings.security.0) == number);
+            match old.get(number) {
+                // Nobody comes in by it. Who has is judged as before: its files may be gone with its listeners.
+                Some(old) if !is_used => Ok(Arc::clone(old)),
+                old => {
+                    let old = old.map(|old| &**old);
+                    Domain::new(domain, &self.bounds, &self.hasher, &scram_users, old).map(Arc::new)
+                }
+            }
+        });
+        let domains: Arc<[_]> = domains.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        let patience = Duration::from_secs(new.settings.connect_seconds.into());
+        let security = Arc::clone(self);
+        Ok(Box::new(move |committed| {
+            let allow_anonymous = committed.allow_anonymous.into();
+            *security.in_force.write().unwrap_or_else(PoisonError::into_inner) =
+                InForce { allow_anonymous, patience, domains };
+            let rights = security.rights_source();
+            committed.inboxes.iter().for_each(|inbox| inbox.send(Letter::Rights(Arc::clone(&rights))));
+            // That the files were read again is said for all of them.
+            Vec::new()
+        }))
+    }
+}
+
+/// The names of those who authenticate by SCRAM.
+pub(crate) fn scram_users(config: &Config) -> HashSet<Box<str>> {
+    config.settings.scram_users.iter().map(|user| user.name.as_str().into()).collect()
+}
+
+/// Reads all files that `config` names, as a start does.
+pub(crate) fn check(config: &Config) -> Result<(), String> {
+    let (hasher, scram_users) = (Hasher::new(&[0; 32]), scram_users(config));
+    let mut domains = config.security.iter();
+    let read = |domain| Domain::new(domain, &config.verification, &hasher, &scram_users, None).map(drop);
+    domains.try_for_each(read).map_err(|error| error.to_string())
+}
+
+/// Hashing gives way to everybody else on this machine.
+fn give_way() {
+    const NICE: i32 = 10;
+    // Of this thread, on Linux. Where that is not so, nothing is better or worse for it.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(NICE);
+    #[cfg(not(target_os = "linux"))]
+    let _ = NICE;
+}
+
+/// Some credentials on their way along a chain.
+struct Job {
+    security: Arc<Security>,
+    domain: Arc<Domain>,
+    credentials: Credentials,
+    /// The place in the chain.
+    place: usize,
+    /// The key set has been asked for on behalf of this token.
+    keys_asked: bool,
+    /// Nobody waits any longer then.
+    until: Instant,
+    /// Of user name and password, if there is a password file.
+    digest: Option<Digest>,
+    reply: Option<Return>,
+}
+
+impl Drop for Job {
+    /// The queue was full or is no more, or a thread has panicked.
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            reply(Err(Refusal::Unavailable(Unavailable::Ending)));
+        }
+    }
+}
+
+/// What a step needs.
+enum Step {
+    Outcome(Outcome),
+    /// A thread that may wait for a service.
+    Call,
+}
+
+impl Job {
+    fn back_end(&self) -> Option<BackEnd> {
+        self.domain.chain.back_ends().get(self.place).copied()
+    }
+
+    /// To the threads that the next back end needs.
+    fn send(self) {
+        if self.back_end() == Some(BackEnd::Http) { self.send_to_callers() } else { self.send_to_hashers() }
+    }
+
+    fn send_to_hashers(self) {
+        let security = Arc::clone(&self.security);
+        if let Err(job) = security.hashing.submit(brake::place(self.credentials.address), self) {
+            job.end(Err(Refusal::Unavailable(Unavailable::Waiting)));
+        }
+    }
+
+    fn send_to_callers(self) {
+        let security = Arc::clone(&self.security);
+        if let Err(job) = security.calling.submit(brake::place(self.credentials.address), self) {
+            job.end(Err(Refusal::Unavailable(Unavailable::Waiting)));
+        }
+    }
+
+    /// The next step, on a thread of a pool, and those behind it as far as they need the same kind of thread.
+    fn go_on(mut self) {
+        let calling = self.back_end() == Some(BackEnd::Http) || self.keys_asked;
+        loop {
+            let now = self.security.now();
+            if now >= self.until {
+                return self.end(Err(Refusal::Unavailable(Unavailable::Waiting)));
+            }
+            let Some(back_end) = self.back_end() else { return self.end(Err(Refusal::Unknown)) };
+            let outcome = match back_end {
+                BackEnd::Http if !calling => return self.send_to_callers(),
+                // What takes the processor has no place among those who wait.
+                BackEnd::Password if calling => {
+                    self.keys_asked = false;
+                    return self.send_to_hashers();
+                }
+                BackEnd::Certificate => self.certificate(),
+                BackEnd::Password => self.password(now),
+                BackEnd::Jwt => match self.token(now) {
+                    Step::Outcome(outcome) => outcome,
+                    Step::Call => {
+                        self.keys_asked = true;
+                        return self.send_to_callers();
+                    }
+                },
+                BackEnd::Http => self.service(now),
+            };
+            match self.domain.chain.after(self.place, outcome) {
+                Next::Done(answer) => return self.end(answer),
+                Next::Ask(place, _) => self.place = place,
+            }
+        }
+    }
+
+    fn certificate(&self) -> Outcome {
+        self.credentials
+            .certificate_name
+            .as_deref()
+            .map_or(Outcome::NotMine, |name| Outcome::Accept(Identity::named(name)))
+    }
+
+    fn password(&self, now: Instant) -> Outcome {
+        if let Some(dynamic) = &self.domain.dynamic {
+            let Security { hasher, bounds, counters, .. } = &*self.security;
+            return dynamic.snapshot().verify(&self.credentials, hasher, now, bounds, counters);
+        }
+        let Some(users) = &self.domain.users else { return Outcome::NotMine };
+        if self.credentials.user_name.is_none() {
+            return Outcome::NotMine;
+        }
+        // Others with the same password may have been before us in the queue.
+        if let (Some(digest), Some(user_name)) = (&self.digest, &self.credentials.user_name)
+            && lock(&self.domain.verified).find(now, digest).is_some()
+        {
+            Counters::count(&self.security.counters.remembered);
+            return Outcome::Accept(Identity::named(user_name));
+        }
+        Counters::count(&self.security.counters.hashed);
+        let outcome = users.verify(&self.credentials);
+        if let (Outcome::Accept(_), Some(digest)) = (&outcome, self.digest) {
+            lock(&self.domain.verified).put(self.security.now(), digest, (), self.security.bounds.keep);
+        }
+        outcome
+    }
+
+    /// On a hashing thread with the keys that are there; with `keys_asked` on a calling thread, once newer ones were asked for.
+    fn token(&self, now: Instant) -> Step {
+        let Some(tokens) = &self.domain.tokens else { return Step::Outcome(Outcome::NotMine) };
+        if !tokens.rules.concern(&self.credentials) {
+            return Step::Outcome(Outcome::NotMine);
+        }
+        let fetched = match &tokens.keys {
+            Keys::Fixed(keys) => return Step::Outcome(self.verify_token(tokens, keys)),
+            Keys::Fetched(fetched) => fetched,
+        };
+        if self.keys_asked {
+            self.fetch_keys(fetched, now);
+        }
+        let (keys, due) = {
+            let cache = lock(&fetched.cache);
+            (cache.keys(now), cache.is_due(now))
+        };
+        if keys.is_empty() {
+            let unavailable = Outcome::Refuse(Refusal::Unavailable(Unavailable::Keys));
+            return if self.keys_asked { Step::Outcome(unavailable) } else { Step::Call };
+        }
+        let outcome = self.verify_token(tokens, &keys);
+        let cured = matches!(&outcome, Outcome::Refuse(Refusal::Token(rejection)) if rejection.asks_for_keys());
+        if !self.keys_asked && (due || cured) { Step::Call } else { Step::Outcome(outcome) }
+    }
+
+    fn verify_token(&self, tokens: &Tokens, keys: &KeySet) -> Outcome {
+        let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        tokens.rules.verify(unix_now, keys, &self.credentials)
+    }
+
+    /// Fetches the key set if it is time to, or waits for whoever does.
+    fn fetch_keys(&self, fetched: &FetchedKeys, now: Instant) {
+        let before = lock(&fetched.cache).fetched();
+        let _alone = lock(&fetched.fetching);
+        {
+            let mut cache = lock(&fetched.cache);
+            if cache.fetched() != before || !cache.try_now(now) {
+                return;
+            }
+        }
+        let security = &*self.security;
+        let keys = fetched.caller.get().and_then(|text| KeySet::from_json(&text).map_err(|error| error.to_string()));
+        match keys {
+            Ok(keys) => {
+                Counters::count(&security.counters.key_sets_fetched);
+                lock(&fetched.cache).renew(security.now(), keys);
+            }
+            Err(error) => {
+                Counters::count(&security.counters.http_failures);
+                security.log.limited(LogType::Error, "key sets", || {
+                    format!("Cannot fetch the key set that tokens are verified with: {}", shown(&error))
+                });
+            }
+        }
+    }
+
+    fn service(&self, now: Instant) -> Outcome {
+        let Some(service) = &self.domain.service else { return Outcome::NotMine };
+        let Service { config, caller, accepted, others } = service;
+        let security = &*self.security;
+        let digest = security.hasher.credentials(b"http", &self.credentials);
+        if let Some((mut identity, since)) = lock(accepted).find(now, &digest) {
+            Counters::count(&security.counters.remembered);
+            let age = Duration::from_millis(now.0.saturating_sub(since.0));
+            identity.valid_for = identity.valid_for.map(|valid_for| valid_for.saturating_sub(age));
+            return Outcome::Accept(identity);
+        }
+        if let Some(outcome) = lock(others).find(now, &digest) {
+            Counters::count(&security.counters.remembered);
+            return outcome;
+        }
+        Counters::count(&security.counters.http_requests);
+        let answer = caller.post(config.format.content_type(), &config.format.body(&self.credentials));
+        let outcome = answer.and_then(|(status, body)| {
+            answers::read_answer(status, &body, &self.credentials).map_err(|error| error.to_string())
+        });
+        let now = security.now();
+        match outcome {
+            Ok(Outcome::Accept(identity)) => {
+                let keep = identity.valid_for.map_or(config.keep, |valid_for| valid_for.min(config.keep));
+                lock(accepted).put(now, digest, (identity.clone(), now), keep);
+                Outcome::Accept(identity)
+            }
+            Ok(outcome) => {
+                lock(others).put(now, digest, outcome.clone(), config.keep);
+                outcome
+            }
+            Err(error) => {
+                Counters::count(&security.counters.http_failures);
+                security.log.limited(LogType::Error, "HTTP back ends", || {
+                    format!("No answer of an HTTP back end, so nobody is let in by it: {}", shown(&error))
+                });
+                answers::unavailable()
+            }
+        }
+    }
+
+    /// Answers.
+    fn end(mut self, answer: Answer) {
+        let Some(reply) = self.reply.take() else { return };
+        let security = &*self.security;
+        let (address, user_name) = (self.credentials.address, self.credentials.user_name.as_deref());
+        let counters = &security.counters;
+        match &answer {
+            Ok(_) => {
+                Counters::count(&counters.accepted);
+                lock(&security.brake).succeeded(security.now(), address, user_name);
+            }
+            Err(refusal) => {
+                Counters::count(match refusal {
+                    Refusal::Brake => &counters.braked,
+                    Refusal::Unavailable(Unavailable::Waiting | Unavailable::Ending) => &counters.crowded,
+                    Refusal::Unavailable(_) => &counters.unavailable,
+                    _ => &counters.refused,
+                });
+                if refusal.is_failure() {
+                    lock(&security.brake).failed(security.now(), address, user_name);
+                }
+                security.log.limited(LogType::Notice, "refused credentials", || {
+                    let client = shown(&self.credentials.client_id);
+                    let user = user_name.map_or("no user name".to_owned(), |name| format!("user {}", shown(name)));
+                    format!("Client {client} ({user}) is not let in: {refusal}.")
+                });
+            }
+        }
+        reply(answer);
+    }
+}

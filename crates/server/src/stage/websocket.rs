@@ -1,0 +1,80 @@
+//! The stage of MQTT over WebSocket.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pantala_broker::Peer;
+use pantala_transport::websocket::{self, CloseCode, End, Handshake};
+
+use super::{NOT_ALLOWED, Progress, is_allowed};
+use crate::config::Transport;
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) enum WebSocket {
+    /// The request has not come, or not all of it.
+    Request(Box<(Handshake, Arc<Transport>)>),
+    /// Frames.
+    Open(websocket::WebSocket),
+}
+
+impl WebSocket {
+    pub(super) fn new(transport: Arc<Transport>) -> Self {
+        Self::Request(Box::new((Handshake::default(), transport)))
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        bytes: &mut [u8],
+        inward: &mut Vec<u8>,
+        outward: &mut Vec<u8>,
+        peer: &mut Peer,
+    ) -> Progress {
+        let mut used = 0;
+        if let Self::Request(request) = self {
+            let (handshake, transport) = &mut **request;
+            let address = peer.address.map(|address| address.ip());
+            let upgrade = match handshake.receive(&transport.websocket, address, bytes) {
+                Ok(None) => return Progress::Open,
+                Ok(Some((upgrade, of_request))) => {
+                    used = of_request;
+                    upgrade
+                }
+                Err(refusal) => {
+                    outward.append(&mut refusal.response());
+                    return Progress::Failed(refusal.words());
+                }
+            };
+            if let Some(client) = upgrade.forwarded_for {
+                // Proxies do not tell the port.
+                peer.address = Some(SocketAddr::new(client, 0));
+            }
+            if !is_allowed(transport, peer.address) {
+                return Progress::Failed(NOT_ALLOWED);
+            }
+            outward.extend_from_slice(&upgrade.response);
+            *self = Self::Open(websocket::WebSocket::default());
+        }
+        let Self::Open(open) = self else { return Progress::Open };
+        let bytes = &mut bytes[used..];
+        let received = open.receive(bytes, outward);
+        inward.extend_from_slice(&bytes[received.mqtt]);
+        match received.end {
+            None => Progress::Open,
+            Some(End::Closed) => Progress::Ended,
+            Some(end) => Progress::Failed(end.words()),
+        }
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) {
+        if let Self::Open(open) = self {
+            open.send(bytes, outward);
+        }
+    }
+
+    pub(super) fn close(&mut self, outward: &mut Vec<u8>) {
+        if let Self::Open(open) = self {
+            open.close(CloseCode::Normal, outward);
+        }
+    }
+}

@@ -1,0 +1,611 @@
+//! Sessions against rustls' own client, byte by byte where it matters.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+#![allow(clippy::print_stderr, reason = "figures are for whoever asks for them")]
+
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+
+use pantala_tls::{
+    ClientCertificates, Configuration, Pem, Progress, Session, Settings, SettingsError, UserNameFrom, Versions,
+};
+use proptest::prelude::*;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    date_time_ymd,
+};
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+/// An authority, and what it signs.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+#[derive(Clone)]
+struct Signed {
+    certificate: String,
+    key: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    fn pem(&self) -> Pem {
+        pem("ca.pem", &self.issuer.pem())
+    }
+
+    fn sign(&self, change: impl FnOnce(&mut CertificateParams)) -> Signed {
+        let mut params = CertificateParams::default();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        Signed { certificate: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
+    }
+
+    fn server(&self, names: &[&str]) -> Signed {
+        self.sign(|params| {
+            params.subject_alt_names =
+                names.iter().map(|name| rcgen::SanType::DnsName((*name).try_into().unwrap())).collect();
+        })
+    }
+
+    fn client(&self, name: &str, serial: u64) -> Signed {
+        self.sign(|params| {
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            params.serial_number = Some(SerialNumber::from(serial));
+        })
+    }
+
+    fn revoke(&self, serials: &[u64]) -> Pem {
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2025, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        pem("crl.pem", &params.signed_by(&self.issuer).unwrap().pem().unwrap())
+    }
+}
+
+fn pem(name: &str, text: &str) -> Pem {
+    Pem { name: name.to_owned(), bytes: text.as_bytes().to_vec() }
+}
+
+fn settings(signed: &Signed) -> Settings {
+    Settings {
+        certificates: vec![(pem("broker.crt", &signed.certificate), pem("broker.key", &signed.key))],
+        ..Settings::default()
+    }
+}
+
+/// A client's settings.
+struct Client {
+    config: ClientConfig,
+    name: &'static str,
+}
+
+impl Client {
+    fn new(trusted: &Authority, versions: Versions, own: Option<&Signed>) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(trusted.issuer.pem().as_bytes()).unwrap()).unwrap();
+        let versions: &[_] = match versions {
+            Versions::All => &[&TLS13, &TLS12],
+            Versions::V12 => &[&TLS12],
+            Versions::V13 => &[&TLS13],
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let builder = builder.with_protocol_versions(versions).unwrap().with_root_certificates(roots);
+        let mut config = match own {
+            None => builder.with_no_client_auth(),
+            Some(own) => {
+                let chain = CertificateDer::pem_slice_iter(own.certificate.as_bytes()).collect::<Result<_, _>>();
+                let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+                builder.with_client_auth_cert(chain.unwrap(), key).unwrap()
+            }
+        };
+        config.resumption = Resumption::in_memory_sessions(4);
+        Self { config, name: "broker.example" }
+    }
+
+    fn connect(&self) -> ClientConnection {
+        ClientConnection::new(Arc::new(self.config.clone()), ServerName::try_from(self.name).unwrap()).unwrap()
+    }
+}
+
+/// Both ends, and what passed between them.
+struct Pair {
+    client: ClientConnection,
+    session: Session,
+    /// What the session has understood.
+    heard: Vec<u8>,
+    progress: Progress,
+    /// Most bytes that go to the session at once.
+    cut: usize,
+    client_failed: Option<rustls::Error>,
+}
+
+impl Pair {
+    fn new(configuration: &Configuration, client: &Client) -> Self {
+        Self {
+            client: client.connect(),
+            session: Session::new(configuration),
+            heard: Vec::new(),
+            progress: Progress::Open,
+            cut: usize::MAX,
+            client_failed: None,
+        }
+    }
+
+    /// Lets both speak until neither has anything to say.
+    fn talk(mut self) -> Self {
+        loop {
+            let mut to_session = Vec::new();
+            while self.client.wants_write() {
+                self.client.write_tls(&mut to_session).unwrap();
+            }
+            let mut to_client = Vec::new();
+            let cut = self.cut.min(to_session.len().max(1));
+            for piece in to_session.chunks_mut(cut) {
+                self.progress = self.session.receive(piece, &mut self.heard, &mut to_client);
+            }
+            self.give(&to_client);
+            if to_client.is_empty() && !self.client.wants_write() {
+                return self;
+            }
+        }
+    }
+
+    fn give(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            self.client.read_tls(&mut bytes).unwrap();
+            if let Err(error) = self.client.process_new_packets() {
+                self.client_failed.get_or_insert(error);
+                return;
+            }
+        }
+    }
+
+    fn failure(&self) -> &'static str {
+        match self.progress {
+            Progress::Failed(failure) => failure.as_str(),
+            _ => "",
+        }
+    }
+
+    #[track_caller]
+    fn assert_open(&self) {
+        assert_eq!((self.progress, self.session.is_established()), (Progress::Open, true));
+        assert!(self.client_failed.is_none(), "{:?}", self.client_failed);
+    }
+}
+
+#[test]
+fn both_versions_and_any_cut() {
+    let authority = Authority::new("ca");
+    let configuration = settings(&authority.server(&["broker.example"])).build().unwrap();
+    for versions in [Versions::V12, Versions::V13] {
+        for cut in [1, 3, usize::MAX] {
+            let mut pair = Pair::new(&configuration, &Client::new(&authority, versions, None));
+            pair.cut = cut;
+            // Early words wait in the client until the handshake is over.
+            pair.client.writer().write_all(b"hello").unwrap();
+            let mut pair = pair.talk();
+            pair.assert_open();
+            assert_eq!(pair.heard, b"hello");
+            let long: Vec<u8> = (0..100_000_u32).map(|number| number as u8).collect();
+            pair.client.writer().write_all(&long[..20_000]).unwrap();
+            let mut pair = pair.talk();
+            assert_eq!(&pair.heard[5..], &long[..20_000]);
+            pair.client.send_close_notify();
+            let mut pair = pair.talk();
+            assert_eq!(pair.progress, Progress::Ended);
+            let mut out = Vec::new();
+            pair.session.close(&mut out);
+            pair.give(&out);
+            assert!(pair.client.process_new_packets().unwrap().peer_has_closed());
+        }
+    }
+}
+
+#[test]
+fn output_is_what_was_sent() {
+    let authority = Authority::new("ca");
+    let configuration = settings(&authority.server(&["broker.example"])).build().unwrap();
+    let mut pair = Pair::new(&configuration, &Client::new(&authority, Versions::All, None)).talk();
+    let mut received = Vec::new();
+    let mut expected = Vec::new();
+    for length in [1, 2, 16_383, 16_384, 16_385, 40_000, 65_536] {
+        let bytes: Vec<u8> = (0..length as u32).map(|number| (number * 7) as u8).collect();
+        let mut out = Vec::new();
+        pair.session.send(&bytes, &mut out);
+        // One record at a time, as the client holds no more than it is read.
+        for piece in out.chunks(8_000) {
+            pair.give(piece);
+            let mut taken = Vec::new();
+            // It would block where there is no more.
+            drop(pair.client.reader().read_to_end(&mut taken));
+            received.extend(taken);
+        }
+        expected.extend(bytes);
+    }
+    assert!(received == expected);
+}
+
+#[test]
+fn names_choose_the_certificate() {
+    let authority = Authority::new("ca");
+    let mut settings = settings(&authority.server(&["broker.example"]));
+    let second = authority.server(&["*.other.example", "second.example"]);
+    settings.certificates.push((pem("2.crt", &second.certificate), pem("2.key", &second.key)));
+    let configuration = settings.build().unwrap();
+    for (name, trusted) in [
+        ("broker.example", true),
+        ("second.example", true),
+        ("SECOND.example", true),
+        ("a.other.example", true),
+        // The first one is for all others, and is not for that name.
+        ("a.b.other.example", false),
+        ("other.example", false),
+    ] {
+        let client = Client { name, ..Client::new(&authority, Versions::All, None) };
+        let pair = Pair::new(&configuration, &client).talk();
+        assert_eq!(pair.client_failed.is_none(), trusted, "{name}: {:?}", pair.client_failed);
+        if !trusted {
+            assert_eq!(pair.failure(), "TLS: the client does not trust this listener's certificate");
+        }
+    }
+}
+
+#[test]
+fn client_certificates() {
+    let (authority, clients, stranger) = (Authority::new("ca"), Authority::new("clients"), Authority::new("clients"));
+    let sensor = clients.client("sensor-7", 7);
+    let expired = clients.sign(|params| {
+        params.distinguished_name.push(DnType::CommonName, "old");
+        params.not_after = date_time_ymd(2020, 1, 1);
+    });
+    let future = clients.sign(|params| params.not_before = date_time_ymd(3000, 1, 1));
+    let for_servers = clients.sign(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+    let self_signed = {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::default().self_signed(&key).unwrap();
+        Signed { certificate: certificate.pem(), key: key.serialize_pem() }
+    };
+    let wanted = ClientCertificates { authorities: vec![clients.pem()], required: true, ..Default::default() };
+    let server = settings(&authority.server(&["broker.example"]));
+    let required = Settings { client_certificates: Some(wanted.clone()), ..server.clone() }.build().unwrap();
+    for versions in [Versions::V12, Versions::V13] {
+        let failure = |configuration: &Configuration, own: Option<&Signed>| {
+            let pair = Pair::new(configuration, &Client::new(&authority, versions, own)).talk();
+            // Whoever is refused is told so.
+            assert_eq!(pair.failure().is_empty(), pair.client_failed.is_none());
+            pair.failure()
+        };
+        let pair = Pair::new(&required, &Client::new(&authority, versions, Some(&sensor))).talk();
+        pair.assert_open();
+        assert_eq!(pair.session.names().unwrap().common_name.unwrap(), "sensor-7");
+        assert_eq!(failure(&required, None), "TLS: the client has no certificate, and this listener requires one");
+        assert_eq!(failure(&required, Some(&expired)), "TLS: the client's certificate has expired");
+        assert!(failure(&required, Some(&future)).contains("not valid yet"));
+        assert!(failure(&required, Some(&for_servers)).contains("Extended Key Usage"));
+        for other in [&self_signed, &stranger.client("sensor-7", 7)] {
+            assert!(failure(&required, Some(other)).contains("an authority that is not in tls_client_ca_files"));
+        }
+
+        let optional = ClientCertificates { required: false, ..wanted.clone() };
+        let optional = Settings { client_certificates: Some(optional), ..server.clone() }.build().unwrap();
+        assert_eq!(failure(&optional, None), "");
+        assert_eq!(failure(&optional, Some(&sensor)), "");
+        // Who shows one shows a good one.
+        assert_eq!(failure(&optional, Some(&expired)), "TLS: the client's certificate has expired");
+
+        let any_date = ClientCertificates { any_date: true, ..wanted.clone() };
+        let any_date = Settings { client_certificates: Some(any_date), ..server.clone() }.build().unwrap();
+        assert_eq!(failure(&any_date, Some(&expired)), "");
+        assert_eq!(failure(&any_date, Some(&future)), "");
+        assert!(failure(&any_date, Some(&self_signed)).contains("an authority that is not in tls_client_ca_files"));
+
+        let crl = ClientCertificates { revocation_lists: vec![clients.revoke(&[7])], ..wanted.clone() };
+        let crl = Settings { client_certificates: Some(crl), ..server.clone() }.build().unwrap();
+        assert_eq!(failure(&crl, Some(&sensor)), "TLS: the client's certificate has been revoked");
+        assert_eq!(failure(&crl, Some(&clients.client("sensor-8", 8))), "");
+        let other_crl = Authority::new("others").revoke(&[7]);
+        let crl = ClientCertificates { revocation_lists: vec![other_crl], ..wanted.clone() };
+        let crl = Settings { client_certificates: Some(crl), ..server.clone() }.build().unwrap();
+        assert!(failure(&crl, Some(&sensor)).contains("no list of the authority"));
+
+        let named = ClientCertificates { user_name_from: UserNameFrom::CommonName, required: false, ..wanted.clone() };
+        let named = Settings { client_certificates: Some(named), ..server.clone() }.build().unwrap();
+        assert_eq!(failure(&named, Some(&sensor)), "");
+        assert!(failure(&named, None).contains("has no certificate"));
+        assert!(failure(&named, Some(&clients.client("*.plant", 9))).contains("wildcard"));
+        assert!(failure(&named, Some(&clients.client("a\0b", 9))).contains("control character"));
+        assert!(failure(&named, Some(&clients.client("", 9))).contains("no name"));
+    }
+}
+
+#[test]
+fn alpn() {
+    let authority = Authority::new("ca");
+    let server = settings(&authority.server(&["broker.example"]));
+    let configuration =
+        Settings { alpn: vec!["mqtt".to_owned(), "http/1.1".to_owned()], ..server.clone() }.build().unwrap();
+    let offer = |configuration: &Configuration, protocols: &[&str]| {
+        let mut client = Client::new(&authority, Versions::All, None);
+        client.config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Pair::new(configuration, &client).talk()
+    };
+    for (offered, agreed) in [
+        (&["mqtt"][..], Some(&b"mqtt"[..])),
+        (&["h2", "http/1.1"], Some(b"http/1.1")),
+        (&["http/1.1", "mqtt"], Some(b"mqtt")),
+        (&[], None),
+    ] {
+        let pair = offer(&configuration, offered);
+        pair.assert_open();
+        assert_eq!((pair.session.alpn(), pair.client.alpn_protocol()), (agreed, agreed));
+    }
+    assert!(offer(&configuration, &["h2"]).failure().contains("tls_alpn"));
+    // Where nothing is chosen from, everything is taken.
+    offer(&server.build().unwrap(), &["x-amzn-mqtt-ca"]).assert_open();
+}
+
+#[test]
+fn versions_and_ciphers() {
+    let authority = Authority::new("ca");
+    let server = settings(&authority.server(&["broker.example"]));
+    let refused = "TLS: the client offers no version that this listener takes (tls_versions)";
+    for (ours, theirs, expected) in [
+        (Versions::V13, Versions::V12, refused),
+        (Versions::V12, Versions::V13, refused),
+        (Versions::V12, Versions::All, ""),
+        (Versions::All, Versions::V12, ""),
+    ] {
+        let configuration = Settings { versions: ours, ..server.clone() }.build().unwrap();
+        let pair = Pair::new(&configuration, &Client::new(&authority, theirs, None)).talk();
+        assert_eq!(pair.failure(), expected, "{ours:?} {theirs:?}");
+    }
+    let suite = "TLS_CHACHA20_POLY1305_SHA256";
+    let configuration = Settings { ciphers: vec![suite], ..server.clone() }.build().unwrap();
+    let pair = Pair::new(&configuration, &Client::new(&authority, Versions::All, None)).talk();
+    let agreed = pair.client.negotiated_cipher_suite().unwrap();
+    assert_eq!(format!("{:?}", agreed.suite()), "TLS13_CHACHA20_POLY1305_SHA256");
+    // Those of 1.2 are not named, so all of them are there.
+    Pair::new(&configuration, &Client::new(&authority, Versions::V12, None)).talk().assert_open();
+    // None of this key's kind.
+    let configuration = Settings { ciphers: vec!["ECDHE-RSA-AES128-GCM-SHA256"], ..server.clone() }.build().unwrap();
+    let pair = Pair::new(&configuration, &Client::new(&authority, Versions::V12, None)).talk();
+    assert_ne!(pair.failure(), "");
+}
+
+#[test]
+fn sessions_are_resumed_until_the_configuration_changes() {
+    let (authority, clients) = (Authority::new("ca"), Authority::new("clients"));
+    let wanted = ClientCertificates { authorities: vec![clients.pem()], required: true, ..Default::default() };
+    let mut server = settings(&authority.server(&["broker.example"]));
+    server.client_certificates = Some(wanted);
+    let sensor = clients.client("sensor-7", 7);
+    for versions in [Versions::V12, Versions::V13] {
+        let (first, second) = (server.build().unwrap(), server.build().unwrap());
+        let client = Client::new(&authority, versions, Some(&sensor));
+        for (configuration, resumed) in [(&first, false), (&first, true), (&second, false), (&second, true)] {
+            let pair = Pair::new(configuration, &client).talk();
+            pair.assert_open();
+            assert_eq!(pair.session.is_resumed(), resumed, "{versions:?}");
+            assert_eq!(pair.session.names().unwrap().common_name.unwrap(), "sensor-7");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_tls_is_told_apart() {
+    let authority = Authority::new("ca");
+    let configuration = settings(&authority.server(&["broker.example"])).build().unwrap();
+    for (bytes, expected) in [
+        (&[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 1, b'a'][..], "a plain MQTT client"),
+        (b"GET /mqtt HTTP/1.1\r\n\r\n", "without TLS"),
+        (b"\x00\x00\x00\x00\x00\x00\x00", "not TLS"),
+        // A ClientHello of SSL 3, and one of TLS 1.0 with nothing behind its version.
+        (&[0x16, 3, 0, 0, 4, 1, 0, 0, 0], "TLS: a message that cannot be read"),
+    ] {
+        let (mut heard, mut out) = (Vec::new(), Vec::new());
+        let progress = Session::new(&configuration).receive(&mut bytes.to_vec(), &mut heard, &mut out);
+        let Progress::Failed(failure) = progress else { panic!("{bytes:?}: {progress:?}") };
+        assert!(failure.as_str().contains(expected), "{failure}");
+        assert!(heard.is_empty());
+    }
+}
+
+/// The extension of a ClientHello that names the server has a length of its own, and may have anything in it.
+#[test]
+fn strange_server_names() {
+    let authority = Authority::new("ca");
+    let configuration = settings(&authority.server(&["broker.example"])).build().unwrap();
+    let mut hello = Vec::new();
+    Client::new(&authority, Versions::All, None).connect().write_tls(&mut hello).unwrap();
+    let at = hello.windows(14).position(|bytes| bytes == b"broker.example").unwrap();
+    for (byte, refused) in [(b'\0', true), (0xff, true), (b'*', true), (b'_', false), (b'B', false)] {
+        let mut changed = hello.clone();
+        changed[at] = byte;
+        let (mut heard, mut out) = (Vec::new(), Vec::new());
+        let progress = Session::new(&configuration).receive(&mut changed, &mut heard, &mut out);
+        assert_eq!(matches!(progress, Progress::Failed(_)), refused, "{byte}: {progress:?}");
+        assert!(!out.is_empty(), "there is an answer, or an alert");
+    }
+    // The longest that a handshake message can have, in as many records as one likes: nothing grows without end.
+    let mut session = Session::new(&configuration);
+    let mut record = vec![0x16, 3, 1, 0x40, 0];
+    record.resize(5 + 0x4000, b'a');
+    record[5..9].copy_from_slice(&[1, 0, 0xff, 0xff]);
+    let (mut heard, mut out) = (Vec::new(), Vec::new());
+    let mut rounds = 0;
+    while session.receive(&mut record.clone(), &mut heard, &mut out) == Progress::Open {
+        rounds += 1;
+        assert!(rounds < 100);
+        record[5..9].fill(b'a');
+    }
+}
+
+#[test]
+fn what_is_wrong_with_files() {
+    let authority = Authority::new("ca");
+    let (one, other) = (authority.server(&["a.example"]), authority.server(&["b.example"]));
+    let build = |certificate: &str, key: &str| {
+        let settings = Settings { certificates: vec![(pem("c", certificate), pem("k", key))], ..Settings::default() };
+        settings.build().unwrap_err()
+    };
+    assert_eq!(Settings::default().build().unwrap_err(), SettingsError::NoCertificate);
+    assert_eq!(
+        build(&one.certificate, &other.key),
+        SettingsError::KeyMismatch { certificate: "c".into(), key: "k".into() }
+    );
+    assert_eq!(build("", &one.key), SettingsError::Nothing { file: "c".into(), of: "certificate" });
+    assert_eq!(build(&one.certificate, ""), SettingsError::Nothing { file: "k".into(), of: "key" });
+    let half = &one.certificate[..one.certificate.len() / 2];
+    assert_eq!(
+        build(half, &one.key),
+        SettingsError::NotPem { file: "c".into(), error: "a section does not end".into() }
+    );
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    assert_eq!(build(&one.certificate, encrypted), SettingsError::EncryptedKey { file: "k".into() });
+    let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+    assert_eq!(build(&one.certificate, old), SettingsError::EncryptedKey { file: "k".into() });
+    let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert!(matches!(build(junk, &one.key), SettingsError::BadCertificate { .. }));
+    let clients = |clients: ClientCertificates| {
+        Settings { client_certificates: Some(clients), ..settings(&one) }.build().unwrap_err()
+    };
+    assert!(matches!(clients(ClientCertificates::default()), SettingsError::Refused(_)));
+    let empty = ClientCertificates { authorities: vec![pem("a", "")], ..Default::default() };
+    assert_eq!(clients(empty), SettingsError::Nothing { file: "a".into(), of: "certificate" });
+    let no_list = ClientCertificates {
+        authorities: vec![authority.pem()],
+        revocation_lists: vec![pem("r", "")],
+        ..Default::default()
+    };
+    assert_eq!(clients(no_list), SettingsError::Nothing { file: "r".into(), of: "list of revoked certificates" });
+}
+
+#[test]
+fn until_when_certificates_are_valid() {
+    let authority = Authority::new("ca");
+    let signed = authority.sign(|params| {
+        params.distinguished_name.push(DnType::CommonName, "broker");
+        params.not_after = date_time_ymd(2030, 1, 1);
+    });
+    let configuration = settings(&signed).build().unwrap();
+    assert_eq!(configuration.certificates[0].not_after, 1_893_456_000);
+    assert_eq!(configuration.certificates[0].file, "broker.crt");
+    // The rest of the chain has an end, too.
+    let mut settings = settings(&signed);
+    let sooner = authority.sign(|params| params.not_after = date_time_ymd(2029, 1, 1));
+    settings.certificates[0].0.bytes.extend_from_slice(sooner.certificate.as_bytes());
+    assert!(settings.build().unwrap().certificates[0].not_after < 1_893_456_000);
+}
+
+/// What an idle session holds, as far as Rust's allocator knows; aws-lc has a few words of its own.
+#[test]
+fn an_idle_session_is_small() {
+    let authority = Authority::new("ca");
+    let configuration = settings(&authority.server(&["broker.example"])).build().unwrap();
+    for versions in [Versions::V12, Versions::V13] {
+        let client = Client::new(&authority, versions, None);
+        // What is allocated once is there already.
+        Pair::new(&configuration, &client).talk().assert_open();
+        let mut kept = None;
+        let (mut to_client, mut to_session, mut heard) = (Vec::new(), Vec::new(), Vec::new());
+        to_client.reserve(100_000);
+        to_session.reserve(100_000);
+        let mut client = client.connect();
+        let mut step = |kept: &mut Option<Session>| {
+            to_session.clear();
+            to_client.clear();
+            while client.wants_write() {
+                client.write_tls(&mut to_session).unwrap();
+            }
+            let session = kept.as_mut().unwrap();
+            let info = allocation_counter::measure(|| {
+                session.receive(&mut to_session, &mut heard, &mut to_client);
+            });
+            let mut rest = &to_client[..];
+            while !rest.is_empty() {
+                client.read_tls(&mut rest).unwrap();
+                client.process_new_packets().unwrap();
+            }
+            info.bytes_current
+        };
+        let begun = allocation_counter::measure(|| kept = Some(Session::new(&configuration)));
+        let mut bytes = begun.bytes_current;
+        for _ in 0..4 {
+            bytes += step(&mut kept);
+        }
+        assert!(kept.unwrap().is_established());
+        eprintln!("{versions:?}: {bytes} bytes");
+        assert!(bytes <= 4_096, "{versions:?}: {bytes} bytes");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whatever comes, at whatever moment of a handshake, cut anywhere: an end and no panic, and nothing is taken for MQTT.
+    #[test]
+    fn any_bytes(
+        flip in 0_usize..1_500,
+        bytes in proptest::collection::vec(any::<u8>(), 1..40),
+        cut in 1_usize..2_000,
+        versions in prop_oneof![Just(Versions::V12), Just(Versions::V13)],
+    ) {
+        let authority = Authority::new("ca");
+        let configuration = settings(&authority.server(&["broker.example"])).build().unwrap();
+        let client = Client::new(&authority, versions, None);
+        let mut connection = client.connect();
+        let mut session = Session::new(&configuration);
+        let (mut heard, mut at) = (Vec::new(), 0);
+        for _ in 0..4 {
+            let (mut to_session, mut to_client) = (Vec::new(), Vec::new());
+            while connection.wants_write() {
+                connection.write_tls(&mut to_session).unwrap();
+            }
+            for (offset, byte) in bytes.iter().enumerate() {
+                if let Some(place) = (flip + offset).checked_sub(at).and_then(|place| to_session.get_mut(place)) {
+                    *place ^= byte;
+                }
+            }
+            at += to_session.len();
+            for piece in to_session.chunks_mut(cut) {
+                session.receive(piece, &mut heard, &mut to_client);
+            }
+            let mut rest = &to_client[..];
+            while !rest.is_empty() && connection.read_tls(&mut rest).is_ok() {
+                if connection.process_new_packets().is_err() {
+                    break;
+                }
+            }
+        }
+        let mut junk = bytes.clone();
+        session.receive(&mut junk, &mut heard, &mut Vec::new());
+        session.send(b"anything", &mut Vec::new());
+        session.close(&mut Vec::new());
+        prop_assert!(heard.is_empty());
+    }
+}

@@ -1,0 +1,8 @@
+//! Dynamic security: a file and requests.
+#![no_main]
+
+#[allow(dead_code, reason = "a fuzz target is one of them")]
+#[path = "../../crates/access/tests/targets/mod.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| targets::dynsec(input));

@@ -1,0 +1,8 @@
+//! A file of certificates, keys and lists of revoked certificates.
+#![no_main]
+
+#[allow(dead_code, reason = "a fuzz target is one of them")]
+#[path = "../../crates/tls/tests/targets/mod.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| targets::pem(input));
