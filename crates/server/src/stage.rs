@@ -238,10 +238,12 @@ pub(crate) struct Scratch {
 }
 
 impl Stages {
-    pub(crate) fn new(stages: Vec<Stage>, address: Option<SocketAddr>) -> Option<Box<Self>> {
+    pub(crate) fn new(mut stages: Vec<Stage>, address: Option<SocketAddr>) -> Option<Box<Self>> {
         if stages.is_empty() {
             return None;
         }
+        // There is room for four otherwise, for as long as the client is there.
+        stages.shrink_to_fit();
         let peer = Some(Box::new(Peer { address, ..Peer::default() }));
         Some(Box::new(Self { stages, peer, pending: Vec::new(), written: 0 }))
     }

@@ -158,8 +158,8 @@ impl TlsListener {
 
     /// Says when a certificate comes to its end, once for each of the reminders.
     fn remind(&self, log: &Log, now: i64) {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         for (certificate, reminded) in current.certificates.iter().zip(&mut watched.reminded) {
             let due = reminder(certificate.not_after, now);
             if due.is_none() || due == *reminded {

@@ -311,3 +311,32 @@ fn what_is_in_force_is_in_a_file_for_its_owner_while_it_runs() {
     assert_eq!(subject.broker.wait().code(), Some(0));
     assert!(!path.exists());
 }
+
+/// Users are part of the reload: a file of theirs that cannot be used leaves the limits as they were too.
+#[test]
+fn a_broken_password_file_leaves_all_as_it_was() {
+    let text = |limit: u32| {
+        format!("[limits]\npayload_bytes_max = {limit}\n[[security]]\nname = \"default\"\npassword_file = \"users\"\n")
+    };
+    let folder = Folder::new();
+    let port = free_port();
+    let made = std::process::Command::new(env!("CARGO_BIN_EXE_pantala"))
+        .args(["passwd", "-b", "-c", "users", "ann", "secret"])
+        .current_dir(folder.path("."))
+        .status();
+    assert!(made.unwrap().success());
+    folder.write("a.toml", &Subject::text("a.toml", &text(10), port));
+    let broker = Broker::with_arguments(folder, &["-c", "a.toml"]);
+    broker.wait_for_log("Try it");
+    let subject = Subject { broker, name: "a.toml", port };
+    let mut client = Client::connect(subject.address(), V5, "a");
+    let users = fs::read(subject.broker.folder.path("users")).unwrap();
+    subject.broker.folder.write("users", "ann:$9$nonsense\n");
+    let log = subject.reload(&text(5));
+    assert!(log.contains("SIGHUP: nothing has changed") && log.contains("users"), "{log}");
+    assert_ne!(answer(&mut client, 1, 10), QUOTA_EXCEEDED);
+    fs::write(subject.broker.folder.path("users"), users).unwrap();
+    let log = subject.reload(&text(5));
+    assert!(log.contains("limits.payload_bytes_max: 10 -> 5 (live)"), "{log}");
+    assert_eq!(answer(&mut client, 2, 10), QUOTA_EXCEEDED);
+}

@@ -61,6 +61,7 @@ impl Worker {
             Progress::Open | Progress::Done => {}
             Progress::Ended => {
                 self.write_all(now, &[key]);
+                self.say_farewell(now, key);
                 self.lost(now, key);
             }
             Progress::Failed(why) => self.guarded(|core| core.transport_failed(now, key, why)),
