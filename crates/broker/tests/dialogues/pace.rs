@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use pantala_broker::{Cause, Event, Settings};
 use pantala_proto::{Packet, ReasonCode};
 
+use crate::access::{secured, verify};
 use crate::support::{Pub, Received, everywhere, settings};
 
 fn slow(messages: Option<u32>, bytes: Option<u32>) -> Settings {
@@ -98,6 +99,26 @@ fn two_clients_with_one_name_do_not_go_on_for_ever() {
         world.seconds(2);
         world.client("twin").connect();
         assert!(last.is_closed());
+    });
+}
+
+#[test]
+fn who_may_not_take_over_keeps_nobody_from_coming_back() {
+    let settings = Settings { takeovers_per_second_max: NonZeroU32::new(2), ..secured() };
+    everywhere(&settings, |world| {
+        world.set_authenticator(verify);
+        world.client("a").user("ann").connect();
+        for _ in 0..5 {
+            world.client("a").user("ann").password("wrong").refused(ReasonCode::BadUserNameOrPassword);
+            world.client("a").user("eve").refused(ReasonCode::NotAuthorized);
+        }
+        // Each is one, though its CONNECT is taken up twice.
+        world.client("a").user("ann").connect();
+        world.client("a").user("ann").connect();
+        world.client("a").user("ann").refused(ReasonCode::ConnectionRateExceeded);
+        let counters = world.counters();
+        assert_eq!((counters.takeovers_refused, counters.sessions_taken_over), (1, 2));
+        assert_eq!((counters.connect_received, counters.other_packets_received), (14, 14));
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 
@@ -147,6 +147,30 @@ fn lines_of_the_log_are_messages_where_that_is_wanted() {
 }
 
 #[test]
+fn what_a_reload_wants_in_the_log_is_there() {
+    let broker = Broker::start("");
+    let file = broker.folder.path("pantala.toml");
+    let before = fs::read_to_string(&file).unwrap();
+    let mut client = Client::connect(broker.address(), V311, "observer");
+    let mut told = observe(&mut client, "$SYS/broker/log/#");
+    let mut other = Client::connect(broker.address(), V311, "newcomer");
+    other.subscribe("not/told", 1);
+    let log = "[broker]\nsys_interval_seconds = 1\n[log]\ndestinations = [\"stderr\", \"topic\"]\ntypes = [\"all\"]\n";
+    fs::write(&file, format!("{log}{before}")).unwrap();
+    broker.signal(Signal::HUP);
+    broker.wait_for_log("broker.sys_interval_seconds: 10 -> 1 (needs a restart)");
+    wait_for("workers that know of it", || {
+        other.subscribe("told", 1);
+        broker.log().contains("newcomer 1 told").then_some(())
+    });
+    wait_for("a line as a message", || {
+        take_one(&mut client, &mut told);
+        value(&told, "log/M/subscribe").filter(|line| line.contains("newcomer 1 told")).map(drop)
+    });
+    assert!(!broker.log().contains("not/told"));
+}
+
+#[test]
 fn a_log_file_is_opened_anew_on_a_signal_and_subscriptions_are_dumped_on_another() {
     let broker = Broker::start("[log]\nfile = \"lines\"\n");
     let mut client = Client::connect(broker.address(), V311, "subscriber");
@@ -194,11 +218,14 @@ fn started_as_root_it_becomes_the_user_it_is_told_to() {
     // Not in the home of root, where nobody else gets to.
     let data = std::env::temp_dir().join(format!("pantala-user-{}", std::process::id()));
     let config = format!(
-        "[broker]\nuser = \"nobody\"\ndata_dir = \"{}/made\"\nworkers = 2\n[log]\nfile = \"{}/lines\"\n",
-        data.display(),
+        "[broker]\nuser = \"nobody\"\ndata_dir = \"{0}/made\"\nworkers = 2\n[log]\nfile = \"{0}/lines\"\n\
+         [[security]]\nacl_file = \"{0}/rules\"\n",
         data.display()
     );
     fs::create_dir_all(&data).unwrap();
+    // For root's eyes only: it is read before.
+    fs::write(data.join("rules"), "topic readwrite kept\n").unwrap();
+    fs::set_permissions(data.join("rules"), fs::Permissions::from_mode(0o600)).unwrap();
     for start in 0..2 {
         let mut broker = Broker::start(&config);
         let tasks = format!("/proc/{}/task", broker.id());
@@ -225,6 +252,10 @@ fn started_as_root_it_becomes_the_user_it_is_told_to() {
             retained[0] |= 1;
             client.expect(&retained);
         }
+        // A reload is the other user's, who may not read them.
+        broker.signal(Signal::HUP);
+        let log = broker.wait_for_log("SIGHUP: nothing has changed");
+        assert!(log.contains("Permission denied") && !log.contains("running-configuration"), "{log}");
         broker.signal(Signal::TERM);
         assert_eq!(broker.wait().code(), Some(0));
         for entry in fs::read_dir(data.join("made/store")).unwrap() {
@@ -268,6 +299,11 @@ fn the_service_manager_is_told() {
     heard.sort_unstable();
     assert!(heard.contains(&"READY=1".to_owned()) && heard.contains(&"WATCHDOG=1".to_owned()), "{heard:?}");
     Client::connect(([127, 0, 0, 1], port).into(), V5, "served");
+    broker.signal(Signal::HUP);
+    // With the time of its beginning, by which the manager tells one from another.
+    let reloading = wait_for("word of a reload", || Some(hear()).filter(|word| word.starts_with("RELOADING=1")));
+    assert!(reloading.lines().any(|line| line.starts_with("MONOTONIC_USEC=")), "{reloading}");
+    while hear() != "READY=1" {}
     broker.signal(Signal::TERM);
     while hear() != "STOPPING=1" {}
     assert_eq!(broker.wait().code(), Some(0));
