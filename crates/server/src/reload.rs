@@ -368,7 +368,7 @@ impl Reloader {
 }
 
 /// The name of the file in the data directory that says what is in force.
-const RUNNING: &str = "running-configuration";
+pub(crate) const RUNNING: &str = "running-configuration";
 
 /// What is in force, in a file that `pantala broker --check --diff` compares with. Removed when the broker ends.
 struct RunningFile(PathBuf);

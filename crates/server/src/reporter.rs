@@ -15,6 +15,8 @@ use crate::config::LogType;
 use crate::guard::Memory;
 use crate::inbox::{Inbox, Letter};
 use crate::log::Log;
+use crate::security::Security;
+use crate::stage::StageCounters;
 use crate::storage::ActivitySource;
 use crate::sys::{Figures, Own, Tree};
 
@@ -30,6 +32,7 @@ const MEMORY_ENOUGH_PERCENT: u64 = 95;
 pub(crate) struct Sample {
     pub(crate) worker: u8,
     pub(crate) counters: Counters,
+    pub(crate) stages: StageCounters,
     pub(crate) census: Census,
     pub(crate) connections: u64,
     pub(crate) sessions: u64,
@@ -42,6 +45,7 @@ pub(crate) struct Reporter {
     pub(crate) log: Log,
     pub(crate) inboxes: Arc<[Arc<Inbox>]>,
     pub(crate) totals: Arc<Totals>,
+    pub(crate) security: Arc<Security>,
     pub(crate) activity: Option<ActivitySource>,
     pub(crate) durability: Durability,
     /// Between two looks at `$SYS`; None is never.
@@ -184,11 +188,13 @@ impl Reporter {
             memory_short: self.totals.memory_short.load(Ordering::Relaxed),
             durability: Some(self.durability),
             store: self.activity.as_ref().map(|activity| activity()).unwrap_or_default(),
+            verifications: self.security.counters().iter().collect(),
             log_held_back: self.log.held_back(),
             ..Figures::default()
         };
         for sample in samples {
             figures.counters.add(&sample.counters);
+            figures.stages.add(&sample.stages);
             figures.census.add(&sample.census);
             figures.store_lag += sample.lag;
             if let Some(worker) = figures.workers.get_mut(usize::from(sample.worker)) {

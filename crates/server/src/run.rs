@@ -193,6 +193,7 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
         log: log.clone(),
         inboxes: Arc::clone(&inboxes),
         totals: Arc::clone(&totals),
+        security: Arc::clone(&security),
         activity: activity.clone(),
         durability: config.durability,
         interval: (config.sys_interval_seconds > 0).then(|| Duration::from_secs(config.sys_interval_seconds.into())),

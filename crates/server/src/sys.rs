@@ -10,12 +10,16 @@ use pantala_broker::{Census, Counters};
 use pantala_store::{Activity, Durability, Health};
 
 use crate::guard::Memory;
+use crate::stage::StageCounters;
 
 /// What there is to tell, of all workers together.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Figures {
     pub(crate) uptime_seconds: u64,
     pub(crate) counters: Counters,
+    pub(crate) stages: StageCounters,
+    /// What has come of verifications, by the names of their counters.
+    pub(crate) verifications: Vec<(&'static str, u64)>,
     pub(crate) census: Census,
     /// Clients that are let in.
     pub(crate) connected: u64,
@@ -187,7 +191,8 @@ impl Tree {
             }
         }
         let mut topic_name = String::new();
-        for (name, value) in figures.counters.iter() {
+        let verifications = figures.verifications.iter().copied();
+        for (name, value) in figures.counters.iter().chain(figures.stages.iter()).chain(verifications) {
             counter_topic(name, &mut topic_name);
             self.say(&mut out, &topic_name, value.to_string());
         }
@@ -270,6 +275,7 @@ mod tests {
         Figures {
             memory: Some(Memory { resident: 1, peak: 2 }),
             durability: Some(Durability::Fsync),
+            verifications: crate::security::Counters::default().iter().collect(),
             listeners: vec![0],
             workers: vec![(0, 0)],
             ..Figures::default()

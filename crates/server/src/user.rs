@@ -7,6 +7,8 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Gid, Uid};
 
+use crate::reload::RUNNING;
+
 /// A user of the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
@@ -78,7 +80,8 @@ impl User {
             }
         }
         for entry in fs::read_dir(data_dir)? {
-            if entry?.file_name() != folder {
+            let name = entry?.file_name();
+            if name != folder && name != RUNNING {
                 return Ok(());
             }
         }

@@ -876,6 +876,7 @@ impl Worker {
         Sample {
             worker: self.id.0,
             counters: *self.core.counters(),
+            stages: self.scratch.counters,
             connections: self.core.connections() as u64,
             sessions: self.core.sessions() as u64,
             census: self.core.census(),
