@@ -167,6 +167,16 @@ pub(crate) fn unsubscribe(access: &Access, filter: &str) -> Result<(), Denied> {
     }
 }
 
+/// What the broker itself says: on the topics that are denied to everybody else, and on no others.
+pub(crate) fn own(topic_name: &str) -> Result<Permit, Denied> {
+    if is_own(topic_name) { Ok(Permit(())) } else { Err(Denied) }
+}
+
+/// Whether only the broker itself publishes to this Topic Name.
+pub(crate) fn is_own(topic_name: &str) -> bool {
+    topic_name.starts_with("$SYS/")
+}
+
 /// A message that another worker has checked.
 pub(crate) fn from_worker() -> Permit {
     Permit(())
@@ -204,6 +214,15 @@ mod tests {
         assert_eq!(receive(&access, "m/t").unwrap().topic_name("m/t"), "t");
         for outside in ["t", "m", "m/", "n/t"] {
             assert_eq!(receive(&access, outside).err(), Some(Denied), "{outside}");
+        }
+    }
+
+    #[test]
+    fn the_broker_has_its_topics_for_itself() {
+        let anybody = Access::default();
+        assert!(own("$SYS/broker/uptime").is_ok() && publish(&anybody, "$SYS/broker/uptime").is_err());
+        for topic in ["a", "$SYS", "$SYS2/x", "$CONTROL/x", "a/$SYS/x"] {
+            assert_eq!(own(topic).err(), Some(Denied), "{topic}");
         }
     }
 

@@ -13,6 +13,7 @@ impl<S: Store> Core<S> {
     pub(crate) fn send(&mut self, key: ConnectionKey, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         connection.output.append(&mut self.pool, usize::MAX, 0, write);
+        self.counters.other_packets_sent += 1;
         if !connection.dirty {
             connection.dirty = true;
             self.dirty.push(key);

@@ -300,9 +300,12 @@ impl<S: Store> Core<S> {
             }
             self.verdict = Some(if asking.full { Verdict::Full } else { Verdict::Room(asking.members) });
             self.going_on = Some((key, connection.generation));
-            // It was counted when it came.
-            self.counters.bytes_received -= input.len() as u64;
-            self.receive(now, key, &input);
+            // Its bytes were counted when it came.
+            if self.settings.has_pace() {
+                self.receive_at_pace(now, key, &input, 0);
+            } else {
+                self.take_in(now, key, &input);
+            }
             self.going_on = None;
             self.verdict = None;
         }

@@ -75,6 +75,8 @@ pub enum Cause {
     PacketType,
     /// A newer connection has the same Client Identifier.
     ClientIdTaken,
+    /// The process has more memory than `memory_bytes_max`.
+    Memory,
 }
 
 impl Cause {
@@ -126,6 +128,7 @@ impl fmt::Display for Cause {
             Self::ServerOnly => "DISCONNECT with what only a server may say",
             Self::PacketType => "the packet has no place here",
             Self::ClientIdTaken => "a newer connection has the same Client Identifier",
+            Self::Memory => "the broker is short of memory",
         };
         f.write_str(text)
     }

@@ -85,6 +85,7 @@ impl<S: Store> Core<S> {
             return self.end(now, key, End::Reason(code), Some(code));
         }
         if let Err((code, cause)) = self.check_connect(key, &connect) {
+            self.counters.connects_memory_short += u64::from(cause == Cause::Memory);
             return self.break_off(now, key, code, cause);
         }
         let identity = self.connections[key as usize].extras.as_mut().and_then(|extras| extras.identity.take());
@@ -230,6 +231,9 @@ impl<S: Store> Core<S> {
             return Err((ReasonCode::ServerUnavailable, Cause::Store));
         }
         let exceeded = |cause| Err((ReasonCode::QuotaExceeded, cause));
+        if self.totals.memory_short.load(Ordering::Relaxed) {
+            return exceeded(Cause::Memory);
+        }
         if let Some(max) = reached(settings.connections_max, connections.saturating_sub(own)) {
             return exceeded(Cause::setting("connections_max", max));
         }
@@ -417,6 +421,14 @@ impl<S: Store> Core<S> {
 
         // The old connection of the same client goes first, with all that follows from its end (v5 MQTT-3.1.4-3).
         if let Some(old) = self.find_session(client_id).and_then(|old| self.sessions[old as usize].connection) {
+            // Only who may take over counts: else anybody could keep a client from coming back.
+            if let Some(max) = self.settings.takeovers_per_second_max
+                && !self.may_take_over(now, client_id)
+            {
+                self.counters.takeovers_refused += 1;
+                let cause = Cause::setting("takeovers_per_second_max", max.get());
+                return self.break_off(now, key, ReasonCode::ConnectionRateExceeded, cause);
+            }
             let code = ReasonCode::SessionTakenOver;
             // Its Will is cancelled by the new connection if it goes on with the Session, below.
             self.break_off(now, old, code, Cause::ClientIdTaken);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::RandomState;
 use std::io::IoSlice;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hashbrown::HashTable;
@@ -16,10 +16,13 @@ use slab::Slab;
 
 use crate::asking::Verdict;
 use crate::authentication::Method;
+use crate::census::Counting;
 use crate::connection::{Answer, Connection, Phase};
 use crate::durability::RetainedBefore;
+use crate::event::Wanted;
 use crate::mailbox::{Batch, Outbox, Phase as BatchPhase};
 use crate::output::BufferPool;
+use crate::pace::Takeovers;
 use crate::persist::Naming;
 use crate::replay::{Query, Retained};
 use crate::route::Match;
@@ -43,8 +46,12 @@ pub struct Totals {
     listeners: RwLock<Vec<AtomicU32>>,
     /// Sessions.
     pub sessions: AtomicU32,
-    /// Retained Messages.
+    /// Retained Messages of clients.
     pub retained: AtomicU32,
+    /// Retained Messages of the broker itself, which no limit counts.
+    pub retained_own: AtomicU32,
+    /// The process has more memory than it should: no client is let in, and no QoS 0 message is queued. The shell says so.
+    pub memory_short: AtomicBool,
     pub(crate) retained_before: RetainedBefore,
 }
 
@@ -68,6 +75,12 @@ impl Totals {
     /// Clients that are let in by a listener.
     pub fn on_listener(&self, listener: ListenerId) -> u32 {
         self.with_listener(listener, |count| count.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// The same for all of them, by their numbers.
+    pub fn on_listeners(&self) -> Vec<u32> {
+        let counts = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
 
     pub(crate) fn with_listener<T>(&self, listener: ListenerId, work: impl FnOnce(&AtomicU32) -> T) -> Option<T> {
@@ -274,6 +287,11 @@ pub struct Core<S> {
     pub(crate) retained_sweep: Option<pantala_router::Cursor>,
     /// Retained Messages here that expire some day: without any nothing has to be looked through.
     pub(crate) retained_expiring: usize,
+    /// Bytes of their payloads.
+    pub(crate) retained_bytes: u64,
+    pub(crate) counting: Counting,
+    pub(crate) takeovers: Takeovers,
+    pub(crate) wanted: Wanted,
     /// Those that were not kept, of which the store has to learn.
     pub(crate) retained_ended: Vec<(Box<str>, MessageId)>,
     /// Those from before a rule that the store is to forget, by the position at which it has.
@@ -344,6 +362,10 @@ impl<S: Store> Core<S> {
             timers: Timers::new(),
             retained_sweep: None,
             retained_expiring: 0,
+            retained_bytes: 0,
+            counting: Counting::default(),
+            takeovers: Takeovers::default(),
+            wanted: Wanted::default(),
             retained_ended: Vec::new(),
             retained_ending: VecDeque::new(),
             outboxes: (0..workers).map(|_| Outbox::new(options.worker)).collect(),
@@ -415,8 +437,16 @@ impl<S: Store> Core<S> {
     }
 
     /// Bytes have arrived. Unknown keys and connections that are closing are ignored.
-    pub fn receive(&mut self, now: Instant, key: ConnectionKey, mut input: &[u8]) {
+    pub fn receive(&mut self, now: Instant, key: ConnectionKey, input: &[u8]) {
         self.counters.bytes_received += input.len() as u64;
+        if self.settings.has_pace() {
+            return self.receive_at_pace(now, key, input, input.len());
+        }
+        self.take_in(now, key, input);
+    }
+
+    #[inline(always)]
+    pub(crate) fn take_in(&mut self, now: Instant, key: ConnectionKey, mut input: &[u8]) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         if !connection.input.is_empty() {
             match self.receive_more(now, key, input) {
@@ -507,6 +537,7 @@ impl<S: Store> Core<S> {
     pub fn wrote(&mut self, now: Instant, key: ConnectionKey, count: usize) -> usize {
         let Some(connection) = self.connections.get_mut(key as usize) else { return 0 };
         connection.output.wrote(&mut self.pool, count);
+        self.counters.bytes_sent += count as u64;
         let pending = connection.output.pending();
         if pending > 0 {
             if connection.stalled_since.is_some() {
@@ -630,16 +661,15 @@ impl<S: Store> Core<S> {
     }
 
     /// Whether to read from a connection: not while it is closing, nor while its client does not read our answers, nor while
-    /// a packet of it waits for other workers or for its credentials to be verified.
+    /// a packet of it waits for other workers or for its credentials to be verified, nor while it has sent faster than it may.
     #[inline]
     pub fn wants_input(&self, key: ConnectionKey) -> bool {
         self.connections.get(key as usize).is_some_and(|connection| {
             !matches!(connection.phase, Phase::Closing | Phase::Verifying)
                 && connection.output.pending() < self.settings.outgoing_bytes_max as usize
-                && connection
-                    .extras
-                    .as_ref()
-                    .is_none_or(|extras| extras.held.len() < HELD_MAX && extras.asking.is_none())
+                && connection.extras.as_ref().is_none_or(|extras| {
+                    extras.held.len() < HELD_MAX && extras.asking.is_none() && extras.paused_until.is_none()
+                })
         })
     }
 
@@ -675,6 +705,23 @@ impl<S: Store> Core<S> {
         !self.dirty.is_empty() || self.workers > 1 && self.outboxes.iter().any(|outbox| !outbox.is_empty())
     }
 
+    /// The shell has closed a connection before the core heard of it: too many came from its address.
+    pub fn count_refused_address(&mut self) {
+        self.counters.connections_refused_address += 1;
+    }
+
+    /// Some subscriptions, for an operator: Client Identifiers and Topic Filters, so many at the most, and how many Topic
+    /// Filters there are in all, those of other workers among them.
+    pub fn some_subscriptions(&self, at_most: usize) -> (Vec<(&str, &str)>, usize) {
+        let of = |session: &'_ Session| session.subscriptions.is_some();
+        let sessions = self.sessions.iter().map(|(_, session)| session).filter(|session| of(session));
+        let all = sessions.flat_map(|session| {
+            let filters = session.subscriptions.iter().flat_map(|subscriptions| subscriptions.keys());
+            filters.map(|filter| (&*session.client_id, &**filter))
+        });
+        (all.take(at_most).collect(), self.tree.len())
+    }
+
     /// A panic in work that no one connection was the cause of.
     pub fn count_panic(&mut self) {
         self.counters.panics += 1;
@@ -703,6 +750,11 @@ impl<S: Store> Core<S> {
     #[inline]
     pub fn has_work(&self) -> bool {
         self.work
+    }
+
+    /// Says which events beyond connections and their ends are wanted. None is, at first.
+    pub fn want(&mut self, wanted: Wanted) {
+        self.wanted = wanted;
     }
 
     /// Counters since the start.
@@ -783,6 +835,12 @@ impl<S: Store> Core<S> {
         };
         connection.keep_alive.packet_received(now);
         let (phase, version) = (connection.phase, connection.version);
+        // A CONNECT that comes again, now that it has been verified, has been told of.
+        if self.wanted.packets && connection.extras.as_ref().is_none_or(|extras| extras.identity.is_none()) {
+            let client_id = connection.session.map(|session| self.sessions[session as usize].client_id.clone());
+            let (packet_type, bytes) = (PacketType::from_bits(first_byte >> 4), frame.packet_bytes);
+            self.events.push_back(Event::Received { connection: key, client_id, packet_type, bytes });
+        }
         let flow = if is_publish && phase == Phase::Connected {
             if let Some(route) = &connection.route
                 && first_byte == PLAIN_PUBLISH
@@ -790,8 +848,10 @@ impl<S: Store> Core<S> {
                 && route.changes == self.tree.changes() + self.rights_changes
             {
                 let session = route.session;
-                if self.forward_plain(session, version, &bytes[..frame.packet_bytes]) {
+                let payload_bytes = frame.body.len() - route.body_start.len();
+                if self.forward_plain(session, version, &bytes[..frame.packet_bytes], payload_bytes) {
                     self.counters.publish_received += 1;
+                    self.counters.publish_bytes_received += payload_bytes as u64;
                     return Step::Consumed(frame.packet_bytes);
                 }
             }
@@ -813,12 +873,7 @@ impl<S: Store> Core<S> {
             Flow::Continue => Step::Consumed(frame.packet_bytes),
             Flow::Stop => Step::Stop,
             Flow::HandOver(to) => Step::HandOver(to),
-            Flow::Wait => {
-                // It is counted when it is taken up again.
-                self.counters.publish_received -= 1;
-                Step::Wait
-            }
-            Flow::Verify => Step::Wait,
+            Flow::Wait | Flow::Verify => Step::Wait,
         }
     }
 
@@ -826,7 +881,9 @@ impl<S: Store> Core<S> {
     fn packet(&mut self, now: Instant, key: ConnectionKey, first_byte: u8, body: &[u8]) -> Flow {
         let Some(connection) = self.connections.get(key as usize) else { return Flow::Stop };
         let phase = connection.phase;
+        self.counters.other_packets_received += 1;
         if phase == Phase::AwaitConnect {
+            self.counters.connect_received += 1;
             return self.connect(now, key, body);
         }
         let packet = match Packet::decode(connection.version, first_byte, body) {
@@ -907,10 +964,15 @@ impl<S: Store> Core<S> {
     fn hand_over(&mut self, key: ConnectionKey, to: WorkerId, input: Vec<u8>) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         connection.phase = Phase::Closing;
+        if self.wanted.packets {
+            self.events.retain(|event| !matches!(event, Event::Received { connection, .. } if *connection == key));
+        }
         let peer = connection.peer.take();
         let identity = connection.extras.as_mut().and_then(|extras| extras.identity.take());
         // It opens, closes and is read once more where it goes.
         self.counters.bytes_received -= input.len() as u64;
+        self.counters.other_packets_received -= 1;
+        self.counters.connect_received -= 1;
         self.counters.connections_opened -= 1;
         self.counters.connections_closed = self.counters.connections_closed.wrapping_sub(1);
         self.actions.push_back(Action::HandOver { connection: key, to, input, peer, identity });

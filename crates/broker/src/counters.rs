@@ -16,7 +16,8 @@ macro_rules! counters {
 
             /// Adds those of another worker.
             pub fn add(&mut self, other: &Self) {
-                $(self.$name += other.$name;)+
+                // Wrapping, as a connection on its way to another worker is closed before it is, for a moment.
+                $(self.$name = self.$name.wrapping_add(other.$name);)+
             }
         }
     };
@@ -47,6 +48,14 @@ counters! {
     write_stalls,
     /// Connections taken over by another with the same Client Identifier.
     sessions_taken_over,
+    /// Times that reading from a client has paused, as it sent faster than it may.
+    reads_paused,
+    /// CONNECT packets refused: their Client Identifier was taken over too often.
+    takeovers_refused,
+    /// Connections closed at once: there were too many from their address, or too many in a second.
+    connections_refused_address,
+    /// CONNECT packets refused: the process had more memory than it should.
+    connects_memory_short,
     /// Connections ended for malformed packets or Protocol Errors.
     protocol_errors,
     /// Connections of clients before MQTT 5 ended because a message of theirs would have to be kept, and the disk is full or
@@ -60,10 +69,24 @@ counters! {
     panics,
     /// Bytes received.
     bytes_received,
+    /// Bytes that sockets have taken.
+    bytes_sent,
+    /// CONNECT packets received.
+    connect_received,
     /// PUBLISH packets received.
     publish_received,
     /// PUBLISH packets sent.
     publish_sent,
+    /// Bytes of payload in PUBLISH packets received.
+    publish_bytes_received,
+    /// Bytes of payload in PUBLISH packets sent.
+    publish_bytes_sent,
+    /// Control Packets received that are not PUBLISH.
+    other_packets_received,
+    /// Control Packets sent that are not PUBLISH.
+    other_packets_sent,
+    /// Sessions that have expired.
+    sessions_expired,
     /// Messages dropped: the Session's queue was full, and the new one went.
     dropped_queue_full_newest,
     /// Messages dropped: the Session's queue was full, and the oldest one went.
@@ -78,6 +101,8 @@ counters! {
     dropped_expired,
     /// Messages dropped: larger than the client's Maximum Packet Size.
     dropped_too_large_for_client,
+    /// QoS 0 messages not kept in queues: the process had more memory than it should.
+    dropped_memory_short,
     /// Messages dropped: their Session ended before they were delivered.
     dropped_session_ended,
     /// QoS 0 messages not kept for Sessions whose client was absent.

@@ -155,6 +155,7 @@ impl<S: Store> Core<S> {
             return;
         }
         if session.expires_at.is_some_and(|at| at <= now) {
+            self.counters.sessions_expired += 1;
             return self.end_session(now, key);
         }
         if session.will.as_ref().and_then(|will| will.due).is_some_and(|due| due <= now) {
@@ -286,11 +287,12 @@ impl<S: Store> Core<S> {
             .stalled_since
             .filter(|_| self.settings.write_stall_seconds > 0)
             .map(|since| since.after_seconds(self.settings.write_stall_seconds));
+        let paused = connection.extras.as_ref().and_then(|extras| extras.paused_until);
         let alive = match connection.phase {
             Phase::Connected => {
                 let expiry = connection.extras.as_ref().and_then(|extras| extras.expires_at);
-                let keep_alive = connection.keep_alive.deadline();
-                expiry.map_or(keep_alive, |expiry| Some(keep_alive.map_or(expiry, |alive| alive.min(expiry))))
+                let alive = paused.or_else(|| connection.keep_alive.deadline());
+                expiry.map_or(alive, |expiry| Some(alive.map_or(expiry, |alive| alive.min(expiry))))
             }
             Phase::Closing => None,
             _ => Some(connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds)))),
@@ -321,6 +323,7 @@ impl<S: Store> Core<S> {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         connection.timer = None;
         let (phase, stalled) = (connection.phase, connection.stalled_since);
+        let paused = connection.extras.as_ref().and_then(|extras| extras.paused_until);
         let keep_alive = connection.keep_alive.deadline();
         let expires_at = connection.extras.as_ref().and_then(|extras| extras.expires_at);
         let stall = Duration::from_secs(u64::from(self.settings.write_stall_seconds));
@@ -332,6 +335,10 @@ impl<S: Store> Core<S> {
         } else if expires_at.is_some_and(|at| now >= at) {
             self.break_off(now, key, ReasonCode::NotAuthorized, Cause::CredentialsExpired);
             return;
+        } else if let Some(until) = paused {
+            if now >= until {
+                self.resume_reading(now, key);
+            }
         } else if keep_alive.is_some_and(|deadline| now >= deadline) {
             let code = ReasonCode::KeepAliveTimeout;
             self.end(now, key, End::Reason(code), Some(code));

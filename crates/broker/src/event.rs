@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use pantala_proto::{DecodeError, ProtocolVersion, ReasonCode};
+use pantala_proto::{DecodeError, PacketType, ProtocolVersion, QoS, ReasonCode};
 
 use crate::authentication::Failure;
 use crate::{Cause, ConnectionKey};
@@ -36,6 +36,51 @@ pub enum Event {
         /// Why.
         why: End,
     },
+    /// A client has sent faster than it may, and is not read for a while.
+    Paused {
+        /// The connection.
+        connection: ConnectionKey,
+        /// The Client Identifier: bytes from outside, to be escaped.
+        client_id: Box<str>,
+        /// The limit.
+        cause: Cause,
+    },
+    /// A subscription was made, or made anew.
+    Subscribed {
+        /// The Client Identifier: bytes from outside, to be escaped.
+        client_id: Box<str>,
+        /// The Topic Filter: bytes from outside, to be escaped.
+        filter: Box<str>,
+        /// The QoS granted.
+        qos: QoS,
+    },
+    /// A subscription was ended by UNSUBSCRIBE.
+    Unsubscribed {
+        /// The Client Identifier: bytes from outside, to be escaped.
+        client_id: Box<str>,
+        /// The Topic Filter: bytes from outside, to be escaped.
+        filter: Box<str>,
+    },
+    /// A whole Control Packet has come, which has not been looked into.
+    Received {
+        /// The connection.
+        connection: ConnectionKey,
+        /// The Client Identifier, once the client is let in: bytes from outside, to be escaped.
+        client_id: Option<Box<str>>,
+        /// The packet.
+        packet_type: Option<PacketType>,
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+/// Events that are told only to those who want them: many, and each costs its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// [`Event::Subscribed`] and [`Event::Unsubscribed`].
+    pub subscriptions: bool,
+    /// [`Event::Received`].
+    pub packets: bool,
 }
 
 /// Why a connection ended.

@@ -25,6 +25,8 @@
 //! Where to look: `core.rs` for inputs and outputs, `connect.rs` for CONNECT and authentication, `publish.rs` for what comes from publishers, `route.rs` for
 //! the way from a message to its receivers, `subscribe.rs`, `replay.rs` for Retained Messages, `shared.rs` for Shared
 //! Subscriptions, `answer.rs` for acknowledgements that wait, `asking.rs` for `queue_full = refuse`, `ending.rs` for the ends of connections and Sessions,
+//! `cause.rs` for what is behind a Reason Code, `own.rs` for what the broker itself publishes, `pace.rs` for clients that are too fast,
+//! `census.rs` for what there is of everything,
 //! `cause.rs` for what is behind a Reason Code, `peer.rs` for what the transport knows of a client, `identity.rs` for who it proves to be,
 //! `rights.rs` for verdicts and rules that change,
 //! `mailbox.rs` and `workers.rs` for what workers tell each other, `persist.rs` for what the store is told and `restore.rs` for
@@ -51,6 +53,7 @@ mod answer;
 mod asking;
 pub mod authentication;
 mod cause;
+mod census;
 mod connect;
 mod connection;
 mod core;
@@ -62,6 +65,8 @@ mod identity;
 mod mailbox;
 mod message;
 mod output;
+mod own;
+mod pace;
 mod peer;
 mod persist;
 mod publish;
@@ -78,8 +83,9 @@ mod workers;
 
 pub use self::core::{Action, Core, CoreOptions, Random, Totals};
 pub use cause::Cause;
+pub use census::Census;
 pub use counters::Counters;
-pub use event::{End, Event, Stranger};
+pub use event::{End, Event, Stranger, Wanted};
 pub use identity::{AuthenticationRequest, Identity, RightsSource, SecurityId, Standing, Unrestricted, Verdict};
 pub use mailbox::{Batch, Phase as BatchPhase};
 pub use peer::{CertificateNames, Peer};

@@ -332,6 +332,30 @@ impl<S: Store> Core<S> {
         }
     }
 
+    /// Drops the QoS 0 messages that wait in queues, since memory is short. Goes through all Sessions.
+    pub fn shed(&mut self) {
+        let (mut dropped, mut memory) = (0, 0);
+        for (_, session) in &mut self.sessions {
+            let Some(outbound) = &mut session.outbound else { continue };
+            let mut freed = 0;
+            outbound.retain_queued(|qos, queued| {
+                let keep = qos != QoS::AtMostOnce;
+                if !keep {
+                    dropped += 1;
+                    freed += queued.bytes() as u64;
+                }
+                keep
+            });
+            if freed > 0 {
+                session.queued_bytes -= freed;
+                session.evicted = 0;
+                memory += freed;
+            }
+        }
+        self.queued_memory = self.queued_memory.saturating_sub(memory);
+        self.counters.dropped_memory_short += dropped;
+    }
+
     /// A message has left a queue: memory that was charged is free.
     pub(crate) fn left_queue(&mut self, key: SessionKey, queued: &Queued) {
         if matches!(queued.body, Body::Here(_)) {

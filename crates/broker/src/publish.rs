@@ -30,11 +30,16 @@ impl<S: Store> Core<S> {
     /// A PUBLISH from a client that is let in.
     #[inline]
     pub(crate) fn publish(&mut self, now: Instant, key: ConnectionKey, publish: &Publish<'_>) -> Flow {
-        self.counters.publish_received += 1;
-        match publish.properties.topic_alias {
+        let flow = match publish.properties.topic_alias {
             None => self.publish_to(now, key, publish, publish.topic_name),
             Some(alias) => self.publish_by_alias(now, key, publish, alias),
+        };
+        // One that waits is counted when it has been taken up again.
+        if flow != Flow::Wait {
+            self.counters.publish_received += 1;
+            self.counters.publish_bytes_received += publish.payload.len() as u64;
         }
+        flow
     }
 
     /// A PUBLISH with nothing special about it; `packet` is all its bytes. False, and nothing has been done, if it has to go
@@ -61,6 +66,7 @@ impl<S: Store> Core<S> {
         }
         let Ok(permit) = access::publish(access, plain.topic_name) else { return false };
         self.counters.publish_received += 1;
+        self.counters.publish_bytes_received += plain.payload.len() as u64;
         if let Some(session) = self.route_plain(now, publisher, version, plain, packet, permit) {
             self.remember_route(key, session, version, plain.topic_name);
         }

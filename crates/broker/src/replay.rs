@@ -15,17 +15,17 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use pantala_router::{Cursor, Scan, topic_matches};
 use pantala_session::Instant;
 use pantala_store::{Record, Store};
 
-use crate::WorkerId;
 use crate::core::{Core, Then, Timer};
 use crate::mailbox::{Batch, Frame};
 use crate::message::{Incoming, Message};
 use crate::session::{Grant, Session, SessionKey};
+use crate::{WorkerId, access};
 
 /// Topic Names that one scan looks at before others get their turn.
 const SCAN_BUDGET: usize = 1_024;
@@ -139,11 +139,14 @@ impl<S: Store> Core<S> {
         }
         if incoming.payload.is_empty() {
             let Some(old) = self.retained.remove(topic_name) else { return };
-            self.totals.retained.fetch_sub(1, Ordering::Relaxed);
+            self.retained_count(topic_name).fetch_sub(1, Ordering::Relaxed);
             self.retained_expiring -= old.expires();
+            self.retained_bytes -= old.message.payload().len() as u64;
             return;
         }
-        let full = self.totals.retained.load(Ordering::Relaxed) >= self.settings.retained_messages_max;
+        // The broker's own take nobody's room.
+        let full = !access::is_own(topic_name)
+            && self.totals.retained.load(Ordering::Relaxed) >= self.settings.retained_messages_max;
         if full && self.retained.get(topic_name).is_none() {
             self.counters.dropped_retained_full += 1;
             if let Some(message) = incoming.id {
@@ -153,14 +156,23 @@ impl<S: Store> Core<S> {
         }
         let retained = Retained { message: Message::new(incoming), writer, number };
         self.retained_expiring += retained.expires();
+        self.retained_bytes += incoming.payload.len() as u64;
         match self.retained.insert(topic_name, retained) {
-            Some(old) => self.retained_expiring -= old.expires(),
-            None => drop(self.totals.retained.fetch_add(1, Ordering::Relaxed)),
+            Some(old) => {
+                self.retained_expiring -= old.expires();
+                self.retained_bytes -= old.message.payload().len() as u64;
+            }
+            None => drop(self.retained_count(topic_name).fetch_add(1, Ordering::Relaxed)),
         }
         if self.retained_expiring > 0 && self.retained_sweep.is_none() {
             self.retained_sweep = Some(Cursor::new());
             self.timers.schedule(now.after_seconds(SWEEP_SECONDS).0, Timer::RetainedSweep);
         }
+    }
+
+    /// Where a Retained Message is counted.
+    fn retained_count(&self, topic_name: &str) -> &AtomicU32 {
+        if access::is_own(topic_name) { &self.totals.retained_own } else { &self.totals.retained }
     }
 
     /// Tells the store of Retained Messages that were not kept after all: behind the record of their message.
@@ -182,6 +194,7 @@ impl<S: Store> Core<S> {
         });
         for topic_name in expired {
             let old = self.retained.remove(&topic_name);
+            self.retained_bytes -= old.as_ref().map_or(0, |old| old.message.payload().len() as u64);
             self.retained_expiring -= 1;
             self.totals.retained.fetch_sub(1, Ordering::Relaxed);
             self.counters.dropped_expired += 1;

@@ -61,6 +61,7 @@ impl<S: Store> Core<S> {
             }
             let retained = Retained::restored(std::sync::Arc::clone(&message));
             self.retained_expiring += retained.expires();
+            self.retained_bytes += message.payload().len() as u64;
             if self.retained.insert(message.incoming().topic_name, retained).is_none() {
                 self.totals.retained.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }

@@ -50,6 +50,8 @@ impl<S: Store> Core<S> {
                 }
                 // It was counted when it came.
                 self.counters.bytes_received -= input.len() as u64;
+                self.counters.other_packets_received -= 1;
+                self.counters.connect_received -= 1;
                 self.receive(now, key, &input);
             }
         }

@@ -6,6 +6,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use pantala_proto::{
     Acknowledgement, AcknowledgementKind, Delivery, ForwardProperties, Outgoing, PacketId, PlainPublish,
@@ -170,7 +171,7 @@ impl<S: Store> Core<S> {
             && found.identifier.is_none()
             && let session = found.session
             && access::receive(&self.sessions[session as usize].access, plain.topic_name).is_ok_and(|it| it.is_plain())
-            && self.forward_plain(session, version, packet)
+            && self.forward_plain(session, version, packet, plain.payload.len())
         {
             self.matches.clear();
             return Some(session);
@@ -198,7 +199,13 @@ impl<S: Store> Core<S> {
     /// Passes a PUBLISH with nothing special about it on as it is, if its only receiver, who may have it, takes packets of this
     /// form.
     #[inline]
-    pub(crate) fn forward_plain(&mut self, session: SessionKey, version: ProtocolVersion, packet: &[u8]) -> bool {
+    pub(crate) fn forward_plain(
+        &mut self,
+        session: SessionKey,
+        version: ProtocolVersion,
+        packet: &[u8],
+        payload_bytes: usize,
+    ) -> bool {
         let Self { sessions, connections, settings, pool, dirty, counters, .. } = self;
         if let Some(session) = sessions.get(session as usize)
             && let Some(key) = session.connection
@@ -215,6 +222,7 @@ impl<S: Store> Core<S> {
                 dirty.push(key);
             }
             counters.publish_sent += 1;
+            counters.publish_bytes_sent += payload_bytes as u64;
             return true;
         }
         false
@@ -430,6 +438,10 @@ impl<S: Store> Core<S> {
                 self.counters.dropped_client_absent += 1;
                 return;
             }
+            if self.totals.memory_short.load(Ordering::Relaxed) {
+                self.counters.dropped_memory_short += 1;
+                return;
+            }
         }
         let body = Body::Here(Arc::clone(copies.message(incoming)));
         let queued = Queued { body, retain, identifiers, group: path.group.clone(), ready_at: Position::default() };
@@ -597,6 +609,7 @@ impl<S: Store> Core<S> {
             return;
         }
         counters.publish_sent += 1;
+        counters.publish_bytes_sent += incoming.payload.len() as u64;
         if !connection.dirty {
             connection.dirty = true;
             dirty.push(key);
@@ -631,6 +644,7 @@ impl<S: Store> Core<S> {
             return false;
         }
         counters.publish_sent += 1;
+        counters.publish_bytes_sent += incoming.payload.len() as u64;
         if !connection.dirty {
             connection.dirty = true;
             dirty.push(key);

@@ -76,6 +76,16 @@ pub struct Settings {
     pub outgoing_bytes_max: u32,
     /// Seconds that a connection with waiting output may take no byte before it is closed. 0 is never; default 30.
     pub write_stall_seconds: u32,
+    /// Most PUBLISH packets from one client in a second. None is no limit. Default None.
+    ///
+    /// One that sends more is not read for a while; what it sends waits in the network. It may be one second, and one read,
+    /// ahead.
+    pub messages_per_second_max: Option<NonZeroU32>,
+    /// Most bytes from one client in a second. None is no limit. Default None. More: as for `messages_per_second_max`.
+    pub bytes_per_second_max: Option<NonZeroU32>,
+    /// How often in a second a connection may be taken over by another with its Client Identifier. None is no limit; default
+    /// 10. More: the newcomer gets CONNACK 0x9F (v3: 0x03), and the old one stays.
+    pub takeovers_per_second_max: Option<NonZeroU32>,
     /// Seconds a connection has for its complete CONNECT and authentication. 1..=3_600; default 10.
     pub connect_seconds: u32,
     /// Most connections over all listeners. None is no limit (that of the process remains). Default None.
@@ -232,6 +242,14 @@ pub struct ScramUser {
     pub password: String,
 }
 
+impl Settings {
+    /// Whether there is a limit to how fast a client may send.
+    #[inline]
+    pub(crate) fn has_pace(&self) -> bool {
+        self.messages_per_second_max.is_some() || self.bytes_per_second_max.is_some()
+    }
+}
+
 impl std::fmt::Debug for ScramUser {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ScramUser").field("name", &self.name).finish_non_exhaustive()
@@ -262,6 +280,9 @@ impl Default for Settings {
             topic_alias_broker_max: 10,
             outgoing_bytes_max: 8_388_608,
             write_stall_seconds: 30,
+            messages_per_second_max: None,
+            bytes_per_second_max: None,
+            takeovers_per_second_max: NonZeroU32::new(10),
             connect_seconds: 10,
             connections_max: None,
             sessions_max: None,

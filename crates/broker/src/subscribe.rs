@@ -17,7 +17,7 @@ use crate::mailbox::Frame;
 use crate::replay::Replay;
 use crate::session::{Grant, SessionKey, Subscription};
 use crate::shared::Member;
-use crate::{Cause, ConnectionKey, Settings, access, owner};
+use crate::{Cause, ConnectionKey, Event, Settings, access, owner};
 
 /// What came of one filter of a SUBSCRIBE.
 struct Subscribed {
@@ -204,6 +204,10 @@ impl<S: Store> Core<S> {
             replay = seen.map(|seen| Replay::new(filter.filter(), grant, &seen, announcement));
             announcement
         };
+        if self.wanted.subscriptions {
+            let client_id = self.sessions[key as usize].client_id.clone();
+            self.events.push_back(Event::Subscribed { client_id, filter: text.into(), qos: grant.qos });
+        }
         let code = match grant.qos {
             pantala_proto::QoS::AtMostOnce => ReasonCode::Success,
             pantala_proto::QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
@@ -290,6 +294,10 @@ impl<S: Store> Core<S> {
             let removed = subscriptions.and_then(|subscriptions| subscriptions.remove(text));
             reason_codes.push(match (removed, TopicFilter::parse(written)) {
                 (Some(subscription), _) => {
+                    if self.wanted.subscriptions {
+                        let client_id = self.sessions[session as usize].client_id.clone();
+                        self.events.push_back(Event::Unsubscribed { client_id, filter: text.into() });
+                    }
                     position = position.max(self.remove_subscription(now, session, text, subscription));
                     ReasonCode::Success
                 }

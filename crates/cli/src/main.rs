@@ -2,6 +2,7 @@
 
 mod configuration;
 mod connection;
+mod daemon;
 mod manual;
 mod probe;
 mod recording;
@@ -35,7 +36,8 @@ enum Command {
     /// Run the broker.
     ///
     /// Without arguments it listens on 127.0.0.1 and ::1, port 1883, for anybody on this machine. It ends cleanly on
-    /// SIGTERM and SIGINT, at once on a second one; SIGUSR1 writes its counters into the log.
+    /// SIGTERM and SIGINT, at once on a second one; SIGUSR1 writes its counters into the log, SIGUSR2 some of its
+    /// subscriptions, and SIGRTMIN opens the log file anew.
     Broker(Broker),
     /// What can be configured, and mosquitto.conf files in our own format.
     #[command(subcommand)]
@@ -75,7 +77,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct Broker {
     /// Configuration: a name that ends in .toml is Pantala's own format, any other a mosquitto.conf.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", alias = "config-file")]
     config: Option<PathBuf>,
     /// Port to listen on. May be given several times.
     #[arg(short, long, value_name = "PORT")]
@@ -83,6 +85,12 @@ struct Broker {
     /// Log everything.
     #[arg(short, long)]
     verbose: bool,
+    /// Log nothing.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Go on in the background once it listens. The log goes to the system's, unless the configuration says otherwise.
+    #[arg(short, long)]
+    daemon: bool,
     /// Worker threads, 1 to 64. Default: one for each core.
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
@@ -126,6 +134,9 @@ fn main() -> ExitCode {
     let started_as = arguments.next().unwrap_or_default();
     let mut arguments: Vec<OsString> = arguments.collect();
     // The flags of the clients are Mosquitto's, so they are not for clap.
+    if Path::new(&started_as).file_name() == Some("mosquitto".as_ref()) {
+        return run_mosquitto(&arguments);
+    }
     match program_of_link(&started_as) {
         Some(Called::Client(program)) => return run_client(program, &file_name(&started_as), arguments),
         Some(Called::Passwd) => return run_passwd(&file_name(&started_as), &arguments),
@@ -175,6 +186,27 @@ fn main() -> ExitCode {
     }
 }
 
+/// The broker under Mosquitto's name, with Mosquitto's options and status.
+#[derive(Debug, Parser)]
+#[command(name = "mosquitto", version, about = "The MQTT broker Pantala, in the place of mosquitto", long_about = None)]
+struct Mosquitto {
+    #[command(flatten)]
+    broker: Broker,
+}
+
+fn run_mosquitto(arguments: &[OsString]) -> ExitCode {
+    let called_as = std::iter::once(OsString::from("mosquitto"));
+    match Mosquitto::try_parse_from(called_as.chain(arguments.iter().cloned())) {
+        Ok(program) => run_broker(program.broker),
+        Err(error) => {
+            // Nothing can be said about a terminal that is gone.
+            drop(error.print());
+            // It ends so after its help, too; scripts look for that.
+            ExitCode::from(EXIT_CONFIGURATION)
+        }
+    }
+}
+
 /// What Mosquitto's programs call themselves: the name without its folder.
 fn file_name(path: &OsString) -> String {
     Path::new(path).file_name().unwrap_or(path).to_string_lossy().into_owned()
@@ -219,12 +251,18 @@ fn print(text: &[u8]) -> ExitCode {
 }
 
 fn run_broker(broker: Broker) -> ExitCode {
+    let detached = broker.daemon && daemon::is_detached();
+    if broker.daemon && !detached {
+        return daemon::start();
+    }
     let overrides = Overrides {
         ports: broker.port,
         verbose: broker.verbose,
         workers: broker.workers,
         data_dir: broker.data_dir,
         durability: broker.durability.map(Durability::from),
+        quiet: broker.quiet,
+        detached,
     };
     let source = Source { path: broker.config, overrides, environment: Environment::of_process() };
     let config = match source.load() {
@@ -237,7 +275,12 @@ fn run_broker(broker: Broker) -> ExitCode {
     if broker.check {
         return check(&config, broker.diff.as_deref());
     }
-    match pantala_server::run(config, source) {
+    let ready = || {
+        if detached {
+            daemon::tell_ready();
+        }
+    };
+    match pantala_server::run_then(config, source, ready) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);

@@ -11,6 +11,8 @@ use pantala_tls::UserNameFrom;
 use rustix::fs::{Access, access};
 
 use crate::config::{Config, ListenAddress, Listener};
+use crate::log::shown;
+use crate::user::{self, User};
 use crate::{listen, security, storage, tls};
 
 /// What came of a configuration that was tried out.
@@ -43,6 +45,11 @@ pub fn check(config: &Config) -> Checked {
     }
     if let Some(path) = &config.log.file {
         checked.problems.extend(appendable(path).err());
+    }
+    if let Some(name) = config.user.as_deref().filter(|_| user::is_root())
+        && let Err(error) = User::named(name)
+    {
+        checked.problems.push(format!("cannot become user {}: {error}", shown(name)));
     }
     // What is read from other files than the configuration, and what is made of them.
     let others = [scram(config), security::check(config), tls::check(config)];

@@ -9,9 +9,12 @@ use pantala_access::dynsec::Who;
 use pantala_broker::authentication::Method;
 use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, SecurityId, Settings, Verdict};
 
+use crate::guard::Counted;
 use crate::listen::Listener;
+use crate::reporter::Sample;
 use crate::socket::Socket;
 use crate::stage::{Entry, Stages};
+use crate::sys::Own;
 
 /// A message to a worker.
 pub(crate) enum Letter {
@@ -31,6 +34,14 @@ pub(crate) enum Letter {
     ShutDown,
     /// Write the counters into the log.
     Report,
+    /// Write some subscriptions into the log.
+    Dump,
+    /// Say what there is.
+    Sample(Sender<Sample>),
+    /// Publish messages of the broker's own.
+    Publish(Vec<Own>),
+    /// Memory is short: drop what may be dropped.
+    Shed,
     /// Other settings hold from now on, and connections of each listener begin with these.
     Reconfigure(Arc<Settings>, Arc<[Arc<Entry>]>),
     /// Other methods of enhanced authentication.
@@ -46,6 +57,8 @@ pub(crate) struct Moved {
     pub(crate) socket: Socket,
     pub(crate) listener: ListenerId,
     pub(crate) stages: Option<Box<Stages>>,
+    /// It is counted by its address, until it is gone.
+    pub(crate) counted: Option<Counted>,
     pub(crate) peer: Option<Box<Peer>>,
     /// Who the client has been found to be, if it has.
     pub(crate) identity: Option<Box<Identity>>,

@@ -2,26 +2,33 @@
 //!
 //! Decisions are the core's ([`pantala_broker`]); this crate moves bytes, keeps the clock, and tells the operator. Where
 //! to look: `worker.rs` for a turn of the loop, `inbox.rs` for what passes between workers, `listen.rs` for sockets,
-//! `stage.rs` for what stands between a socket and MQTT, `tls.rs` for certificates, `security` for who is let in, `log.rs` for
-//! the log, `reload.rs` for SIGHUP, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
+//! `stage.rs` for what stands between a socket and MQTT, `tls.rs` for certificates, `security` for who is let in, `guard.rs` for
+//! who is turned away before that, `log.rs` for the log, `sys.rs` for what is told below `$SYS/` and `reporter.rs` for who
+//! gathers it, `user.rs` for who the process becomes, `reload.rs` for SIGHUP, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
 //! stopped.
 
 mod check;
 pub mod config;
+mod guard;
 mod inbox;
 mod listen;
 mod log;
+mod pid_file;
 mod reload;
+mod reporter;
 mod run;
 mod security;
 mod socket;
 mod stage;
 mod storage;
 pub mod store_tool;
+mod sys;
+mod system_log;
 mod tls;
+mod user;
 mod worker;
 
 pub use check::{Checked, check};
 pub use pantala_store::Durability;
 pub use reload::{Running, RunningError, running};
-pub use run::{RunError, run};
+pub use run::{RunError, run, run_then};

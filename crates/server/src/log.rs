@@ -6,14 +6,21 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use rustix::fs::{Gid, Uid};
+
 use crate::config::{LogConfig, LogType, LogTypes};
+use crate::system_log::{SYSTEM_LOG, SystemLog};
 
 /// Lines that one cause may have in a second.
 const LINES_PER_SECOND: u32 = 10;
+/// The same for kinds of lines that are there only where they have been asked for.
+const CHATTY_LINES_PER_SECOND: u32 = 1_000;
 /// Bytes of a name from outside that are shown.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -23,23 +30,37 @@ pub(crate) struct Log {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     /// What `state.config` says, for those who ask whether a line is wanted at all.
     types: AtomicU16,
     connection_messages: AtomicBool,
     state: Mutex<State>,
+    /// Lines that were held back since the start.
+    held_back: AtomicU64,
+    /// Publishes a line; there from the moment on that somebody can.
+    publisher: OnceLock<Publisher>,
+}
+
+/// Publishes a line of the log under a Topic Name.
+pub(crate) type Publisher = Box<dyn Fn(&'static str, String) + Send + Sync>;
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
 struct State {
     config: LogConfig,
     file: Option<File>,
+    system: Option<SystemLog>,
     causes: HashMap<&'static str, Budget>,
 }
 
 #[derive(Debug)]
 struct Budget {
+    kind: LogType,
     second: Instant,
     lines: u32,
     suppressed: u64,
@@ -49,6 +70,7 @@ struct Budget {
 pub(crate) struct Opened {
     config: LogConfig,
     file: Option<File>,
+    system: Option<SystemLog>,
 }
 
 impl Opened {
@@ -57,11 +79,9 @@ impl Opened {
     /// # Errors
     /// If it cannot be opened.
     pub(crate) fn open(config: LogConfig) -> io::Result<Self> {
-        let file = match &config.file {
-            Some(path) => Some(OpenOptions::new().create(true).append(true).open(path)?),
-            None => None,
-        };
-        Ok(Self { config, file })
+        let file = config.file.as_deref().map(open_file).transpose()?;
+        let system = config.syslog.then(|| SystemLog::new(SYSTEM_LOG, config.facility));
+        Ok(Self { config, file, system })
     }
 }
 
@@ -71,25 +91,70 @@ impl Log {
     /// # Errors
     /// If the file cannot be opened.
     pub(crate) fn open(config: LogConfig) -> io::Result<Self> {
-        let Opened { config, file } = Opened::open(config)?;
+        let Opened { config, file, system } = Opened::open(config)?;
         let shared = Shared {
             types: AtomicU16::new(config.types.bits()),
             connection_messages: AtomicBool::new(config.connection_messages),
-            state: Mutex::new(State { config, file, causes: HashMap::new() }),
+            state: Mutex::new(State { config, file, system, causes: HashMap::new() }),
+            held_back: AtomicU64::new(0),
+            publisher: OnceLock::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Goes on as another configuration wants it, in a file that has been opened anew.
     pub(crate) fn replace(&self, opened: Opened) {
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.shared.types.store(opened.config.types.bits(), Ordering::Relaxed);
-        self.shared.connection_messages.store(opened.config.connection_messages, Ordering::Relaxed);
-        (state.config, state.file) = (opened.config, opened.file);
+        let Opened { config, file, system } = opened;
+        let mut state = self.state();
+        self.shared.types.store(config.types.bits(), Ordering::Relaxed);
+        self.shared.connection_messages.store(config.connection_messages, Ordering::Relaxed);
+        (state.config, state.file, state.system) = (config, file, system);
     }
 
-    fn wants(&self, kind: LogType) -> bool {
+    /// Opens the file anew: it has been moved away, and lines are to go into a new one of its name. Should that fail, they go
+    /// on into the old one, which says so.
+    pub(crate) fn reopen(&self) {
+        let mut state = self.state();
+        let Some(path) = state.config.file.clone() else { return };
+        let result = open_file(&path).map(|file| state.file = Some(file));
+        drop(state);
+        match result {
+            Ok(()) => self.line(LogType::Notice, "The log file has been opened anew."),
+            Err(error) => {
+                self.line(LogType::Error, &format!("Cannot open the log file {} anew: {error}", path.display()));
+            }
+        }
+    }
+
+    /// From now on lines can be published; they are while the configuration says so.
+    pub(crate) fn publish_by(&self, publisher: Publisher) {
+        // It is there already: the first one stays.
+        drop(self.shared.publisher.set(publisher));
+    }
+
+    /// Gives the file to another user, who will have to open it anew some day: a file of root's, no device and no terminal.
+    pub(crate) fn give_to(&self, owner: Uid, group: Gid) -> io::Result<()> {
+        let state = self.state();
+        let Some(file) = &state.file else { return Ok(()) };
+        let metadata = file.metadata()?;
+        if metadata.is_file() && metadata.uid() == 0 {
+            rustix::fs::fchown(file, Some(owner), Some(group))?;
+        }
+        Ok(())
+    }
+
+    /// Whether there are lines of this kind.
+    pub(crate) fn wants(&self, kind: LogType) -> bool {
         LogTypes::from_bits(self.shared.types.load(Ordering::Relaxed)).contains(kind)
+    }
+
+    /// Lines held back since the start.
+    pub(crate) fn held_back(&self) -> u64 {
+        self.shared.held_back.load(Ordering::Relaxed)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether connections are to be logged.
@@ -100,8 +165,7 @@ impl Log {
     /// Writes a line, whatever came before.
     pub(crate) fn line(&self, kind: LogType, text: &str) {
         if self.wants(kind) {
-            let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-            self.write(&mut state, text);
+            self.write(&mut self.state(), kind, text);
         }
     }
 
@@ -111,43 +175,56 @@ impl Log {
             return;
         }
         let now = Instant::now();
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let budget = state.causes.entry(cause).or_insert(Budget { second: now, lines: 0, suppressed: 0 });
+        let mut state = self.state();
+        let budget = state.causes.entry(cause).or_insert(Budget { kind, second: now, lines: 0, suppressed: 0 });
         let mut held_back = 0;
         if now.duration_since(budget.second).as_secs() >= 1 {
             held_back = std::mem::take(&mut budget.suppressed);
             (budget.second, budget.lines) = (now, 0);
         }
         budget.lines += 1;
-        if budget.lines > LINES_PER_SECOND {
+        let lines_max = match kind {
+            LogType::Debug | LogType::Subscribe | LogType::Unsubscribe => CHATTY_LINES_PER_SECOND,
+            _ => LINES_PER_SECOND,
+        };
+        if budget.lines > lines_max {
             budget.suppressed += 1;
+            self.shared.held_back.fetch_add(1, Ordering::Relaxed);
             return;
         }
         if held_back > 0 {
-            self.write(&mut state, &format!("({held_back} lines more about: {cause})"));
+            self.write(&mut state, kind, &format!("({held_back} lines more about: {cause})"));
         }
-        self.write(&mut state, &text());
+        self.write(&mut state, kind, &text());
     }
 
     /// Says how many lines have been held back and not been told of yet.
     pub(crate) fn tell_held_back(&self) {
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let mut told: Vec<_> =
-            state.causes.iter_mut().map(|(cause, it)| (*cause, std::mem::take(&mut it.suppressed))).collect();
-        told.retain(|(_, suppressed)| *suppressed > 0);
+            state.causes.iter_mut().map(|(cause, it)| (*cause, std::mem::take(&mut it.suppressed), it.kind)).collect();
+        told.retain(|(_, suppressed, _)| *suppressed > 0);
         told.sort_unstable();
-        for (cause, suppressed) in told {
-            self.write(&mut state, &format!("({suppressed} lines more about: {cause})"));
+        for (cause, suppressed, kind) in told {
+            self.write(&mut state, kind, &format!("({suppressed} lines more about: {cause})"));
         }
     }
 
-    fn write(&self, state: &mut State, text: &str) {
+    fn write(&self, state: &mut State, kind: LogType, text: &str) {
+        if let Some(system) = &mut state.system {
+            system.send(kind, text);
+        }
         let mut line = String::with_capacity(text.len() + 32);
         state.config.timestamp.write(SystemTime::now(), &mut line);
         if !line.is_empty() {
             line.push_str(": ");
         }
         line.push_str(text);
+        if state.config.topic
+            && let (Some(publisher), Some(topic_name)) = (self.shared.publisher.get(), topic_name(kind))
+        {
+            publisher(topic_name, line.clone());
+        }
         line.push('\n');
         // A log that cannot be written to must not stop the broker.
         if let Some(file) = &mut state.file {
@@ -159,6 +236,25 @@ impl Log {
         if state.config.stdout {
             drop(io::stdout().lock().write_all(line.as_bytes()));
         }
+    }
+}
+
+/// A log file is for its owner, and for a group to read.
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
+}
+
+/// Where lines of a kind are published. Those about packets are not: publishing them would bring more of them.
+fn topic_name(kind: LogType) -> Option<&'static str> {
+    match kind {
+        LogType::Error => Some("$SYS/broker/log/E"),
+        LogType::Warning => Some("$SYS/broker/log/W"),
+        LogType::Notice => Some("$SYS/broker/log/N"),
+        LogType::Information => Some("$SYS/broker/log/I"),
+        LogType::Subscribe => Some("$SYS/broker/log/M/subscribe"),
+        LogType::Unsubscribe => Some("$SYS/broker/log/M/unsubscribe"),
+        LogType::Websockets => Some("$SYS/broker/log/WS"),
+        LogType::Debug | LogType::Internal => None,
     }
 }
 
@@ -200,6 +296,33 @@ mod tests {
             assert_eq!(shown(name), expected);
         }
         assert!(shown(&"é".repeat(1_000)).chars().count() <= NAME_BYTES_MAX / 2 + 1);
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_opened_anew_and_lines_are_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, old) = (folder.path().join("log"), folder.path().join("log.1"));
+        let config = LogConfig { stderr: false, topic: true, file: Some(path.clone()), ..LogConfig::default() };
+        let log = Log::open(config).unwrap();
+        let published = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&published);
+        log.publish_by(Box::new(move |topic_name, line| into.lock().unwrap().push((topic_name, line))));
+        log.line(LogType::Notice, "one");
+        std::fs::rename(&path, &old).unwrap();
+        log.line(LogType::Warning, "two");
+        log.reopen();
+        log.line(LogType::Error, "three");
+        log.line(LogType::Subscribe, "not wanted");
+        let [before, after] = [&old, &path].map(|path| std::fs::read_to_string(path).unwrap());
+        assert!(before.contains("one") && before.contains("two") && !before.contains("three"), "{before}");
+        assert!(after.contains("three") && !after.contains("two"), "{after}");
+        let published = published.lock().unwrap();
+        let topics: Vec<_> = published.iter().map(|(topic_name, _)| *topic_name).collect();
+        assert_eq!(topics, ["N", "W", "N", "E"].map(|letter| format!("$SYS/broker/log/{letter}")));
+        assert!(published[0].1.ends_with(": one"), "{published:?}");
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o137, 0, "{mode:o}");
     }
 
     #[test]

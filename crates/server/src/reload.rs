@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use pantala_broker::{ListenerId, ListenerSettings, Settings, Totals};
 use pantala_store::Durability;
+use sd_notify::NotifyState;
 
 use crate::config::{Config, Effective, ListenAddress, Listener as Wanted, LogType, SocketDomain, Source};
 use crate::inbox::{Inbox, Letter};
@@ -199,6 +200,15 @@ impl Reloader {
 
     /// Reads the configuration again and goes over to it, or says why not and changes nothing.
     pub(crate) fn reload(&mut self) {
+        // Nobody may be there to be told.
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            drop(sd_notify::notify(&[NotifyState::Reloading, now]));
+        }
+        self.try_to_reload();
+        drop(sd_notify::notify(&[NotifyState::Ready]));
+    }
+
+    fn try_to_reload(&mut self) {
         let plan = match self.plan() {
             Ok(plan) => plan,
             Err(error) => {
@@ -358,7 +368,7 @@ impl Reloader {
 }
 
 /// The name of the file in the data directory that says what is in force.
-const RUNNING: &str = "running-configuration";
+pub(crate) const RUNNING: &str = "running-configuration";
 
 /// What is in force, in a file that `pantala broker --check --diff` compares with. Removed when the broker ends.
 struct RunningFile(PathBuf);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -10,17 +11,22 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 use pantala_broker::authentication::{Method, ScramSha256};
 use pantala_broker::{Core, CoreOptions, DurabilityRule, Random, ScramUser, Totals, WORKERS_MAX, WorkerId};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, LogType, Source};
+use crate::guard::{self, Addresses};
 use crate::inbox::{Inbox, Letter};
 use crate::log::{Log, shown};
+use crate::pid_file::PidFile;
 use crate::reload::{Commit, Places, Reloadable, Reloader, ReloaderOptions};
+use crate::reporter::{self, Reporter};
 use crate::security::{self, Security, Surroundings};
 use crate::stage::Entry;
 use crate::storage::{self, Storage};
 use crate::tls::Certificates;
+use crate::user::{self, User};
 use crate::worker::{Clock, Doors, WAKER, Worker};
 
 /// Why a broker cannot run.
@@ -39,10 +45,17 @@ pub enum RunError {
     Log(io::Error),
     /// Certificates cannot be used.
     Tls(String),
-    /// A user of the configuration cannot be one.
+    /// A user of the configuration cannot be one, or cannot be become.
     User(String),
     /// A file with users, rules or keys cannot be used.
     Security(String),
+    /// The number of the process cannot be written.
+    PidFile {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The system refuses what every broker needs: threads, pollers, signals, random bytes.
     System(io::Error),
 }
@@ -54,6 +67,7 @@ impl fmt::Display for RunError {
                 write!(f, "cannot listen on {address}: it is in use, by another broker perhaps; -p takes another port")
             }
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
+            Self::PidFile { path, error } => write!(f, "cannot write the pid file {}: {error}", path.display()),
             Self::Log(error) => write!(f, "cannot open the log file: {error}"),
             Self::Storage(text) | Self::Tls(text) | Self::User(text) | Self::Security(text) => f.write_str(text),
             Self::System(error) => write!(f, "the system does not let a broker run: {error}"),
@@ -69,12 +83,22 @@ impl std::error::Error for RunError {}
 /// # Errors
 /// See [`RunError`]. Nothing is left running.
 pub fn run(config: Config, source: Source) -> Result<(), RunError> {
+    run_then(config, source, || {})
+}
+
+/// The same; `ready` is called once clients can connect.
+///
+/// It has to be called before the process has threads, if the configuration names a user to be become.
+///
+/// # Errors
+/// See [`RunError`]. Nothing is left running.
+pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<(), RunError> {
     let log = Log::open(config.log.clone()).map_err(RunError::Log)?;
     for warning in &config.warnings {
         log.line(LogType::Warning, &format!("Warning: {warning}"));
     }
     // Before the first listener, so that a signal that comes early is not lost.
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(RunError::System)?;
+    let mut signals = Signals::new(SIGNALS.into_iter().chain(reopen_signal())).map_err(RunError::System)?;
     let certificates = Certificates::load(&config, &log)?;
     let entries = config.listeners.iter().zip(&certificates.listeners);
     let entries = entries.map(|(listener, tls)| Arc::new(Entry::new(listener.transport.clone(), tls.clone())));
@@ -90,16 +114,12 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     let settings = Arc::new(config.settings.clone());
     let totals = Arc::new(Totals::new(settings.listeners.len()));
     let mut storage = Storage::open(&config, workers as u8, &log)?;
-
-    let mut polls = Vec::new();
-    let mut inboxes = Vec::new();
-    for _ in 0..workers {
-        let poll = Poll::new().map_err(RunError::System)?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(RunError::System)?;
-        inboxes.push(Inbox::new(waker));
-        polls.push(poll);
-    }
-    let inboxes: Arc<[Arc<Inbox>]> = inboxes.into();
+    // Before another file comes to lie beside the store.
+    let user = user_to_become(&config, &log)?;
+    let pid_file = match &config.pid_file {
+        Some(path) => Some(PidFile::write(path).map_err(|error| RunError::PidFile { path: path.clone(), error })?),
+        None => None,
+    };
     let clock = Clock::start(storage.now);
     let surroundings = Surroundings {
         allow_anonymous: settings.listeners.iter().map(|listener| listener.allow_anonymous).collect(),
@@ -112,6 +132,20 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     };
     let security = Security::new(config.security.clone(), surroundings);
     let security = security.map_err(|error| RunError::Security(error.to_string()))?;
+    // What only root can read has been read, and no thread runs yet.
+    if let Some((name, user)) = user {
+        user.become_it().map_err(|error| cannot_become(name, &error))?;
+    }
+
+    let mut polls = Vec::new();
+    let mut inboxes = Vec::new();
+    for _ in 0..workers {
+        let poll = Poll::new().map_err(RunError::System)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(RunError::System)?;
+        inboxes.push(Inbox::new(waker));
+        polls.push(poll);
+    }
+    let inboxes: Arc<[Arc<Inbox>]> = inboxes.into();
     security.serve_commands(&inboxes).map_err(RunError::System)?;
     let mut cores = Vec::new();
     for (index, store) in std::mem::take(&mut storage.stores).into_iter().enumerate() {
@@ -131,6 +165,8 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
         cores.push(Core::new(options, store));
     }
     storage.restore(&mut cores);
+    reporter::publish_log(&log, &inboxes);
+    let addresses = Addresses::new(config.connections_per_address_max, config.connections_per_address_per_second_max);
     let activity = storage.activity.clone();
     let running = storage.run(clock, log.clone(), {
         let inboxes = Arc::clone(&inboxes);
@@ -140,7 +176,7 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     for (index, (poll, core)) in polls.into_iter().zip(cores).enumerate() {
         let id = WorkerId(index as u8);
         let listeners = places.for_worker().map_err(RunError::System)?;
-        let doors = Doors { listeners, entries: places.entries() };
+        let doors = Doors { listeners, entries: places.entries(), addresses: Arc::clone(&addresses) };
         let worker =
             Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::clone(&security));
         let worker = worker.map_err(RunError::System)?;
@@ -153,6 +189,18 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
         });
         threads.push(thread.map_err(RunError::System)?);
     }
+    let reporter = Reporter {
+        log: log.clone(),
+        inboxes: Arc::clone(&inboxes),
+        totals: Arc::clone(&totals),
+        security: Arc::clone(&security),
+        activity: activity.clone(),
+        durability: config.durability,
+        interval: (config.sys_interval_seconds > 0).then(|| Duration::from_secs(config.sys_interval_seconds.into())),
+        memory_max: guard::memory_max(config.memory_bytes_max),
+        watchdog: sd_notify::watchdog_enabled(),
+    };
+    let reporting = reporter.start().map_err(RunError::System)?;
     announce(&config, &log, &places, workers);
 
     let watch = certificates.watch(log.clone()).map_err(RunError::System)?;
@@ -178,6 +226,9 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
         }
     });
     let reloading = reloading.map_err(RunError::System)?;
+    ready();
+    // Nobody may be there to be told.
+    drop(sd_notify::notify(&[NotifyState::Ready]));
     let handle = signals.handle();
     let (watch_log, watch_inboxes) = (log.clone(), Arc::clone(&inboxes));
     let watch_activity = activity.clone();
@@ -193,10 +244,14 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
                 SIGTERM | SIGINT => {
                     ending = true;
                     watch_log.line(LogType::Notice, "Stopping; a second signal stops at once.");
+                    drop(sd_notify::notify(&[NotifyState::Stopping]));
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
                 }
                 // It fails where one waits already.
                 SIGHUP => drop(reload.try_send(())),
+                SIGUSR2 => watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Dump)),
+                signal if Some(signal) == reopen_signal() => watch_log.reopen(),
+                // Mosquitto saves its snapshot on SIGUSR1; here nothing waits to be saved.
                 _ => {
                     watch_log.tell_held_back();
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Report));
@@ -217,6 +272,7 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
         }
     }
     // What the workers had to say last is down before the process ends.
+    reporting.stop();
     let stopped = running.stop();
     storage::report(activity.as_ref(), &log);
     if result.is_ok() {
@@ -228,11 +284,46 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
     // Sockets in the file system go with it.
     drop(reloading.join());
     watch.stop();
+    drop(pid_file);
     log.tell_held_back();
     if result.is_ok() {
         log.line(LogType::Notice, "Stopped.");
     }
     result
+}
+
+const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
+
+/// The signal that has the log file opened anew, where there is one.
+fn reopen_signal() -> Option<i32> {
+    #[cfg(target_os = "linux")]
+    return Some(libc::SIGRTMIN());
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// The user that a process of root's is to go on as, who is given what it needs.
+fn user_to_become<'c>(config: &'c Config, log: &Log) -> Result<Option<(&'c str, User)>, RunError> {
+    if !user::is_root() {
+        return Ok(None);
+    }
+    let Some(name) = config.user.as_deref() else {
+        log.line(
+            LogType::Warning,
+            "Warning: running as root; broker.user (user in a mosquitto.conf) names somebody else.",
+        );
+        return Ok(None);
+    };
+    let user = User::named(name).map_err(|error| cannot_become(name, &error))?;
+    if let Some(data_dir) = storage::data_dir(config) {
+        user.give_folder(data_dir, storage::FOLDER).map_err(|error| cannot_become(name, &error))?;
+    }
+    log.give_to(user.uid, user.gid).map_err(|error| cannot_become(name, &error))?;
+    Ok(Some((name, user)))
+}
+
+fn cannot_become(name: &str, error: &dyn fmt::Display) -> RunError {
+    RunError::User(format!("cannot become user {}: {error}", shown(name)))
 }
 
 /// Ends all workers when one ends, for whatever reason: its Sessions are at home with no other.

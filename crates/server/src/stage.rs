@@ -134,7 +134,7 @@ pub(crate) struct Learnt<'a> {
 }
 
 /// What the stages of one worker count.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct StageCounters {
     /// TLS handshakes that came to their end.
     pub(crate) tls_handshakes: u64,
@@ -153,6 +153,14 @@ impl StageCounters {
             ("tls_failures", self.tls_failures),
         ]
         .into_iter()
+    }
+
+    /// Adds those of another worker.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let Self { tls_handshakes, tls_handshakes_resumed, tls_failures } = other;
+        self.tls_handshakes += tls_handshakes;
+        self.tls_handshakes_resumed += tls_handshakes_resumed;
+        self.tls_failures += tls_failures;
     }
 }
 

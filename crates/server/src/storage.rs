@@ -44,6 +44,11 @@ pub(crate) struct Storage {
     pub(crate) activity: Option<ActivitySource>,
 }
 
+/// The data directory, if there is one.
+pub(crate) fn data_dir(config: &Config) -> Option<&Path> {
+    config.data_dir.as_deref().filter(|_| config.durability != Durability::Memory)
+}
+
 /// Tells what the commit thread has done.
 pub(crate) type ActivitySource = Arc<dyn Fn() -> Activity + Send + Sync>;
 
@@ -204,7 +209,7 @@ fn wall() -> u64 {
 /// What the commit thread has done, for the log.
 pub(crate) fn report(activity: Option<&ActivitySource>, log: &Log) {
     let Some(activity) = activity else { return };
-    let Activity { batches, syncs, bytes, records } = activity();
+    let Activity { batches, syncs, bytes, records, .. } = activity();
     log.line(
         LogType::Information,
         &format!("Store: store_batches={batches} store_syncs={syncs} store_bytes={bytes} store_records={records}"),

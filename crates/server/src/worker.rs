@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,19 +14,22 @@ use std::time::Duration;
 use mio::event::Event as Readiness;
 use mio::{Events, Poll, Token};
 use pantala_access::dynsec::Who;
-use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, Peer, WorkerId};
-use pantala_proto::ReasonCode;
+use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, Peer, Wanted, WorkerId};
+use pantala_proto::{QoS, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::{AnyStore, Position, Store};
 use slab::Slab;
 
 use crate::config::LogType;
+use crate::guard::{Addresses, Counted, TooMany};
 use crate::inbox::{Inbox, Letter, Moved};
 use crate::listen::Listener;
 use crate::log::{Log, shown};
+use crate::reporter::Sample;
 use crate::security::{ControlRequest, Reply, Security};
 use crate::socket::Socket;
 use crate::stage::{Entry, Scratch, Stages};
+use crate::sys::Own;
 
 mod staged;
 
@@ -58,6 +62,8 @@ const LINGERING_MAX: usize = 1_024;
 /// How long the end waits for clients to close their side.
 const SHUT_DOWN_DURATION_MAX: Duration = Duration::from_secs(1);
 const SLICES: usize = 64;
+/// Subscriptions that SIGUSR2 writes into the log, for each worker.
+const DUMPED_MAX: usize = 100;
 
 /// Monotonic time, the same for all workers.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +100,8 @@ impl Clock {
 struct Slot {
     socket: Socket,
     listener: ListenerId,
+    /// It is counted by its address, until it is gone.
+    counted: Option<Counted>,
     /// What stands between its bytes and MQTT; None for plain MQTT.
     stages: Option<Box<Stages>>,
     /// There may be more to read than was read.
@@ -113,6 +121,7 @@ pub(crate) struct Doors {
     pub(crate) listeners: Vec<(Listener, ListenerId)>,
     /// For each configured listener, what its connections begin with.
     pub(crate) entries: Arc<[Arc<Entry>]>,
+    pub(crate) addresses: Arc<Addresses>,
 }
 
 pub(crate) struct Worker {
@@ -129,6 +138,7 @@ pub(crate) struct Worker {
     entries: Arc<[Arc<Entry>]>,
     scratch: Scratch,
     accept_again: Option<Instant>,
+    addresses: Arc<Addresses>,
     slots: Vec<Option<Slot>>,
     /// Connections that were ready and have not been read to the end.
     ready: Vec<ConnectionKey>,
@@ -153,7 +163,7 @@ impl Worker {
     #[expect(clippy::too_many_arguments, reason = "made in one place, from what is there")]
     pub(crate) fn new(
         id: WorkerId,
-        core: Core<AnyStore>,
+        mut core: Core<AnyStore>,
         poll: Poll,
         mut clock: Clock,
         log: Log,
@@ -161,6 +171,7 @@ impl Worker {
         inboxes: Arc<[Arc<Inbox>]>,
         security: Arc<Security>,
     ) -> io::Result<Self> {
+        core.want(wanted(&log));
         let mut worker = Self {
             id,
             core,
@@ -172,6 +183,7 @@ impl Worker {
             entries: doors.entries,
             scratch: Scratch::default(),
             accept_again: None,
+            addresses: doors.addresses,
             slots: Vec::new(),
             ready: Vec::new(),
             unwritten: Vec::new(),
@@ -377,7 +389,8 @@ impl Worker {
                         continue;
                     }
                     let stages = entry.and_then(|entry| entry.stages(address));
-                    if let Some(key) = self.open(now, socket, listener_id, stages) {
+                    let Some(counted) = self.admit(address) else { continue };
+                    if let Some(key) = self.open(now, socket, listener_id, stages, counted) {
                         self.core.introduce(key, Box::new(Peer { address, ..Peer::default() }));
                     }
                 }
@@ -397,12 +410,28 @@ impl Worker {
         self.accept_again = Some(now);
     }
 
+    /// Whether a connection may stay, as far as its address decides. If not, it is to be closed.
+    fn admit(&mut self, address: Option<SocketAddr>) -> Option<Option<Counted>> {
+        let Some(address) = address.filter(|_| self.addresses.counts_any()) else { return Some(None) };
+        match self.addresses.admit(std::time::Instant::now(), address.ip()) {
+            Ok(counted) => Some(counted),
+            Err(TooMany { limit, max }) => {
+                self.core.count_refused_address();
+                self.log.limited(LogType::Notice, "refused connections", || {
+                    format!("Connection from {address} closed: {limit} is {max}.")
+                });
+                None
+            }
+        }
+    }
+
     fn open(
         &mut self,
         now: Instant,
         mut socket: Socket,
         listener: ListenerId,
         stages: Option<Box<Stages>>,
+        counted: Option<Counted>,
     ) -> Option<ConnectionKey> {
         let key = self.core.open(now, listener);
         let index = key as usize;
@@ -418,6 +447,7 @@ impl Worker {
             socket,
             listener,
             stages,
+            counted,
             readable: false,
             ended: false,
             queued: false,
@@ -614,8 +644,8 @@ impl Worker {
                     };
                     match slot.socket.deregister(self.poll.registry()) {
                         Ok(()) => {
-                            let Slot { socket, listener, stages, .. } = slot;
-                            let moved = Moved { socket, listener, stages, peer, identity, input };
+                            let Slot { socket, listener, stages, counted, .. } = slot;
+                            let moved = Moved { socket, listener, stages, counted, peer, identity, input };
                             self.inboxes[usize::from(to.0)].send(Letter::Connection(moved));
                         }
                         Err(error) => self.log.limited(LogType::Error, "watching connections", || {
@@ -716,8 +746,8 @@ impl Worker {
             }
             // It has not been let in, and will not be.
             Letter::Connection(..) if self.ending.is_some() => {}
-            Letter::Connection(Moved { socket, listener, stages, peer, identity, input }) => {
-                let Some(key) = self.open(now, socket, listener, stages) else { return };
+            Letter::Connection(Moved { socket, listener, stages, counted, peer, identity, input }) => {
+                let Some(key) = self.open(now, socket, listener, stages, counted) else { return };
                 let core = &mut self.core;
                 if let Some(peer) = peer {
                     core.introduce(key, peer);
@@ -757,9 +787,24 @@ impl Worker {
             }
             Letter::ShutDown => self.shut_down(now),
             Letter::Report => self.report(),
+            Letter::Dump => self.dump(),
+            Letter::Sample(answer) => {
+                let sample = self.sample();
+                // Who asked has ended meanwhile, perhaps.
+                let _ = answer.send(sample);
+            }
+            Letter::Publish(messages) => {
+                for Own { topic_name, payload, retain } in messages {
+                    self.guarded(|core| {
+                        core.publish_own(now, &topic_name, payload.as_bytes(), QoS::ExactlyOnce, retain);
+                    });
+                }
+            }
+            Letter::Shed => self.guarded(Core::shed),
             Letter::Reconfigure(settings, entries) => {
                 self.entries = entries;
                 self.guarded(|core| core.reconfigure(now, settings));
+                self.core.want(wanted(&self.log));
             }
             // Whoever asked may have waited long enough.
             Letter::Tell(sender) => drop(sender.send(())),
@@ -811,12 +856,63 @@ impl Worker {
         );
     }
 
+    /// Some subscriptions, for whoever wonders where messages go.
+    fn dump(&self) {
+        let (some, all) = self.core.some_subscriptions(DUMPED_MAX);
+        let sessions = self.core.sessions();
+        let number = self.id.0;
+        self.log.line(
+            LogType::Information,
+            &format!("Worker {number}: sessions={sessions} filter_entries={all}, of which {} follow.", some.len()),
+        );
+        for (client_id, filter) in some {
+            self.log.line(LogType::Information, &format!("Worker {number}: {} {}", shown(client_id), shown(filter)));
+        }
+    }
+
+    fn sample(&mut self) -> Sample {
+        let store = self.core.store();
+        let lag = if store.keeps() { store.appended().0.saturating_sub(store.durable().0) } else { 0 };
+        Sample {
+            worker: self.id.0,
+            counters: *self.core.counters(),
+            stages: self.scratch.counters,
+            connections: self.core.connections() as u64,
+            sessions: self.core.sessions() as u64,
+            census: self.core.census(),
+            lag,
+        }
+    }
+
     fn events(&mut self) {
         while let Some(event) = self.core.next_event() {
-            if !self.log.wants_connections() {
+            let about_connections = matches!(event, Event::Connected { .. } | Event::Ended { .. });
+            if about_connections && !self.log.wants_connections() {
                 continue;
             }
             match event {
+                Event::Paused { client_id, cause, .. } => {
+                    self.log.limited(LogType::Warning, "clients that are too fast", || {
+                        format!("Client {} sends too fast and is read later: {cause}.", shown(&client_id))
+                    });
+                }
+                Event::Subscribed { client_id, filter, qos } => {
+                    self.log.limited(LogType::Subscribe, "subscriptions made", || {
+                        format!("{} {} {}", shown(&client_id), qos as u8, shown(&filter))
+                    });
+                }
+                Event::Unsubscribed { client_id, filter } => {
+                    self.log.limited(LogType::Unsubscribe, "subscriptions ended", || {
+                        format!("{} {}", shown(&client_id), shown(&filter))
+                    });
+                }
+                Event::Received { connection, client_id, packet_type, bytes } => {
+                    self.log.limited(LogType::Debug, "packets received", || {
+                        let client = client_id.map_or_else(|| self.peer(connection), |client_id| shown(&client_id));
+                        let name = packet_type.map_or_else(String::new, |it| format!("{it:?}").to_uppercase());
+                        format!("Received {name} from {client} ({bytes} bytes).")
+                    });
+                }
                 Event::Connected { connection, address, client_id, user_name, version, clean_start, keep_alive } => {
                     let user_name = user_name.map(|name| format!(", u{}", shown(&name))).unwrap_or_default();
                     let peer = address.map_or_else(|| self.peer(connection), |address| address.to_string());
@@ -854,6 +950,14 @@ impl Worker {
         }
         let slot = self.slots.get(key as usize).and_then(Option::as_ref);
         slot.map_or_else(|| "unknown".to_owned(), |slot| slot.socket.peer())
+    }
+}
+
+/// The events that there are lines for.
+fn wanted(log: &Log) -> Wanted {
+    Wanted {
+        subscriptions: log.wants(LogType::Subscribe) || log.wants(LogType::Unsubscribe),
+        packets: log.wants(LogType::Debug),
     }
 }
 

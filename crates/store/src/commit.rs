@@ -46,10 +46,11 @@ impl std::fmt::Display for Durability {
 }
 
 /// How a store is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u8)]
 pub enum Health {
     /// It does what it should.
+    #[default]
     Working = 0,
     /// The disk is full: nothing becomes durable until there is room. Then everything that waits does.
     Full = 1,
@@ -93,6 +94,12 @@ pub struct Activity {
     pub bytes: u64,
     /// Records of the workers that have become durable.
     pub records: u64,
+    /// Segments there are now.
+    pub segments: u64,
+    /// Bytes of the files there are now.
+    pub file_bytes: u64,
+    /// How the store is now.
+    pub health: Health,
 }
 
 /// The same, while it is counted.
@@ -102,6 +109,8 @@ struct Counts {
     syncs: AtomicU64,
     bytes: AtomicU64,
     records: AtomicU64,
+    segments: AtomicU64,
+    file_bytes: AtomicU64,
 }
 
 /// Records that may wait for the commit thread; with more, workers read nothing from their clients.
@@ -152,6 +161,14 @@ struct Queue {
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn health(&self) -> Health {
+        match self.health.load(Ordering::Acquire) {
+            0 => Health::Working,
+            1 => Health::Full,
+            _ => Health::Failed,
+        }
     }
 }
 
@@ -252,11 +269,7 @@ pub fn open<D: Disk>(
 impl DurableStore {
     /// How the store is.
     pub fn health(&self) -> Health {
-        match self.shared.health.load(Ordering::Acquire) {
-            0 => Health::Working,
-            1 => Health::Full,
-            _ => Health::Failed,
-        }
+        self.shared.health()
     }
 
     /// More waits for the commit thread than should.
@@ -268,10 +281,11 @@ impl DurableStore {
     pub fn activity(&self) -> impl Fn() -> Activity + Send + Sync + use<> {
         let shared = Arc::clone(&self.shared);
         move || {
-            let Counts { batches, syncs, bytes, records } = &shared.counts;
-            let [batches, syncs, bytes, records] =
-                [batches, syncs, bytes, records].map(|count| count.load(Ordering::Relaxed));
-            Activity { batches, syncs, bytes, records }
+            let Counts { batches, syncs, bytes, records, segments, file_bytes } = &shared.counts;
+            let [batches, syncs, bytes, records, segments, file_bytes] =
+                [batches, syncs, bytes, records, segments, file_bytes].map(|count| count.load(Ordering::Relaxed));
+            let health = shared.health();
+            Activity { batches, syncs, bytes, records, segments, file_bytes, health }
         }
     }
 
@@ -517,7 +531,10 @@ impl<D: Disk> Committer<D> {
         self.publish_written(&|_| {});
         let totals = self.log.totals();
         let records = (0..self.shared.durable.len()).map(|worker| self.ledger.applied(worker)).sum();
-        let Counts { batches, syncs, bytes, records: counted } = &self.shared.counts;
+        let Counts { batches, syncs, bytes, records: counted, segments, file_bytes } = &self.shared.counts;
+        let (segments_now, file_bytes_now) = self.log.size();
+        segments.store(segments_now, Ordering::Relaxed);
+        file_bytes.store(file_bytes_now, Ordering::Relaxed);
         batches.store(totals.frames, Ordering::Relaxed);
         syncs.store(totals.syncs, Ordering::Relaxed);
         bytes.store(totals.written_bytes, Ordering::Relaxed);
@@ -720,5 +737,33 @@ mod tests {
             stop();
             thread.join().unwrap();
         }
+    }
+
+    /// Whoever asks from elsewhere learns that the disk is full, that there is room again, and that it has failed.
+    #[test]
+    fn trouble_is_seen_from_elsewhere() {
+        let disk = SimDisk::new();
+        let Opened { mut stores, mut committer, .. } =
+            open(disk.clone(), LogOptions::default(), 1, Durability::Fsync).unwrap();
+        let store = &mut stores[0];
+        let activity = store.activity();
+        let session = store.next_session().unwrap();
+        let mut step = |store: &mut DurableStore| {
+            store.append(&Record::SessionEnded { session });
+            store.submit();
+            while committer.step(Clock::default(), &mut |_| {}) == Pause::None {}
+        };
+        assert_eq!(activity().health, Health::Working);
+        disk.full(Some(0));
+        step(store);
+        assert_eq!(activity().health, Health::Full);
+        disk.full(None);
+        step(store);
+        let Activity { health, segments, file_bytes, .. } = activity();
+        assert_eq!(health, Health::Working);
+        assert!(segments >= 1 && file_bytes > 0, "{segments} segments, {file_bytes} bytes");
+        disk.fail_at(Operation::Sync, disk.counts().syncs + 1, io::ErrorKind::Other);
+        step(store);
+        assert_eq!(activity().health, Health::Failed);
     }
 }

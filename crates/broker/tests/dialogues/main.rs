@@ -13,6 +13,8 @@ mod durability;
 mod levels;
 mod limits;
 mod model;
+mod own;
+mod pace;
 mod reasons;
 mod reconfigure;
 mod recovery;

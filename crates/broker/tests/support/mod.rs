@@ -20,10 +20,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pantala_broker::{
-    Action, AuthenticationRequest, Batch, BatchPhase, ConnectionKey, Core, CoreOptions, Counters, Identity, ListenerId,
-    ListenerSettings, RightsSource, Settings, Totals, Unrestricted, Verdict, WorkerId, owner,
+    Action, AuthenticationRequest, Batch, BatchPhase, Census, ConnectionKey, Core, CoreOptions, Counters, Event,
+    Identity, ListenerId, ListenerSettings, RightsSource, Settings, Totals, Unrestricted, Verdict, Wanted, WorkerId,
+    owner,
 };
-use pantala_proto::{ProtocolVersion, ReasonCode};
+use pantala_proto::{ProtocolVersion, QoS, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::disk::SimDisk;
 use pantala_store::log::LogOptions;
@@ -112,6 +113,7 @@ pub struct World(Rc<RefCell<Inner>>);
 struct Inner {
     workers: Vec<Worker>,
     links: Vec<Link>,
+    events: Vec<Event>,
     totals: Arc<Totals>,
     settings: Arc<Settings>,
     store: Option<Box<Committer<SimDisk>>>,
@@ -310,6 +312,7 @@ impl World {
         Self(Rc::new(RefCell::new(Inner {
             workers: cores,
             links: Vec::new(),
+            events: Vec::new(),
             totals: Arc::clone(&totals),
             settings: Arc::clone(&settings),
             store: None,
@@ -393,6 +396,45 @@ impl World {
 
     pub fn now(&self) -> Instant {
         self.0.borrow().now
+    }
+
+    /// Publishes a message of the broker's own, from the first worker.
+    pub fn publish_own(&self, topic_name: &str, qos: QoS, retain: bool, payload: &str) {
+        let mut inner = self.0.borrow_mut();
+        let now = inner.now;
+        inner.workers[0].core.publish_own(now, topic_name, payload.as_bytes(), qos, retain);
+        inner.pass_on(0);
+        inner.commit();
+        inner.run();
+    }
+
+    /// What all workers have together.
+    pub fn census(&self) -> Census {
+        let mut sum = Census::default();
+        for worker in &mut self.0.borrow_mut().workers {
+            sum.add(&worker.core.census());
+        }
+        sum
+    }
+
+    /// From now on the process has more memory than it should, or has not.
+    pub fn memory_short(&self, short: bool) {
+        self.0.borrow().totals.memory_short.store(short, Ordering::Relaxed);
+    }
+
+    /// Drops what may be dropped, since memory is short.
+    pub fn shed(&self) {
+        self.0.borrow_mut().workers.iter_mut().for_each(|worker| worker.core.shed());
+    }
+
+    /// Tells of these events from now on.
+    pub fn want(&self, wanted: Wanted) {
+        self.0.borrow_mut().workers.iter_mut().for_each(|worker| worker.core.want(wanted));
+    }
+
+    /// What has happened since this was asked last.
+    pub fn events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.0.borrow_mut().events)
     }
 
     /// Counters of all workers together.
@@ -723,7 +765,9 @@ impl Inner {
                     self.write(worker, key);
                 }
                 self.actions(worker);
-                while self.workers[worker].core.next_event().is_some() {}
+                while let Some(event) = self.workers[worker].core.next_event() {
+                    self.events.push(event);
+                }
                 self.workers[worker].stage = Stage::Read;
             }
         }

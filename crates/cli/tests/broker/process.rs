@@ -96,7 +96,22 @@ impl Broker {
         Self::spawn(folder, &arguments, None)
     }
 
+    /// The same with these variables.
+    pub fn with_environment(folder: Folder, arguments: &[String], environment: &[(&str, &str)]) -> Self {
+        let arguments: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+        Self::spawn_with(folder, &arguments, None, environment)
+    }
+
     fn spawn(folder: Folder, arguments: &[&OsStr], descriptors_max: Option<u32>) -> Self {
+        Self::spawn_with(folder, arguments, descriptors_max, &[])
+    }
+
+    fn spawn_with(
+        folder: Folder,
+        arguments: &[&OsStr],
+        descriptors_max: Option<u32>,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let program = env!("CARGO_BIN_EXE_pantala");
         let mut command = match descriptors_max {
             None => Command::new(program),
@@ -113,6 +128,7 @@ impl Broker {
             .env_clear()
             .env("HOME", folder.path("home"))
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(environment.iter().copied())
             .current_dir(folder.path("."))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -144,10 +160,6 @@ impl Broker {
         lines.map(|rest| rest.split_once(' ').map_or(rest, |(address, _)| address).to_owned()).collect()
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Whether it has ended, once it listens or has.
     pub fn ends_before_it_listens(&mut self) -> bool {
         wait_for("a broker that listens or ends", || {
@@ -161,6 +173,17 @@ impl Broker {
         let log = self.wait_for_log("Durability: ");
         let line = log.lines().find_map(|line| line.split_once("Listening on ")).expect("it listens").1;
         line.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Tells it that its log file has been moved away.
+    pub fn reopen(&self) {
+        let status = Command::new("kill").args(["-s", "RTMIN", &self.id().to_string()]).status().unwrap();
+        assert!(status.success());
     }
 
     pub fn signal(&self, signal: Signal) {

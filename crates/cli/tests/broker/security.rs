@@ -151,7 +151,7 @@ fn a_password_file_is_read_again_and_a_wrong_one_changes_nothing() {
         start(folder, &format!("{LISTENER}[[security]]\npassword_file = \"{}\"\n", file.display()));
     let reload = |broker: &Broker, text: &str| {
         std::fs::write(&file, text).unwrap();
-        let said = "Users and rules are read again.";
+        let said = "SIGHUP: ";
         let before = broker.log().matches(said).count();
         broker.signal(Signal::HUP);
         wait_for("a reload", || (broker.log().matches(said).count() > before).then_some(()));
@@ -489,7 +489,7 @@ fn no_secret_is_ever_written() {
     // Files that cannot be used are said to be wrong, without what is in them.
     std::fs::write(&passwords, "ann:cAnArY-in-the-open\n").unwrap();
     broker.signal(Signal::HUP);
-    broker.wait_for_log("Users and rules are read again.");
+    broker.wait_for_log("SIGHUP: nothing has changed, the configuration cannot be used: ");
     broker.signal(Signal::USR1);
     broker.wait_for_log("Credentials: ");
     let log = broker.log();

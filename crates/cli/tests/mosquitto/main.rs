@@ -10,3 +10,4 @@ mod output;
 mod passwd;
 mod peer;
 mod programs;
+mod sys;

@@ -39,6 +39,14 @@ pub(super) struct Draft {
     pub durability_default: Durability,
     pub durability_rules: Vec<DurabilityDraft>,
     pub redirect: RedirectDraft,
+    pub sys_interval_seconds: u32,
+    pub pid_file: Option<PathBuf>,
+    pub user: Option<String>,
+    pub connections_per_address_max: Option<NonZeroU32>,
+    pub connections_per_address_per_second_max: Option<NonZeroU32>,
+    pub memory_bytes_max: Option<u64>,
+    /// Whether somebody has said where the log goes.
+    pub log_destinations_written: bool,
     pub listeners: Vec<ListenerDraft>,
     /// Whether the loopback listener that nobody wrote lets anonymous clients in.
     pub loopback_anonymous: bool,
@@ -113,6 +121,13 @@ impl Draft {
             durability_default: Durability::Fsync,
             durability_rules: Vec::new(),
             redirect: RedirectDraft::default(),
+            sys_interval_seconds: 10,
+            pid_file: None,
+            user: None,
+            connections_per_address_max: None,
+            connections_per_address_per_second_max: None,
+            memory_bytes_max: None,
+            log_destinations_written: false,
             listeners: Vec::new(),
             loopback_anonymous: true,
             tcp_no_delay: true,
@@ -136,6 +151,12 @@ impl Draft {
         }
         if overrides.verbose {
             self.log.types = LogTypes::ALL;
+        }
+        if overrides.quiet {
+            self.log.types = LogTypes::NONE;
+        }
+        if overrides.detached && !self.log_destinations_written {
+            (self.log.stderr, self.log.syslog) = (false, true);
         }
         self.settings.connect_packet_bytes_max = self.connect_packet_bytes_max()?;
         self.settings.redirect = self.redirect()?;
@@ -176,6 +197,12 @@ impl Draft {
             workers: self.workers,
             data_dir,
             durability,
+            sys_interval_seconds: self.sys_interval_seconds,
+            pid_file: self.pid_file,
+            user: self.user,
+            connections_per_address_max: self.connections_per_address_max,
+            connections_per_address_per_second_max: self.connections_per_address_per_second_max,
+            memory_bytes_max: self.memory_bytes_max,
             warnings: self.warnings,
         })
     }

@@ -13,6 +13,12 @@ const NEEDS_RESTART: &[&str] = &[
     "broker.workers",
     "broker.data_dir",
     "broker.durability",
+    "broker.sys_interval_seconds",
+    "broker.pid_file",
+    "broker.user",
+    "limits.connections_per_address_max",
+    "limits.connections_per_address_per_second_max",
+    "limits.memory_bytes_max",
     "limits.verification_threads",
     "limits.verifications_waiting_max",
     "limits.verified_seconds",
@@ -150,6 +156,12 @@ impl Config {
         self.workers = old.workers;
         self.data_dir.clone_from(&old.data_dir);
         self.durability = old.durability;
+        self.sys_interval_seconds = old.sys_interval_seconds;
+        self.pid_file.clone_from(&old.pid_file);
+        self.user.clone_from(&old.user);
+        self.connections_per_address_max = old.connections_per_address_max;
+        self.connections_per_address_per_second_max = old.connections_per_address_per_second_max;
+        self.memory_bytes_max = old.memory_bytes_max;
         self.verification = old.verification;
         self.settings.durability_rules.clone_from(&old.settings.durability_rules);
         for listener in &mut self.listeners {

@@ -19,7 +19,7 @@ use pantala_transport::websocket::Origins;
 use super::clients;
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
-use super::log::{LogType, LogTypes};
+use super::log::{Facility, LogType, LogTypes};
 use super::security::{SecurityDomain, SecurityDraft, algorithms, http_url};
 use super::timestamp::Timestamp;
 use super::tls::{self, Tls};
@@ -199,6 +199,9 @@ const INTEGER_MAX: u64 = i64::MAX as u64;
 /// As many as there are partitions: a worker without one would have nothing to do.
 pub(super) const WORKERS_MAX: u64 = pantala_broker::WORKERS_MAX as u64;
 
+/// A day; who wants to hear less often does not want to hear.
+pub(super) const SYS_INTERVAL_MAX: u64 = 86_400;
+
 /// Says the same in all keys of one meaning: no number, no limit.
 pub(super) const UNLIMITED: &str = "unlimited";
 
@@ -236,6 +239,23 @@ macro_rules! count {
                 put: |draft, value| draft.settings.$name = count(value),
             },
             show: |config| config.settings.$name.map_or(UNLIMITED.to_owned(), |count| count.to_string()),
+        }
+    };
+}
+
+// The same for what the server counts by address, before the core has heard of a connection.
+macro_rules! address_count {
+    ($name:ident, $doc:literal) => {
+        Key {
+            name: stringify!($name),
+            doc: $doc,
+            kind: Kind::Number {
+                min: 0,
+                max: u32::MAX as u64,
+                word: Some(UNLIMITED),
+                put: |draft, value| draft.$name = count(value),
+            },
+            show: |config| config.$name.map_or(UNLIMITED.to_owned(), |count| count.to_string()),
         }
     };
 }
@@ -294,6 +314,41 @@ pub(super) static SECTIONS: &[Section] = &[
                     },
                 },
                 show: |config| config.durability.to_string(),
+            },
+            Key {
+                name: "sys_interval_seconds",
+                doc: "Seconds between two looks at what the topics below `$SYS/` tell; 0 is never, and then there are none. A change needs a restart.",
+                kind: Kind::Number {
+                    min: 0,
+                    max: SYS_INTERVAL_MAX,
+                    word: None,
+                    put: |draft, value| {
+                        draft.sys_interval_seconds = value.and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
+                    },
+                },
+                show: |config| config.sys_interval_seconds.to_string(),
+            },
+            Key {
+                name: "pid_file",
+                doc: "File with the number of the process, written before the broker serves anybody, removed at its end; not through a symbolic link. A change needs a restart.",
+                kind: Kind::Text {
+                    put: |draft, text| {
+                        draft.pid_file = Some(PathBuf::from(not_empty(text)?));
+                        Ok(())
+                    },
+                },
+                show: |config| config.pid_file.as_ref().map_or(String::new(), |path| path.display().to_string()),
+            },
+            Key {
+                name: "user",
+                doc: "User that a broker started as root becomes before it serves anybody, looked for in `/etc/passwd`; `root` stays root. A change needs a restart.",
+                kind: Kind::Text {
+                    put: |draft, text| {
+                        draft.user = Some(user_name(text)?);
+                        Ok(())
+                    },
+                },
+                show: |config| config.user.clone().unwrap_or_default(),
             },
             switch!(
                 allow_zero_length_client_id,
@@ -359,9 +414,40 @@ pub(super) static SECTIONS: &[Section] = &[
             number!(topic_alias_broker_max: u16, 0, 65_535, "Most Topic Aliases that the broker sets on a connection, if the client allows as many."),
             number!(outgoing_bytes_max: u32, 1_024, u32::MAX as u64, "Most bytes that wait to be written to one connection; QoS 0 messages beyond are dropped, others wait in the queue."),
             number!(write_stall_seconds: u32, 0, u32::MAX as u64, "Seconds for which a connection with waiting output may take no byte before it is closed; 0 is for ever."),
+            count!(
+                messages_per_second_max,
+                "Most messages that one client may send in a second; who is faster is read later. 0 is no limit."
+            ),
+            count!(
+                bytes_per_second_max,
+                "Most bytes that one client may send in a second, the same way; 0 is no limit."
+            ),
+            count!(
+                takeovers_per_second_max,
+                "Most times in a second that a connected client may be taken over by one with its Client Identifier (above: 0x9F; v3: 0x03); 0 is no limit."
+            ),
             number!(connect_seconds: u32, 1, 3_600, "Seconds that a connection has for its whole CONNECT and its authentication."),
             count!(connections_max, "Most clients that are connected at a time, over all listeners; 0 is no limit."),
+            address_count!(
+                connections_per_address_max,
+                "Most connections from one address, of IPv6 from one /64; more are closed. 0 is no limit. A change needs a restart."
+            ),
+            address_count!(
+                connections_per_address_per_second_max,
+                "Most new connections from one such address in a second; more are closed. 0 is no limit. A change needs a restart."
+            ),
             count!(sessions_max, "Most Sessions, connected or not; 0 is no limit."),
+            Key {
+                name: "memory_bytes_max",
+                doc: "Bytes of memory above which nobody new is let in; `auto` is 80 % of what the control group or the machine has, 0 is no limit. A change needs a restart.",
+                kind: Kind::Number {
+                    min: 0,
+                    max: INTEGER_MAX,
+                    word: Some("auto"),
+                    put: |draft, value| draft.memory_bytes_max = value,
+                },
+                show: |config| config.memory_bytes_max.map_or("auto".to_owned(), |bytes| bytes.to_string()),
+            },
             number!(retained_messages_max: u32, 0, u32::MAX as u64, "Most Retained Messages; further ones are delivered and not kept."),
             number!(keep_alive_max: u16, 0, 65_535, "Longest Keep Alive in seconds; 0 is no limit. MQTT 5 clients are told a lower one, others are refused."),
             Key {
@@ -547,30 +633,45 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "destinations",
-                doc: "Where lines go.",
+                doc: "Where lines go. `syslog` is the system's log, `topic` publishes each line below `$SYS/broker/log/`.",
                 kind: Kind::List {
-                    allowed: &["stderr", "stdout"],
+                    allowed: &["stderr", "stdout", "syslog", "topic"],
                     put: |draft, words| {
                         draft.log.stderr = words.contains(&"stderr");
                         draft.log.stdout = words.contains(&"stdout");
+                        draft.log.syslog = words.contains(&"syslog");
+                        draft.log.topic = words.contains(&"topic");
+                        draft.log_destinations_written = true;
                     },
                 },
                 show: |config| {
-                    let destinations = [("stderr", config.log.stderr), ("stdout", config.log.stdout)];
+                    let log = &config.log;
+                    let destinations =
+                        [("stderr", log.stderr), ("stdout", log.stdout), ("syslog", log.syslog), ("topic", log.topic)];
                     let on = destinations.iter().filter(|(_, on)| *on).map(|(name, _)| *name);
                     on.collect::<Vec<_>>().join(",")
                 },
             },
             Key {
                 name: "file",
-                doc: "File to which lines go too, beside the destinations.",
+                doc: "File to which lines go too, beside the destinations. SIGRTMIN opens it anew, for those who rotate it.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.log.file = Some(PathBuf::from(not_empty(text)?));
+                        draft.log_destinations_written = true;
                         Ok(())
                     },
                 },
                 show: |config| config.log.file.as_ref().map_or(String::new(), |path| path.display().to_string()),
+            },
+            Key {
+                name: "facility",
+                doc: "Whose lines they are in the system's log.",
+                kind: Kind::Choice {
+                    allowed: &Facility::NAMES,
+                    put: |draft, word| draft.log.facility = Facility::named(word),
+                },
+                show: |config| config.log.facility.name().to_owned(),
             },
             Key {
                 name: "timestamp",
@@ -1431,6 +1532,15 @@ fn qos_digit(qos: QoS) -> &'static str {
 
 pub(super) fn not_empty(text: String) -> Result<String, &'static str> {
     if text.is_empty() { Err("it must not be empty") } else { Ok(text) }
+}
+
+/// A name as it stands in the system's list of users.
+pub(super) fn user_name(text: String) -> Result<String, &'static str> {
+    let text = not_empty(text)?;
+    if text.contains(|character: char| character.is_control() || character.is_whitespace() || character == ':') {
+        return Err("a user's name has no spaces, colons or control characters");
+    }
+    Ok(text)
 }
 
 /// A text that MQTT can carry: no control characters or noncharacters, at most 65 535 bytes (v5 1.5.4).

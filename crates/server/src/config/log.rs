@@ -14,6 +14,12 @@ pub struct LogConfig {
     pub stderr: bool,
     /// Whether lines go to standard output. Default false.
     pub stdout: bool,
+    /// Whether lines go to the system's log. Default false.
+    pub syslog: bool,
+    /// As what they go there. Default [`Facility::DAEMON`].
+    pub facility: Facility,
+    /// Whether lines are published below `$SYS/broker/log/`. Default false.
+    pub topic: bool,
     /// A file to which lines are added. Default None.
     pub file: Option<PathBuf>,
     /// The time in front of each line. Default [`Timestamp::Rfc3339`], in a mosquitto.conf
@@ -29,10 +35,42 @@ impl Default for LogConfig {
             types: LogTypes::default(),
             stderr: true,
             stdout: false,
+            syslog: false,
+            facility: Facility::DAEMON,
+            topic: false,
             file: None,
             timestamp: Timestamp::Rfc3339,
             connection_messages: true,
         }
+    }
+}
+
+/// Whose lines they are in the system's log, by its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facility(u8);
+
+impl Facility {
+    /// That of services, and the default.
+    pub const DAEMON: Self = Self(0);
+    pub(super) const NAMES: [&str; 9] =
+        ["daemon", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"];
+
+    pub(super) fn named(name: &str) -> Self {
+        Self(Self::NAMES.iter().position(|known| *known == name).unwrap_or(0) as u8)
+    }
+
+    /// Number `n` of those that are there for local use, 0..=7.
+    pub(super) fn local(number: u64) -> Self {
+        Self(1 + number.min(7) as u8)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        Self::NAMES[usize::from(self.0)]
+    }
+
+    /// Its number in the system's log.
+    pub fn number(self) -> u8 {
+        if self.0 == 0 { 3 } else { 15 + self.0 }
     }
 }
 

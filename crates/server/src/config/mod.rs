@@ -34,7 +34,7 @@ mod toml;
 mod transport;
 
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use pantala_broker::{ListenerSettings, Settings};
@@ -45,7 +45,7 @@ use self::draft::Draft;
 pub use self::effective::{Change, Effective};
 pub use self::environment::Environment;
 pub use self::error::{ConfigError, Fault, Origin};
-pub use self::log::{LogConfig, LogType, LogTypes};
+pub use self::log::{Facility, LogConfig, LogType, LogTypes};
 pub use self::reference::{reference, schema};
 pub use self::security::{DEFAULT_DOMAIN, Http, Jwt, JwtKeys, SecurityDomain, Verification};
 pub use self::timestamp::Timestamp;
@@ -72,6 +72,19 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// What an acknowledgement vouches for. Default fsync; in a mosquitto.conf memory, and fsync with `persistence true`.
     pub durability: Durability,
+    /// Seconds between two looks at what `$SYS` tells. 0 is never, and no `$SYS`. Default 10.
+    pub sys_interval_seconds: u32,
+    /// Where the number of the process is written once it listens. Default None.
+    pub pid_file: Option<PathBuf>,
+    /// The user that the process becomes once it listens, if it was started as root. Default None.
+    pub user: Option<String>,
+    /// Most connections from one address; of IPv6 the first 64 bits count. None is no limit, and the default. More: closed.
+    pub connections_per_address_max: Option<NonZeroU32>,
+    /// Most new connections from one address in a second. None is no limit, and the default. More: closed.
+    pub connections_per_address_per_second_max: Option<NonZeroU32>,
+    /// Bytes of memory above which nobody new is let in. None, the default: 80 % of what the control group or the machine has;
+    /// 0 is no limit.
+    pub memory_bytes_max: Option<u64>,
     /// What was accepted but does not do what it says, one line each, to be logged at the start.
     pub warnings: Vec<String>,
 }
@@ -184,6 +197,10 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// `--durability`.
     pub durability: Option<Durability>,
+    /// `-q`: nothing is logged.
+    pub quiet: bool,
+    /// The process has no terminal: what would go there by default goes to the system's log.
+    pub detached: bool,
 }
 
 impl Config {

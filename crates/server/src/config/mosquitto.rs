@@ -23,7 +23,7 @@ use super::clients;
 use super::draft::{self, Draft, ListenerDraft};
 use super::error::{ConfigError, Fault, Origin, nearest};
 use super::key::{self, number_within, word_of};
-use super::log::{LogType, LogTypes};
+use super::log::{Facility, LogType, LogTypes};
 use super::security::SecurityDraft;
 use super::timestamp::Timestamp;
 use super::transport::{self, Protocol};
@@ -56,7 +56,7 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
 }
 
 /// Directives of Mosquitto's that are not supported yet. Those that end in `*` stand for all that begin so.
-const UNSUPPORTED: &[&str] = &["http_dir", "log_facility"];
+const UNSUPPORTED: &[&str] = &["http_dir"];
 
 /// The directives that are understood, for the hints; a test holds them against what `Reader::directive` does.
 const SUPPORTED: &[&str] = &[
@@ -94,6 +94,7 @@ const SUPPORTED: &[&str] = &[
     "listener_allow_anonymous",
     "listener_auto_id_prefix",
     "log_dest",
+    "log_facility",
     "log_timestamp",
     "log_timestamp_format",
     "log_type",
@@ -688,10 +689,6 @@ impl Reader<'_> {
                 line.number(0, LENGTH_MAX)?;
                 self.warn(line, "has no effect: Retained Messages that have expired are looked for all the time");
             }
-            "memory_limit" => {
-                line.number(0, LENGTH_MAX)?;
-                self.warn(line, "has no effect yet: queued_bytes_max and connections_max bound what memory holds");
-            }
             // Without it is what is done here.
             "check_retain_source" => {
                 if line.switch()? {
@@ -719,10 +716,15 @@ impl Reader<'_> {
             }
             "persistence_file" => self.warn(line, "has no effect: the data directory holds several files"),
             "sys_interval" => {
-                line.number(0, LENGTH_MAX)?;
-                self.warn(line, "has no effect yet");
+                self.draft.sys_interval_seconds = line.number(0, key::SYS_INTERVAL_MAX)? as u32;
             }
-            "pid_file" | "user" => self.warn(line, "has no effect yet"),
+            "pid_file" => self.draft.pid_file = Some(PathBuf::from(line.value)),
+            "user" => self.draft.user = Some(line.text(key::user_name)?),
+            "memory_limit" => {
+                // Zero means no limit there, too.
+                self.draft.memory_bytes_max = Some(line.limit(LENGTH_MAX)?);
+            }
+            "log_facility" => self.draft.log.facility = Facility::local(line.number(0, 7)?),
             "include_dir" => self.warn(line, "has no effect in a file that is included itself"),
             _ => unreachable!("SUPPORTED lists what is matched here, as a test asserts"),
         }
@@ -736,7 +738,8 @@ impl Reader<'_> {
         let log = &mut self.draft.log;
         // The first one replaces the default, the others add to it; `none` takes back all before it.
         if !std::mem::replace(&mut self.log_destination_seen, true) || destination == "none" {
-            (log.stderr, log.stdout, log.file) = (false, false, None);
+            (log.stderr, log.stdout, log.syslog, log.topic, log.file) = (false, false, false, false, None);
+            self.draft.log_destinations_written = true;
         }
         if destination == "file" {
             if rest.is_empty() {
@@ -749,8 +752,9 @@ impl Reader<'_> {
             "stderr" => log.stderr = true,
             "stdout" => log.stdout = true,
             "none" => {}
-            "dlt" | "android" => self.warn(line, "has no effect: that log is not supported"),
-            other => return Err(Fault::UnsupportedValue { name: "log_dest", value: other.to_owned() }),
+            "syslog" => log.syslog = true,
+            "topic" => log.topic = true,
+            _ => self.warn(line, "has no effect: that log is not supported"),
         }
         Ok(())
     }

@@ -142,6 +142,9 @@ fn a_toml_with_every_key() {
         r#"
 [broker]
 workers = 3
+sys_interval_seconds = 35
+pid_file = "/run/p.pid"
+user = "mqtt"
 data_dir = "/srv/pantala"
 durability = "os"
 allow_zero_length_client_id = false
@@ -166,9 +169,15 @@ topic_alias_max = 16
 topic_alias_broker_max = 17
 outgoing_bytes_max = 1_800
 write_stall_seconds = 19
+messages_per_second_max = 29
+bytes_per_second_max = 30
+takeovers_per_second_max = 31
 connect_seconds = 20
 connections_max = 21
+connections_per_address_max = 32
+connections_per_address_per_second_max = 33
 sessions_max = 22
+memory_bytes_max = 34
 retained_messages_max = 23
 keep_alive_max = 24
 verification_threads = 2
@@ -196,7 +205,8 @@ subscription_identifiers_available = false
 
 [log]
 types = ["error", "debug"]
-destinations = ["stdout"]
+destinations = ["stdout", "syslog", "topic"]
+facility = "local7"
 file = "/var/log/pantala.log"
 timestamp = "%H:%M"
 connection_messages = false
@@ -273,6 +283,9 @@ password_file = "{}"
             topic_alias_broker_max: 17,
             outgoing_bytes_max: 1_800,
             write_stall_seconds: 19,
+            messages_per_second_max: key::count(Some(29)),
+            bytes_per_second_max: key::count(Some(30)),
+            takeovers_per_second_max: key::count(Some(31)),
             connect_seconds: 20,
             connections_max: key::count(Some(21)),
             sessions_max: key::count(Some(22)),
@@ -369,12 +382,19 @@ password_file = "{}"
             types: LogTypes::NONE.with(LogType::Error).with(LogType::Debug),
             stderr: false,
             stdout: true,
+            syslog: true,
+            facility: Facility::local(7),
+            topic: true,
             file: Some("/var/log/pantala.log".into()),
             timestamp: Timestamp::Pattern("%H:%M".to_owned()),
             connection_messages: false,
         }
     );
     assert_eq!(config.workers.map(NonZeroUsize::get), Some(3));
+    assert_eq!((config.sys_interval_seconds, config.memory_bytes_max), (35, Some(34)));
+    assert_eq!((config.pid_file.as_deref(), config.user.as_deref()), (Some(Path::new("/run/p.pid")), Some("mqtt")));
+    assert_eq!(config.connections_per_address_max, key::count(Some(32)));
+    assert_eq!(config.connections_per_address_per_second_max, key::count(Some(33)));
     assert_eq!((config.data_dir.as_deref(), config.durability), (Some(Path::new("/srv/pantala")), Durability::Os));
 
     // Each key of the tables was among them, so none can be forgotten above. Those of security and TLS have tests of their own.
@@ -574,7 +594,7 @@ fn what_is_wrong_with_a_toml_is_said_with_line_and_column() {
         ),
         (
             "[log]\ndestinations = [1]",
-            r#"pantala.toml:2:16: "destinations" takes a list of stderr, stdout, not an array of something else"#,
+            r#"pantala.toml:2:16: "destinations" takes a list of stderr, stdout, syslog, topic, not an array of something else"#,
         ),
         ("limits = 3", r#"pantala.toml:1:10: "limits" takes a section, [limits], not an integer"#),
         (
@@ -1119,6 +1139,9 @@ connection_messages false\t# trailing
             types: LogTypes::NONE.with(LogType::Error).with(LogType::Debug),
             stderr: false,
             stdout: true,
+            syslog: false,
+            facility: Facility::DAEMON,
+            topic: false,
             file: Some("/var/log/mosquitto/mosquitto.log".into()),
             timestamp: Timestamp::Pattern("%Y-%m-%dT%H:%M:%S".to_owned()),
             connection_messages: false,
@@ -1338,7 +1361,7 @@ const DIRECTIVES: &[(&str, Outcome)] = {
         ("max_packet_size 1000", Effective("limits.packet_bytes_max\t1000\n")),
         ("max_queued_bytes 9", Effective("limits.queued_bytes_max\t9\n")),
         ("max_queued_messages 9", Effective("limits.queued_messages_max\t9\n")),
-        ("memory_limit 1000000", Warned("no effect yet")),
+        ("memory_limit 1000000", Elsewhere),
         ("message_size_limit 9", Effective("limits.payload_bytes_max\t9\n")),
         ("password_file /p", Elsewhere),
         ("per_listener_settings false", Same),
@@ -1674,8 +1697,6 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
             r#"mosquitto.conf:1: "socket_domain" cannot be "ipv5"; did you mean "ipv4"? (allowed: ipv4, ipv6)"#,
         ),
         ("protocol http_api", r#"mosquitto.conf:1: directive "protocol" with "http_api" is not supported yet"#),
-        ("log_dest syslog", r#"mosquitto.conf:1: directive "log_dest" with "syslog" is not supported yet"#),
-        ("log_dest topic", r#"mosquitto.conf:1: directive "log_dest" with "topic" is not supported yet"#),
         ("log_dest file", r#"mosquitto.conf:1: directive "log_dest file" needs a value"#),
         (
             "listener 1\nper_listener_settings true",
@@ -1781,8 +1802,7 @@ fn a_directive_of_a_listener_without_one_makes_the_default_listener() {
 fn directives_without_effect_are_warned_about_once_each() {
     let config = of_conf(
         "retry_interval 20\nautosave_interval 1800\nautosave_on_changes false\npersistence_file mosquitto.db\n\
-         sys_interval 10\npid_file /run/m.pid\nuser mosquitto\nlog_dest dlt\n\
-         auth_plugin_deny_special_chars false",
+         log_dest dlt\nauth_plugin_deny_special_chars false",
     )
     .expect("all accepted");
     let expected = [
@@ -1790,13 +1810,35 @@ fn directives_without_effect_are_warned_about_once_each() {
         "mosquitto.conf:2: directive \"autosave_interval\" has no effect: there are no snapshots to be saved",
         "mosquitto.conf:3: directive \"autosave_on_changes\" has no effect: there are no snapshots to be saved",
         "mosquitto.conf:4: directive \"persistence_file\" has no effect: the data directory holds several files",
-        "mosquitto.conf:5: directive \"sys_interval\" has no effect yet",
-        "mosquitto.conf:6: directive \"pid_file\" has no effect yet",
-        "mosquitto.conf:7: directive \"user\" has no effect yet",
-        "mosquitto.conf:8: directive \"log_dest\" has no effect: that log is not supported",
-        "mosquitto.conf:9: directive \"auth_plugin_deny_special_chars\" has no effect: a name with such characters is never put into a rule",
+        "mosquitto.conf:5: directive \"log_dest\" has no effect: that log is not supported",
+        "mosquitto.conf:6: directive \"auth_plugin_deny_special_chars\" has no effect: a name with such characters is never put into a rule",
     ];
     assert_eq!(config.warnings, expected);
+}
+
+#[test]
+fn what_an_operator_of_mosquitto_sees_is_set_as_there() {
+    let config =
+        of_conf("sys_interval 0\npid_file /run/m.pid\nuser mosquitto\nmemory_limit 1000000").expect("all accepted");
+    assert_eq!((config.sys_interval_seconds, config.memory_bytes_max), (0, Some(1_000_000)));
+    assert_eq!((config.pid_file, config.user.as_deref()), (Some("/run/m.pid".into()), Some("mosquitto")));
+    let config = of_conf("").expect("nothing");
+    assert_eq!((config.sys_interval_seconds, config.memory_bytes_max, config.user), (10, None, None));
+}
+
+#[test]
+fn without_a_terminal_the_log_goes_to_the_systems() {
+    let detached = Overrides { detached: true, ..Overrides::default() };
+    let log = |text: &str| {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("written");
+        Config::load_with(Some(file.path()), &detached, &Environment::default()).expect(text).log
+    };
+    assert_eq!((log("").stderr, log("").syslog), (false, true));
+    assert_eq!((log("log_dest stderr").stderr, log("log_dest stderr").syslog), (true, false));
+    let quiet = Overrides { quiet: true, verbose: true, ..Overrides::default() };
+    let config = Config::load_with(None, &quiet, &Environment::default()).expect("nothing");
+    assert_eq!(config.log.types, LogTypes::NONE);
 }
 
 #[test]
@@ -1811,6 +1853,9 @@ fn logs_of_a_mosquitto_conf() {
     assert_eq!(destinations("log_dest stdout\nlog_dest stderr\nlog_dest file /a b.log"), (true, true, true));
     assert_eq!(destinations("log_dest stdout\nlog_dest none"), (false, false, false));
     assert_eq!(log("log_dest file /a b.log").file, Some("/a b.log".into()));
+    let system = log("log_dest syslog\nlog_dest topic\nlog_facility 5");
+    assert_eq!((system.stderr, system.syslog, system.topic, system.facility.number()), (false, true, true, 21));
+    assert_eq!((log("").facility.number(), log("log_dest topic\nlog_dest none").topic), (3, false));
     assert_eq!(log("log_type all").types, LogTypes::ALL);
     assert_eq!(log("log_type none").types, LogTypes::NONE);
     assert_eq!(log("log_timestamp false\nlog_timestamp_format %Y").timestamp, Timestamp::Off);
@@ -2135,6 +2180,8 @@ fn the_example_shows_every_key_with_its_default() {
         shown,
         [
             "broker.data_dir = /var/lib/pantala",
+            "broker.pid_file = /run/pantala.pid",
+            "broker.user = pantala",
             "broker.response_information_prefix = reply/",
             "log.file = /var/log/pantala.log",
             "redirect.server_reference = mqtt.example.org:1883",

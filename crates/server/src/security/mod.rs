@@ -77,7 +77,7 @@ struct InForce {
 
 /// What has come of verifications.
 #[derive(Debug, Default)]
-struct Counters {
+pub(crate) struct Counters {
     accepted: AtomicU64,
     refused: AtomicU64,
     braked: AtomicU64,
@@ -95,7 +95,8 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    /// Names and values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         [
             ("credentials_accepted", &self.accepted),
             ("credentials_refused", &self.refused),
@@ -161,6 +162,10 @@ impl Security {
         let users: usize = self.domains().iter().filter_map(|domain| domain.user_count()).sum();
         let forgotten = lock(&self.brake).forgotten();
         text + &format!(" password_users={users} brake_entries_forgotten={forgotten}")
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     fn domains(&self) -> Arc<[Arc<Domain>]> {

@@ -164,6 +164,7 @@ mod tests {
     use super::*;
     use crate::config::Verification;
     use crate::config::{LogConfig, LogTypes};
+    use crate::guard::Addresses;
     use crate::inbox::{Inbox, Letter};
     use crate::listen::Listener;
     use crate::log::Log;
@@ -218,7 +219,7 @@ mod tests {
                 let listener = mio::net::TcpListener::from_std(socket.try_clone().unwrap());
                 let listeners = vec![(Listener::Tcp { listener, no_delay: true }, 0)];
                 let listeners = if index == 0 { listeners } else { Vec::new() };
-                let doors = Doors { listeners, entries: Arc::clone(&entries) };
+                let doors = Doors { listeners, entries: Arc::clone(&entries), addresses: Addresses::new(None, None) };
                 let worker =
                     Worker::new(id, core, poll, clock, log.clone(), doors, Arc::clone(&inboxes), Arc::clone(&security))
                         .unwrap();

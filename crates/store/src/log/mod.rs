@@ -372,6 +372,13 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// How many segments there are, and the bytes of all files.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        let index = self.shared.read();
+        let spare_bytes = self.spares.len() as u64 * u64::from(self.options.segment_bytes);
+        (index.segments().len() as u64, index.file_bytes + spare_bytes)
+    }
+
     /// What has been written since the log was opened; what it holds now is not in these.
     pub(crate) fn totals(&self) -> &Statistics {
         &self.totals

@@ -1,0 +1,126 @@
+//! Clients that are too fast: what they send waits in the network, or their connection is refused.
+//!
+//! Messages and bytes are charged once per read, not per message, and only where a limit is set. Each has a moment up to
+//! which the connection has used up its rate; one that is more than a second ahead of the clock is not read until it is a
+//! second ahead. So a client may send what one second allows at once, and what one read brings.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use pantala_session::Instant;
+use pantala_store::Store;
+
+use crate::connection::Phase;
+use crate::core::Core;
+use crate::{Cause, ConnectionKey, Event};
+
+const MICROSECONDS: u64 = 1_000_000;
+/// Client Identifiers whose takeovers are counted at once; when there are more, all begin anew.
+const TAKEOVERS_MAX: usize = 4_096;
+
+/// Up to when a connection has used up its rates, in microseconds of the broker's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pace {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Charges so many of something; returns how many microseconds more than one second this is ahead.
+    fn charge(used: &mut u64, now: u64, count: u64, per_second: NonZeroU32) -> u64 {
+        let cost = u128::from(count) * u128::from(MICROSECONDS) / u128::from(per_second.get());
+        *used = (*used).max(now).saturating_add(u64::try_from(cost).unwrap_or(u64::MAX));
+        used.saturating_sub(now.saturating_add(MICROSECONDS))
+    }
+}
+
+impl<S: Store> Core<S> {
+    /// Takes bytes in, of which so many have not been charged, and charges what they brought.
+    #[inline(never)]
+    pub(crate) fn receive_at_pace(&mut self, now: Instant, key: ConnectionKey, input: &[u8], bytes: usize) {
+        let before = self.counters.publish_received;
+        self.take_in(now, key, input);
+        let messages = self.counters.publish_received - before;
+        let settings = &*self.settings;
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        // Before that nothing but CONNECT is taken, which has limits of its own.
+        if connection.phase != Phase::Connected {
+            return;
+        }
+        let extras = connection.extras();
+        let (clock, mut ahead, mut cause) = (now.0.saturating_mul(1_000), 0, None);
+        if let Some(max) = settings.messages_per_second_max {
+            ahead = Pace::charge(&mut extras.pace.messages, clock, messages, max);
+            cause = Some(Cause::setting("messages_per_second_max", max.get()));
+        }
+        if let Some(max) = settings.bytes_per_second_max {
+            let more = Pace::charge(&mut extras.pace.bytes, clock, bytes as u64, max);
+            if more > ahead || cause.is_none() {
+                (ahead, cause) = (more, Some(Cause::setting("bytes_per_second_max", max.get())));
+            }
+        }
+        let (Some(cause), true) = (cause, ahead > 0) else { return };
+        let first = extras.paused_until.replace(now.after(Duration::from_micros(ahead))).is_none();
+        if first {
+            self.counters.reads_paused += 1;
+            let session = self.connections[key as usize].session;
+            if let Some(session) = session {
+                let client_id = self.sessions[session as usize].client_id.clone();
+                self.events.push_back(Event::Paused { connection: key, client_id, cause });
+            }
+        }
+        self.arm(now, key);
+    }
+
+    /// A connection that was too fast is read again.
+    pub(crate) fn resume_reading(&mut self, now: Instant, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        connection.extras().paused_until = None;
+        // Whatever it has said meanwhile has not been looked at.
+        connection.keep_alive.packet_received(now);
+        // So that the shell looks at it, and reads on.
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Whether a client may take over the connection of its own Client Identifier, or has done so too often: two that have the
+    /// same one and both come back at once would go on for ever.
+    pub(crate) fn may_take_over(&mut self, now: Instant, client_id: &str) -> bool {
+        let Some(max) = self.settings.takeovers_per_second_max else { return true };
+        if self.takeovers.0.len() >= TAKEOVERS_MAX {
+            self.takeovers.0.clear();
+        }
+        let (begun, count) = match self.takeovers.0.get_mut(client_id) {
+            Some(known) => known,
+            None => self.takeovers.0.entry(client_id.into()).or_insert((now, 0)),
+        };
+        if now >= begun.after(Duration::from_secs(1)) {
+            (*begun, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= max.get()
+    }
+}
+
+/// By Client Identifier: since when takeovers are counted, and how many there have been.
+#[derive(Debug, Default)]
+pub(crate) struct Takeovers(HashMap<Box<str>, (Instant, u32)>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_second_allows_is_free_at_once_and_then_each_has_its_price() {
+        let per_second = NonZeroU32::new(10).unwrap();
+        let mut used = 0;
+        assert_eq!(Pace::charge(&mut used, 5_000_000, 10, per_second), 0);
+        assert_eq!(Pace::charge(&mut used, 5_000_000, 1, per_second), 100_000);
+        // A second and a tenth later it is where it began.
+        assert_eq!(Pace::charge(&mut used, 6_100_000, 10, per_second), 0);
+        assert_eq!(Pace::charge(&mut used, u64::MAX - 1, u64::MAX, per_second), 0);
+    }
+}

@@ -1,0 +1,159 @@
+//! Clients that are too fast, and a process that is too large.
+
+use std::num::NonZeroU32;
+
+use pantala_broker::{Cause, Event, Settings};
+use pantala_proto::{Packet, ReasonCode};
+
+use crate::access::{secured, verify};
+use crate::support::{Pub, Received, everywhere, settings};
+
+fn slow(messages: Option<u32>, bytes: Option<u32>) -> Settings {
+    Settings {
+        messages_per_second_max: messages.and_then(NonZeroU32::new),
+        bytes_per_second_max: bytes.and_then(NonZeroU32::new),
+        ..settings()
+    }
+}
+
+#[test]
+fn a_client_that_is_too_fast_is_read_later_and_loses_nothing() {
+    everywhere(&slow(Some(10), None), |world| {
+        let reader = world.client("r").connect();
+        reader.subscribe("t", 0);
+        let publisher = world.client("p").keep_alive(2).connect();
+        // A second's worth is taken, and what came with the same read; then nothing for a while.
+        publisher.send_bytes(&(0..15).flat_map(|number| packet(&number.to_string())).collect::<Vec<u8>>());
+        world.run();
+        publisher.send_bytes(&packet("15"));
+        publisher.send(&Packet::PingReq);
+        world.run();
+        let mut got = reader.messages();
+        assert!((10..16).contains(&got.len()) && world.counters().reads_paused >= 1, "{got:?}");
+        assert!(world.events().iter().any(|event| matches!(
+            event,
+            Event::Paused { client_id, cause: Cause::Setting { key: "messages_per_second_max", value: 10 }, .. }
+                if client_id.starts_with("p-")
+        )));
+        world.seconds(1);
+        got.extend(reader.messages());
+        let payloads: Vec<_> = got.iter().map(|message| message.payload.parse::<u32>().unwrap()).collect();
+        assert_eq!(payloads, (0..16).collect::<Vec<_>>());
+        world.seconds(1);
+        publisher.expect(&Received::PingResp);
+        // Nobody else has to wait for it.
+        assert!(!publisher.is_closed());
+    });
+}
+
+#[test]
+fn bytes_have_a_rate_too_and_a_paused_client_is_not_taken_for_silent() {
+    everywhere(&slow(None, Some(100)), |world| {
+        let publisher = world.client("p").keep_alive(1).connect();
+        publisher.send_publish(&Pub::new("t", &"x".repeat(1_000)));
+        world.run();
+        // Ten seconds for a thousand bytes, less the one it may be ahead.
+        for _ in 0..8 {
+            publisher.send(&Packet::PingReq);
+            world.seconds(1);
+        }
+        assert!(!publisher.is_closed());
+        assert!(world.counters().reads_paused >= 1);
+        world.seconds(2);
+        publisher.expect(&Received::PingResp);
+        world.seconds(4);
+        assert_eq!(world.counters().keep_alive_timeouts, 1);
+    });
+}
+
+#[test]
+fn within_its_rate_a_client_is_never_paused() {
+    everywhere(&slow(Some(10), Some(10_000)), |world| {
+        let publisher = world.client("p").connect();
+        for _ in 0..100 {
+            publisher.publish("t", 1, "x");
+            world.millis(100);
+        }
+        assert_eq!((world.counters().reads_paused, world.counters().publish_received), (0, 100));
+    });
+}
+
+#[test]
+fn two_clients_with_one_name_do_not_go_on_for_ever() {
+    let settings = Settings { takeovers_per_second_max: NonZeroU32::new(3), ..settings() };
+    everywhere(&settings, |world| {
+        let mut last = world.client("twin").connect();
+        for _ in 0..3 {
+            last = world.client("twin").connect();
+        }
+        let (refused, answer) = world.client("twin").try_connect();
+        assert!(
+            matches!(answer, Some(Received::ConnAck { code: ReasonCode::ConnectionRateExceeded, .. })),
+            "{answer:?}"
+        );
+        assert!(refused.is_closed());
+        assert!(!last.is_closed());
+        assert_eq!((world.counters().takeovers_refused, world.counters().sessions_taken_over), (1, 3));
+        // Others are let in, and in the next second the twin is.
+        world.client("other").connect();
+        world.seconds(2);
+        world.client("twin").connect();
+        assert!(last.is_closed());
+    });
+}
+
+#[test]
+fn who_may_not_take_over_keeps_nobody_from_coming_back() {
+    let settings = Settings { takeovers_per_second_max: NonZeroU32::new(2), ..secured() };
+    everywhere(&settings, |world| {
+        world.set_authenticator(verify);
+        world.client("a").user("ann").connect();
+        for _ in 0..5 {
+            world.client("a").user("ann").password("wrong").refused(ReasonCode::BadUserNameOrPassword);
+            world.client("a").user("eve").refused(ReasonCode::NotAuthorized);
+        }
+        // Each is one, though its CONNECT is taken up twice.
+        world.client("a").user("ann").connect();
+        world.client("a").user("ann").connect();
+        world.client("a").user("ann").refused(ReasonCode::ConnectionRateExceeded);
+        let counters = world.counters();
+        assert_eq!((counters.takeovers_refused, counters.sessions_taken_over), (1, 2));
+        assert_eq!((counters.connect_received, counters.other_packets_received), (14, 14));
+    });
+}
+
+#[test]
+fn short_of_memory_nobody_new_is_let_in_and_queues_shed_what_nobody_was_promised() {
+    let settings = Settings { queue_qos0_messages: true, ..settings() };
+    everywhere(&settings, |world| {
+        let a = world.client("a").persistent();
+        let peer = a.connect();
+        peer.subscribe("t", 1);
+        peer.lose();
+        let publisher = world.client("p").connect();
+        publisher.publish("t", 0, "before");
+        publisher.publish("t", 1, "promised");
+        world.memory_short(true);
+        world.shed();
+        publisher.publish("t", 0, "meanwhile");
+        publisher.publish("t", 1, "promised too");
+        assert_eq!(world.counters().dropped_memory_short, 2);
+        let (_, answer) = world.client("new").try_connect();
+        assert!(matches!(answer, Some(Received::ConnAck { code: ReasonCode::QuotaExceeded, .. })), "{answer:?}");
+        assert_eq!(world.counters().connects_memory_short, 1);
+        world.memory_short(false);
+        publisher.publish("t", 0, "after");
+        let got: Vec<_> = a.resume().take_everything().into_iter().map(|message| message.payload).collect();
+        assert_eq!(got.len(), 3, "{got:?}");
+        for expected in ["promised", "promised too", "after"] {
+            assert!(got.iter().any(|payload| payload == expected), "{got:?}");
+        }
+    });
+}
+
+/// A PUBLISH packet at QoS 0 of MQTT 5.
+fn packet(payload: &str) -> Vec<u8> {
+    let mut packet = vec![0x30, 4 + payload.len() as u8, 0, 1, b't', 0];
+    packet.extend_from_slice(payload.as_bytes());
+    packet
+}
