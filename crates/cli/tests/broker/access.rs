@@ -66,7 +66,7 @@ fn rules_in_toml_hold_and_are_read_again() {
     // A mistake leaves the old rules, and is named with its line.
     fs::write(&rules, "[[rule]]\npublsih = [\"#\"]\n").unwrap();
     broker.signal(Signal::HUP);
-    let log = broker.wait_for_log("SIGHUP: nothing has changed");
+    let log = broker.wait_for_log("SIGHUP: nothing has changed, the configuration cannot be used: ");
     assert!(log.contains("rules_file: ") && log.contains("line 2: unknown field `publsih`"), "{log}");
     assert_eq!((publish(&mut client, "dev/hall/x"), publish(&mut client, "dev/attic/x")), (0, NOT_AUTHORIZED));
     fs::write(&rules, "[[rule]]\npublish = [\"dev/attic/#\"]\n").unwrap();

@@ -489,7 +489,7 @@ fn no_secret_is_ever_written() {
     // Files that cannot be used are said to be wrong, without what is in them.
     std::fs::write(&passwords, "ann:cAnArY-in-the-open\n").unwrap();
     broker.signal(Signal::HUP);
-    broker.wait_for_log("SIGHUP: nothing has changed");
+    broker.wait_for_log("SIGHUP: nothing has changed, the configuration cannot be used: ");
     broker.signal(Signal::USR1);
     broker.wait_for_log("Credentials: ");
     let log = broker.log();
