@@ -4,8 +4,12 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::reload::{Commit, Reloadable};
 
 /// Addresses that are counted at once; while there are more, new ones are not.
 const ADDRESSES_MAX: usize = 65_536;
@@ -14,8 +18,9 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Counts connections by address, for all workers. Costs nothing where neither limit is set.
 #[derive(Debug)]
 pub(crate) struct Addresses {
-    connections_max: Option<NonZeroU32>,
-    per_second_max: Option<NonZeroU32>,
+    /// 0 is no limit.
+    connections_max: AtomicU32,
+    per_second_max: AtomicU32,
     table: Mutex<Table>,
 }
 
@@ -62,12 +67,29 @@ impl Drop for Counted {
 
 impl Addresses {
     pub(crate) fn new(connections_max: Option<NonZeroU32>, per_second_max: Option<NonZeroU32>) -> Arc<Self> {
-        Arc::new(Self { connections_max, per_second_max, table: Mutex::default() })
+        let addresses =
+            Self { connections_max: AtomicU32::new(0), per_second_max: AtomicU32::new(0), table: Mutex::default() };
+        addresses.limit(connections_max, per_second_max);
+        Arc::new(addresses)
+    }
+
+    /// Other limits from now on. Connections that were there before the first one stay uncounted.
+    fn limit(&self, connections_max: Option<NonZeroU32>, per_second_max: Option<NonZeroU32>) {
+        self.connections_max.store(connections_max.map_or(0, NonZeroU32::get), Ordering::Relaxed);
+        self.per_second_max.store(per_second_max.map_or(0, NonZeroU32::get), Ordering::Relaxed);
+    }
+
+    fn connections_max(&self) -> Option<u32> {
+        Some(self.connections_max.load(Ordering::Relaxed)).filter(|max| *max > 0)
+    }
+
+    fn per_second_max(&self) -> Option<u32> {
+        Some(self.per_second_max.load(Ordering::Relaxed)).filter(|max| *max > 0)
     }
 
     /// Whether there is anything to count.
     pub(crate) fn counts_any(&self) -> bool {
-        self.connections_max.is_some() || self.per_second_max.is_some()
+        self.connections_max().is_some() || self.per_second_max().is_some()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -97,14 +119,26 @@ impl Addresses {
             (count.second, count.in_second) = (now, 0);
         }
         count.in_second = count.in_second.saturating_add(1);
-        if let Some(max) = self.per_second_max.map(NonZeroU32::get).filter(|max| count.in_second > *max) {
+        if let Some(max) = self.per_second_max().filter(|max| count.in_second > *max) {
             return Err(TooMany { limit: "connections_per_address_per_second_max", max });
         }
-        if let Some(max) = self.connections_max.map(NonZeroU32::get).filter(|max| count.open >= *max) {
+        if let Some(max) = self.connections_max().filter(|max| count.open >= *max) {
             return Err(TooMany { limit: "connections_per_address_max", max });
         }
         count.open += 1;
         Ok(Some(Counted { addresses: Arc::clone(self), address }))
+    }
+}
+
+impl Reloadable for Arc<Addresses> {
+    fn prepare(&mut self, _old: &Config, new: &Config) -> Result<Commit, String> {
+        let addresses = Self::clone(self);
+        let limits = (new.connections_per_address_max, new.connections_per_address_per_second_max);
+        Ok(Box::new(move |_| {
+            addresses.limit(limits.0, limits.1);
+            // They are told of as changes of the configuration.
+            Vec::new()
+        }))
     }
 }
 

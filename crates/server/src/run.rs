@@ -207,7 +207,8 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
     let report_certificates = watch.reporter(log.clone());
     // What was read from other files than the configuration, to be read again with it. Certificates are read with their
     // listeners.
-    let reloadables: Vec<Box<dyn Reloadable>> = vec![Box::new(scram), Box::new(Arc::clone(&security))];
+    let reloadables: Vec<Box<dyn Reloadable>> =
+        vec![Box::new(scram), Box::new(Arc::clone(&security)), Box::new(addresses)];
     let mut reloader = Reloader::new(ReloaderOptions {
         source,
         config,

@@ -366,7 +366,16 @@ fn one_address_has_so_many_connections() {
     broker.wait_for_log("connections_per_address_max is 2.");
     assert!(broker.counter("connections_refused_address") >= 1);
     drop(one);
-    wait_for("a place again", || let_in(address, "four"));
+    let _four = wait_for("a place again", || let_in(address, "four"));
+    // A reload makes room for one more, and no more.
+    let file = broker.folder.path("pantala.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("max = 2", "max = 3")).unwrap();
+    broker.signal(Signal::HUP);
+    broker.wait_for_log("limits.connections_per_address_max: 2 -> 3 (live)");
+    let _five = wait_for("a new place", || let_in(address, "five"));
+    assert!(let_in(address, "six").is_none());
+    broker.wait_for_log("connections_per_address_max is 3.");
     broker.check();
 }
 

@@ -16,8 +16,6 @@ const NEEDS_RESTART: &[&str] = &[
     "broker.sys_interval_seconds",
     "broker.pid_file",
     "broker.user",
-    "limits.connections_per_address_max",
-    "limits.connections_per_address_per_second_max",
     "limits.memory_bytes_max",
     "limits.verification_threads",
     "limits.verifications_waiting_max",
@@ -159,8 +157,6 @@ impl Config {
         self.sys_interval_seconds = old.sys_interval_seconds;
         self.pid_file.clone_from(&old.pid_file);
         self.user.clone_from(&old.user);
-        self.connections_per_address_max = old.connections_per_address_max;
-        self.connections_per_address_per_second_max = old.connections_per_address_per_second_max;
         self.memory_bytes_max = old.memory_bytes_max;
         self.verification = old.verification;
         self.settings.durability_rules.clone_from(&old.settings.durability_rules);

@@ -430,11 +430,11 @@ pub(super) static SECTIONS: &[Section] = &[
             count!(connections_max, "Most clients that are connected at a time, over all listeners; 0 is no limit."),
             address_count!(
                 connections_per_address_max,
-                "Most connections from one address, of IPv6 from one /64; more are closed. 0 is no limit. A change needs a restart."
+                "Most connections from one address, of IPv6 from one /64; more are closed. 0 is no limit."
             ),
             address_count!(
                 connections_per_address_per_second_max,
-                "Most new connections from one such address in a second; more are closed. 0 is no limit. A change needs a restart."
+                "Most new connections from one such address in a second; more are closed. 0 is no limit."
             ),
             count!(sessions_max, "Most Sessions, connected or not; 0 is no limit."),
             Key {
