@@ -144,12 +144,16 @@ async fn o9_whatever_is_wrong_with_a_certificate_is_an_error_each_time() {
         parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
         parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
     });
+    let of_an_authority = authority.issue(&["localhost"], |parameters| {
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    });
     let cases = [
         (stranger.issue(&["localhost"], |_| ()), "localhost", "not trusted"),
         (authority.issue(&["other"], |_| ()), "localhost", "another name"),
         (authority.issue(&["localhost"], |_| ()), "127.0.0.1", "another name"),
         (authority.issue(&["*.host"], |_| ()), "localhost", "another name"),
         (expired, "localhost", "expired"),
+        (of_an_authority, "localhost", "CA:FALSE"),
     ];
     for (certificate, host, words) in cases {
         let port = echo(&certificate, None).await;

@@ -15,7 +15,7 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use crate::config::{Config, LogType, Source};
+use crate::config::{Config, Listener, LogType, Protocol, Source};
 use crate::guard::{self, Addresses};
 use crate::inbox::{Inbox, Letter};
 use crate::log::{Log, shown};
@@ -393,11 +393,30 @@ fn announce(config: &Config, log: &Log, places: &Places, workers: usize) {
     for DurabilityRule { filter, level } in &config.settings.durability_rules {
         log.line(LogType::Notice, &format!("Durability of {}: {level}.", shown(filter)));
     }
-    if let Some(port) = places.sockets().find_map(|(socket, _)| socket.port()) {
+    let ports = places.sockets().filter_map(|(socket, listener)| Some((socket.port()?, usize::from(listener))));
+    // The easiest to try comes first.
+    let flags = |listener: usize| config.listeners.get(listener).map(how_to_connect).unwrap_or_default();
+    if let Some((port, listener)) = ports.min_by_key(|(_, listener)| flags(*listener).len()) {
         let port = if port == 1883 { String::new() } else { format!("-p {port} ") };
+        let flags = port + &flags(listener);
         log.line(
             LogType::Notice,
-            &format!("Try it: mosquitto_sub {port}-t '#' -v   and elsewhere: mosquitto_pub {port}-t a/b -m hi -q 2"),
+            &format!("Try it: mosquitto_sub {flags}-t '#' -v   and elsewhere: mosquitto_pub {flags}-t a/b -m hi -q 2"),
         );
     }
+}
+
+/// The flags that a client needs for this listener.
+fn how_to_connect(listener: &Listener) -> String {
+    let mut flags = String::new();
+    if listener.transport.protocol == Protocol::WebSocket {
+        flags += "--ws ";
+    }
+    if listener.tls.is_some() {
+        flags += "--cafile CA.pem ";
+    }
+    if !listener.settings.allow_anonymous {
+        flags += "-u NAME -P PASSWORD ";
+    }
+    flags
 }

@@ -150,6 +150,12 @@ fn in_words(error: &std::io::Error) -> String {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 "the broker's certificate is for another name".to_owned()
             }
+            // What it is exactly is not told by type.
+            other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                "the broker's certificate is one of an authority (CA:TRUE), which no server may use; it needs another one, \
+                 with CA:FALSE"
+                    .to_owned()
+            }
             other => format!("the broker's certificate is not accepted: {other}"),
         },
         Some(error) => error.to_string(),
