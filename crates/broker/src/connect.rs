@@ -139,7 +139,9 @@ impl<S: Store> Core<S> {
         if by_certificate.is_none() && !listener.allow_anonymous {
             return Err(Cause::Anonymous);
         }
-        Ok(Unasked::Identity(Identity { user_name: by_certificate, ..Identity::default() }))
+        let believed = connect.user_name.filter(|_| listener.believe_user_names && !listener.verify_credentials);
+        let user_name = by_certificate.or_else(|| believed.map(Into::into));
+        Ok(Unasked::Identity(Identity { user_name, ..Identity::default() }))
     }
 
     /// Asks the shell to verify the credentials of a CONNECT. Until it has, the packet stays where it is, and is taken up

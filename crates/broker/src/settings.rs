@@ -157,6 +157,9 @@ pub struct ListenerSettings {
     /// proves nothing then, and its client is anonymous. A client without user name, password and certificate is never asked
     /// about: `allow_anonymous` decides.
     pub verify_credentials: bool,
+    /// Whether a user name that nobody verifies is its client's all the same, for rules. Default false. Anybody can be anybody
+    /// then: for networks without strangers. Without meaning where `verify_credentials` is true.
+    pub believe_user_names: bool,
     /// Whether a Session that a user has begun is that user's alone. Default true: CONNECT of anybody else with its Client
     /// Identifier is refused (0x87), whatever its Clean Start. False is Mosquitto's way: whoever comes goes on with it.
     pub sessions_belong_to_users: bool,
@@ -316,6 +319,7 @@ impl Default for ListenerSettings {
             topic_alias_broker_max: None,
             security: SecurityId::default(),
             verify_credentials: false,
+            believe_user_names: false,
             sessions_belong_to_users: true,
             mount_point: None,
             versions: AcceptedVersions::ALL,

@@ -907,6 +907,26 @@ fn the_will_of_a_session_from_before_a_restart_is_asked_about() {
     });
 }
 
+/// Where nobody verifies, a name is one of nobody's, or of whoever says so, as the listener has it.
+#[test]
+fn a_name_that_nobody_verifies_counts_where_it_is_believed() {
+    let careful = ListenerSettings { verify_credentials: false, allow_anonymous: true, ..verifying() };
+    let credulous = ListenerSettings { believe_user_names: true, ..careful.clone() };
+    let settings = Settings { listeners: vec![careful, credulous], ..settings() };
+    let book = Book::new().user("ann", &["t"], &["t"]);
+    everywhere(&settings, |world| {
+        book.hold(world);
+        for (listener, code) in [(0, ReasonCode::NotAuthorized), (1, ReasonCode::Success)] {
+            let ann = world.client("a").user("ann").at(listener).connect();
+            assert_eq!(subscribed(&ann, &Sub::new("t", 0)), code);
+            let nobody = world.client("n").at(listener).connect();
+            assert_eq!(subscribed(&nobody, &Sub::new("t", 0)), ReasonCode::NotAuthorized);
+            ann.lose();
+            nobody.lose();
+        }
+    });
+}
+
 // ---- Sessions of users --------------------------------------------------------------------------------------------------
 
 /// J9.

@@ -20,6 +20,8 @@ pub(super) struct ClientsDraft {
     pub deny_special_characters: bool,
     /// None: as the file's kind has it.
     pub sessions_belong_to_users: Option<bool>,
+    /// None: as the file's kind has it.
+    pub believe_user_names: Option<bool>,
 }
 
 impl Default for ClientsDraft {
@@ -32,6 +34,7 @@ impl Default for ClientsDraft {
             client_id_prefixes: None,
             deny_special_characters: false,
             sessions_belong_to_users: None,
+            believe_user_names: None,
         }
     }
 }
@@ -46,6 +49,7 @@ impl ClientsDraft {
             client_id_prefixes: client_id_prefixes.unwrap_or_default(),
             deny_special_characters: self.deny_special_characters,
             sessions_belong_to_users: self.sessions_belong_to_users.unwrap_or(true),
+            believe_user_names: self.believe_user_names.unwrap_or(false),
             ..settings
         }
     }

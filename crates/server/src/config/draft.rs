@@ -54,6 +54,8 @@ pub(super) struct Draft {
     pub tcp_no_delay: bool,
     /// Whether Sessions belong to users where the listener does not say.
     pub sessions_belong_to_users: bool,
+    /// Whether user names that nobody verifies count where there is an ACL file, and the listener does not say.
+    pub believe_user_names: bool,
     /// What Client Identifiers have to begin with where the listener does not say.
     pub client_id_prefixes: Vec<String>,
     pub scram_users: Vec<ScramUserDraft>,
@@ -132,6 +134,7 @@ impl Draft {
             loopback_anonymous: true,
             tcp_no_delay: true,
             sessions_belong_to_users: true,
+            believe_user_names: false,
             client_id_prefixes: Vec::new(),
             scram_users: Vec::new(),
             security: Vec::new(),
@@ -179,6 +182,13 @@ impl Draft {
                 || listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No)
                 || !self.settings.scram_users.is_empty()
                 || is_local(&listener.address);
+            if settings.believe_user_names && !settings.verify_credentials && settings.allow_anonymous {
+                self.warnings.push(format!(
+                    "listener {} believes user names: nobody verifies them, so anybody has the rights of anybody. A password_file \
+                     (made by `pantala passwd`) verifies them",
+                    listener.address
+                ));
+            }
             if !somebody {
                 self.warnings.push(format!(
                     "listener {} lets nobody in: anonymous clients are refused there, and there are no users. A \
@@ -282,6 +292,10 @@ impl Draft {
         let mut listeners: Vec<Listener> = Vec::with_capacity(self.listeners.len());
         for mut draft in std::mem::take(&mut self.listeners) {
             draft.clients.sessions_belong_to_users.get_or_insert(self.sessions_belong_to_users);
+            let name = draft.security.as_deref().unwrap_or(DEFAULT_DOMAIN);
+            let domain = domains.iter().find(|domain| domain.name == name);
+            let is_believed = domain.is_some_and(|domain| domain.acl_file.is_some() && !domain.verifies());
+            draft.clients.believe_user_names.get_or_insert(self.believe_user_names && is_believed);
             draft.clients.client_id_prefixes.get_or_insert_with(|| self.client_id_prefixes.clone());
             let origin = draft.origin.clone();
             let listener = draft.finish(domains)?;

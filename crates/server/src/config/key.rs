@@ -888,6 +888,12 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |listener| listener.settings.sessions_belong_to_users.to_string(),
     },
     Key {
+        name: "believe_user_names",
+        doc: "Whether rules hold for the user name of a client though nobody verifies it: anybody can be anybody.",
+        kind: Kind::Switch { put: |listener, value| listener.clients.believe_user_names = Some(value) },
+        show: |listener| listener.settings.believe_user_names.to_string(),
+    },
+    Key {
         name: "tcp_no_delay",
         doc: "Whether small packets are sent at once instead of being held back for more.",
         kind: Kind::Switch { put: |listener, value| listener.tcp_no_delay = value },

@@ -33,6 +33,7 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
     draft.durability_default = Durability::Memory;
     // In Mosquitto whoever comes with its Client Identifier goes on with a Session.
     draft.sessions_belong_to_users = false;
+    draft.believe_user_names = true;
     let mut reader = Reader {
         draft,
         unlisted: None,

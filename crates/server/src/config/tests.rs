@@ -230,6 +230,7 @@ use_user_name_as_client_id = true
 client_id_prefixes = ["dev-", "app-"]
 deny_special_characters = true
 sessions_belong_to_users = false
+believe_user_names = true
 tcp_no_delay = false
 protocol = "any"
 websocket_path = "/mqtt"
@@ -341,6 +342,7 @@ password_file = "{}"
                     client_id_prefixes: vec!["dev-".to_owned(), "app-".to_owned()],
                     deny_special_characters: true,
                     sessions_belong_to_users: false,
+                    believe_user_names: true,
                     ..ListenerSettings::default()
                 },
                 socket_domain: SocketDomain::Ipv6,
@@ -419,7 +421,7 @@ password_file = "{}"
         "listener [::1]:1884, no anonymous, socket_domain = ipv6, connections_max = 26, maximum_qos = 0, \
          topic_alias_max = 27, topic_alias_broker_max = 28, mount_point = plant/, versions = 3.1.1,5.0, \
          use_user_name_as_client_id = true, client_id_prefixes = dev-,app-, deny_special_characters = true, \
-         sessions_belong_to_users = false, tcp_no_delay = false, protocol = any, \
+         sessions_belong_to_users = false, believe_user_names = true, tcp_no_delay = false, protocol = any, \
          websocket_path = /mqtt, websocket_origins = https://app.example,http://localhost:8080, proxy_protocol = v2, \
          proxy_require_tls = true, proxy_trusted = 10.0.0.0/8,::1, allow_addresses = 192.0.2.0/24, \
          deny_addresses = 192.0.2.7,192.0.2.8\n",
