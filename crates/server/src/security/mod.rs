@@ -524,9 +524,12 @@ impl Job {
                     lock(&security.brake).failed(security.now(), address, user_name);
                 }
                 security.log.limited(LogType::Notice, "refused credentials", || {
-                    let client = shown(&self.credentials.client_id);
+                    let client = match &*self.credentials.client_id {
+                        "" => "A client".to_owned(),
+                        client_id => format!("Client {}", shown(client_id)),
+                    };
                     let user = user_name.map_or("no user name".to_owned(), |name| format!("user {}", shown(name)));
-                    format!("Client {client} ({user}) is not let in: {refusal}.")
+                    format!("{client} ({user}) is not let in: {refusal}.")
                 });
             }
         }
