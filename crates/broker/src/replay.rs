@@ -236,6 +236,16 @@ impl<S: Store> Core<S> {
         self.replay_later(key, generation);
     }
 
+    /// No more Retained Messages for subscriptions that have ended or are disabled. For all of them at once: there may be
+    /// thousands, and as many that wait.
+    pub(crate) fn end_replays(&mut self, key: SessionKey) {
+        let session = &mut self.sessions[key as usize];
+        let Some(replays) = &mut session.replays else { return };
+        let subscriptions = session.subscriptions.as_deref();
+        let subscription = |filter: &str| subscriptions.and_then(|subscriptions| subscriptions.get(filter));
+        replays.retain(|replay| subscription(replay.filter()).is_some_and(|subscription| !subscription.disabled));
+    }
+
     /// A Session has its turn in the next tick.
     fn replay_later(&mut self, key: SessionKey, generation: u32) {
         self.replaying.push_back((key, generation));

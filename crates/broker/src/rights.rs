@@ -169,12 +169,7 @@ impl<S: Store> Core<S> {
             subscription.disabled = !permitted;
             let (shared, grant) = (subscription.shared, subscription.grant());
             match (was_routed, permitted) {
-                (true, false) => {
-                    if let Some(replays) = &mut session.replays {
-                        replays.retain(|replay| replay.filter() != &*text);
-                    }
-                    self.withdraw_subscription(key, &text, shared);
-                }
+                (true, false) => self.withdraw_subscription(key, &text, shared),
                 // The home of a group knows the rights of its members.
                 (true, true) if shared => drop(self.join(key, &text, grant)),
                 (false, true) => {
@@ -185,6 +180,7 @@ impl<S: Store> Core<S> {
                 _ => {}
             }
         }
+        self.end_replays(key);
     }
 
     /// A Session has no Will any more.

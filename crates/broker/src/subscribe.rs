@@ -287,9 +287,6 @@ impl<S: Store> Core<S> {
                 reason_codes.push(ReasonCode::NotAuthorized);
                 continue;
             }
-            if let Some(replays) = &mut self.sessions[session as usize].replays {
-                replays.retain(|replay| replay.filter() != text);
-            }
             let subscriptions = self.sessions[session as usize].subscriptions.as_mut();
             let removed = subscriptions.and_then(|subscriptions| subscriptions.remove(text));
             reason_codes.push(match (removed, TopicFilter::parse(written)) {
@@ -305,6 +302,7 @@ impl<S: Store> Core<S> {
                 (None, Err(_)) => ReasonCode::TopicFilterInvalid,
             });
         }
+        self.end_replays(session);
         let packet = UnsubAck { packet_id, reason_codes, reason_string: None, user_properties: UserProperties::none() };
         let mut bytes = Vec::new();
         packet.encode(version, &mut bytes);
@@ -312,7 +310,7 @@ impl<S: Store> Core<S> {
         Flow::Continue
     }
 
-    /// Takes a subscription, already out of its Session's list and of its replays, out of the router.
+    /// Takes a subscription, already out of its Session's list, out of the router; its replay is the caller's.
     pub(crate) fn remove_subscription(
         &mut self,
         _now: Instant,
