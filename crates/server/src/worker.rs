@@ -100,8 +100,8 @@ impl Clock {
 struct Slot {
     socket: Socket,
     listener: ListenerId,
-    /// It is counted by its address, until it is gone.
-    counted: Option<Counted>,
+    /// It is counted by its address, until it is gone; boxed, as few are.
+    counted: Option<Box<Counted>>,
     /// What stands between its bytes and MQTT; None for plain MQTT.
     stages: Option<Box<Stages>>,
     /// There may be more to read than was read.
@@ -411,10 +411,10 @@ impl Worker {
     }
 
     /// Whether a connection may stay, as far as its address decides. If not, it is to be closed.
-    fn admit(&mut self, address: Option<SocketAddr>) -> Option<Option<Counted>> {
+    fn admit(&mut self, address: Option<SocketAddr>) -> Option<Option<Box<Counted>>> {
         let Some(address) = address.filter(|_| self.addresses.counts_any()) else { return Some(None) };
         match self.addresses.admit(std::time::Instant::now(), address.ip()) {
-            Ok(counted) => Some(counted),
+            Ok(counted) => Some(counted.map(Box::new)),
             Err(TooMany { limit, max }) => {
                 self.core.count_refused_address();
                 self.log.limited(LogType::Notice, "refused connections", || {
@@ -431,7 +431,7 @@ impl Worker {
         mut socket: Socket,
         listener: ListenerId,
         stages: Option<Box<Stages>>,
-        counted: Option<Counted>,
+        counted: Option<Box<Counted>>,
     ) -> Option<ConnectionKey> {
         let key = self.core.open(now, listener);
         let index = key as usize;
