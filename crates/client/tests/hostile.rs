@@ -511,19 +511,40 @@ async fn o11_only_attempts_in_vain_are_counted() {
     assert_eq!(end_of(&client).await, ConnectionError::Closed);
 }
 
-#[tokio::test]
+fn is_taken_over(error: &ConnectionError) -> bool {
+    matches!(error, ConnectionError::Disconnected { refusal, .. } if refusal.reason_code == ReasonCode::SessionTakenOver)
+}
+
+#[tokio::test(start_paused = true)]
 async fn o11_a_client_whose_session_was_taken_over_ends() {
-    let broker = MockBroker::listen().await;
-    let client = Client::start(Options::new(broker.url()).unwrap().client_id("c"));
-    let mut peer = broker.accept().await;
-    peer.expect_connect().await;
-    peer.conn_ack(false, ReasonCode::Success).await;
+    let (options, mut listener) = wire();
+    let client = Client::start(options.client_id("c"));
+    let mut end = listener.welcome(false).await;
     client.connected().await.unwrap();
-    peer.disconnect(ReasonCode::SessionTakenOver).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    end.send(&[0xe0, 1, 0x8e]).await;
     let error = end_of(&client).await;
-    assert!(matches!(error, ConnectionError::Disconnected { refusal, .. }
-        if refusal.reason_code == ReasonCode::SessionTakenOver));
+    assert!(is_taken_over(&error), "{error:?}");
     assert_eq!(client.publish(Message::new("t", "")).await, Err(PublishError::Ended));
+}
+
+/// A program that had been killed just after its CONNECT, and was started again, ended: the broker read the two CONNECT in the
+/// other order, and had the connection that was dead take over the one that lived.
+#[tokio::test(start_paused = true)]
+async fn o11_a_client_taken_over_right_at_the_beginning_comes_back_once() {
+    let (options, mut listener) = wire();
+    let client = Client::start(options.client_id("c"));
+    for _ in 0..2 {
+        let mut end = listener.welcome(false).await;
+        client.connected().await.unwrap();
+        end.send(&[0xe0, 1, 0x8e]).await;
+    }
+    let error = end_of(&client).await;
+    assert!(is_taken_over(&error), "{error:?}");
+    let (options, mut listener) = wire();
+    let client = Client::start(options.client_id("c").reconnect(Reconnect::NEVER));
+    listener.welcome(false).await.send(&[0xe0, 1, 0x8e]).await;
+    assert!(is_taken_over(&end_of(&client).await));
 }
 
 #[tokio::test(start_paused = true)]

@@ -108,15 +108,20 @@ impl Driver {
                 self.shared.lock().machine.set_credentials(credentials);
             }
             let connected = matches!(self.shared.lock().status, Status::Connected(_));
+            let first = connected && !was_connected;
             was_connected |= connected;
             failures = if connected && began.elapsed() >= SUCCESS_AFTER { 1 } else { failures + 1 };
             in_vain = if connected { 1 } else { in_vain + 1 };
             // Whoever took the Session over would be thrown out by us, and come back, and so on.
             let taken_over = matches!(&error, ConnectionError::Disconnected { refusal, .. }
                 if refusal.reason_code == ReasonCode::SessionTakenOver);
+            // But a program that was killed just after it had sent CONNECT, and started again, is taken over by itself if the
+            // broker reads the older CONNECT last. Nobody is at the other end of that connection.
+            let by_ghost = taken_over && first && began.elapsed() < SUCCESS_AFTER;
+            let rivals = taken_over && !by_ghost;
             let wanted = was_connected || self.reconnect.retry_first;
             let kept = !matches!(error, ConnectionError::Outbox(_));
-            let wait = self.reconnect.wait(failures, in_vain, random()).filter(|_| wanted && kept && !taken_over);
+            let wait = self.reconnect.wait(failures, in_vain, random()).filter(|_| wanted && kept && !rivals);
             let error = Arc::new(error);
             let Some(wait) = wait else { break self.end(Some(error)).await };
             self.shared.lock().set_status(Status::Waiting { error, wait });
