@@ -21,7 +21,7 @@
 //! | take messages, with flow control | [`Client::subscribe`], [`Subscription::recv`]; it is a `Stream`, too |
 //! | acknowledge when the work is done | [`Subscribe::acknowledge_by_hand`], [`Received::acknowledge`] |
 //! | go on after a lost connection | it does by itself; [`Reconnect`] says how, [`Client::changes`] tells |
-//! | keep the Session | [`Options::keep_session`] |
+//! | keep the Session | [`Options::keep_session`], [`Options::unknown_session`] |
 //! | ask and get an answer | [`Client::requester`] |
 //! | a Will | [`Options::will`] |
 //! | enhanced authentication | [`Options::authenticator`], [`authentication::ScramSha256`] |
@@ -65,6 +65,7 @@ pub use client::{
     BoxedStream, Changes, Client, Connector, Ended, Io, Options, OptionsError, Overflow, Received, Reconnect,
     RequestError, Requester, Status, Subscribe, Subscription,
 };
+pub use machine::UnknownSession;
 pub use message::{Message, Properties, STRING_BYTES_MAX};
 pub use outbox::{OutboxDurability, OutboxError, OutboxOptions, OutboxReport};
 pub use pantala_proto::{ProtocolVersion, QoS, ReasonCode, RetainHandling, SubscriptionOptions};

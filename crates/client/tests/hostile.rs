@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use pantala_client::error::{ConnectionError, PublishError, Violation};
 use pantala_client::mock::{Behaviour, Limits, MockBroker, Peer};
-use pantala_client::{Client, Message, Options, ProtocolVersion, QoS, ReasonCode, Reconnect, Status, Subscribe};
+use pantala_client::{
+    Client, Message, Options, ProtocolVersion, QoS, ReasonCode, Reconnect, Status, Subscribe, UnknownSession,
+};
 use pantala_proto::{
     AcknowledgementKind, ConnAck, Connect, ConnectProperties, Packet, PacketId, Subscribe as SubscribePacket,
     SubscriptionOptions, Unsubscribe, UserProperties,
@@ -96,6 +98,46 @@ async fn o1_session_present_after_clean_start_is_an_error_to_the_user() {
         let error = client.connected().await.unwrap_err();
         assert_eq!(error, ConnectionError::Protocol(Violation::SessionPresent));
         peer.expect_end().await;
+    }
+}
+
+#[tokio::test]
+async fn o1_a_session_that_nobody_here_knows_is_closed_if_so_told() {
+    for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
+        for unknown_session in [UnknownSession::Accept, UnknownSession::Close] {
+            let broker = MockBroker::listen().await;
+            let options = Options::new(broker.url()).unwrap().client_id("c").keep_session(Duration::from_secs(60));
+            let quick = Reconnect { first_wait_max: Duration::from_millis(1), ..Reconnect::default() };
+            let options = options.version(version).unknown_session(unknown_session).reconnect(quick);
+            // It is no reason to try again.
+            let client = Client::start(options.reconnect(Reconnect { retry_first: true, ..quick }));
+            let mut peer = broker.accept().await;
+            assert!(!peer.expect_connect().await.connect().clean_start);
+            peer.conn_ack(true, ReasonCode::Success).await;
+            if unknown_session == UnknownSession::Close {
+                peer.expect_end().await;
+                assert_eq!(end_of(&client).await, ConnectionError::Protocol(Violation::UnknownSession));
+                continue;
+            }
+            assert!(client.connected().await.unwrap().session_present);
+        }
+    }
+}
+
+#[tokio::test]
+async fn o1_a_session_of_an_earlier_connection_is_known() {
+    let broker = MockBroker::listen().await;
+    let options = Options::new(broker.url()).unwrap().client_id("c").keep_session(Duration::from_secs(60));
+    let quick = Reconnect { first_wait_max: Duration::from_millis(1), ..Reconnect::default() };
+    let client = Client::start(options.unknown_session(UnknownSession::Close).reconnect(quick));
+    for session_present in [false, true, true] {
+        let mut peer = broker.accept().await;
+        peer.expect_connect().await;
+        peer.conn_ack(session_present, ReasonCode::Success).await;
+        assert_eq!(client.connected().await.unwrap().session_present, session_present);
+        peer.close().await;
+        let mut changes = client.changes();
+        while matches!(changes.next().await, Some(Status::Connected(_))) {}
     }
 }
 

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use pantala_client::error::{ConnectionError, PublishError};
+use pantala_client::error::{ConnectionError, PublishError, Violation};
 use pantala_client::mock::{MockBroker, ServingBroker};
 use pantala_client::{
     Client, Message, Options, OptionsError, OutboxDurability, OutboxError, OutboxOptions, ProtocolVersion, QoS, Status,
+    UnknownSession,
 };
 use pantala_proto::PacketType;
 
@@ -134,6 +135,23 @@ async fn the_directory_is_free_when_the_client_has_ended() {
         assert!(matches!(second, Err(ConnectionError::Outbox(OutboxError::InUse(_)))), "{second:?}");
         client.disconnect().await;
     }
+}
+
+/// An outbox has our part of the Session in it, also when all its messages have arrived.
+#[tokio::test]
+async fn a_session_that_the_outbox_knows_is_not_unknown() {
+    let broker = MockBroker::serve().await;
+    let directory = tempfile::tempdir().unwrap();
+    let options = || options(broker.url(), directory.path()).unknown_session(UnknownSession::Close);
+    for round in 0..3 {
+        let client = Client::connect(options()).await.unwrap();
+        assert_eq!(client.connected().await.unwrap().session_present, round > 0);
+        client.publish(message(round)).await.unwrap();
+        client.disconnect().await;
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let error = Client::connect(options().outbox(empty.path())).await.unwrap_err();
+    assert_eq!(error, ConnectionError::Protocol(Violation::UnknownSession));
 }
 
 #[tokio::test]

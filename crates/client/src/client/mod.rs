@@ -121,6 +121,7 @@ impl Client {
         let mut machine = Machine::new(session);
         if let Some(authenticator) = authenticator {
             machine = machine.with_authenticator(authenticator);
+            machine.defer_authentication();
         }
         let Some(outbox) = outbox else {
             let clock = Clock::start();
@@ -134,7 +135,9 @@ impl Client {
                 machine.settings_mut().queue_messages_max = outbox.messages_max;
                 machine.settings_mut().queue_bytes_max = outbox.bytes_max;
                 machine.keep_journal();
-                machine.restore(recovered.kept, recovered.opened);
+                if recovered.existed {
+                    machine.restore(recovered.kept, recovered.opened);
+                }
                 Outbox::start(keeper, recovered.report)
             });
         match opened {
@@ -460,7 +463,8 @@ impl Client {
     }
 
     /// Proves again who we are, by the [`Authenticator`](crate::authentication::Authenticator) of the options: before a token
-    /// ends. If the broker refuses, it ends the connection.
+    /// ends. If the broker refuses, it ends the connection. Does nothing without a connection, and while the broker waits for
+    /// an answer of an exchange before.
     pub fn reauthenticate(&self) {
         let mut state = self.shared().lock();
         state.machine.reauthenticate();

@@ -36,6 +36,10 @@ impl Random {
     }
 }
 
+fn nothing() -> Recovered {
+    Recovered { existed: false, kept: Vec::new(), opened: Vec::new(), report: Default::default() }
+}
+
 fn settings() -> SessionSettings {
     SessionSettings {
         client_id: "c".to_owned(),
@@ -565,7 +569,7 @@ fn a_lost_session_loses_nothing() {
 
 #[test]
 fn output_never_overtakes_a_record() {
-    let mut machine = machine(Recovered { kept: Vec::new(), opened: Vec::new(), report: Default::default() });
+    let mut machine = machine(nothing());
     let now = Instant(7);
     machine.connection_made(now);
     machine.handle_input(now, &[0x20, 0x03, 0x00, 0x00, 0x00]);
@@ -590,7 +594,7 @@ fn output_never_overtakes_a_record() {
 
 #[test]
 fn exchanges_of_a_lost_session_are_recorded_as_begun_anew() {
-    let mut machine = machine(Recovered { kept: Vec::new(), opened: Vec::new(), report: Default::default() });
+    let mut machine = machine(nothing());
     let now = Instant(7);
     machine.connection_made(now);
     machine.handle_input(now, &[0x20, 0x03, 0x00, 0x00, 0x00]);
