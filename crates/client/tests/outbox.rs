@@ -1,4 +1,5 @@
 //! The outbox of a client: programs that end, and others that go on where they were.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};

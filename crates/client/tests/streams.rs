@@ -375,7 +375,8 @@ async fn what_a_dropped_stream_leaves_comes_to_no_stream_that_had_it() {
         broker.publish(Sent::new("a/b", "2").with_qos(QoS::ExactlyOnce));
         assert_eq!(one.recv().await.unwrap().payload(), "2");
         assert_eq!(again.recv().await.unwrap().payload(), "2");
-        (one.acknowledge(), again.acknowledge());
+        one.acknowledge();
+        again.acknowledge();
         broker.wait_until(|broker| broker.owed_to("c") == 0).await;
         client.disconnect().await;
         broker.assert_no_violations();
