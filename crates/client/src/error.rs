@@ -180,6 +180,9 @@ pub enum Violation {
     /// Session Present although a new Session was asked for (v5 MQTT-3.2.2-2).
     #[error("Session Present is set after Clean Start")]
     SessionPresent,
+    /// Session Present, and there is no Session here: see [`UnknownSession`](crate::UnknownSession) (v5 MQTT-3.2.2-4).
+    #[error("it has a Session for us that we know nothing of")]
+    UnknownSession,
     /// An acknowledgement that does not go with the message it names.
     #[error("an acknowledgement does not go with the message's QoS")]
     Acknowledgement,

@@ -121,6 +121,7 @@ impl Client {
         let mut machine = Machine::new(session);
         if let Some(authenticator) = authenticator {
             machine = machine.with_authenticator(authenticator);
+            machine.defer_authentication();
         }
         let Some(outbox) = outbox else {
             let clock = Clock::start();
@@ -134,7 +135,9 @@ impl Client {
                 machine.settings_mut().queue_messages_max = outbox.messages_max;
                 machine.settings_mut().queue_bytes_max = outbox.bytes_max;
                 machine.keep_journal();
-                machine.restore(recovered.kept, recovered.opened);
+                if recovered.existed {
+                    machine.restore(recovered.kept, recovered.opened);
+                }
                 Outbox::start(keeper, recovered.report)
             });
         match opened {
@@ -344,29 +347,29 @@ impl Client {
         let mut queue = Queue::new(subscribe.buffer, subscribe.overflow);
         queue.acknowledged_at_once = subscribe.acknowledged_at_once;
         let queue = Arc::new(queue);
-        let mut request = Request { shared: self.shared(), token: None };
+        let mut requests = Vec::new();
         let mut subscription = Subscription::new(self.clone(), queue.clone(), subscribe.manual);
         {
             let mut state = self.shared().lock();
             if state.is_over() {
                 return Err(SubscribeError::Ended);
             }
-            let token = state.begin();
-            let (now, packet) = (state.now, subscribe.packet(&state));
-            let names: Vec<String> = packet.filters.iter().map(|(filter, _)| filter.clone()).collect();
-            let identifier = state.identifier_for(&names);
-            if let Err(error) = state.machine.subscribe(now, packet, token) {
-                state.forget(token);
-                return Err(error);
+            let names = subscribe.names();
+            let identifiers = state.identifiers_for(&names);
+            let packets = subscribe.packets(&identifiers);
+            state.machine.check_subscribe(&subscribe.packet(), packets.len())?;
+            let now = state.now;
+            for packet in packets {
+                let token = state.begin();
+                requests.push(Request { shared: self.shared(), token: Some(token) });
+                state.machine.subscribe(now, packet, token)?;
             }
-            request.token = Some(token);
             // Messages may come before SUBACK does.
-            state.add_route(identifier, &names, &queue);
+            state.add_route(&names, &identifiers, subscribe.replays(), &queue);
             state.dispatch();
             state.wake_driver();
         }
-        let answered = request.answered().await?;
-        subscription.set_granted(answered);
+        subscription.set_granted(all_answered(requests).await?);
         Ok(subscription)
     }
 
@@ -460,7 +463,8 @@ impl Client {
     }
 
     /// Proves again who we are, by the [`Authenticator`](crate::authentication::Authenticator) of the options: before a token
-    /// ends. If the broker refuses, it ends the connection.
+    /// ends. If the broker refuses, it ends the connection. Does nothing without a connection, and while the broker waits for
+    /// an answer of an exchange before.
     pub fn reauthenticate(&self) {
         let mut state = self.shared().lock();
         state.machine.reauthenticate();
@@ -526,6 +530,31 @@ fn unkept(error: OutboxError) -> PublishError {
     match error {
         OutboxError::Closed => PublishError::Ended,
         error => PublishError::Outbox(error),
+    }
+}
+
+/// What was answered to the requests that one SUBSCRIBE became: an error only if all filters were refused.
+async fn all_answered(requests: Vec<Request<'_>>) -> Result<Answered, SubscribeError> {
+    let several = requests.len() > 1;
+    let mut all = Answered::default();
+    let mut refused = None;
+    for request in requests {
+        let Answered { reason_codes, details } = match request.answered().await {
+            Ok(answered) => answered,
+            Err(SubscribeError::Refused(refusal)) if several => {
+                let refusal = refused.insert(refusal);
+                Answered { reason_codes: vec![refusal.reason_code], details: refusal.details.clone() }
+            }
+            Err(error) => return Err(error),
+        };
+        all.reason_codes.extend(reason_codes);
+        if all.details.is_empty() {
+            all.details = details;
+        }
+    }
+    match refused {
+        Some(refusal) if all.reason_codes.iter().all(|code| code.is_error()) => Err(SubscribeError::Refused(refusal)),
+        _ => Ok(all),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{BoxedStream, Connector, Reconnect, Redirected};
 use crate::authentication::Authenticator;
-use crate::machine::{SessionSettings, Will};
+use crate::machine::{SessionSettings, UnknownSession, Will};
 use crate::outbox::{self, OutboxError, OutboxOptions};
 use crate::transport::{Address, ConnectError, Endpoint, Transport, TransportOptions};
 use crate::url::{BrokerUrl, UrlError};
@@ -142,6 +142,14 @@ impl Options {
         self
     }
 
+    /// What to do if the broker goes on with a Session of which this program knows nothing. Default:
+    /// [`UnknownSession::Accept`].
+    #[must_use]
+    pub fn unknown_session(mut self, unknown_session: UnknownSession) -> Self {
+        self.session.unknown_session = unknown_session;
+        self
+    }
+
     /// The longest silence. Default: 60 s.
     #[must_use]
     pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
@@ -183,7 +191,9 @@ impl Options {
         Ok(())
     }
 
-    /// Enhanced authentication, as by [`ScramSha256`](crate::authentication::ScramSha256). MQTT 5.
+    /// Enhanced authentication, as by [`ScramSha256`](crate::authentication::ScramSha256). MQTT 5. Its
+    /// [`step`](Authenticator::step) runs on a thread for blocking work: the client's other users do not wait for it, and
+    /// [`SessionSettings::connect_timeout`] goes on.
     #[must_use]
     pub fn authenticator(mut self, authenticator: impl Authenticator + 'static) -> Self {
         self.authenticator = Some(Box::new(authenticator));

@@ -24,6 +24,7 @@
 //!
 //! After each input, take events until there are none, write the output, and be back at [`Machine::deadline`].
 
+mod authenticate;
 mod connect;
 mod event;
 mod journal;
@@ -41,16 +42,18 @@ use std::time::Duration;
 use pantala_proto::{Disconnect, Packet, PacketId, ProtocolVersion, ReasonCode, frame};
 use pantala_session::{Instant, Outbound, ReceivedAliases, SentAliases};
 
+pub use authenticate::{AuthenticationAnswer, AuthenticationStep};
 pub use event::{Answered, Connected, Details, Event, Inbound, Published, ServerLimits, Token};
 pub use journal::{Kept, Progress, Record};
 pub use publish::Accepted;
 pub use request::{REQUESTS_WAITING_MAX, SubscribeRequest, UnsubscribeRequest};
-pub use settings::{SessionSettings, Will};
+pub use settings::{SessionSettings, UnknownSession, Will};
 
 pub(crate) use settings::seconds;
 
 use crate::authentication::Authenticator;
 use crate::error::{ConnectionError, Violation};
+use authenticate::{Method, Step};
 use journal::{Journal, Releasing};
 use publish::Waiting;
 use receive::Receiver;
@@ -79,10 +82,18 @@ pub enum Phase {
 /// One end of a Session. See the [module](self).
 pub struct Machine {
     settings: SessionSettings,
-    authenticator: Option<Box<dyn Authenticator>>,
+    /// Enhanced authentication.
+    method: Option<Method>,
+    /// Answers to AUTH are worked out elsewhere.
+    defers: bool,
+    step: Step,
+    /// Counts connections, so that an answer for an earlier one is known.
+    exchange: u64,
     phase: Phase,
     /// A CONNACK with Success has come once: from then on Clean Start is not asked for where the Session can live on.
     was_open: bool,
+    /// An earlier program has left its part of the Session.
+    was_restored: bool,
     limits: ServerLimits,
     keep_alive: Duration,
     /// What the broker has made of our Session Expiry Interval, if it has another. Seconds.
@@ -120,9 +131,13 @@ impl Machine {
             keep_alive: settings.keep_alive,
             session_expiry: None,
             settings,
-            authenticator: None,
+            method: None,
+            defers: false,
+            step: Step::None,
+            exchange: 0,
             phase: Phase::Offline,
             was_open: false,
+            was_restored: false,
             limits: ServerLimits::default(),
             outbound: Outbound::default(),
             waiting_bytes: 0,
@@ -143,10 +158,11 @@ impl Machine {
         }
     }
 
-    /// With enhanced authentication (MQTT 5). Its work is done inside the calls into the machine.
+    /// With enhanced authentication (MQTT 5). Its work is done inside the calls into the machine; see
+    /// [`Machine::defer_authentication`].
     #[must_use]
     pub fn with_authenticator(mut self, authenticator: Box<dyn Authenticator>) -> Self {
-        self.authenticator = Some(authenticator);
+        self.method = Some(Method::new(authenticator));
         self
     }
 
@@ -161,7 +177,7 @@ impl Machine {
         Credentials {
             user_name: self.settings.user_name.take(),
             password: self.settings.password.take(),
-            authenticator: self.authenticator.take(),
+            method: self.method.take(),
         }
     }
 
@@ -169,7 +185,7 @@ impl Machine {
     pub fn set_credentials(&mut self, credentials: Credentials) {
         self.settings.user_name = credentials.user_name;
         self.settings.password = credentials.password;
-        self.authenticator = credentials.authenticator;
+        self.method = credentials.method;
     }
 
     /// What the connections to come are to be like.
@@ -353,6 +369,7 @@ impl Machine {
         self.input = Vec::new();
         self.output = Vec::new();
         self.asked = None;
+        self.forget_authentication();
         self.outbound.connection_lost();
         self.received_aliases = ReceivedAliases::default();
         self.sent_aliases = SentAliases::new(0);
@@ -409,7 +426,7 @@ impl Machine {
 pub struct Credentials {
     user_name: Option<String>,
     password: Option<Vec<u8>>,
-    authenticator: Option<Box<dyn Authenticator>>,
+    method: Option<Method>,
 }
 
 /// The last Topic Name, so that a stream of messages on one topic shares it.

@@ -124,6 +124,12 @@ impl Machine {
     /// # Errors
     /// What is wrong with the request.
     pub fn subscribe(&mut self, now: Instant, request: SubscribeRequest, token: Token) -> Result<(), SubscribeError> {
+        self.check_subscribe(&request, 1)?;
+        self.request(now, Request { token: Some(token), kind: Kind::Subscribe(request) })
+    }
+
+    /// Whether a request is right, and there is room for the `count` that it becomes.
+    pub(crate) fn check_subscribe(&self, request: &SubscribeRequest, count: usize) -> Result<(), SubscribeError> {
         if request.filters.is_empty() {
             return Err(SubscribeError::NoFilter);
         }
@@ -139,7 +145,8 @@ impl Machine {
             }
         }
         self.check_user_properties(&request.user_properties)?;
-        self.request(now, Request { token: Some(token), kind: Kind::Subscribe(request) })
+        let room = REQUESTS_WAITING_MAX.saturating_sub(self.requests.waiting.len());
+        if count > room { Err(SubscribeError::QueueFull) } else { Ok(()) }
     }
 
     /// Ends subscriptions, now or when there is a connection. [`Event::Unsubscribed`] has the answer.
