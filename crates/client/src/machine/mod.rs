@@ -27,6 +27,7 @@
 mod connect;
 mod event;
 mod journal;
+mod observe;
 mod publish;
 mod receive;
 mod request;
@@ -43,8 +44,9 @@ use pantala_session::{Instant, Outbound, ReceivedAliases, SentAliases};
 
 pub use event::{Answered, Connected, Details, Event, Inbound, Published, ServerLimits, Token};
 pub use journal::{Kept, Progress, Record};
+pub use observe::{Direction, Observer};
 pub use publish::Accepted;
-pub use request::{REQUESTS_WAITING_MAX, SubscribeRequest, UnsubscribeRequest};
+pub use request::{DisconnectRequest, REQUESTS_WAITING_MAX, SubscribeRequest, UnsubscribeRequest};
 pub use settings::{SessionSettings, Will};
 
 pub(crate) use settings::seconds;
@@ -52,6 +54,7 @@ pub(crate) use settings::seconds;
 use crate::authentication::Authenticator;
 use crate::error::{ConnectionError, Violation};
 use journal::{Journal, Releasing};
+use observe::Observed;
 use publish::Waiting;
 use receive::Receiver;
 use request::Requests;
@@ -100,6 +103,8 @@ pub struct Machine {
     requests: Requests,
     /// What has to outlive the program; boxed, as few need it.
     journal: Option<Box<Journal>>,
+    /// Who looks at packets.
+    observed: Option<Box<Observed>>,
 
     input: Vec<u8>,
     output: Vec<u8>,
@@ -132,6 +137,7 @@ impl Machine {
             received_aliases: ReceivedAliases::default(),
             requests: Requests::default(),
             journal: None,
+            observed: None,
             input: Vec::new(),
             output: Vec::new(),
             // One at a time is all that a quiet client has; the first growth would be to four.
@@ -219,7 +225,9 @@ impl Machine {
         }
         self.last_sent = now;
         empty.clear();
+        self.observe_output();
         let output = std::mem::replace(&mut self.output, empty);
+        self.observe_anew();
         // There is room again for what waited.
         self.pump(now);
         output
@@ -267,9 +275,11 @@ impl Machine {
             used += frame.packet_bytes;
             match Packet::decode(self.version(), frame.first_byte, frame.body) {
                 Ok(packet) => {
+                    self.observe_received(&packet);
                     if let Err(error) = self.handle_packet(now, packet) {
                         self.fail(error);
                     }
+                    self.observe_output();
                 }
                 Err(error) => self.fail(ConnectionError::Malformed(error)),
             }
@@ -334,13 +344,17 @@ impl Machine {
     /// Ends the connection: DISCONNECT is the last that goes out. What waits stays for the next connection. With
     /// [`ReasonCode::DisconnectWithWillMessage`] the broker publishes the Will (MQTT 5).
     pub fn disconnect(&mut self, reason_code: ReasonCode, session_expiry_interval: Option<Duration>) {
+        self.disconnect_with(&DisconnectRequest {
+            reason_code,
+            session_expiry_interval,
+            ..DisconnectRequest::default()
+        });
+    }
+
+    /// As [`Machine::disconnect`], with all that DISCONNECT can say. Texts that are none in MQTT are left out.
+    pub fn disconnect_with(&mut self, request: &DisconnectRequest) {
         if self.phase == Phase::Open {
-            let mut disconnect = Disconnect::new(reason_code);
-            // It must not be set where CONNECT had 0 (v5 section 3.14.2.2.2).
-            if self.settings.session_expiry_seconds() > 0 {
-                disconnect.session_expiry_interval = session_expiry_interval.map(seconds);
-            }
-            disconnect.encode(self.version(), &mut self.output);
+            self.encode_disconnect(request);
         }
         if self.phase != Phase::Offline {
             self.phase = Phase::Closing;
@@ -352,6 +366,7 @@ impl Machine {
         self.phase = Phase::Offline;
         self.input = Vec::new();
         self.output = Vec::new();
+        self.observe_anew();
         self.asked = None;
         self.outbound.connection_lost();
         self.received_aliases = ReceivedAliases::default();
