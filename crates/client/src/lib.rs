@@ -24,8 +24,10 @@
 //! | keep the Session | [`Options::keep_session`], [`Options::unknown_session`] |
 //! | ask and get an answer | [`Client::requester`] |
 //! | a Will | [`Options::will`] |
+//! | see each packet | [`Options::observer`] |
 //! | enhanced authentication | [`Options::authenticator`], [`authentication::ScramSha256`] |
 //! | no async | [`blocking`] |
+//! | a broker that the DNS names | [`transport::Address::Service`] |
 //! | an own transport | [`Options::with_connector`] |
 //! | an own runtime, or none | [`machine`] |
 //! | tests | `mock`, with the feature of this name |
@@ -69,4 +71,4 @@ pub use client::{
 pub use machine::UnknownSession;
 pub use message::{Message, Properties, STRING_BYTES_MAX};
 pub use outbox::{OutboxDurability, OutboxError, OutboxOptions, OutboxReport};
-pub use pantala_proto::{ProtocolVersion, QoS, ReasonCode, RetainHandling, SubscriptionOptions};
+pub use pantala_proto::{Packet, ProtocolVersion, QoS, ReasonCode, RetainHandling, SubscriptionOptions};

@@ -322,8 +322,8 @@ impl<'d> Connection<'d> {
         state.driver_sleeps(context);
         state.now = now;
         state.machine.handle_timeout(now);
-        if let Some(stop) = state.stop {
-            state.machine.disconnect(stop.reason_code, stop.session_expiry_interval);
+        if let Some(stop) = &state.stop {
+            state.machine.disconnect_with(stop);
         }
         let mut fresh = false;
         if self.written == self.writing.len() {

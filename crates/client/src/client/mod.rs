@@ -28,13 +28,15 @@ pub use shared::Status;
 pub use subscription::{Ended, Received, Subscribe, Subscription};
 
 use crate::error::{ConnectionError, PublishError, SubscribeError};
-use crate::machine::{Accepted, Answered, Connected, Machine, Published, SubscribeRequest, Token, UnsubscribeRequest};
+use crate::machine::{
+    Accepted, Answered, Connected, DisconnectRequest, Machine, Published, SubscribeRequest, Token, UnsubscribeRequest,
+};
 use crate::outbox::{Keeper, Outbox, OutboxError, OutboxOptions, OutboxReport, Position, Recovered};
 use crate::transport::ConnectError;
 use crate::{Message, QoS};
 use driver::{Clock, Driver};
 use queue::Queue;
-use shared::{Outcome, Shared, State, Stop};
+use shared::{Outcome, Shared, State};
 
 /// A stream of bytes to a broker.
 pub type BoxedStream = Box<dyn Io>;
@@ -81,7 +83,7 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.stop.get_or_insert(Stop { reason_code: ReasonCode::Success, session_expiry_interval: None });
+        state.stop.get_or_insert_default();
         state.wake_driver();
     }
 }
@@ -117,8 +119,11 @@ impl Client {
         options: Options,
         open: impl FnOnce(&OutboxOptions, &str) -> Result<(Keeper<D>, Recovered), OutboxError>,
     ) -> Self {
-        let Options { session, reconnect, outbox, connector, authenticator, follow_redirects } = options;
+        let Options { session, reconnect, outbox, connector, authenticator, follow_redirects, observer } = options;
         let mut machine = Machine::new(session);
+        if let Some(observer) = observer {
+            machine = machine.with_observer(observer);
+        }
         if let Some(authenticator) = authenticator {
             machine = machine.with_authenticator(authenticator);
             machine.defer_authentication();
@@ -427,13 +432,21 @@ impl Client {
         &self,
         filters: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Answered, SubscribeError> {
-        self.end_subscriptions(filters.into_iter().map(Into::into).collect(), None).await
+        self.end_subscriptions(UnsubscribeRequest::of(filters.into_iter().map(Into::into).collect()), None).await
+    }
+
+    /// As [`Client::unsubscribe`], with User Properties (MQTT 5).
+    ///
+    /// # Errors
+    /// What is wrong with the request, or that the broker refused every filter.
+    pub async fn unsubscribe_with(&self, request: UnsubscribeRequest) -> Result<Answered, SubscribeError> {
+        self.end_subscriptions(request, None).await
     }
 
     /// `stream` is the one that ends with them.
     async fn end_subscriptions(
         &self,
-        filters: Vec<String>,
+        packet: UnsubscribeRequest,
         stream: Option<&Arc<Queue>>,
     ) -> Result<Answered, SubscribeError> {
         let mut request = Request { shared: self.shared(), token: None };
@@ -444,7 +457,6 @@ impl Client {
             }
             let token = state.begin();
             let now = state.now;
-            let packet = UnsubscribeRequest { filters, user_properties: Vec::new() };
             if let Err(error) = state.machine.unsubscribe(now, packet, token) {
                 state.forget(token);
                 if let Some(stream) = stream {
@@ -483,9 +495,15 @@ impl Client {
     /// As [`Client::disconnect`], with a reason and another Session Expiry Interval (MQTT 5).
     /// [`ReasonCode::DisconnectWithWillMessage`] has the broker publish the Will. An interval is ignored if CONNECT had 0.
     pub async fn disconnect_with(&self, reason_code: ReasonCode, session_expiry_interval: Option<Duration>) {
+        let request = DisconnectRequest { reason_code, session_expiry_interval, ..DisconnectRequest::default() };
+        self.disconnect_saying(request).await;
+    }
+
+    /// As [`Client::disconnect`], with all that DISCONNECT can say (MQTT 5).
+    pub async fn disconnect_saying(&self, request: DisconnectRequest) {
         {
             let mut state = self.shared().lock();
-            state.stop.get_or_insert(Stop { reason_code, session_expiry_interval });
+            state.stop.get_or_insert_with(|| Box::new(request));
             state.wake_driver();
         }
         poll_fn(|context| {

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use pantala_proto::{ReasonCode, TopicFilter};
+use pantala_proto::TopicFilter;
 use pantala_session::Instant;
 use slab::Slab;
 
 use super::driver::Clock;
 use super::queue::{Closed, Queue, is_repeated, may_be_dropped};
 use crate::error::{ConnectionError, PublishError, SubscribeError};
-use crate::machine::{Answered, Connected, Event, Inbound, Machine, Published, Token, UnsubscribeRequest};
+use crate::machine::{
+    Answered, Connected, DisconnectRequest, Event, Inbound, Machine, Published, Token, UnsubscribeRequest,
+};
 use crate::outbox::{Outbox, OutboxError, Position};
 
 /// QoS 0 messages that match no stream and wait for one; above it the oldest goes.
@@ -129,16 +131,9 @@ pub(super) struct State {
     pub(super) status_version: u64,
     status_wakers: Vec<Waker>,
     /// Somebody wants it to end, in this way.
-    pub(super) stop: Option<Stop>,
+    pub(super) stop: Option<Box<DisconnectRequest>>,
     /// Why the connection is over.
     pub(super) ended: Option<ConnectionError>,
-}
-
-/// How to end.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stop {
-    pub(super) reason_code: ReasonCode,
-    pub(super) session_expiry_interval: Option<Duration>,
 }
 
 pub(super) struct Shared {

@@ -14,7 +14,7 @@ use super::Client;
 use super::queue::{Closed, Overflow, Queue};
 use super::shared::{Replays, Shared};
 use crate::error::{Refusal, SubscribeError};
-use crate::machine::{Answered, Details, Inbound, SubscribeRequest, Token};
+use crate::machine::{Answered, Details, Inbound, SubscribeRequest, Token, UnsubscribeRequest};
 use crate::message::Properties;
 
 /// What to subscribe to. A filter alone, and a filter with a QoS, turn into one:
@@ -293,7 +293,7 @@ impl Subscription {
         if filters.is_empty() {
             return Ok(Answered::default());
         }
-        self.client.end_subscriptions(filters, Some(&self.queue)).await
+        self.client.end_subscriptions(UnsubscribeRequest::of(filters), Some(&self.queue)).await
     }
 }
 

@@ -45,7 +45,7 @@ impl Machine {
                 maximum_packet_size: settings.maximum_packet_size,
                 topic_alias_maximum: Some(settings.topic_alias_maximum).filter(|maximum| *maximum > 0),
                 request_response_information: settings.request_response_information,
-                request_problem_information: true,
+                request_problem_information: settings.request_problem_information,
                 authentication_method,
                 authentication_data: first.as_deref(),
                 user_properties: pairs(&settings.user_properties),

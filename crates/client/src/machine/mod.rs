@@ -28,6 +28,7 @@ mod authenticate;
 mod connect;
 mod event;
 mod journal;
+mod observe;
 mod publish;
 mod receive;
 mod request;
@@ -45,8 +46,9 @@ use pantala_session::{Instant, Outbound, ReceivedAliases, SentAliases};
 pub use authenticate::{AuthenticationAnswer, AuthenticationStep};
 pub use event::{Answered, Connected, Details, Event, Inbound, Published, ServerLimits, Token};
 pub use journal::{Kept, Progress, Record};
+pub use observe::{Direction, Observer};
 pub use publish::Accepted;
-pub use request::{REQUESTS_WAITING_MAX, SubscribeRequest, UnsubscribeRequest};
+pub use request::{DisconnectRequest, REQUESTS_WAITING_MAX, SubscribeRequest, UnsubscribeRequest};
 pub use settings::{SessionSettings, UnknownSession, Will};
 
 pub(crate) use settings::seconds;
@@ -55,6 +57,7 @@ use crate::authentication::Authenticator;
 use crate::error::{ConnectionError, Violation};
 use authenticate::{Method, Step};
 use journal::{Journal, Releasing};
+use observe::Observed;
 use publish::Waiting;
 use receive::Receiver;
 use request::Requests;
@@ -111,6 +114,8 @@ pub struct Machine {
     requests: Requests,
     /// What has to outlive the program; boxed, as few need it.
     journal: Option<Box<Journal>>,
+    /// Who looks at packets.
+    observed: Option<Box<Observed>>,
 
     input: Vec<u8>,
     output: Vec<u8>,
@@ -147,6 +152,7 @@ impl Machine {
             received_aliases: ReceivedAliases::default(),
             requests: Requests::default(),
             journal: None,
+            observed: None,
             input: Vec::new(),
             output: Vec::new(),
             // One at a time is all that a quiet client has; the first growth would be to four.
@@ -235,7 +241,9 @@ impl Machine {
         }
         self.last_sent = now;
         empty.clear();
+        self.observe_output();
         let output = std::mem::replace(&mut self.output, empty);
+        self.observe_anew();
         // There is room again for what waited.
         self.pump(now);
         output
@@ -283,9 +291,11 @@ impl Machine {
             used += frame.packet_bytes;
             match Packet::decode(self.version(), frame.first_byte, frame.body) {
                 Ok(packet) => {
+                    self.observe_received(&packet);
                     if let Err(error) = self.handle_packet(now, packet) {
                         self.fail(error);
                     }
+                    self.observe_output();
                 }
                 Err(error) => self.fail(ConnectionError::Malformed(error)),
             }
@@ -350,13 +360,17 @@ impl Machine {
     /// Ends the connection: DISCONNECT is the last that goes out. What waits stays for the next connection. With
     /// [`ReasonCode::DisconnectWithWillMessage`] the broker publishes the Will (MQTT 5).
     pub fn disconnect(&mut self, reason_code: ReasonCode, session_expiry_interval: Option<Duration>) {
+        self.disconnect_with(&DisconnectRequest {
+            reason_code,
+            session_expiry_interval,
+            ..DisconnectRequest::default()
+        });
+    }
+
+    /// As [`Machine::disconnect`], with all that DISCONNECT can say. Texts that are none in MQTT are left out.
+    pub fn disconnect_with(&mut self, request: &DisconnectRequest) {
         if self.phase == Phase::Open {
-            let mut disconnect = Disconnect::new(reason_code);
-            // It must not be set where CONNECT had 0 (v5 section 3.14.2.2.2).
-            if self.settings.session_expiry_seconds() > 0 {
-                disconnect.session_expiry_interval = session_expiry_interval.map(seconds);
-            }
-            disconnect.encode(self.version(), &mut self.output);
+            self.encode_disconnect(request);
         }
         if self.phase != Phase::Offline {
             self.phase = Phase::Closing;
@@ -368,6 +382,7 @@ impl Machine {
         self.phase = Phase::Offline;
         self.input = Vec::new();
         self.output = Vec::new();
+        self.observe_anew();
         self.asked = None;
         self.forget_authentication();
         self.outbound.connection_lost();

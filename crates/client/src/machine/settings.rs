@@ -52,6 +52,9 @@ pub struct SessionSettings {
     pub user_properties: Vec<(String, String)>,
     /// Whether the broker is asked for Response Information, the basis of Response Topics. Default: false. MQTT 5.
     pub request_response_information: bool,
+    /// Whether the broker may send Reason Strings and User Properties with other packets than PUBLISH, CONNACK and DISCONNECT.
+    /// Default: true. MQTT 5.
+    pub request_problem_information: bool,
     /// Messages that wait here because the broker is slow or away; above it nothing more is taken. Default: 10 000.
     pub queue_messages_max: usize,
     /// Bytes of topics and payloads that wait here; above it nothing more is taken. Default: 64 MiB.
@@ -81,6 +84,7 @@ impl Default for SessionSettings {
             will: None,
             user_properties: Vec::new(),
             request_response_information: false,
+            request_problem_information: true,
             queue_messages_max: 10_000,
             queue_bytes_max: 64 << 20,
             output_bytes_max: 256 << 10,
