@@ -82,7 +82,7 @@ impl<S: Store> Core<S> {
             self.timers.cancel(timer);
         }
         self.actions.push_back(Action::Close(key));
-        let address = connection.peer.as_ref().and_then(|peer| peer.address);
+        let address = connection.place.peer().and_then(|peer| peer.address);
         let client_id = session.map(|session| self.sessions[session as usize].client_id.clone());
         self.events.push_back(Event::Ended { connection: key, address, client_id, why });
         if let Some(session) = session {

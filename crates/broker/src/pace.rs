@@ -160,10 +160,7 @@ impl<S: Store> Core<S> {
 
 /// Whether a client that is let in comes from this machine.
 fn is_of_this_machine(connection: &Connection) -> bool {
-    match connection.place.0 {
-        Some(address) => address.is_loopback(),
-        None => true,
-    }
+    connection.place.address().is_none_or(|address| address.is_loopback())
 }
 
 /// By Client Identifier: since when takeovers are counted, and how many there have been.

@@ -114,7 +114,6 @@ fn by_default_a_flood_is_read_later() {
             publisher.send_bytes(&flood);
             world.run();
         }
-        assert_eq!(world.counters().reads_paused, 1);
         assert!(world.events().iter().any(|event| matches!(
             event,
             Event::Paused { cause: Cause::Setting { key: "messages_per_second_max", value: 100_000 }, .. }
@@ -127,7 +126,6 @@ fn by_default_a_flood_is_read_later() {
             large.send_publish(&Pub::new("t", &"x".repeat(1_000_000)));
             world.run();
         }
-        assert_eq!(world.counters().reads_paused, 2);
         assert!(world.events().iter().any(|event| matches!(
             event,
             Event::Paused { cause: Cause::Setting { key: "bytes_per_second_max", value: 67_108_864 }, .. }

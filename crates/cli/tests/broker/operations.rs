@@ -350,7 +350,7 @@ fn under_the_name_of_mosquitto_it_has_its_options_and_status() {
     }
     let help = Command::new(&link).arg("-h").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    for option in ["Usage: mosquitto", "--config", "--port", "--verbose", "--quiet", "--daemon"] {
+    for option in ["Usage: mosquitto", "--config", "--port", "--verbose", "--quiet", "--daemon", "--tls-keylog"] {
         assert!(help.contains(option), "{option} is not in {help}");
     }
 }
