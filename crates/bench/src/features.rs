@@ -75,7 +75,8 @@ impl Setup {
             Transport::Plain => {}
             Transport::WebSocket => text.push_str("protocol = \"websocket\"\n"),
             Transport::Tls => {
-                let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).map_err(io::Error::other)?;
+                let certified =
+                    rcgen::generate_simple_self_signed(["localhost".to_owned()]).map_err(io::Error::other)?;
                 let (certificate, key) = (scratch.join("bench.crt"), scratch.join("bench.key"));
                 std::fs::write(&certificate, certified.cert.pem())?;
                 std::fs::write(&key, certified.signing_key.serialize_pem())?;

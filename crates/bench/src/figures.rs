@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::broker::{Broker, Kind, Program, Scratch};
 use crate::callgrind;
-use crate::fleet::{Fleet, Introduction, Lifetime};
 use crate::features::{Features, Setup};
+use crate::fleet::{Fleet, Introduction, Lifetime};
 use crate::floor;
 use crate::load::{Load, Plan, Until};
 use crate::machine::Machine;
@@ -125,8 +125,7 @@ impl Stage<'_> {
         match &figure.measure {
             Measure::Instructions { plan, beside, messages } => {
                 let (pinning, scratch) = (&self.pinning, self.scratch);
-                let value =
-                    callgrind::instructions_per_message(program, plan, *beside, *messages, pinning, scratch)?;
+                let value = callgrind::instructions_per_message(program, plan, *beside, *messages, pinning, scratch)?;
                 return Ok(Sample::plain(value));
             }
             Measure::CpuBesidePlain { plan, features, setup } => {
@@ -184,7 +183,8 @@ impl Stage<'_> {
         let [_, with] = cpu;
         Ok(Sample {
             value: each(1) / each(0),
-            user_share: Some(with.user.as_secs_f64() / (with.user + with.system).as_secs_f64()).filter(|s| s.is_finite()),
+            user_share: Some(with.user.as_secs_f64() / (with.user + with.system).as_secs_f64())
+                .filter(|s| s.is_finite()),
             rate: Some(delivered[1] as f64 / elapsed.as_secs_f64()),
             generator_share: Some(generator_cpu.as_secs_f64() / elapsed.as_secs_f64()),
             broker_share: Some(with.total.as_secs_f64() / elapsed.as_secs_f64()),

@@ -342,9 +342,7 @@ impl Fleet {
         let features = self.features;
         let Some(connection) = self.connections.last_mut() else { return Ok(()) };
         connection.output = match introduction.lifetime {
-            Lifetime::Connection => {
-                packet::connect_with(&introduction.client_id, introduction.will.as_ref(), features)
-            },
+            Lifetime::Connection => packet::connect_with(&introduction.client_id, introduction.will.as_ref(), features),
             Lifetime::Kept { receive_maximum } => {
                 packet::connect_to_kept_session(&introduction.client_id, receive_maximum)
             }

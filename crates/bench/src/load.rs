@@ -192,7 +192,10 @@ impl Load {
             publishers: (0..publisher_count)
                 .map(|publisher| (publisher, topic_name(publisher)))
                 .map(|(publisher, topic)| {
-                    (publisher, PublishTemplate::with_features(&topic, plan.qos, plan.payload_bytes, publisher, features))
+                    (
+                        publisher,
+                        PublishTemplate::with_features(&topic, plan.qos, plan.payload_bytes, publisher, features),
+                    )
                 })
                 .map(|(_, (first, template))| Publisher {
                     template,

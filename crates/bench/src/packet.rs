@@ -397,7 +397,10 @@ mod tests {
         assert!(first.bytes.starts_with(&[0x30, 33, 0, 1, b'a', property_bytes, 0x26]));
         assert!(later.bytes.starts_with(&[0x30, 32, 0, 0, property_bytes, 0x26]));
         let old = Features { version: Version::V311, ..Features::default() };
-        assert_eq!(connect_with("c1", None, old), [0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 1, 0x2C, 0, 2, b'c', b'1']);
+        assert_eq!(
+            connect_with("c1", None, old),
+            [0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 1, 0x2C, 0, 2, b'c', b'1']
+        );
         assert_eq!(subscribe_with(&["a".into()], 1, old), [0x82, 6, 0, 1, 0, 1, b'a', 1]);
         let (first, later) = PublishTemplate::with_features("a", 0, 12, 7, old);
         assert_eq!((first.bytes.len(), later.bytes.len()), (17, 17));

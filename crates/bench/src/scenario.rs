@@ -120,8 +120,11 @@ const fn cost(id: &'static str, title: &'static str, features: Features, setup: 
 
 /// The same in instructions, beside I1.
 const fn instructions(id: &'static str, title: &'static str, features: Features, setup: Setup) -> Figure {
-    let measure =
-        Measure::Instructions { plan: plan(Shape::Pairs(1), 0, 1, 1), beside: Some((features, setup)), messages: 5_000 };
+    let measure = Measure::Instructions {
+        plan: plan(Shape::Pairs(1), 0, 1, 1),
+        beside: Some((features, setup)),
+        messages: 5_000,
+    };
     Figure { id, title, unit: "instructions/message", measure, aim: Aim::Nothing }
 }
 

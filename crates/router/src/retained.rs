@@ -119,6 +119,7 @@ impl<V> RetainedIndex<V> {
             return;
         }
         self.table.reserve(entries.size_hint().0, Hashed::hash);
+        let mut ids = Vec::with_capacity(entries.size_hint().0);
         for (topic, value) in entries {
             let topic = topic.as_ref();
             let full_hash = self.seed.text(topic.as_bytes());
@@ -128,10 +129,11 @@ impl<V> RetainedIndex<V> {
                 None => {
                     let id = self.topics.insert(Topic { name: topic.into(), value });
                     self.table.insert_unique(hash, Hashed::new(id, full_hash), Hashed::hash);
+                    ids.push(id);
                 }
             }
         }
-        self.order = Order::of_all(self.table.iter().map(|hashed| hashed.id), &self.topics);
+        self.order = Order::of_all(&ids, &self.topics);
     }
 
     /// Takes a Topic Name out and returns its value, or `None` if it was not there.
@@ -458,15 +460,15 @@ impl Order {
     }
 
     /// With these Topic Names, each of which comes once.
-    fn of_all<V>(ids: impl Iterator<Item = u32> + Clone, topics: &Slab<Topic<V>>) -> Self {
+    fn of_all<V>(ids: &[u32], topics: &Slab<Topic<V>>) -> Self {
         let name = |id: u32| topics[id].name.as_bytes();
         // Behind what all begin with, the first bytes decide nearly always, and stand beside the number.
-        let first = ids.clone().next().map_or(&b""[..], name);
-        let common = ids.clone().fold(first.len(), |common, id| {
+        let first = ids.first().map_or(&b""[..], |id| name(*id));
+        let common = ids.iter().fold(first.len(), |common, &id| {
             let (a, b) = (&first[..common], name(id));
             a.iter().zip(b).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()))
         });
-        let mut sorted: Vec<(u128, u32)> = ids.map(|id| (beginning(&name(id)[common..]), id)).collect();
+        let mut sorted: Vec<(u128, u32)> = ids.iter().map(|&id| (beginning(&name(id)[common..]), id)).collect();
         sorted.sort_unstable_by(|(a, a_id), (b, b_id)| a.cmp(b).then_with(|| by_levels(name(*a_id), name(*b_id))));
         let mut from = Box::default();
         let mut chunks = Vec::with_capacity(sorted.len().div_ceil(CHUNK_MAX));
