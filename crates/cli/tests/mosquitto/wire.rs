@@ -155,11 +155,13 @@ fn packets_have_the_same_bytes() {
         let mut ours = Command::new(env!("CARGO_BIN_EXE_pantala"));
         ours.arg(name);
         let arguments = [base, more].concat();
-        let (mut ours, theirs) = (sent(ours, &arguments), sent(Command::new(&theirs[program]), &arguments));
-        if name == "rr" {
-            // Mosquitto's ends without a goodbye when a response has come.
-            let goodbye = ours.find("\\xe0").unwrap();
-            ours.truncate(goodbye);
+        let (mut ours, mut theirs) = (sent(ours, &arguments), sent(Command::new(&theirs[program]), &arguments));
+        if name == "rr" || !more.contains(&"disconnect") {
+            // Mosquitto's ends without a goodbye when a response has come, and now and then while UNSUBACK is on its way.
+            assert!(ours.contains("\n\\xe0"), "{ours}");
+            for sent in [&mut ours, &mut theirs] {
+                sent.truncate(sent.find("\\xe0").unwrap_or(sent.len()));
+            }
         }
         if ours != theirs {
             different.push(format!("{name} {arguments:?}\nours\n{ours}theirs\n{theirs}"));

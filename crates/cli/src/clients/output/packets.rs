@@ -210,7 +210,7 @@ mod tests {
         String::from_utf8(out).expect("it was text")
     }
 
-    fn publish<'p>(topic_name: &'p str, qos: QoS) -> Packet<'p> {
+    fn publish(topic_name: &str, qos: QoS) -> Packet<'_> {
         let packet_id = PacketId::new(7).expect("it is not zero");
         Packet::Publish(Publish {
             delivery: match qos {
