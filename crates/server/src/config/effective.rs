@@ -13,10 +13,8 @@ const NEEDS_RESTART: &[&str] = &[
     "broker.workers",
     "broker.data_dir",
     "broker.durability",
-    "broker.sys_interval_seconds",
     "broker.pid_file",
     "broker.user",
-    "limits.memory_bytes_max",
     "limits.verification_threads",
     "limits.verifications_waiting_max",
     "limits.verified_seconds",
@@ -154,10 +152,8 @@ impl Config {
         self.workers = old.workers;
         self.data_dir.clone_from(&old.data_dir);
         self.durability = old.durability;
-        self.sys_interval_seconds = old.sys_interval_seconds;
         self.pid_file.clone_from(&old.pid_file);
         self.user.clone_from(&old.user);
-        self.memory_bytes_max = old.memory_bytes_max;
         self.verification = old.verification;
         self.settings.durability_rules.clone_from(&old.settings.durability_rules);
         for listener in &mut self.listeners {
