@@ -14,10 +14,10 @@ use pantala_store::{
 use crate::core::{Core, Target, Timer};
 use crate::identity::Principal;
 use crate::message::{Body, Identifiers, Message, Queued, Stored, qos_from};
+use crate::owner;
+use crate::publisher::security_named;
 use crate::replay::{Retained, SWEEP_SECONDS};
-use crate::rights::NO_DOMAIN;
 use crate::session::{Grant, NEVER, SessionKey, Subscription, Will};
-use crate::{SecurityId, owner};
 
 /// After a start Wills wait this long at the least for their clients: whoever comes back in time never was away.
 const WILL_GRACE_SECONDS: u32 = 10;
@@ -59,7 +59,9 @@ impl<S: Store> Core<S> {
             if self.level(message.incoming().topic_name) == Some(Durability::Memory) {
                 self.totals.retained_before.insert(message.incoming().topic_name);
             }
-            let retained = Retained::restored(std::sync::Arc::clone(&message));
+            let publisher = retained.publisher.filter(|_| self.settings.check_retain_source);
+            let publisher = publisher.map(|publisher| self.note_recovered_publisher(&publisher));
+            let retained = Retained::restored(std::sync::Arc::clone(&message), publisher);
             self.retained_expiring += retained.expires();
             self.retained_bytes += message.payload().len() as u64;
             if self.retained.insert(message.incoming().topic_name, retained).is_none() {
@@ -107,12 +109,7 @@ impl<S: Store> Core<S> {
         session.restored = true;
         if let Some(RecoveredOwner { security_domain: domain, user_name }) = recovered.owner {
             session.principal = Some(Box::new(Principal { user_name: Some(user_name), ..Principal::default() }));
-            let names = &self.settings.security_domains;
-            session.security = match names.iter().position(|name| **name == *domain) {
-                Some(at) => SecurityId(at as u16),
-                None if names.is_empty() && domain.is_empty() => SecurityId::default(),
-                None => NO_DOMAIN,
-            };
+            session.security = security_named(&self.settings, &domain);
         }
         session.expiry_interval = recovered.expiry_interval;
         session.expires_at = match recovered.expiry_interval {
