@@ -14,6 +14,7 @@ const NEEDS_RESTART: &[&str] = &[
     "broker.data_dir",
     "broker.durability",
     "broker.sys_interval_seconds",
+    "broker.control_api",
     "broker.pid_file",
     "broker.user",
     "limits.memory_bytes_max",
@@ -155,6 +156,7 @@ impl Config {
         self.data_dir.clone_from(&old.data_dir);
         self.durability = old.durability;
         self.sys_interval_seconds = old.sys_interval_seconds;
+        self.control_api = old.control_api;
         self.pid_file.clone_from(&old.pid_file);
         self.user.clone_from(&old.user);
         self.memory_bytes_max = old.memory_bytes_max;
