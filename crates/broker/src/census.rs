@@ -83,14 +83,14 @@ impl<S: Store> Core<S> {
         let found = &mut counting.partly;
         for place in counting.next..stop {
             if let Some(session) = sessions.get(place) {
-                found.subscriptions += session.subscriptions.as_ref().map_or(0, |them| them.len() as u64);
+                found.subscriptions += session.subscriptions.len() as u64;
                 found.shared_subscriptions += u64::from(session.shared_subscriptions);
-                if let Some(outbound) = &session.outbound {
-                    found.queued_messages += outbound.queue_len() as u64;
-                    found.inflight_messages += outbound.inflight_len() as u64;
+                if let Some(owed) = &session.owed {
+                    found.queued_messages += owed.exchanges.queue_len() as u64;
+                    found.inflight_messages += owed.exchanges.inflight_len() as u64;
+                    found.queued_bytes += owed.queued_bytes;
+                    found.inflight_bytes += owed.inflight_bytes;
                 }
-                found.queued_bytes += session.queued_bytes;
-                found.inflight_bytes += session.inflight_bytes;
             }
             if let Some(connection) = connections.get(place) {
                 let pending = connection.output.pending() as u64;

@@ -7,17 +7,19 @@ use pantala_proto::{
     Auth, ConnAck, Connect, DecodeError, ProtocolVersion, PublishProperties, QoS, ReasonCode, topic_levels,
 };
 use pantala_session::{Instant, KeepAlive, SentAliases};
-use pantala_store::{Durability, Owner, Record, Store};
+use pantala_store::{Durability, Owner, Record, SessionNumber, Store};
 
 use crate::access::{self, Access};
 use crate::authentication::Step;
-use crate::connection::{Authentication, Connection, Phase};
+use crate::connection::{Authentication, Connection, Phase, Place};
 use crate::core::{Action, Core, Flow, cap_expiry};
-use crate::identity::{Principal, place_of};
+use crate::identity::Principal;
+use crate::maybe_instant::MaybeInstant;
 use crate::message::{Incoming, Message, Room};
 use crate::session::{NEVER, Will};
 use crate::{
-    AuthenticationRequest, Cause, ConnectionKey, End, Event, Identity, SecurityId, Standing, durability, owner,
+    AuthenticationRequest, Cause, ConnectionKey, End, Event, Identity, SecurityId, Settings, Standing, durability,
+    owner,
 };
 
 /// AUTH packets that one authentication may take from the client.
@@ -117,7 +119,7 @@ impl<S: Store> Core<S> {
             // The exchange has not begun: who the client is, and so where its Session is, is not known.
             None if connect.properties.authentication_method.is_some() => None,
             None => {
-                let by_certificate = connection.peer.as_ref().and_then(|peer| peer.user_name_by_certificate.as_deref());
+                let by_certificate = connection.place.peer().and_then(|peer| peer.user_name_by_certificate.as_deref());
                 by_certificate.or(connect.user_name)
             }
         };
@@ -130,7 +132,7 @@ impl<S: Store> Core<S> {
     /// Who a client is as far as CONNECT and the transport tell, or that its credentials have to be verified.
     fn identify_unasked(&self, key: ConnectionKey, connect: &Connect<'_>) -> Result<Unasked, Cause> {
         let Some(listener) = self.listener(key) else { return Err(Cause::Anonymous) };
-        let peer = self.connections[key as usize].peer.as_deref();
+        let peer = self.connections[key as usize].place.peer();
         let by_certificate = peer.and_then(|peer| peer.user_name_by_certificate.clone());
         let has_credentials = connect.user_name.is_some() || connect.password.is_some();
         if listener.verify_credentials && (has_credentials || peer.is_some_and(|peer| peer.certificate.is_some())) {
@@ -156,7 +158,7 @@ impl<S: Store> Core<S> {
             client_id: connect.client_id.into(),
             user_name: connect.user_name.map(Into::into),
             password: connect.password.map(<[u8]>::to_vec),
-            peer: connection.peer.clone(),
+            peer: connection.place.peer().cloned().map(Box::new),
         };
         let generation = connection.generation;
         self.actions.push_back(Action::Authenticate { connection: key, generation, request: Box::new(request) });
@@ -436,6 +438,12 @@ impl<S: Store> Core<S> {
             self.break_off(now, old, code, Cause::ClientIdTaken);
         }
         let mut found = self.find_session(client_id);
+        if let Some(old) = found.filter(|old| self.sessions[*old as usize].is_only_will()) {
+            // The client is back in time.
+            self.forget_will(old);
+            self.end_session(now, old);
+            found = None;
+        }
         if let (true, Some(old)) = (connect.clean_start, found) {
             self.end_session(now, old);
             found = None;
@@ -455,16 +463,21 @@ impl<S: Store> Core<S> {
             let session = pantala_store::Session { number, client_id, expiry_interval, detached_at: None };
             self.store.append(&Record::Session(session));
             let settings = std::sync::Arc::clone(&self.settings);
-            let security_domain = settings.security_domain(admitted.security);
-            let user_name = admitted.principal.user_name.as_deref();
-            let owner = user_name.map(|user_name| Owner { security_domain, user_name });
+            let owner = admitted.owner(&settings);
             if found.and_then(|old| self.owner_of(old)) != owner {
                 self.store.append(&Record::Owner { session: number, owner });
             }
         }
         let session_key = found.unwrap_or_else(|| self.begin_session(client_id));
         let user_name = admitted.principal.user_name.clone();
+        let will = connect.will.as_ref().map(|will| {
+            let mut will = keep_will(will, admitted.access.mounted_name(will.topic_name).as_deref());
+            will.number = self.record_only_will(client_id, number, &admitted, &will);
+            Box::new(will)
+        });
         let session = &mut self.sessions[session_key as usize];
+        // v5 MQTT-3.1.3-9: a client that is back in time has no Will published.
+        let old_will = std::mem::replace(&mut session.will, will);
         session.security = admitted.security;
         let remembered = admitted.principal.is_somebody() || !self.rights.is_unrestricted();
         session.principal = remembered.then(|| Box::new(admitted.principal));
@@ -472,18 +485,14 @@ impl<S: Store> Core<S> {
         session.number = number;
         session.connection = Some(key);
         session.expiry_interval = expiry_interval;
-        session.expires_at = None;
-        // v5 MQTT-3.1.3-9: a client that is back in time has no Will published.
-        let old_will = session.will.take();
-        let will_name = |will: &pantala_proto::Will<'_>| admitted.access.mounted_name(will.topic_name);
-        session.will = connect.will.as_ref().map(|will| Box::new(keep_will(will, will_name(will).as_deref())));
+        session.expires_at = MaybeInstant::NONE;
+        if let Some(session) = old_will.as_ref().and_then(|old| old.number) {
+            self.store.append(&Record::SessionEnded { session });
+        }
+        let session = &self.sessions[session_key as usize];
         if let Some(session_number) = number {
-            let is_in_memory = |will: &Will| {
-                let topic_name = will.message.incoming().topic_name;
-                durability::level(&self.settings, topic_name) == Some(Durability::Memory)
-            };
             match &session.will {
-                Some(will) if !is_in_memory(will) => {
+                Some(will) if !is_in_memory(&self.settings, will) => {
                     let will = will.to_store();
                     self.store.append(&Record::Will { session: session_number, will });
                 }
@@ -521,8 +530,8 @@ impl<S: Store> Core<S> {
             connection.extras().bridge = true;
         }
         // An idle connection holds no more than is asked for again.
-        let peer = connection.peer.take();
-        connection.place = place_of(peer.as_deref());
+        let peer = connection.place.take_peer();
+        connection.place = Place::of(peer.as_deref());
         let address = peer.and_then(|peer| peer.address);
         if expires_at.is_some() {
             connection.extras().expires_at = expires_at;
@@ -581,6 +590,28 @@ impl<S: Store> Core<S> {
         Flow::Continue
     }
 
+    /// Records the Will of a Session that ends with its connection, and that the store need not know but for this. Returns the
+    /// store's name for it; none if the Will is not kept, or is kept with its Session.
+    fn record_only_will(
+        &mut self,
+        client_id: &str,
+        number: Option<SessionNumber>,
+        admitted: &Admitted,
+        will: &Will,
+    ) -> Option<SessionNumber> {
+        if number.is_some() || !self.store.accepts() || is_in_memory(&self.settings, will) {
+            return None;
+        }
+        let number = self.store.next_session()?;
+        let session = pantala_store::Session { number, client_id, expiry_interval: 0, detached_at: None };
+        self.store.append(&Record::Session(session));
+        if let Some(owner) = admitted.owner(&self.settings) {
+            self.store.append(&Record::Owner { session: number, owner: Some(owner) });
+        }
+        self.store.append(&Record::Will { session: number, will: will.to_store() });
+        Some(number)
+    }
+
     /// Whether a client may be let in, and what it may do then.
     fn admit(
         &self,
@@ -592,7 +623,7 @@ impl<S: Store> Core<S> {
         let connection = &self.connections[key as usize];
         let listener = self.listener(key);
         let security = listener.map(|listener| listener.security).unwrap_or_default();
-        let principal = Principal::new(identity, connection.peer.as_deref());
+        let principal = Principal::new(identity, connection.place.peer());
         if listener.is_some_and(|listener| listener.deny_special_characters)
             && principal.user_name.as_deref().is_some_and(is_special)
         {
@@ -659,6 +690,19 @@ struct Admitted {
     access: Access,
 }
 
+impl Admitted {
+    /// The user that its Session belongs to.
+    fn owner<'a>(&'a self, settings: &'a Settings) -> Option<Owner<'a>> {
+        let security_domain = settings.security_domain(self.security);
+        self.principal.user_name.as_deref().map(|user_name| Owner { security_domain, user_name })
+    }
+}
+
+/// Whether a Will is not to be kept on disk, by the rule for its topic.
+fn is_in_memory(settings: &Settings, will: &Will) -> bool {
+    durability::level(settings, will.message.incoming().topic_name) == Some(Durability::Memory)
+}
+
 /// Whether a name has what means something in a Topic Filter.
 fn is_special(name: &str) -> bool {
     name.contains(['+', '#', '/'])
@@ -689,6 +733,7 @@ fn keep_will(will: &pantala_proto::Will<'_>, mounted_name: Option<&str>) -> Will
         message,
         message_expiry_interval: properties.message_expiry_interval,
         delay_interval: will.delay_interval,
-        due: None,
+        due: MaybeInstant::NONE,
+        number: None,
     }
 }

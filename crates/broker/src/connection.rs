@@ -1,7 +1,7 @@
 //! One Network Connection, as the core sees it.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use pantala_proto::{AcknowledgementKind, PacketId, ProtocolVersion, ReasonCode};
@@ -10,6 +10,7 @@ use pantala_session::{Instant, KeepAlive, ReceivedAliases, SentAliases};
 use crate::asking::Asking;
 use crate::authentication::Exchange;
 use crate::durability::Until;
+use crate::maybe_instant::MaybeInstant;
 use crate::output::Output;
 use crate::pace::Pace;
 use crate::replay::Replay;
@@ -57,17 +58,15 @@ pub(crate) struct Connection {
     pub(crate) session: Option<SessionKey>,
     /// The front of a packet whose rest has not come.
     pub(crate) input: Vec<u8>,
-    /// What the transport knows about the client.
-    pub(crate) peer: Option<Box<Peer>>,
-    /// What is left of that once the client is let in: its address, and whether it has a certificate.
-    pub(crate) place: (Option<IpAddr>, bool),
+    pub(crate) place: Place,
     /// Bytes of `input` at which to look again.
-    pub(crate) needed: usize,
+    pub(crate) needed: u32,
     pub(crate) output: Output,
     pub(crate) keep_alive: KeepAlive,
-    pub(crate) opened: Instant,
+    /// When it was opened, in milliseconds of which the upper half is cut off: it counts for `connect_seconds` only.
+    opened: u32,
     /// Since when the socket has taken nothing of what waits.
-    pub(crate) stalled_since: Option<Instant>,
+    pub(crate) stalled_since: MaybeInstant,
     pub(crate) timer: Option<TimerId>,
     /// The client's Maximum Packet Size; `u32::MAX` is no limit.
     pub(crate) packet_bytes_max: u32,
@@ -79,6 +78,77 @@ pub(crate) struct Connection {
     pub(crate) told: Arc<Settings>,
     /// What few connections need.
     pub(crate) extras: Option<Box<Extras>>,
+}
+
+/// Where the client is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// Nobody has said.
+    Unknown,
+    /// All that the transport knows, until the client is let in.
+    Peer(Box<Peer>),
+    /// What is left of that afterwards: its address, and whether it has a certificate.
+    NoAddress {
+        certificate: bool,
+    },
+    Ipv4 {
+        certificate: bool,
+        address: Ipv4Addr,
+    },
+    // Boxed for the sake of all others.
+    Ipv6 {
+        certificate: bool,
+        address: Box<Ipv6Addr>,
+    },
+}
+
+impl Place {
+    /// Of a client that is let in.
+    pub(crate) fn of(peer: Option<&Peer>) -> Self {
+        let Some(peer) = peer else { return Self::Unknown };
+        let certificate = peer.certificate.is_some();
+        match peer.address.map(|address| address.ip()) {
+            None => Self::NoAddress { certificate },
+            Some(IpAddr::V4(address)) => Self::Ipv4 { certificate, address },
+            Some(IpAddr::V6(address)) => Self::Ipv6 { certificate, address: Box::new(address) },
+        }
+    }
+
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Unknown | Self::NoAddress { .. } => None,
+            Self::Peer(peer) => peer.address.map(|address| address.ip()),
+            Self::Ipv4 { address, .. } => Some(IpAddr::V4(*address)),
+            Self::Ipv6 { address, .. } => Some(IpAddr::V6(**address)),
+        }
+    }
+
+    pub(crate) fn has_certificate(&self) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Peer(peer) => peer.certificate.is_some(),
+            Self::NoAddress { certificate } | Self::Ipv4 { certificate, .. } | Self::Ipv6 { certificate, .. } => {
+                *certificate
+            }
+        }
+    }
+
+    pub(crate) fn peer(&self) -> Option<&Peer> {
+        match self {
+            Self::Peer(peer) => Some(peer),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn take_peer(&mut self) -> Option<Box<Peer>> {
+        match std::mem::replace(self, Self::Unknown) {
+            Self::Peer(peer) => Some(peer),
+            place => {
+                *self = place;
+                None
+            }
+        }
+    }
 }
 
 /// Where the plain PUBLISH packets of one connection go that begin with the same Topic Name: most publishers have one or
@@ -164,13 +234,12 @@ impl Connection {
             problem_information: true,
             session: None,
             input: Vec::new(),
-            peer: None,
-            place: (None, false),
+            place: Place::Unknown,
             needed: 0,
             output: Output::default(),
             keep_alive: KeepAlive::default(),
-            opened: now,
-            stalled_since: None,
+            opened: now.0 as u32,
+            stalled_since: MaybeInstant::NONE,
             timer: None,
             packet_bytes_max: u32::MAX,
             route: None,
@@ -178,6 +247,11 @@ impl Connection {
             told,
             extras: None,
         }
+    }
+
+    /// When it was opened. Right for the 49 days after that.
+    pub(crate) fn opened(&self, now: Instant) -> Instant {
+        Instant(now.0 - u64::from((now.0 as u32).wrapping_sub(self.opened)))
     }
 
     pub(crate) fn extras(&mut self) -> &mut Extras {
@@ -211,5 +285,27 @@ impl Connection {
     #[inline]
     pub(crate) fn held_len(&self) -> usize {
         self.extras.as_ref().map_or(0, |extras| extras.held.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There may be a hundred thousand of them.
+    #[test]
+    fn it_is_small() {
+        assert_eq!(size_of::<Place>(), 16);
+        assert_eq!(size_of::<Connection>(), 176);
+    }
+
+    #[test]
+    fn opened_is_right_when_its_half_has_run_over() {
+        for opened in [0, 1_000, (1 << 32) - 1, 1 << 32, (5 << 32) + 7] {
+            let connection = Connection::new(0, 0, Arc::new(Settings::default()), Instant(opened));
+            for later in [0, 1, 10_000, u64::from(u32::MAX)] {
+                assert_eq!(connection.opened(Instant(opened + later)), Instant(opened));
+            }
+        }
     }
 }

@@ -11,16 +11,17 @@ use hashbrown::HashTable;
 use pantala_proto::{Disconnect, Packet, PacketType, PlainPublish, Publish, ReasonCode, frame};
 use pantala_router::{FilterTree, RetainedIndex};
 use pantala_session::Instant;
-use pantala_store::{MessageId, Position, Record, Store};
+use pantala_store::{MessageId, Position, Store};
 use slab::Slab;
 
 use crate::asking::Verdict;
 use crate::authentication::Method;
 use crate::census::Counting;
-use crate::connection::{Answer, Connection, Phase};
+use crate::connection::{Answer, Connection, Phase, Place};
 use crate::durability::RetainedBefore;
 use crate::event::Wanted;
 use crate::mailbox::{Batch, Outbox, Phase as BatchPhase};
+use crate::maybe_instant::MaybeInstant;
 use crate::output::BufferPool;
 use crate::pace::Takeovers;
 use crate::persist::Naming;
@@ -435,7 +436,7 @@ impl<S: Store> Core<S> {
     /// if more is known before then: the last one counts.
     pub fn introduce(&mut self, key: ConnectionKey, peer: Box<Peer>) {
         if let Some(connection) = self.connections.get_mut(key as usize) {
-            connection.peer = Some(peer);
+            connection.place = Place::Peer(peer);
         }
     }
 
@@ -478,7 +479,7 @@ impl<S: Store> Core<S> {
             return None;
         }
         let mut stash = std::mem::take(&mut connection.input);
-        let mut needed = connection.needed;
+        let mut needed = connection.needed as usize;
         loop {
             let (more, rest) = input.split_at(needed.saturating_sub(stash.len()).min(input.len()));
             stash.extend_from_slice(more);
@@ -545,10 +546,10 @@ impl<S: Store> Core<S> {
         let pending = connection.output.pending();
         if pending > 0 {
             if connection.stalled_since.is_some() {
-                connection.stalled_since = Some(now);
+                connection.stalled_since = now.into();
             }
         } else {
-            connection.stalled_since = None;
+            connection.stalled_since = MaybeInstant::NONE;
             // Room again for what waited in the Session.
             let (session, window) = (connection.session, connection.window);
             if let Some(session) = session
@@ -564,8 +565,8 @@ impl<S: Store> Core<S> {
     /// The socket takes no more for now.
     pub fn blocked(&mut self, now: Instant, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
-        if connection.stalled_since.is_none() && connection.output.pending() > 0 {
-            connection.stalled_since = Some(now);
+        if !connection.stalled_since.is_some() && connection.output.pending() > 0 {
+            connection.stalled_since = now.into();
             self.arm(now, key);
         }
     }
@@ -717,12 +718,10 @@ impl<S: Store> Core<S> {
     /// Some subscriptions, for an operator: Client Identifiers and Topic Filters, so many at the most, and how many Topic
     /// Filters there are in all, those of other workers among them.
     pub fn some_subscriptions(&self, at_most: usize) -> (Vec<(&str, &str)>, usize) {
-        let of = |session: &'_ Session| session.subscriptions.is_some();
+        let of = |session: &'_ Session| !session.subscriptions.is_empty();
         let sessions = self.sessions.iter().map(|(_, session)| session).filter(|session| of(session));
-        let all = sessions.flat_map(|session| {
-            let filters = session.subscriptions.iter().flat_map(|subscriptions| subscriptions.keys());
-            filters.map(|filter| (&*session.client_id, &**filter))
-        });
+        let all =
+            sessions.flat_map(|session| session.subscriptions.filters().map(|filter| (&*session.client_id, filter)));
         (all.take(at_most).collect(), self.tree.len())
     }
 
@@ -768,7 +767,7 @@ impl<S: Store> Core<S> {
 
     /// What [`Core::introduce`] told; None once the client is let in.
     pub fn peer(&self, key: ConnectionKey) -> Option<&Peer> {
-        self.connections.get(key as usize)?.peer.as_deref()
+        self.connections.get(key as usize)?.place.peer()
     }
 
     /// Connections, whatever their phase.
@@ -935,8 +934,9 @@ impl<S: Store> Core<S> {
                 | R::WildcardSubscriptionsNotSupported
         );
         let Some(connection) = self.connections.get(key as usize) else { return Flow::Stop };
-        let session = connection.session.and_then(|session| self.sessions.get_mut(session as usize));
-        if let Some(session) = session {
+        if let Some(session_key) = connection.session
+            && let Some(session) = self.sessions.get_mut(session_key as usize)
+        {
             if let Some(seconds) = disconnect.session_expiry_interval {
                 // v5 section 3.14.2.2.2: a Session that was to end cannot be made to stay.
                 if session.expiry_interval == 0 && seconds > 0 {
@@ -950,9 +950,7 @@ impl<S: Store> Core<S> {
             }
             if disconnect.reason_code == R::Success {
                 // v5 MQTT-3.14.4-3, v3.1.1 MQTT-3.14.4-3.
-                if let (Some(_), Some(session)) = (session.will.take(), session.number) {
-                    self.store.append(&Record::WillEnded { session });
-                }
+                self.forget_will(session_key);
             }
         }
         self.end(now, key, End::Client(disconnect.reason_code), None)
@@ -961,7 +959,7 @@ impl<S: Store> Core<S> {
     fn stash(&mut self, key: ConnectionKey, input: Vec<u8>, needed: usize) {
         if let Some(connection) = self.connections.get_mut(key as usize) {
             connection.input = input;
-            connection.needed = needed;
+            connection.needed = needed as u32;
         }
     }
 
@@ -971,7 +969,7 @@ impl<S: Store> Core<S> {
         if self.wanted.packets {
             self.events.retain(|event| !matches!(event, Event::Received { connection, .. } if *connection == key));
         }
-        let peer = connection.peer.take();
+        let peer = connection.place.take_peer();
         let identity = connection.extras.as_mut().and_then(|extras| extras.identity.take());
         // It opens, closes and is read once more where it goes.
         self.counters.bytes_received -= input.len() as u64;

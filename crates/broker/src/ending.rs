@@ -13,9 +13,10 @@ use pantala_store::{Record, Store};
 use crate::access::Access;
 use crate::connection::{Connection, Phase};
 use crate::core::{Action, Core, Flow, Timer};
+use crate::maybe_instant::MaybeInstant;
 use crate::message::Body;
 use crate::persist::Origin;
-use crate::session::{Session, SessionKey, Subscription};
+use crate::session::{Session, SessionKey};
 use crate::{Cause, ConnectionKey, End, Event, Settings, Standing};
 
 impl<S: Store> Core<S> {
@@ -102,10 +103,10 @@ impl<S: Store> Core<S> {
         let session = &mut self.sessions[key as usize];
         session.connection = None;
         session.replays = None;
-        if let Some(outbound) = &mut session.outbound {
-            outbound.connection_lost();
-            if outbound.is_idle() && !session.is_persistent() {
-                session.outbound = None;
+        if let Some(owed) = &mut session.owed {
+            owed.exchanges.connection_lost();
+            if owed.exchanges.is_idle() && !session.is_persistent() {
+                session.owed = None;
             }
         }
         if shutting_down {
@@ -115,12 +116,12 @@ impl<S: Store> Core<S> {
             return;
         }
         session.expires_at = match session.expiry_interval {
-            crate::session::NEVER => None,
-            seconds => Some(now.after_seconds(seconds)),
+            crate::session::NEVER => MaybeInstant::NONE,
+            seconds => now.after_seconds(seconds).into(),
         };
         if let Some(will) = &mut session.will {
             // v5 MQTT-3.1.2-8: after its delay, or when the Session ends if that is sooner.
-            will.due = Some(now.after_seconds(will.delay_interval));
+            will.due = now.after_seconds(will.delay_interval).into();
         }
         if session.will.as_ref().is_some_and(|will| will.delay_interval == 0) {
             self.publish_will(now, key);
@@ -138,8 +139,8 @@ impl<S: Store> Core<S> {
         if let Some(timer) = session.timer.take() {
             self.timers.cancel(timer);
         }
-        let due = session.will.as_ref().and_then(|will| will.due);
-        let next = match (session.expires_at, due) {
+        let due = session.will.as_ref().and_then(|will| will.due.get());
+        let next = match (session.expires_at.get(), due) {
             (Some(expiry), Some(due)) => Some(expiry.min(due)),
             (expiry, due) => expiry.or(due),
         };
@@ -154,11 +155,11 @@ impl<S: Store> Core<S> {
         if session.connection.is_some() {
             return;
         }
-        if session.expires_at.is_some_and(|at| at <= now) {
+        if session.expires_at.get().is_some_and(|at| at <= now) {
             self.counters.sessions_expired += 1;
             return self.end_session(now, key);
         }
-        if session.will.as_ref().and_then(|will| will.due).is_some_and(|due| due <= now) {
+        if session.will.as_ref().and_then(|will| will.due.get()).is_some_and(|due| due <= now) {
             self.publish_will(now, key);
         }
         self.arm_session(key);
@@ -168,7 +169,7 @@ impl<S: Store> Core<S> {
     pub(crate) fn publish_will(&mut self, now: Instant, key: SessionKey) {
         let session = &mut self.sessions[key as usize];
         let Some(will) = session.will.take() else { return };
-        let (number, mut access) = (session.number, session.access.clone());
+        let (number, mut access) = (session.number.or(will.number), session.access.clone());
         if session.restored {
             access = match self.standing(key) {
                 Standing::Rights(rights) => Access::new(rights, None),
@@ -191,13 +192,15 @@ impl<S: Store> Core<S> {
         if let (Some(session), None) = (number, incoming.id) {
             self.store.append(&Record::WillEnded { session });
         }
+        if let Some(session) = will.number {
+            self.store.append(&Record::SessionEnded { session });
+        }
     }
 
     /// Ends a Session with all it holds. Its Will, if it has not gone out, goes out now (v5 MQTT-3.1.2-8).
     pub(crate) fn end_session(&mut self, now: Instant, key: SessionKey) {
         self.publish_will(now, key);
-        let mut filters: Vec<(Box<str>, Subscription)> =
-            self.sessions[key as usize].subscriptions.take().map_or_else(Vec::new, |map| map.into_iter().collect());
+        let mut filters = self.sessions[key as usize].subscriptions.take();
         // In an order that is the same in every run, so that a seed replays what follows.
         filters.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         for (filter, subscription) in filters {
@@ -226,14 +229,14 @@ impl<S: Store> Core<S> {
     /// What an ended Session held: messages of Shared Subscriptions go to another member (v5 section 4.8.2), but for QoS 2
     /// ones whose delivery has begun (v5 MQTT-4.8.2-5).
     pub(crate) fn hand_on(&mut self, now: Instant, session: Session) {
-        let Session { number, inbound, outbound, .. } = session;
-        if let Some(session) = number {
-            for packet_id in inbound.iter() {
+        let Session { number, received, owed, .. } = session;
+        if let (Some(session), Some(received)) = (number, received) {
+            for packet_id in received.open.iter() {
                 self.store.append(&Record::ExactlyOnceReleased { session, packet_id: packet_id.number() });
             }
         }
-        let Some(outbound) = outbound else { return };
-        for (exchange, queued) in outbound.into_rest() {
+        let Some(owed) = owed else { return };
+        for (exchange, queued) in owed.exchanges.into_rest() {
             let begun = exchange.is_some_and(|(_, stage)| stage != pantala_session::Stage::AwaitPubAck);
             let packet_id = exchange.map(|(packet_id, _)| packet_id);
             let Some(queued) = queued else {
@@ -282,9 +285,10 @@ impl<S: Store> Core<S> {
     // ---- timers of connections --------------------------------------------------------------------------------
 
     /// When the connection is to be looked at.
-    pub(crate) fn connection_deadline(&self, connection: &Connection) -> Option<Instant> {
+    pub(crate) fn connection_deadline(&self, now: Instant, connection: &Connection) -> Option<Instant> {
         let stall = connection
             .stalled_since
+            .get()
             .filter(|_| self.settings.write_stall_seconds > 0)
             .map(|since| since.after_seconds(self.settings.write_stall_seconds));
         let paused = connection.extras.as_ref().and_then(|extras| extras.paused_until);
@@ -295,7 +299,7 @@ impl<S: Store> Core<S> {
                 expiry.map_or(alive, |expiry| Some(alive.map_or(expiry, |alive| alive.min(expiry))))
             }
             Phase::Closing => None,
-            _ => Some(connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds)))),
+            _ => Some(connection.opened(now).after(Duration::from_secs(u64::from(self.settings.connect_seconds)))),
         };
         match (stall, alive) {
             (Some(stall), Some(alive)) => Some(stall.min(alive)),
@@ -304,9 +308,9 @@ impl<S: Store> Core<S> {
     }
 
     /// Sets the connection's timer for its next deadline.
-    pub(crate) fn arm(&mut self, _now: Instant, key: ConnectionKey) {
+    pub(crate) fn arm(&mut self, now: Instant, key: ConnectionKey) {
         let Some(connection) = self.connections.get(key as usize) else { return };
-        let deadline = self.connection_deadline(connection);
+        let deadline = self.connection_deadline(now, connection);
         let timer = match (connection.timer, deadline) {
             (Some(timer), Some(deadline)) if self.timers.reschedule(timer, deadline.0) => Some(timer),
             (_, Some(deadline)) => Some(self.timers.schedule(deadline.0, Timer::Connection(key))),
@@ -322,13 +326,13 @@ impl<S: Store> Core<S> {
     pub(crate) fn connection_timer(&mut self, now: Instant, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         connection.timer = None;
-        let (phase, stalled) = (connection.phase, connection.stalled_since);
+        let (phase, stalled) = (connection.phase, connection.stalled_since.get());
         let paused = connection.extras.as_ref().and_then(|extras| extras.paused_until);
         let keep_alive = connection.keep_alive.deadline();
         let expires_at = connection.extras.as_ref().and_then(|extras| extras.expires_at);
         let stall = Duration::from_secs(u64::from(self.settings.write_stall_seconds));
         if phase != Phase::Connected {
-            if now >= connection.opened.after(Duration::from_secs(u64::from(self.settings.connect_seconds))) {
+            if now >= connection.opened(now).after(Duration::from_secs(u64::from(self.settings.connect_seconds))) {
                 self.end(now, key, End::ConnectTimeout, None);
                 return;
             }

@@ -114,12 +114,6 @@ impl RightsSource for Unrestricted {
     }
 }
 
-/// What rules may ask about a client besides who it is: its address, and whether it has a certificate.
-pub(crate) fn place_of(peer: Option<&Peer>) -> (Option<IpAddr>, bool) {
-    let address = peer.and_then(|peer| peer.address).map(|address| address.ip());
-    (address, peer.is_some_and(|peer| peer.certificate.is_some()))
-}
-
 /// What a Session remembers of who its client is.
 #[derive(Debug, Default)]
 pub(crate) struct Principal {
@@ -134,7 +128,8 @@ pub(crate) struct Principal {
 impl Principal {
     pub(crate) fn new(identity: Identity, peer: Option<&Peer>) -> Self {
         let Identity { user_name, groups, grants, .. } = identity;
-        let (address, certificate) = place_of(peer);
+        let address = peer.and_then(|peer| peer.address).map(|address| address.ip());
+        let certificate = peer.is_some_and(|peer| peer.certificate.is_some());
         Self { user_name, address, certificate, groups, grants }
     }
 

@@ -63,6 +63,7 @@ mod ending;
 mod event;
 mod identity;
 mod mailbox;
+mod maybe_instant;
 mod message;
 mod output;
 mod own;
@@ -79,6 +80,7 @@ mod session;
 mod settings;
 mod shared;
 mod subscribe;
+mod subscriptions;
 mod timers;
 mod workers;
 

@@ -7,6 +7,8 @@ use pantala_proto::{ForwardProperties, QoS};
 use pantala_session::Instant;
 use pantala_store::{MessageId, Position, StoredMessage};
 
+use crate::maybe_instant::MaybeInstant;
+
 /// A message on its way through the router, wherever its bytes stand: a read buffer, a mailbox, a Will.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Incoming<'a> {
@@ -110,7 +112,7 @@ pub(crate) struct Message {
     message_expiry_at: Option<u32>,
     qos: QoS,
     retain: bool,
-    expires_at: Option<Instant>,
+    expires_at: MaybeInstant,
     id: Option<MessageId>,
 }
 
@@ -129,7 +131,7 @@ impl Message {
             message_expiry_at: incoming.properties.message_expiry_at().map(|at| at as u32),
             qos: incoming.qos,
             retain: incoming.retain,
-            expires_at: incoming.expires_at,
+            expires_at: incoming.expires_at.into(),
             id: incoming.id,
         })
     }
@@ -153,7 +155,7 @@ impl Message {
             payload,
             qos: self.qos,
             retain: self.retain,
-            expires_at: self.expires_at,
+            expires_at: self.expires_at.get(),
             room: Room::Unasked,
             id: self.id,
         }
@@ -196,7 +198,7 @@ pub(crate) enum Body {
 pub(crate) struct Stored {
     pub(crate) id: MessageId,
     pub(crate) bytes: u32,
-    pub(crate) expires_at: Option<Instant>,
+    pub(crate) expires_at: MaybeInstant,
 }
 
 impl Queued {
@@ -210,8 +212,8 @@ impl Queued {
 
     pub(crate) fn expires_at(&self) -> Option<Instant> {
         match &self.body {
-            Body::Here(message) => message.expires_at,
-            Body::Stored(stored) => stored.expires_at,
+            Body::Here(message) => message.expires_at.get(),
+            Body::Stored(stored) => stored.expires_at.get(),
         }
     }
 

@@ -19,7 +19,7 @@ use pantala_store::{Durability, MessageId, Position, Publish, Receiver, Record, 
 
 use crate::core::Core;
 use crate::message::{Body, Identifiers, Incoming, Message, Queued, Stored};
-use crate::session::SessionKey;
+use crate::session::{Owed, SessionKey};
 use crate::{ConnectionKey, publisher};
 
 /// Where a message comes from, as far as the record of it decides more than who is to have it.
@@ -107,7 +107,7 @@ impl<S: Store> Core<S> {
     /// An exchange has begun with the message that is being routed.
     pub(crate) fn note_begun(&mut self, key: SessionKey, kept: (MessageId, u32), packet_id: PacketId, waits: bool) {
         let session = &self.sessions[key as usize];
-        let order = session.outbound.as_ref().and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
+        let order = session.owed.as_ref().and_then(|owed| owed.exchanges.order(packet_id)).unwrap_or_default();
         if let Some(session) = session.number {
             let waits = waits.then_some(key);
             self.naming.begun.push(Begun { session, kept, packet_id, order, waits });
@@ -172,8 +172,8 @@ impl<S: Store> Core<S> {
     /// Records an exchange at QoS 2 with a message that the store does not have: its Packet Identifier is in use, and after a
     /// crash PUBREL makes it free. The PUBLISH waits for that.
     pub(crate) fn record_bare_exchange(&mut self, key: SessionKey, session: SessionNumber, packet_id: PacketId) {
-        let outbound = self.sessions[key as usize].outbound.as_ref();
-        let order = outbound.and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
+        let owed = self.sessions[key as usize].owed.as_ref();
+        let order = owed.and_then(|owed| owed.exchanges.order(packet_id)).unwrap_or_default();
         let position = self.store.append(&bare_exchange(session, packet_id, order));
         self.ready_at(key, packet_id, position);
     }
@@ -182,7 +182,7 @@ impl<S: Store> Core<S> {
     fn ready_at(&mut self, key: SessionKey, packet_id: PacketId, position: Position) {
         let Some(session) = self.sessions.get_mut(key as usize) else { return };
         let generation = session.generation;
-        if let Some(queued) = session.outbound.as_mut().and_then(|outbound| outbound.message_mut(packet_id)) {
+        if let Some(queued) = session.owed.as_mut().and_then(|owed| owed.exchanges.message_mut(packet_id)) {
             queued.ready_at = position;
         }
         self.waiting_sessions.push_back((position, key, generation));
@@ -240,11 +240,12 @@ impl<S: Store> Core<S> {
         let Self { sessions, store, queued_memory, waiting_sessions, .. } = self;
         let session = &mut sessions[key as usize];
         let generation = session.generation;
-        let (Some(number), Some(outbound)) = (session.number, session.outbound.as_mut()) else { return };
+        let (Some(number), Some(owed)) = (session.number, session.owed.as_mut()) else { return };
         let (mut bytes, mut position) = (0, None);
         // One that has expired is dropped where all others are.
         let wanted = |qos, queued: &Queued| qos == QoS::ExactlyOnce && !queued.is_expired(now);
-        outbound.admit_queued(window, wanted, |packet_id, order, queued| {
+        let Owed { exchanges, evicted, queued_bytes, inflight_bytes, .. } = &mut **owed;
+        exchanges.admit_queued(window, wanted, |packet_id, order, queued| {
             queued.ready_at = store.append(&match queued.kept() {
                 Some((message, copy)) => {
                     Record::Sent { session: number, message, copy, packet_id: packet_id.number(), order }
@@ -256,10 +257,10 @@ impl<S: Store> Core<S> {
             if matches!(queued.body, Body::Here(_)) {
                 *queued_memory = queued_memory.saturating_sub(queued.bytes() as u64);
             }
-            session.evicted = session.evicted.saturating_sub(1);
+            *evicted = evicted.saturating_sub(1);
         });
-        session.queued_bytes -= bytes;
-        session.inflight_bytes += bytes;
+        *queued_bytes -= bytes;
+        *inflight_bytes += bytes;
         if let Some(position) = position {
             waiting_sessions.push_back((position, key, generation));
         }
@@ -325,8 +326,8 @@ impl<S: Store> Core<S> {
         if session.number.is_none() || session.connection.is_some() {
             return;
         }
-        let Some(outbound) = &mut session.outbound else { return };
-        for queued in outbound.queued_mut(session.evicted as usize).take(EVICTIONS) {
+        let Some(owed) = &mut session.owed else { return };
+        for queued in owed.exchanges.queued_mut(owed.evicted as usize).take(EVICTIONS) {
             // One that the store does not have stays in memory, and those behind it need not.
             if let Body::Here(message) = &queued.body
                 && let Some(id) = message.id()
@@ -336,9 +337,9 @@ impl<S: Store> Core<S> {
                 }
                 let bytes = message.bytes() as u32;
                 self.queued_memory = self.queued_memory.saturating_sub(u64::from(bytes));
-                queued.body = Body::Stored(Stored { id, bytes, expires_at: queued.expires_at() });
+                queued.body = Body::Stored(Stored { id, bytes, expires_at: queued.expires_at().into() });
             }
-            session.evicted += 1;
+            owed.evicted += 1;
         }
     }
 
@@ -346,9 +347,9 @@ impl<S: Store> Core<S> {
     pub fn shed(&mut self) {
         let (mut dropped, mut memory) = (0, 0);
         for (_, session) in &mut self.sessions {
-            let Some(outbound) = &mut session.outbound else { continue };
+            let Some(owed) = &mut session.owed else { continue };
             let mut freed = 0;
-            outbound.retain_queued(|qos, queued| {
+            owed.exchanges.retain_queued(|qos, queued| {
                 let keep = qos != QoS::AtMostOnce;
                 if !keep {
                     dropped += 1;
@@ -357,8 +358,8 @@ impl<S: Store> Core<S> {
                 keep
             });
             if freed > 0 {
-                session.queued_bytes -= freed;
-                session.evicted = 0;
+                owed.queued_bytes -= freed;
+                owed.evicted = 0;
                 memory += freed;
             }
         }
@@ -371,8 +372,9 @@ impl<S: Store> Core<S> {
         if matches!(queued.body, Body::Here(_)) {
             self.queued_memory = self.queued_memory.saturating_sub(queued.bytes() as u64);
         }
-        let session = &mut self.sessions[key as usize];
-        session.evicted = session.evicted.saturating_sub(1);
+        if let Some(owed) = &mut self.sessions[key as usize].owed {
+            owed.evicted = owed.evicted.saturating_sub(1);
+        }
     }
 
     /// The message itself, from the store if it is there only. None if that cannot read it.
@@ -446,7 +448,12 @@ mod tests {
             while opened.committer.step(Clock::default(), &mut |_| {}) == Pause::None {}
             core.store_completed(now);
         }
-        let queued = core.sessions.iter().map(|(_, session)| session.queued_bytes).sum::<u64>();
+        let queued = core
+            .sessions
+            .iter()
+            .filter_map(|(_, session)| session.owed.as_ref())
+            .map(|owed| owed.queued_bytes)
+            .sum::<u64>();
         assert!(queued > (messages * PAYLOAD_BYTES) as u64);
         assert!(core.queued_memory <= QUEUED_MEMORY_BYTES_MAX, "{} bytes", core.queued_memory);
     }

@@ -6,7 +6,7 @@ use pantala_proto::{
     Acknowledgement, AcknowledgementKind, Delivery, PacketId, PlainPublish, ProtocolVersion, Publish, ReasonCode,
     topic_levels,
 };
-use pantala_session::{AckError, Acknowledged, ExactlyOnce, Instant};
+use pantala_session::{AckError, Acknowledged, Instant};
 use pantala_store::{Durability, Position, Record, Store};
 
 use crate::asking::Unrouted;
@@ -156,7 +156,7 @@ impl<S: Store> Core<S> {
                 self.publish_acknowledged(now, key, session, packet_id, AcknowledgementKind::PubAck, incoming)
             }
             Delivery::ExactlyOnce { packet_id, .. } => {
-                if self.sessions[session as usize].inbound.is_open(packet_id) {
+                if self.sessions[session as usize].has_received(packet_id) {
                     // A repeat: acknowledged once more, not routed once more (v5 MQTT-4.3.3-10), and not before what was
                     // recorded for the first one is safe.
                     let recorded = !self.sessions[session as usize].is_unrecorded(packet_id);
@@ -237,7 +237,7 @@ impl<S: Store> Core<S> {
         if !connection.version.is_v5() {
             return Ok(());
         }
-        let open = self.sessions[session as usize].inbound.len();
+        let open = self.sessions[session as usize].received_len();
         let max = connection.told.receive_maximum;
         if open >= usize::from(max) {
             let cause = Cause::setting("receive_maximum", max);
@@ -264,11 +264,7 @@ impl<S: Store> Core<S> {
                 self.command(key, session, &incoming);
                 if exactly_once {
                     // The store never hears of it.
-                    let session = &mut self.sessions[session as usize];
-                    session.inbound.publish(packet_id);
-                    if session.number.is_some() {
-                        session.inbound_unrecorded.get_or_insert_default().publish(packet_id);
-                    }
+                    self.sessions[session as usize].receive(packet_id, false);
                 }
                 let answer = Answer::Acknowledgement(kind, packet_id, ReasonCode::Success);
                 self.answer(key, Position::default(), 0, answer);
@@ -277,7 +273,7 @@ impl<S: Store> Core<S> {
             Err(Unpermitted::Refused(code, cause)) => {
                 // v3.1.1 MQTT-3.3.5-2: the older versions are acknowledged as if it had been routed.
                 if exactly_once && !v5 {
-                    self.sessions[session as usize].inbound.publish(packet_id);
+                    self.sessions[session as usize].receive(packet_id, true);
                 }
                 self.answer(key, Position::default(), 0, Answer::Refusal(kind, packet_id, code, cause));
                 return Flow::Continue;
@@ -309,12 +305,7 @@ impl<S: Store> Core<S> {
             self.route(now, Some(session), &incoming, origin, permit)
         };
         if exactly_once {
-            let session = &mut self.sessions[session as usize];
-            let first = session.inbound.publish(packet_id);
-            debug_assert_eq!(first, ExactlyOnce::First);
-            if in_memory && session.number.is_some() {
-                session.inbound_unrecorded.get_or_insert_default().publish(packet_id);
-            }
+            self.sessions[session as usize].receive(packet_id, !in_memory);
         }
         let until = match level {
             Some(Durability::Os) => Until::Written(routed.position),
@@ -350,8 +341,7 @@ impl<S: Store> Core<S> {
         let packet_id = packet.packet_id;
         if packet.kind == AcknowledgementKind::PubRel {
             let mut position = Position::default();
-            let known = session.inbound.release(packet_id);
-            let unrecorded = session.inbound_unrecorded.as_mut().is_some_and(|them| them.release(packet_id));
+            let (known, unrecorded) = session.release(packet_id);
             if let (Some(session), false) = (session.number, unrecorded) {
                 // If it is a repeat, the record of the first one may not be safe yet.
                 position = if known {
@@ -366,21 +356,24 @@ impl<S: Store> Core<S> {
             self.answer(key, position, 0, answer);
             return Flow::Continue;
         }
-        let order = match (&session.outbound, packet.kind) {
-            (Some(outbound), AcknowledgementKind::PubRec) => outbound.order(packet_id).unwrap_or_default(),
+        let order = match (&session.owed, packet.kind) {
+            (Some(owed), AcknowledgementKind::PubRec) => owed.exchanges.order(packet_id).unwrap_or_default(),
             _ => 0,
         };
-        let result: Result<Acknowledged<Queued>, AckError> = match &mut session.outbound {
+        let result: Result<Acknowledged<Queued>, AckError> = match &mut session.owed {
             None => Err(AckError::Unknown),
-            Some(outbound) => match packet.kind {
-                AcknowledgementKind::PubAck => outbound.pub_ack(packet_id),
-                AcknowledgementKind::PubRec => outbound.pub_rec(packet_id, packet.reason_code.is_error()),
-                _ => outbound.pub_comp(packet_id),
-            },
+            Some(owed) => {
+                let result = match packet.kind {
+                    AcknowledgementKind::PubAck => owed.exchanges.pub_ack(packet_id),
+                    AcknowledgementKind::PubRec => owed.exchanges.pub_rec(packet_id, packet.reason_code.is_error()),
+                    _ => owed.exchanges.pub_comp(packet_id),
+                };
+                if let Ok(Acknowledged::Settled(Some(queued)) | Acknowledged::Release(Some(queued))) = &result {
+                    owed.inflight_bytes -= queued.bytes() as u64;
+                }
+                result
+            }
         };
-        if let Ok(Acknowledged::Settled(Some(queued)) | Acknowledged::Release(Some(queued))) = &result {
-            session.inflight_bytes -= queued.bytes() as u64;
-        }
         let number = session.number;
         match result {
             Ok(Acknowledged::Settled(queued)) => {

@@ -239,8 +239,7 @@ impl<S: Store> Core<S> {
         let session = &mut self.sessions[key as usize];
         let mut replays = replays;
         // It may have been unsubscribed while SUBACK waited for the store or for other workers.
-        let subscriptions = session.subscriptions.as_deref();
-        replays.retain(|new| subscriptions.is_some_and(|subscriptions| subscriptions.contains_key(&new.filter)));
+        replays.retain(|new| session.subscriptions.contains(&new.filter));
         let waiting = session.replays.get_or_insert_default();
         // A subscription made anew starts anew.
         if !waiting.is_empty() {
@@ -257,8 +256,7 @@ impl<S: Store> Core<S> {
     pub(crate) fn end_replays(&mut self, key: SessionKey) {
         let session = &mut self.sessions[key as usize];
         let Some(replays) = &mut session.replays else { return };
-        let subscriptions = session.subscriptions.as_deref();
-        let subscription = |filter: &str| subscriptions.and_then(|subscriptions| subscriptions.get(filter));
+        let subscription = |filter: &str| session.subscriptions.get(filter);
         replays.retain(|replay| subscription(replay.filter()).is_some_and(|subscription| !subscription.disabled));
     }
 

@@ -13,6 +13,7 @@ use pantala_store::{
 
 use crate::core::{Core, Target, Timer};
 use crate::identity::Principal;
+use crate::maybe_instant::MaybeInstant;
 use crate::message::{Body, Identifiers, Message, Queued, Stored, qos_from};
 use crate::owner;
 use crate::publisher::security_named;
@@ -113,12 +114,18 @@ impl<S: Store> Core<S> {
         }
         session.expiry_interval = recovered.expiry_interval;
         session.expires_at = match recovered.expiry_interval {
-            NEVER => None,
-            seconds => Some(detached_at.after_seconds(seconds)),
+            NEVER => MaybeInstant::NONE,
+            seconds => detached_at.after_seconds(seconds).into(),
         };
         session.will = recovered.will.map(|will| Box::new(restore_will(&will, now, detached_at)));
+        if !session.is_persistent()
+            && let Some(will) = &session.will
+        {
+            // It is there for its Will alone.
+            session.expires_at = will.due;
+        }
         for packet_id in recovered.inbound.iter().filter_map(|packet_id| PacketId::new(*packet_id)) {
-            session.inbound.publish(packet_id);
+            session.receive(packet_id, true);
         }
         if recovered.detached_at.is_none() {
             // So that it is not taken for the next end of the process as well.
@@ -134,19 +141,21 @@ impl<S: Store> Core<S> {
                 None => (QoS::ExactlyOnce, None),
             };
             let session = &mut self.sessions[key as usize];
-            session.inflight_bytes += queued.as_ref().map_or(0, |queued| queued.bytes() as u64);
-            session.outbound.get_or_insert_default().restore(qos, packet_id, exchange.order, queued);
+            let owed = session.owed.get_or_insert_default();
+            owed.inflight_bytes += queued.as_ref().map_or(0, |queued| queued.bytes() as u64);
+            owed.exchanges.restore(qos, packet_id, exchange.order, queued);
         }
         for message in recovered.queue {
             let (qos, order) = (qos_from(message.receiver.qos), message.receiver.order);
             let queued = Self::restore_message(message);
             let session = &mut self.sessions[key as usize];
-            session.queued_bytes += queued.bytes() as u64;
-            session.evicted += 1;
+            let owed = session.owed.get_or_insert_default();
+            owed.queued_bytes += queued.bytes() as u64;
+            owed.evicted += 1;
             if let Some(at) = queued.expires_at() {
-                session.queue_expires_at = session.queue_expires_at.min(at);
+                owed.queue_expires_at = owed.queue_expires_at.min(at);
             }
-            session.outbound.get_or_insert_default().restore_queued(qos, order, queued);
+            owed.exchanges.restore_queued(qos, order, queued);
         }
         self.arm_session(key);
     }
@@ -155,7 +164,7 @@ impl<S: Store> Core<S> {
         let Ok(filter) = TopicFilter::parse(text) else { return };
         let shared = matches!(filter, TopicFilter::Shared(_));
         let session = &mut self.sessions[key as usize];
-        session.subscriptions.get_or_insert_default().insert(text.into(), Subscription::new(shared, grant));
+        session.subscriptions.insert(text, Subscription::new(shared, grant));
         session.shared_subscriptions += u32::from(shared);
         self.route_subscription(key, text, filter, grant);
     }
@@ -176,7 +185,7 @@ impl<S: Store> Core<S> {
         let mut identifiers = Identifiers::None;
         receiver.identifiers.iter().for_each(|identifier| identifiers.add(*identifier));
         let group = receiver.group;
-        let body = Body::Stored(Stored { id, bytes, expires_at: expires_at.map(Instant) });
+        let body = Body::Stored(Stored { id, bytes, expires_at: expires_at.map(Instant).into() });
         Queued { body, retain: receiver.retain, identifiers, group, ready_at: pantala_store::Position::default() }
     }
 }
@@ -187,6 +196,7 @@ fn restore_will(will: &RecoveredWill, now: Instant, detached_at: Instant) -> Wil
         message: Message::from_stored(&will.message),
         message_expiry_interval: will.message_expiry_interval,
         delay_interval: will.delay_interval,
-        due: Some(due.max(now.after_seconds(WILL_GRACE_SECONDS))),
+        due: due.max(now.after_seconds(WILL_GRACE_SECONDS)).into(),
+        number: None,
     }
 }

@@ -131,7 +131,8 @@ impl<S: Store> Core<S> {
         let session = &self.sessions[key as usize];
         // Nothing was worth remembering while there were no rules.
         let connection = session.connection.and_then(|key| self.connections.get(key as usize));
-        let (address, certificate) = connection.map_or((None, false), |connection| connection.place);
+        let (address, certificate) = connection
+            .map_or((None, false), |connection| (connection.place.address(), connection.place.has_certificate()));
         let nobody = Subject { client_id: &session.client_id, address, certificate, ..Subject::default() };
         let subject = session.principal.as_ref().map_or(nobody, |principal| principal.subject(&session.client_id));
         self.rights.rights(session.security, &subject)
@@ -149,7 +150,7 @@ impl<S: Store> Core<S> {
             return;
         }
         session.access = access;
-        if session.subscriptions.is_some() {
+        if !session.subscriptions.is_empty() {
             // What publishers remember of where their messages go is over.
             self.rights_changes += 1;
             self.review_subscriptions(key);
@@ -158,15 +159,13 @@ impl<S: Store> Core<S> {
 
     /// Takes subscriptions out of the router that the client may not have, and puts those back that it may have again.
     fn review_subscriptions(&mut self, key: SessionKey) {
-        let Some(subscriptions) = &self.sessions[key as usize].subscriptions else { return };
-        let mut filters: Vec<Box<str>> = subscriptions.keys().cloned().collect();
+        let mut filters: Vec<Box<str>> = self.sessions[key as usize].subscriptions.filters().map(Box::from).collect();
         // In an order that is the same in every run.
         filters.sort_unstable();
         for text in filters {
             let session = &mut self.sessions[key as usize];
             let permitted = session.access.has_subscription(&text);
-            let subscription = session.subscriptions.as_mut().and_then(|subscriptions| subscriptions.get_mut(&text));
-            let Some(subscription) = subscription else { continue };
+            let Some(subscription) = session.subscriptions.get_mut(&text) else { continue };
             let was_routed = !subscription.disabled;
             subscription.disabled = !permitted;
             let (shared, grant) = (subscription.shared, subscription.grant());
@@ -188,8 +187,12 @@ impl<S: Store> Core<S> {
     /// A Session has no Will any more.
     pub(crate) fn forget_will(&mut self, key: SessionKey) {
         let session = &mut self.sessions[key as usize];
-        if let (Some(_), Some(session)) = (session.will.take(), session.number) {
+        let Some(will) = session.will.take() else { return };
+        if let Some(session) = session.number {
             self.store.append(&Record::WillEnded { session });
+        }
+        if let Some(session) = will.number {
+            self.store.append(&Record::SessionEnded { session });
         }
     }
 

@@ -23,7 +23,7 @@ use crate::mailbox::Frame;
 use crate::message::{Body, Identifiers, Incoming, Message, Queued, Room};
 use crate::output::{BufferPool, SHARED_PAYLOAD_BYTES};
 use crate::persist::Origin;
-use crate::session::{Grant, Session, SessionKey};
+use crate::session::{Grant, Owed, Session, SessionKey};
 use crate::shared::Member;
 use crate::{ConnectionKey, QueueFull, WorkerId, owner};
 
@@ -360,53 +360,54 @@ impl<S: Store> Core<S> {
         let inflight_bytes_max = self.settings.inflight_bytes_max;
         !connection.gated
             && connection.output.pending() < self.settings.outgoing_bytes_max as usize
-            && (inflight_bytes_max == 0 || session.inflight_bytes < inflight_bytes_max)
-            && session.outbound.as_ref().is_none_or(|outbound| outbound.can_start(connection.window))
+            && session.owed.as_ref().is_none_or(|owed| {
+                (inflight_bytes_max == 0 || owed.inflight_bytes < inflight_bytes_max)
+                    && owed.exchanges.can_start(connection.window)
+            })
     }
 
     pub(crate) fn is_queue_full(&mut self, now: Instant, key: SessionKey, bytes: usize) -> bool {
         let (messages_max, bytes_max) = (self.settings.queued_messages_max, self.settings.queued_bytes_max);
-        let full = |session: &crate::session::Session| {
-            messages_max > 0 && session.queue_len() >= messages_max as usize
-                || bytes_max > 0 && session.queued_bytes + bytes as u64 > bytes_max
+        let full = |owed: &Owed| {
+            messages_max > 0 && owed.exchanges.queue_len() >= messages_max as usize
+                || bytes_max > 0 && owed.queued_bytes + bytes as u64 > bytes_max
         };
         let session = &mut self.sessions[key as usize];
-        if !full(session) {
+        let Some(owed) = &mut session.owed else { return full(&Owed::default()) };
+        if !full(owed) {
             return false;
         }
-        if now < session.queue_expires_at {
+        if now < owed.queue_expires_at {
             return true;
         }
         // What has expired makes room first.
         let (mut expired, mut freed, mut memory, mut next) = (0, 0, 0, Instant(u64::MAX));
         let mut gone: Vec<(MessageId, u32)> = Vec::new();
-        if let Some(outbound) = &mut session.outbound {
-            outbound.retain_queued(|_, queued| {
-                let keep = !queued.is_expired(now);
-                if keep && let Some(at) = queued.expires_at() {
-                    next = next.min(at);
+        owed.exchanges.retain_queued(|_, queued| {
+            let keep = !queued.is_expired(now);
+            if keep && let Some(at) = queued.expires_at() {
+                next = next.min(at);
+            }
+            if !keep {
+                expired += 1;
+                freed += queued.bytes() as u64;
+                if matches!(queued.body, Body::Here(_)) {
+                    memory += queued.bytes() as u64;
                 }
-                if !keep {
-                    expired += 1;
-                    freed += queued.bytes() as u64;
-                    if matches!(queued.body, Body::Here(_)) {
-                        memory += queued.bytes() as u64;
-                    }
-                    gone.extend(queued.kept());
-                }
-                keep
-            });
-        }
-        session.queue_expires_at = next;
-        session.queued_bytes -= freed;
-        session.evicted = 0;
-        let number = session.number;
+                gone.extend(queued.kept());
+            }
+            keep
+        });
+        owed.queue_expires_at = next;
+        owed.queued_bytes -= freed;
+        owed.evicted = 0;
+        let (number, full) = (session.number, full(owed));
         self.queued_memory = self.queued_memory.saturating_sub(memory);
         for kept in gone {
             self.record_settled(number, Some(kept), None);
         }
         self.counters.dropped_expired += expired;
-        full(&self.sessions[key as usize])
+        full
     }
 
     /// Delivers a message to one Session: sends it, or lets it wait, or drops it and counts why.
@@ -485,24 +486,23 @@ impl<S: Store> Core<S> {
                 return self.record_settled(number, not_delivered, None);
             }
             while self.is_queue_full(now, key, bytes) {
-                let session = &mut self.sessions[key as usize];
-                let oldest = session.outbound.as_mut().and_then(|outbound| outbound.drop_oldest_queued());
-                let Some((_, oldest)) = oldest else { break };
-                session.queued_bytes -= oldest.bytes() as u64;
+                let Some(owed) = &mut self.sessions[key as usize].owed else { break };
+                let Some((_, oldest)) = owed.exchanges.drop_oldest_queued() else { break };
+                owed.queued_bytes -= oldest.bytes() as u64;
                 self.left_queue(key, &oldest);
                 self.record_settled(number, oldest.kept(), None);
                 self.counters.dropped_queue_full_oldest += 1;
             }
         }
-        let session = &mut self.sessions[key as usize];
-        session.queued_bytes += bytes as u64;
+        let owed = self.sessions[key as usize].owed.get_or_insert_default();
+        owed.queued_bytes += bytes as u64;
         self.queued_memory += bytes as u64;
         if let Some(at) = queued.expires_at() {
-            session.queue_expires_at = session.queue_expires_at.min(at);
+            owed.queue_expires_at = owed.queue_expires_at.min(at);
         }
         let name = kept.is_some() && !path.named && !mutant!(QueuedNotRecorded);
         let (retain, identifiers) = (queued.retain, name.then(|| queued.identifiers.clone()));
-        let order = session.outbound.get_or_insert_default().enqueue(qos, queued);
+        let order = owed.exchanges.enqueue(qos, queued);
         if let (Some(number), Some(identifiers)) = (number, identifiers) {
             self.name_receiver(number, qos, retain, order, &identifiers, path.group);
         }
@@ -523,15 +523,15 @@ impl<S: Store> Core<S> {
     ) {
         let session = &mut self.sessions[key as usize];
         let (number, connection, bytes) = (session.number, session.connection, queued.bytes() as u64);
-        let outbound = session.outbound.get_or_insert_default();
+        let owed = session.owed.get_or_insert_default();
         let waits = qos == QoS::ExactlyOnce && number.is_some();
         let delivery = if waits {
             queued.ready_at = Position::NEVER;
-            outbound.admit(qos, queued.clone())
+            owed.exchanges.admit(qos, queued.clone())
         } else {
-            outbound.start(qos, queued.clone())
+            owed.exchanges.start(qos, queued.clone())
         };
-        session.inflight_bytes += bytes;
+        owed.inflight_bytes += bytes;
         let (Some(connection), Some(packet_id)) = (connection, delivery.packet_id()) else { return };
         if !waits
             && let Body::Here(message) = &queued.body
@@ -545,8 +545,8 @@ impl<S: Store> Core<S> {
         }
         if let (Some(number), Some(kept)) = (number, kept) {
             if !path.named {
-                let outbound = self.sessions[key as usize].outbound.as_ref();
-                let order = outbound.and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
+                let owed = self.sessions[key as usize].owed.as_ref();
+                let order = owed.and_then(|owed| owed.exchanges.order(packet_id)).unwrap_or_default();
                 self.name_receiver(number, qos, queued.retain, order, &queued.identifiers, path.group);
             }
             self.note_begun(key, kept, packet_id, waits);
@@ -667,12 +667,12 @@ impl<S: Store> Core<S> {
                 return;
             }
             let (window, gated) = (connection.window, connection.gated);
-            let Some(outbound) = &mut session.outbound else { break };
+            let Some(owed) = &mut session.owed else { break };
             let inflight_bytes_max = self.settings.inflight_bytes_max;
-            if inflight_bytes_max > 0 && session.inflight_bytes >= inflight_bytes_max && !outbound.has_resends() {
+            if inflight_bytes_max > 0 && owed.inflight_bytes >= inflight_bytes_max && !owed.exchanges.has_resends() {
                 return;
             }
-            if session.number.is_some() && !outbound.has_resends() && self.store.keeps() {
+            if session.number.is_some() && !owed.exchanges.has_resends() && self.store.keeps() {
                 self.admit_queued(now, key, window);
             }
             // Exchanges can begin, so that they wait for the store once; but what is sent now would not get older.
@@ -680,25 +680,25 @@ impl<S: Store> Core<S> {
                 return;
             }
             let Some(session) = self.sessions.get_mut(key as usize) else { return };
-            let Some(outbound) = &mut session.outbound else { break };
+            let Some(owed) = &mut session.owed else { break };
             // What cannot be read is tried again later, and what came after it waits behind it.
-            if !load_next(outbound, &self.store, &mut self.queued_memory) {
+            if !load_next(&mut owed.exchanges, &self.store, &mut self.queued_memory) {
                 self.counters.store_read_errors += 1;
                 return;
             }
-            let waiting = outbound.queue_len();
-            let Some(send) = outbound.next(window, |queued| queued.ready_at <= durable) else { break };
+            let waiting = owed.exchanges.queue_len();
+            let Some(send) = owed.exchanges.next(window, |queued| queued.ready_at <= durable) else { break };
             match send {
                 Send::PubRel(packet_id) => {
                     self.send_pub_rel(connection_key, packet_id, ReasonCode::Success);
                 }
                 Send::Publish(delivery, queued) => {
-                    let from_queue = outbound.queue_len() < waiting;
+                    let from_queue = owed.exchanges.queue_len() < waiting;
                     let bytes = queued.bytes() as u64;
                     if from_queue {
-                        session.queued_bytes -= bytes;
+                        owed.queued_bytes -= bytes;
                         if delivery != Delivery::AtMostOnce {
-                            session.inflight_bytes += bytes;
+                            owed.inflight_bytes += bytes;
                         }
                         self.left_queue(key, &queued);
                     }
@@ -759,18 +759,17 @@ impl<S: Store> Core<S> {
                 _ => self.record_settled(number, queued.kept(), packet_id),
             }
         } else if from_queue && let (Some(session), Some((message, copy))) = (number, queued.kept()) {
-            let outbound = self.sessions[key as usize].outbound.as_ref();
-            let order = outbound.and_then(|outbound| outbound.order(packet_id)).unwrap_or_default();
+            let owed = self.sessions[key as usize].owed.as_ref();
+            let order = owed.and_then(|owed| owed.exchanges.order(packet_id)).unwrap_or_default();
             self.store.append(&Record::Sent { session, message, copy, packet_id: packet_id.number(), order });
         }
     }
 
     /// A message just taken for sending was not sent after all: it counts as delivered (v5 MQTT-3.1.2-25).
     fn abandon(&mut self, key: SessionKey, packet_id: PacketId, bytes: u64) {
-        let session = &mut self.sessions[key as usize];
-        session.inflight_bytes -= bytes;
-        if let Some(outbound) = &mut session.outbound {
-            outbound.abandon(packet_id);
+        if let Some(owed) = &mut self.sessions[key as usize].owed {
+            owed.inflight_bytes -= bytes;
+            owed.exchanges.abandon(packet_id);
         }
     }
 

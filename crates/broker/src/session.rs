@@ -1,6 +1,5 @@
 //! One Session: what the broker remembers of a client, connected or not.
 
-use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -11,9 +10,11 @@ use pantala_store::SessionNumber;
 
 use crate::access::Access;
 use crate::identity::Principal;
+use crate::maybe_instant::MaybeInstant;
 use crate::message::{Message, Queued, qos_from};
 use crate::replay::Replay;
 use crate::shared::Member;
+use crate::subscriptions::Subscriptions;
 use crate::timers::TimerId;
 use crate::{ConnectionKey, SecurityId, WorkerId};
 
@@ -34,23 +35,15 @@ pub(crate) struct Session {
     /// The store's name for it, if that knows of it: then it has to learn of all that the Session promises.
     pub(crate) number: Option<SessionNumber>,
     /// When it ends, while the client is away.
-    pub(crate) expires_at: Option<Instant>,
+    pub(crate) expires_at: MaybeInstant,
     /// For its end or its Will, while the client is away.
     pub(crate) timer: Option<TimerId>,
     pub(crate) will: Option<Box<Will>>,
-    pub(crate) outbound: Option<Box<Outbound<Queued>>>,
-    /// Bytes of the messages in `outbound` whose exchange is open.
-    pub(crate) inflight_bytes: u64,
-    /// Bytes of the messages in the queue of `outbound`.
-    pub(crate) queued_bytes: u64,
-    /// Messages at the front of the queue whose bytes are in the store only, or cannot be.
-    pub(crate) evicted: u32,
-    /// No queued message expires before this: a full queue is not searched in vain for what has.
-    pub(crate) queue_expires_at: Instant,
-    pub(crate) inbound: Inbound,
-    /// Those of `inbound` that the store does not know of, as their messages are kept in memory only.
-    pub(crate) inbound_unrecorded: Option<Box<Inbound>>,
-    pub(crate) subscriptions: Option<Box<HashMap<Box<str>, Subscription>>>,
+    /// Boxed, as few of those that are idle have ever been owed anything.
+    pub(crate) owed: Option<Box<Owed>>,
+    /// Boxed, as few clients publish with QoS 2.
+    pub(crate) received: Option<Box<Received>>,
+    pub(crate) subscriptions: Subscriptions,
     /// How many of the subscriptions are shared.
     pub(crate) shared_subscriptions: u32,
     pub(crate) replays: Option<Box<VecDeque<Replay>>>,
@@ -68,6 +61,41 @@ pub(crate) struct Session {
     pub(crate) restored: bool,
 }
 
+/// What a client is still to get, or to acknowledge.
+#[derive(Debug)]
+pub(crate) struct Owed {
+    /// Exchanges that are open, and the queue behind them.
+    pub(crate) exchanges: Outbound<Queued>,
+    /// Bytes of the messages whose exchange is open.
+    pub(crate) inflight_bytes: u64,
+    /// Bytes of the messages in the queue.
+    pub(crate) queued_bytes: u64,
+    /// Messages at the front of the queue whose bytes are in the store only, or cannot be.
+    pub(crate) evicted: u32,
+    /// No queued message expires before this: a full queue is not searched in vain for what has.
+    pub(crate) queue_expires_at: Instant,
+}
+
+impl Default for Owed {
+    fn default() -> Self {
+        Self {
+            exchanges: Outbound::default(),
+            inflight_bytes: 0,
+            queued_bytes: 0,
+            evicted: 0,
+            queue_expires_at: Instant(u64::MAX),
+        }
+    }
+}
+
+/// The QoS 2 exchanges that are open with the client as their sender.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    pub(crate) open: Inbound,
+    /// Those of them that the store does not know of, as their messages are kept in memory only.
+    unrecorded: Inbound,
+}
+
 /// A message to be published should the client vanish.
 #[derive(Debug)]
 pub(crate) struct Will {
@@ -76,7 +104,10 @@ pub(crate) struct Will {
     pub(crate) message_expiry_interval: Option<u32>,
     pub(crate) delay_interval: u32,
     /// When it goes out, while the client is away.
-    pub(crate) due: Option<Instant>,
+    pub(crate) due: MaybeInstant,
+    /// The store's name for a Session that ends with its connection, of which the store has to know this alone: its Will is not to
+    /// be lost with the process.
+    pub(crate) number: Option<SessionNumber>,
 }
 
 impl Will {
@@ -153,17 +184,12 @@ impl Session {
             connection: None,
             expiry_interval: 0,
             number: None,
-            expires_at: None,
+            expires_at: MaybeInstant::NONE,
             timer: None,
             will: None,
-            outbound: None,
-            inflight_bytes: 0,
-            queued_bytes: 0,
-            evicted: 0,
-            queue_expires_at: Instant(u64::MAX),
-            inbound: Inbound::default(),
-            inbound_unrecorded: None,
-            subscriptions: None,
+            owed: None,
+            received: None,
+            subscriptions: Subscriptions::default(),
             shared_subscriptions: 0,
             replays: None,
             match_epoch: 0,
@@ -173,6 +199,11 @@ impl Session {
             principal: None,
             restored: false,
         }
+    }
+
+    /// Whether all that is left of it is a Will: it ended with the process, and so did its client's connection.
+    pub(crate) fn is_only_will(&self) -> bool {
+        self.restored && !self.is_persistent()
     }
 
     /// Whether it goes on when the connection is gone.
@@ -186,17 +217,58 @@ impl Session {
         Member { worker, session: key, generation: self.generation, number: self.number }
     }
 
+    /// A QoS 2 PUBLISH has arrived that is the first with its Packet Identifier. If it is not `recorded`, the store knows nothing
+    /// of it, as its message is kept in memory only.
+    pub(crate) fn receive(&mut self, packet_id: PacketId, recorded: bool) {
+        let Received { open, unrecorded } = &mut **self.received.get_or_insert_default();
+        open.publish(packet_id);
+        if !recorded && self.number.is_some() {
+            unrecorded.publish(packet_id);
+        }
+    }
+
+    /// PUBREL has arrived: whether the Packet Identifier was open, and whether the store does not know of it.
+    pub(crate) fn release(&mut self, packet_id: PacketId) -> (bool, bool) {
+        match &mut self.received {
+            Some(received) => (received.open.release(packet_id), received.unrecorded.release(packet_id)),
+            None => (false, false),
+        }
+    }
+
+    /// Whether a QoS 2 exchange with the client as its sender is open.
+    pub(crate) fn has_received(&self, packet_id: PacketId) -> bool {
+        self.received.as_ref().is_some_and(|received| received.open.is_open(packet_id))
+    }
+
+    /// How many of them are open.
+    pub(crate) fn received_len(&self) -> usize {
+        self.received.as_ref().map_or(0, |received| received.open.len())
+    }
+
     /// Whether the store does not know of a Packet Identifier that is open.
     pub(crate) fn is_unrecorded(&self, packet_id: PacketId) -> bool {
-        self.inbound_unrecorded.as_ref().is_some_and(|unrecorded| unrecorded.is_open(packet_id))
+        self.received.as_ref().is_some_and(|received| received.unrecorded.is_open(packet_id))
     }
 
     /// Whether something waits that could not go out before: resends, queued messages, Retained Messages.
     pub(crate) fn has_waiting(&self, window: u16) -> bool {
-        self.replays.is_some() || self.outbound.as_ref().is_some_and(|outbound| !outbound.can_start(window))
+        self.replays.is_some() || self.owed.as_ref().is_some_and(|owed| !owed.exchanges.can_start(window))
     }
 
     pub(crate) fn queue_len(&self) -> usize {
-        self.outbound.as_ref().map_or(0, |outbound| outbound.queue_len())
+        self.owed.as_ref().map_or(0, |owed| owed.exchanges.queue_len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There may be millions of them.
+    #[test]
+    fn they_are_small() {
+        assert_eq!(size_of::<Session>(), 136);
+        assert_eq!(size_of::<Queued>(), 80);
+        assert_eq!(size_of::<Will>(), 40);
     }
 }

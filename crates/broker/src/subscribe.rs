@@ -158,14 +158,13 @@ impl<S: Store> Core<S> {
         let subscriptions_max = self.settings.subscriptions_per_session_max as usize;
         let shared = matches!(filter, TopicFilter::Shared(_));
         let session = &mut self.sessions[key as usize];
-        let subscriptions = session.subscriptions.get_or_insert_default();
-        let new = !subscriptions.contains_key(text);
+        let new = !session.subscriptions.contains(text);
         if session.number.is_some() && !self.store.accepts() {
             let (code, cause) = (ReasonCode::QuotaExceeded, Some(Cause::Store));
             return Subscribed { code, position: Position::default(), announcement: None, replay: None, cause };
         }
         if new {
-            if subscriptions.len() >= subscriptions_max {
+            if session.subscriptions.len() >= subscriptions_max {
                 let code = ReasonCode::QuotaExceeded;
                 let cause =
                     Some(Cause::setting("subscriptions_per_session_max", self.settings.subscriptions_per_session_max));
@@ -174,9 +173,9 @@ impl<S: Store> Core<S> {
             session.shared_subscriptions += u32::from(shared);
         }
         // One that was disabled is none to the router.
-        let old = subscriptions.insert(text.into(), Subscription::new(shared, grant));
+        let old = session.subscriptions.insert(text, Subscription::new(shared, grant));
         let routed = old.is_some_and(|old| !old.disabled);
-        let recorded = !mutant!(SubscribeForgotten) || subscriptions.len() == 1;
+        let recorded = !mutant!(SubscribeForgotten) || session.subscriptions.len() == 1;
         let mut position = Position::default();
         let number = session.number;
         if let Some(session) = number.filter(|_| recorded) {
@@ -287,8 +286,7 @@ impl<S: Store> Core<S> {
                 reason_codes.push(ReasonCode::NotAuthorized);
                 continue;
             }
-            let subscriptions = self.sessions[session as usize].subscriptions.as_mut();
-            let removed = subscriptions.and_then(|subscriptions| subscriptions.remove(text));
+            let removed = self.sessions[session as usize].subscriptions.remove(text);
             reason_codes.push(match (removed, TopicFilter::parse(written)) {
                 (Some(subscription), _) => {
                     if self.wanted.subscriptions {

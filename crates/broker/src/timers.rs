@@ -9,6 +9,8 @@
 //! Slots are doubly linked lists through one vector of timers: a timer costs no allocation of its own, and 32 bytes with
 //! a payload of eight.
 
+use std::num::NonZeroU32;
+
 const LEVELS: usize = 6;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
@@ -41,7 +43,7 @@ pub struct Timers<T> {
     /// The time up to which everything has fired. No timer in a list is due before it.
     present: u64,
     /// The number of `schedule`s so far: the next timer's generation.
-    generation: u32,
+    generation: NonZeroU32,
     len: usize,
     /// What [`next_deadline`](Self::next_deadline) gives: it is asked for in every turn, and changes in few.
     next_deadline: Option<u64>,
@@ -51,7 +53,7 @@ pub struct Timers<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimerId {
     index: u32,
-    generation: u32,
+    generation: NonZeroU32,
 }
 
 #[derive(Debug, Clone)]
@@ -62,7 +64,7 @@ struct Timer<T> {
     next: u32,
     prev: u32,
     /// Tells this timer from others in the same place.
-    generation: u32,
+    generation: NonZeroU32,
     list: u16,
 }
 
@@ -80,7 +82,7 @@ impl<T: Copy> Timers<T> {
             heads: Box::new([NO_TIMER; LISTS]),
             occupied: [0; LEVELS],
             present: 0,
-            generation: 0,
+            generation: NonZeroU32::MIN,
             len: 0,
             next_deadline: None,
         }
@@ -89,7 +91,7 @@ impl<T: Copy> Timers<T> {
     /// Has `payload` come out of [`poll`](Self::poll) at `deadline_ms`, or at the next call if that time is past.
     pub fn schedule(&mut self, deadline_ms: u64, payload: T) -> TimerId {
         let generation = self.generation;
-        self.generation = generation.wrapping_add(1);
+        self.generation = generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         let index = self.heads[usize::from(VACANT)];
         let index = if index == NO_TIMER { self.grow(payload) } else { index };
         self.unlink(index);
@@ -309,7 +311,7 @@ impl<T: Copy> Timers<T> {
             self.timers.reserve_exact(self.timers.len() / 4);
         }
         let (next, prev) = (NO_TIMER, NO_TIMER);
-        self.timers.push(Timer { payload, deadline: 0, next, prev, generation: 0, list: VACANT });
+        self.timers.push(Timer { payload, deadline: 0, next, prev, generation: NonZeroU32::MIN, list: VACANT });
         self.push(VACANT, index);
         index
     }

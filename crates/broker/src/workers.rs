@@ -125,13 +125,12 @@ impl<S: Store> Core<S> {
             return;
         }
         let member = session.member(self.worker, key);
-        let Some(subscriptions) = &session.subscriptions else { return };
-        for (filter, _) in subscriptions.iter().filter(|(_, subscription)| subscription.shared) {
+        for (filter, _) in session.subscriptions.iter().filter(|(_, subscription)| subscription.shared) {
             let home = owner(filter, self.workers);
             if home == self.worker {
                 self.groups.set_connected(filter, member, connected);
             } else {
-                let frame = Frame::Presence { whole_filter: filter.clone(), member, connected };
+                let frame = Frame::Presence { whole_filter: filter.into(), member, connected };
                 self.outboxes[usize::from(home.0)].control(frame);
             }
         }

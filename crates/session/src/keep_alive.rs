@@ -4,7 +4,9 @@ use crate::Instant;
 
 /// When a client's silence is too long. Costs nothing per packet but a store: the timer looks at the last packet when it
 /// fires, and is set again.
+// Ten bytes, not sixteen: every connection has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C, packed(2))]
 pub struct KeepAlive {
     seconds: u16,
     last_packet: Instant,

@@ -269,6 +269,73 @@ fn a_will_is_published_once_after_the_start_unless_its_client_is_back() {
     );
 }
 
+/// Clients whose Sessions end with their connections have Wills too, and these do not end with the process.
+#[test]
+fn the_will_of_a_session_that_ended_with_the_process_is_published_once() {
+    for (qos, retain) in [(0, false), (1, false), (2, true)] {
+        across(
+            &settings(),
+            0,
+            |world| {
+                world.client("w").persistent().connect().subscribe("will/#", 1);
+                let names = ["stays", "old", "returns", "persists", "leaves", "lost", "taken-over"];
+                for (name, number) in names.iter().zip(0..) {
+                    let will = Will { qos, retain, ..Will::new(&format!("will/{name}"), name) };
+                    let client = world.client(name).clean(true).will(will);
+                    let peer = if number == 1 { client.v3().connect() } else { client.connect() };
+                    match *name {
+                        "leaves" => peer.disconnect(),
+                        "lost" => peer.lose(),
+                        // The newer one has no Will, and the older one's goes out now.
+                        "taken-over" => drop(world.client(name).clean(true).connect()),
+                        _ => {}
+                    }
+                }
+            },
+            |world| {
+                let watcher = world.client("w").persistent().resume();
+                let mut before = payloads(watcher.take_everything());
+                before.sort();
+                assert_eq!(before, if qos == 0 { vec![] } else { vec!["lost", "taken-over"] });
+                // Whoever is back within ten seconds was never away. What is left is no Session to go on with.
+                world.client("returns").clean(true).connect();
+                let persists = world.client("persists").clean(false).expiry(1_000);
+                persists.connect_with(false);
+                watcher.expect_nothing();
+                world.seconds(11);
+                let mut after = payloads(watcher.take_everything());
+                after.sort();
+                assert_eq!(after, ["old", "stays"], "QoS {qos}");
+                assert_eq!(world.sessions(), 3);
+                let again = world.power_cut(2, 0);
+                again.seconds(30);
+                let watcher = again.client("w").persistent().resume();
+                assert_eq!(payloads(watcher.take_everything()), [] as [&str; 0]);
+            },
+        );
+    }
+}
+
+/// A stop of the broker is no end of its clients: their Wills wait for them as after any other end of the process.
+#[test]
+fn wills_go_on_after_a_stop() {
+    across(
+        &settings(),
+        0,
+        |world| {
+            world.client("w").persistent().connect().subscribe("will", 1);
+            world.client("a").clean(true).will(Will { qos: 1, ..Will::new("will", "dead") }).connect();
+            world.shut_down();
+        },
+        |world| {
+            let watcher = world.client("w").persistent().resume();
+            watcher.expect_nothing();
+            world.seconds(11);
+            assert_eq!(payloads(watcher.take_everything()), ["dead"]);
+        },
+    );
+}
+
 #[test]
 fn shared_subscriptions_come_back_and_a_message_goes_to_one_member_still() {
     across(
