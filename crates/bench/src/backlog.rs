@@ -9,6 +9,7 @@ use crate::fault::Fault;
 use crate::fleet::{Fleet, Introduction, Lifetime, require_success};
 use crate::load::require_due;
 use crate::packet::{self, Frame};
+use crate::progress::Patience;
 use crate::usage;
 
 /// Connections opened before the broker is given a moment to accept them; see its listener's backlog.
@@ -27,10 +28,11 @@ pub struct Subscriber {
 }
 
 /// Makes the Sessions, with a subscription of QoS `qos` each, and leaves.
-pub fn subscribe(address: SocketAddr, subscribers: &[Subscriber], qos: u8, stall_after: Duration) -> Result<(), Fault> {
+pub fn subscribe(address: SocketAddr, subscribers: &[Subscriber], qos: u8, patience: &Patience) -> Result<(), Fault> {
+    patience.step("making Sessions", subscribers.len() as u64);
     // Not more connections at once than any process may have.
     for some in subscribers.chunks(4_000) {
-        let mut fleet = Fleet::new(address, stall_after)?;
+        let mut fleet = Fleet::new(address, patience.clone())?;
         fleet.open(some.iter().map(|subscriber| Introduction {
             client_id: client_id(subscriber.number),
             will: None,
@@ -39,6 +41,7 @@ pub fn subscribe(address: SocketAddr, subscribers: &[Subscriber], qos: u8, stall
             qos,
         }))?;
         fleet.close()?;
+        patience.advance(some.len() as u64);
     }
     Ok(())
 }
@@ -66,6 +69,8 @@ struct Draining {
     /// Next sequence number due of each publisher it hears.
     due: Box<[u64]>,
     outstanding: u64,
+    /// Its CONNACK has come, with the Session that it is to find.
+    is_connected: bool,
     first_at: Option<Instant>,
 }
 
@@ -78,7 +83,7 @@ pub fn drain(
     qos: u8,
     payload_bytes: usize,
     receive_maximum: u16,
-    stall_after: Duration,
+    patience: &Patience,
 ) -> Result<Drained, Fault> {
     let mut draining: Vec<Draining> = subscribers
         .iter()
@@ -87,12 +92,15 @@ pub fn drain(
             qos,
             due: vec![0; subscriber.hears.len()].into_boxed_slice(),
             outstanding: sent[subscriber.hears.start as usize..subscriber.hears.end as usize].iter().sum(),
+            is_connected: false,
             first_at: None,
         })
         .collect();
-    let messages = draining.iter().map(|it| it.outstanding).sum();
-    let mut unfinished = draining.iter().filter(|it| it.outstanding > 0).count();
-    let mut fleet = Fleet::new(address, stall_after)?;
+    let messages: u64 = draining.iter().map(|it| it.outstanding).sum();
+    // Those that are owed nothing have to find their Session all the same.
+    let mut unfinished = draining.len();
+    patience.step(if messages > 0 { "draining" } else { "finding Sessions" }, messages);
+    let mut fleet = Fleet::new(address, patience.clone())?;
     for number in 0..subscribers.len() {
         fleet.dial()?;
         if number % DIALS == DIALS - 1 {
@@ -106,21 +114,23 @@ pub fn drain(
         connection.flush()?;
     }
     while unfinished > 0 {
+        let mut taken = 0;
         let turn = fleet.turn(None, |connections, buffer, index, readable, writable| {
             let (draining, connection) = (&mut draining[index], &mut connections[index]);
             if readable {
+                let was_finished = draining.is_finished();
                 connection.receive(buffer, |frame, output| {
-                    if draining.on_packet(frame, payload_bytes, sent, output)? && draining.outstanding == 0 {
-                        unfinished -= 1;
-                    }
+                    taken += u64::from(draining.on_packet(frame, payload_bytes, sent, output)?);
                     Ok(())
                 })?;
+                unfinished -= usize::from(!was_finished && draining.is_finished());
             }
             if readable || writable {
                 connection.flush()?;
             }
             Ok(())
         })?;
+        fleet.advance(taken);
         if !turn {
             return Err(Fault::Stalled { messages: draining.iter().map(|it| it.outstanding).sum() });
         }
@@ -157,16 +167,17 @@ pub fn consume(
     payload_bytes: usize,
     receive_maximum: u16,
     pace: &Pace,
-    stall_after: Duration,
+    patience: &Patience,
 ) -> Result<(), Fault> {
     let mut draining = Draining {
         hears: subscriber.hears.clone(),
         qos: 1,
         due: vec![0; subscriber.hears.len()].into_boxed_slice(),
         outstanding: sent[subscriber.hears.start as usize..subscriber.hears.end as usize].iter().sum(),
+        is_connected: false,
         first_at: None,
     };
-    let mut fleet = Fleet::new(address, stall_after)?;
+    let mut fleet = Fleet::new(address, patience.clone())?;
     fleet.dial()?;
     for connection in &mut fleet.connections {
         connection.output = packet::connect_to_kept_session(&client_id(subscriber.number), receive_maximum);
@@ -197,7 +208,7 @@ pub fn consume(
         pace.taken.store(taken, Ordering::Relaxed);
         if turn || may > 0 {
             progress_at = Instant::now();
-        } else if progress_at.elapsed() >= stall_after {
+        } else if progress_at.elapsed() >= patience.stall_after {
             return Err(Fault::Stalled { messages: draining.outstanding });
         }
     }
@@ -205,6 +216,10 @@ pub fn consume(
 }
 
 impl Draining {
+    fn is_finished(&self) -> bool {
+        self.is_connected && self.outstanding == 0
+    }
+
     /// Returns whether it was a message.
     fn on_packet(
         &mut self,
@@ -216,7 +231,8 @@ impl Draining {
         match frame.first_byte {
             packet::CONNACK => {
                 require_success(frame.body.get(1).copied().ok_or(Fault::Malformed)?)?;
-                return if frame.body.first() == Some(&1) { Ok(false) } else { Err(Fault::SessionLost) };
+                self.is_connected = frame.body.first() == Some(&1);
+                return if self.is_connected { Ok(false) } else { Err(Fault::SessionLost) };
             }
             packet::PUBREL => {
                 let (packet_id, _) = frame.acknowledged()?;
@@ -250,10 +266,10 @@ pub fn collect_retained(
     topic_filter: &str,
     sent: &[u64],
     payload_bytes: usize,
-    stall_after: Duration,
+    patience: &Patience,
 ) -> Result<Duration, Fault> {
     let started = Instant::now();
-    let mut fleet = Fleet::new(address, stall_after)?;
+    let mut fleet = Fleet::new(address, patience.clone())?;
     fleet.open([Introduction {
         client_id: "retained".to_owned(),
         will: None,
@@ -263,11 +279,13 @@ pub fn collect_retained(
     }])?;
     let mut missing: Vec<Vec<bool>> = sent.iter().map(|sent| vec![true; *sent as usize]).collect();
     let mut outstanding: u64 = sent.iter().sum();
+    patience.step("collecting Retained Messages", outstanding);
     for connection in &mut fleet.connections {
         connection.output.extend_from_slice(&packet::subscribe(&[topic_filter.to_owned()], 1));
         connection.flush()?;
     }
     while outstanding > 0 {
+        let before = outstanding;
         let turn = fleet.turn(None, |connections, buffer, index, _, _| {
             let connection = &mut connections[index];
             connection.receive(buffer, |frame, output| {
@@ -287,6 +305,7 @@ pub fn collect_retained(
             })?;
             connection.flush()
         })?;
+        fleet.advance(before - outstanding);
         if !turn {
             return Err(Fault::Stalled { messages: outstanding });
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::features::{Setup, Transport};
 use crate::pinning::Pinning;
 
 /// How long a broker may take until it listens; much, because valgrind makes it slow.
@@ -83,14 +84,7 @@ impl Program {
     pub fn start(&self, pinning: &Pinning, scratch: &Path, wrapper: &[String]) -> io::Result<Broker> {
         let address = free_address()?;
         let port = address.port().to_string();
-        let mut command = match wrapper.split_first() {
-            Some((program, arguments)) => {
-                let mut command = Command::new(program);
-                command.args(arguments).arg(&self.path);
-                command
-            }
-            None => Command::new(&self.path),
-        };
+        let mut command = self.command(wrapper);
         match self.kind {
             Kind::Pantala => {
                 let data = scratch.join(format!("pantala-{port}"));
@@ -112,6 +106,44 @@ impl Program {
         Ok(broker)
     }
 
+    /// Starts Pantala with memory only and one listener, as `setup` and `transport` say.
+    pub fn start_as(
+        &self,
+        pinning: &Pinning,
+        scratch: &Path,
+        wrapper: &[String],
+        transport: Transport,
+        setup: Setup,
+    ) -> io::Result<Broker> {
+        let address = free_address()?;
+        let port = address.port();
+        let configuration = scratch.join(format!("pantala-{port}.toml"));
+        fs::write(&configuration, setup.configuration(transport, port, scratch)?)?;
+        let mut command = self.command(wrapper);
+        command
+            .args(["broker", "--workers", "1", "--durability", "memory", "--config"])
+            .arg(configuration)
+            .env("PANTALA_DATA_DIR", scratch.join(format!("pantala-{port}")));
+        let log = fs::File::create(scratch.join(format!("pantala-{port}.log")))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = pinning.on_broker_core(|| command.spawn())??;
+        let mut broker = Broker { child, address };
+        broker.wait_until_listening()?;
+        Ok(broker)
+    }
+
+    /// The executable, under `wrapper` if that is not empty.
+    fn command(&self, wrapper: &[String]) -> Command {
+        match wrapper.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&self.path);
+                command
+            }
+            None => Command::new(&self.path),
+        }
+    }
+
     /// Starts Pantala with data that it keeps, its log in `log`, without waiting for anything.
     pub fn start_keeping(
         &self,
@@ -121,14 +153,7 @@ impl Program {
         wrapper: &[String],
     ) -> io::Result<Broker> {
         let address = free_address()?;
-        let mut command = match wrapper.split_first() {
-            Some((program, arguments)) => {
-                let mut command = Command::new(program);
-                command.args(arguments).arg(&self.path);
-                command
-            }
-            None => Command::new(&self.path),
-        };
+        let mut command = self.command(wrapper);
         command
             .args(["broker", "-p", &address.port().to_string(), "--workers", &keeping.workers.to_string()])
             .args(["--durability", keeping.durability])

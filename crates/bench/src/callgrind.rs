@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::broker::Program;
 use crate::fault::Fault;
+use crate::features::{Features, Setup};
 use crate::load::{Load, Plan, Until};
 use crate::pinning::Pinning;
 
@@ -58,29 +59,38 @@ pub fn is_available() -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// Instructions per message of `plan`, from a run of `messages` and one of twice as many per publisher.
+/// Instructions per message of `plan`, perhaps with something beside it, from a run of `messages` and one of twice as many per publisher.
 pub fn instructions_per_message(
     program: &Program,
     plan: &Plan,
+    beside: Option<(Features, Setup)>,
     messages: u64,
     pinning: &Pinning,
     scratch: &Path,
 ) -> Result<f64, Error> {
-    let (short, short_delivered) = total(program, plan, messages, pinning, scratch)?;
-    let (long, long_delivered) = total(program, plan, 2 * messages, pinning, scratch)?;
+    let (short, short_delivered) = total(program, plan, beside, messages, pinning, scratch)?;
+    let (long, long_delivered) = total(program, plan, beside, 2 * messages, pinning, scratch)?;
     Ok((long as f64 - short as f64) / (long_delivered - short_delivered) as f64)
 }
 
 fn total(
     program: &Program,
     plan: &Plan,
+    beside: Option<(Features, Setup)>,
     messages: u64,
     pinning: &Pinning,
     scratch: &Path,
 ) -> Result<(u64, u64), Error> {
     let file = scratch.join(format!("callgrind-{}-{messages}.out", program.name()));
-    let broker = program.start(pinning, scratch, &wrapper(&file))?;
-    let run = Load::connect(broker.address, plan, STALL_AFTER)?.run(Until::MessagesPerPublisher(messages))?;
+    let (broker, features) = match beside {
+        Some((features, setup)) => {
+            (program.start_as(pinning, scratch, &wrapper(&file), features.transport, setup)?, features)
+        }
+        None => (program.start(pinning, scratch, &wrapper(&file))?, Features::default()),
+    };
+    let mut load = Load::connect_with(broker.address, plan, features, STALL_AFTER)?;
+    let run = load.run(Until::MessagesPerPublisher(messages))?;
+    drop(load);
     broker.stop()?;
     Ok((instructions(&file)?, run.delivered))
 }

@@ -79,6 +79,9 @@ enum Subcommands {
         /// Part of the messages, Sessions and Retained Messages of D4, D5 and D6, above 0.
         #[arg(long, value_name = "PART", value_parser = parse_scale, default_value = "1")]
         scale: f64,
+        /// Longest time for one repetition in seconds, with its preparation and its checks; 540, or with --seconds 300 and four times that.
+        #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+        within: Option<Duration>,
         /// Write the JSON lines to this file instead of standard output.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -168,7 +171,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
             figures::run(&options).map_err(Into::into)
         }
-        Subcommands::Durable { broker, only, data, workers, repetitions, seconds, rate, scale, json } => {
+        Subcommands::Durable { broker, only, data, workers, repetitions, seconds, rate, scale, within, json } => {
+            let cleaning_duration = seconds.unwrap_or(Duration::from_secs(60));
+            let within = within.unwrap_or(Duration::from_secs(300) + 4 * cleaning_duration);
             let options = durable::Options {
                 pantala: broker,
                 only,
@@ -176,9 +181,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 workers,
                 repetitions,
                 duration: seconds.unwrap_or(Duration::from_secs(3)),
-                cleaning_duration: seconds.unwrap_or(Duration::from_secs(60)),
+                cleaning_duration,
                 rate,
                 scale,
+                within,
                 json,
             };
             durable::run(&options).map_err(Into::into)

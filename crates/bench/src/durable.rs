@@ -19,6 +19,7 @@ use crate::floor;
 use crate::load::{Load, Plan, Shape, Until};
 use crate::machine::Machine;
 use crate::pinning::Pinning;
+use crate::progress::{Patience, Progress};
 use crate::publishing::{self, Published, Publishers, Publishing, Topics, topic_name};
 use crate::raw_sync::RawSync;
 use crate::report::{Circumstances, median, number};
@@ -87,6 +88,8 @@ pub struct Options {
     pub rate: u32,
     /// Part of the messages, Sessions and Retained Messages of D4, D5 and D6.
     pub scale: f64,
+    /// How long one repetition may take, with all that is done before and after its load.
+    pub within: Duration,
     /// Where the JSON lines go; standard output if nowhere else.
     pub json: Option<PathBuf>,
 }
@@ -130,7 +133,7 @@ pub fn run(options: &Options) -> io::Result<bool> {
         Circumstances { machine: Machine::observe(), floor: floor::measure()?, pinning: pinning.describe() };
     fs::create_dir_all(&options.data)?;
     let place = options.data.join(format!("bench-{}", std::process::id()));
-    let bench = Bench { program: &program, pinning, place: &place, options };
+    let mut bench = Bench { program: &program, pinning, place: &place, options, patience: STALL_AFTER.into() };
     let (mut rows, mut faults) = (Vec::<Row>::new(), Vec::new());
     for figure in DURABLE_FIGURES {
         if !options.only.is_empty() && !options.only.iter().any(|wanted| wanted.id == figure.id) {
@@ -138,8 +141,11 @@ pub fn run(options: &Options) -> io::Result<bool> {
         }
         for repetition in 1..=options.repetitions {
             let mut readings = Vec::new();
+            let progress = Progress::new(format!("{} {repetition}/{}", figure.id, options.repetitions));
+            bench.patience = Patience::new(STALL_AFTER, options.within, &progress);
             fs::create_dir_all(&place)?;
             let result = (figure.measure)(&bench, &mut readings);
+            progress.clear();
             if let Err(fault) = &result {
                 eprintln!("{} {repetition}/{}: INVALID: {fault}", figure.id, options.repetitions);
                 faults.push((figure.id, fault.to_string()));
@@ -178,6 +184,8 @@ struct Bench<'a> {
     /// A folder of its own; gone after each repetition.
     place: &'a Path,
     options: &'a Options,
+    /// For the present repetition.
+    patience: Patience,
 }
 
 /// A broker whose counters can be asked for.
@@ -284,15 +292,16 @@ fn saturate(bench: &Bench<'_>, durability: &'static str, load: Publishing) -> Re
     let (address, pid) = (running.broker.address, running.broker.pid());
     let subscriber = Subscriber { number: 0, topic_filter: "bench/kept/+".to_owned(), hears: 0..load.publishers };
     let subscribers = [subscriber];
-    backlog::subscribe(address, &subscribers, load.qos, STALL_AFTER)?;
-    let mut publishers = Publishers::connect(address, load, STALL_AFTER)?;
+    backlog::subscribe(address, &subscribers, load.qos, &bench.patience)?;
+    let mut publishers = Publishers::connect(address, load, bench.patience.clone())?;
+    bench.patience.step("publishing", 0);
     publishers.run(Until::Elapsed(bench.options.duration / 4))?;
     let (before, activity_before) = (usage::cpu(pid)?, running.activity(durability)?);
     let published = publishers.run(Until::Elapsed(bench.options.duration))?;
     let (cpu, activity) = (usage::cpu(pid)?.since(before), running.activity(durability)?.since(activity_before));
     let sent = publishers.sent();
     publishers.close()?;
-    backlog::drain(address, &subscribers, &sent, load.qos, load.payload_bytes, 1_000, STALL_AFTER)?;
+    backlog::drain(address, &subscribers, &sent, load.qos, load.payload_bytes, 1_000, &bench.patience)?;
     running.broker.stop()?;
     Ok(Saturated { published, cpu, activity })
 }
@@ -336,12 +345,13 @@ fn d2(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
     let subscribers = [Subscriber { number: 0, topic_filter: topic_name(0), hears: 0..1 }];
     let stored = bench.start("lone", "fsync", &[])?;
     let passing = bench.start("hops", "memory", &[])?;
-    backlog::subscribe(stored.broker.address, &subscribers, 1, STALL_AFTER)?;
+    backlog::subscribe(stored.broker.address, &subscribers, 1, &bench.patience)?;
     let mut raw = RawSync::create(&bench.place.join("raw"))?;
-    let mut publishers = Publishers::connect(stored.broker.address, load, STALL_AFTER)?;
-    let mut hoppers = Publishers::connect(passing.broker.address, load, STALL_AFTER)?;
+    let mut publishers = Publishers::connect(stored.broker.address, load, bench.patience.clone())?;
+    let mut hoppers = Publishers::connect(passing.broker.address, load, bench.patience.clone())?;
     // In turns, so that a slow moment of the disk hits both.
     let turn = bench.options.duration / 10;
+    bench.patience.step("publishing", 0);
     let (mut syncs, mut acks, mut hops) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..10 {
         raw.run(turn, &mut syncs)?;
@@ -356,7 +366,7 @@ fn d2(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
     reading(out, "two hops: ack p50 at level memory", "µs", hop, Aim::None);
     let sent = publishers.sent();
     publishers.close()?;
-    backlog::drain(stored.broker.address, &subscribers, &sent, 1, load.payload_bytes, 1_000, STALL_AFTER)?;
+    backlog::drain(stored.broker.address, &subscribers, &sent, 1, load.payload_bytes, 1_000, &bench.patience)?;
     stored.broker.stop()?;
     Ok(())
 }
@@ -383,9 +393,10 @@ fn d4(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
         (0..1_000).map(|number| Subscriber { number, topic_filter: topic_name(0), hears: 0..1 }).collect();
     let running = bench.start("fan-out", "fsync", &[])?;
     let (address, pid) = (running.broker.address, running.broker.pid());
-    backlog::subscribe(address, &subscribers, 1, STALL_AFTER)?;
+    backlog::subscribe(address, &subscribers, 1, &bench.patience)?;
     let (before, activity_before) = (usage::cpu(pid)?, running.activity("fsync")?);
-    let mut publishers = Publishers::connect(address, load, STALL_AFTER)?;
+    let mut publishers = Publishers::connect(address, load, bench.patience.clone())?;
+    bench.patience.step("publishing", messages);
     publishers.run(Until::MessagesPerPublisher(messages))?;
     let (cpu, activity) = (usage::cpu(pid)?.since(before), running.activity("fsync")?.since(activity_before));
     let sent = publishers.sent();
@@ -400,7 +411,7 @@ fn d4(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
     reading(out, "broker CPU", "µs/Session and message", cpu.total.as_secs_f64() * 1e6 / deliveries, Aim::None);
     let (_, most) = usage::resident_bytes(pid)?;
     reading(out, "memory at most", "MiB", most as f64 / f64::from(1 << 20), Aim::None);
-    backlog::drain(address, &subscribers, &sent, 1, PAYLOAD_BYTES, 20, STALL_AFTER)?;
+    backlog::drain(address, &subscribers, &sent, 1, PAYLOAD_BYTES, 20, &bench.patience)?;
     running.broker.stop()?;
     Ok(())
 }
@@ -416,9 +427,10 @@ fn fill(
     let subscribers: Vec<Subscriber> = (0..sessions)
         .map(|number| Subscriber { number, topic_filter: topic_name(number), hears: number..number + 1 })
         .collect();
-    backlog::subscribe(address, &subscribers, 1, STALL_AFTER)?;
+    backlog::subscribe(address, &subscribers, 1, &bench.patience)?;
     let load = Publishing { publishers: sessions, ..SATURATING };
-    let mut publishers = Publishers::connect(address, load, STALL_AFTER)?;
+    let mut publishers = Publishers::connect(address, load, bench.patience.clone())?;
+    bench.patience.step("filling queues", u64::from(sessions) * u64::from(messages));
     publishers.run(Until::MessagesPerPublisher(u64::from(messages)))?;
     let sent = publishers.sent();
     publishers.close()?;
@@ -432,7 +444,7 @@ fn d5(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
     usage::wait_until_quiet(pid)?;
     let (resident, _) = usage::resident_bytes(pid)?;
     let before = usage::cpu(pid)?;
-    let drained = backlog::drain(address, &subscribers, &sent, 1, SATURATING.payload_bytes, 20, STALL_AFTER)?;
+    let drained = backlog::drain(address, &subscribers, &sent, 1, SATURATING.payload_bytes, 20, &bench.patience)?;
     usage::wait_until_quiet(pid)?;
     let cpu = usage::cpu(pid)?.since(before);
     let Drained { messages, elapsed, first_after, generator_cpu } = drained;
@@ -459,16 +471,19 @@ fn d6(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
     let idle: Vec<Subscriber> = (with_messages..all)
         .map(|number| Subscriber { number, topic_filter: format!("bench/idle/{number:06}"), hears: 0..0 })
         .collect();
-    backlog::subscribe(address, &idle, 1, STALL_AFTER)?;
+    backlog::subscribe(address, &idle, 1, &bench.patience)?;
     let (subscribers, sent) = fill(bench, address, with_messages, bench.scaled(1_000))?;
     let load =
         Publishing { publishers: 100, qos: 1, payload_bytes: RETAINED_BYTES, window: 100, topics: Topics::OfMessage };
-    let mut publishers = Publishers::connect(address, load, STALL_AFTER)?;
-    publishers.run(Until::MessagesPerPublisher(u64::from(bench.scaled(10_000))))?;
+    let mut publishers = Publishers::connect(address, load, bench.patience.clone())?;
+    let each = u64::from(bench.scaled(10_000));
+    bench.patience.step("filling Retained Messages", each * u64::from(load.publishers));
+    publishers.run(Until::MessagesPerPublisher(each))?;
     let retained = publishers.sent();
     drop(publishers);
     drop(running);
 
+    bench.patience.step("starting again", 0);
     let started = Instant::now();
     let mut running = bench.spawn("restart", "fsync", &[])?;
     let address = loop {
@@ -481,7 +496,7 @@ fn d6(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
         }
         std::thread::sleep(Duration::from_millis(1));
     };
-    let mut fleet = Fleet::new(address, STALL_AFTER)?;
+    let mut fleet = Fleet::new(address, bench.patience.clone())?;
     fleet.open([Introduction {
         client_id: "first".to_owned(),
         will: None,
@@ -491,7 +506,7 @@ fn d6(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
     }])?;
     let connected = started.elapsed();
     let last = subscribers.len() - 1;
-    backlog::drain(address, &subscribers[last..], &sent, 1, SATURATING.payload_bytes, 20, STALL_AFTER)?;
+    backlog::drain(address, &subscribers[last..], &sent, 1, SATURATING.payload_bytes, 20, &bench.patience)?;
     let served = started.elapsed();
     let pid = running.broker.pid();
     let cpu = usage::cpu(pid)?.total;
@@ -500,12 +515,12 @@ fn d6(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
     reading(out, "a Session has all its messages", "s", served.as_secs_f64(), Aim::AtMost(5.0));
     reading(out, "broker CPU until then", "s", cpu.as_secs_f64(), Aim::None);
     reading(out, "memory then", "MiB", resident as f64 / f64::from(1 << 20), Aim::None);
-    backlog::drain(address, &subscribers[..last], &sent, 1, SATURATING.payload_bytes, 20, STALL_AFTER)?;
+    backlog::drain(address, &subscribers[..last], &sent, 1, SATURATING.payload_bytes, 20, &bench.patience)?;
     let filter = publishing::RETAINED_FILTER;
-    backlog::collect_retained(address, filter, &retained, RETAINED_BYTES, STALL_AFTER)?;
+    backlog::collect_retained(address, filter, &retained, RETAINED_BYTES, &bench.patience)?;
     // Each Session that should be there is.
     for some in idle.chunks(4_000) {
-        backlog::drain(address, some, &sent, 1, SATURATING.payload_bytes, 20, STALL_AFTER)?;
+        backlog::drain(address, some, &sent, 1, SATURATING.payload_bytes, 20, &bench.patience)?;
     }
     let (_, most) = usage::resident_bytes(pid)?;
     reading(out, "memory at most, backlog and all drained", "MiB", most as f64 / f64::from(1 << 20), Aim::None);
@@ -522,12 +537,13 @@ fn d8(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
         let wrapper = delay.map(slow_syncs).unwrap_or_default();
         let running = bench.start(name, "fsync", &wrapper)?;
         let address = running.broker.address;
-        backlog::subscribe(address, &subscribers, 1, STALL_AFTER)?;
-        let mut publishers = Publishers::connect(address, load, STALL_AFTER)?;
+        backlog::subscribe(address, &subscribers, 1, &bench.patience)?;
+        let mut publishers = Publishers::connect(address, load, bench.patience.clone())?;
+        bench.patience.step("publishing", 0);
         publishers.run(Until::Elapsed(bench.options.duration / 4))?;
         let before = running.activity("fsync")?;
         let beside = Plan { shape: Shape::Pairs(10), qos: 0, payload_bytes: 64, window: 1, per_write: 1 };
-        let mut passing = Load::connect(address, &beside, STALL_AFTER)?;
+        let mut passing = Load::connect(address, &beside, bench.patience.clone())?;
         let duration = bench.options.duration;
         let (published, passed) = std::thread::scope(|scope| {
             let passing = scope.spawn(move || passing.run(Until::Elapsed(duration)));
@@ -538,7 +554,7 @@ fn d8(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
         let activity = running.activity("fsync")?.since(before);
         let sent = publishers.sent();
         publishers.close()?;
-        backlog::drain(address, &subscribers, &sent, 1, load.payload_bytes, 1_000, STALL_AFTER)?;
+        backlog::drain(address, &subscribers, &sent, 1, load.payload_bytes, 1_000, &bench.patience)?;
         if let Some(delay) = delay {
             // The raw sync on top of the delay is small beside it.
             let bound = f64::from(load.publishers * load.window) / delay.as_secs_f64();

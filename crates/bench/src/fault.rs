@@ -50,6 +50,11 @@ pub enum Fault {
         /// Messages sent and not yet delivered to all their subscribers; 0 if only answers are missing.
         messages: u64,
     },
+    /// It took longer than it may.
+    OutOfTime {
+        /// What was being done.
+        step: &'static str,
+    },
 }
 
 impl From<io::Error> for Fault {
@@ -80,6 +85,7 @@ impl fmt::Display for Fault {
             }
             Self::StrayAcknowledgement(packet_id) => write!(f, "acknowledgement for {packet_id}, not in flight"),
             Self::Stalled { messages: 0 } => write!(f, "an answer or acknowledgement is missing and nothing arrives"),
+            Self::OutOfTime { step } => write!(f, "out of time, while {step}; see --within"),
             Self::Stalled { messages } => write!(f, "{messages} messages outstanding and nothing arrives"),
         }
     }

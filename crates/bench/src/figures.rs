@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::broker::{Broker, Kind, Program, Scratch};
 use crate::callgrind;
+use crate::features::{Features, Setup};
 use crate::fleet::{Fleet, Introduction, Lifetime};
 use crate::floor;
 use crate::load::{Load, Plan, Until};
@@ -15,10 +16,13 @@ use crate::packet::Will;
 use crate::pinning::Pinning;
 use crate::report::{self, Circumstances, Outcome, Sample};
 use crate::scenario::{CONNECTS, FIGURES, Figure, IDLE_COUNTED, IDLE_WARM_UP, Measure};
-use crate::usage;
+use crate::usage::{self, Cpu};
 
 /// A broker that is silent so long, with messages outstanding, has lost them.
 pub const STALL_AFTER: Duration = Duration::from_secs(10);
+
+/// Turns of each of two brokers that are measured side by side.
+const TURNS: u32 = 4;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -93,6 +97,7 @@ impl Stage<'_> {
     fn take(&self, figure: &'static Figure, programs: &[Program], repetitions: u32) -> Vec<Outcome> {
         let mut outcomes: Vec<Outcome> = programs
             .iter()
+            .filter(|program| program.kind == Kind::Pantala || !figure.is_for_pantala_alone())
             .map(|program| Outcome { figure, program: program.clone(), samples: Vec::new(), faults: Vec::new() })
             .collect();
         // Instruction counts do not vary, so one repetition tells all.
@@ -117,19 +122,73 @@ impl Stage<'_> {
 
     /// One repetition with a fresh broker.
     fn sample(&self, figure: &Figure, program: &Program) -> Result<Sample, Box<dyn std::error::Error>> {
-        if let Measure::Instructions { plan, messages } = &figure.measure {
-            let value = callgrind::instructions_per_message(program, plan, *messages, &self.pinning, self.scratch)?;
-            return Ok(Sample::plain(value));
+        match &figure.measure {
+            Measure::Instructions { plan, beside, messages } => {
+                let (pinning, scratch) = (&self.pinning, self.scratch);
+                let value = callgrind::instructions_per_message(program, plan, *beside, *messages, pinning, scratch)?;
+                return Ok(Sample::plain(value));
+            }
+            Measure::CpuBesidePlain { plan, features, setup } => {
+                return self.cpu_beside_plain(program, plan, *features, *setup);
+            }
+            _ => {}
         }
         let broker = program.start(&self.pinning, self.scratch, &[])?;
         let sample = match &figure.measure {
             Measure::CpuPerDelivery { plan } => self.cpu_per_delivery(&broker, plan)?,
             Measure::IdleBytes { subscription_and_will } => idle_bytes(&broker, *subscription_and_will)?,
             Measure::CpuPerConnect => cpu_per_connect(&broker)?,
-            Measure::Instructions { .. } => unreachable!("returned above"),
+            Measure::Instructions { .. } | Measure::CpuBesidePlain { .. } => unreachable!("returned above"),
         };
         broker.stop()?;
         Ok(sample)
+    }
+
+    /// One with it and one without run side by side and take turns, so that a slow second of the machine hits both.
+    fn cpu_beside_plain(
+        &self,
+        program: &Program,
+        plan: &Plan,
+        features: Features,
+        setup: Setup,
+    ) -> Result<Sample, Box<dyn std::error::Error>> {
+        let start = |features: Features, setup| -> Result<(Broker, Load), Box<dyn std::error::Error>> {
+            let broker = program.start_as(&self.pinning, self.scratch, &[], features.transport, setup)?;
+            let mut load = Load::connect_with(broker.address, plan, features, STALL_AFTER)?;
+            load.run(Until::Elapsed(self.duration / 4))?;
+            Ok((broker, load))
+        };
+        let mut both = [start(Features::default(), Setup::default())?, start(features, setup)?];
+        let (mut cpu, mut delivered) = ([Cpu::default(); 2], [0; 2]);
+        let (mut elapsed, mut generator_cpu) = (Duration::ZERO, Duration::ZERO);
+        for turn in 0..2 * TURNS {
+            // A B B A …
+            let which = (turn.div_ceil(2) % 2) as usize;
+            let (broker, load) = &mut both[which];
+            let before = usage::cpu(broker.pid())?;
+            let run = load.run(Until::Elapsed(self.duration / TURNS))?;
+            let used = usage::cpu(broker.pid())?.since(before);
+            cpu[which] = cpu[which].and(used);
+            delivered[which] += run.delivered;
+            if which == 1 {
+                elapsed += run.elapsed;
+                generator_cpu += run.generator_cpu;
+            }
+        }
+        for (broker, load) in both {
+            drop(load);
+            broker.stop()?;
+        }
+        let each = |which: usize| cpu[which].total.as_secs_f64() / delivered[which].max(1) as f64;
+        let [_, with] = cpu;
+        Ok(Sample {
+            value: each(1) / each(0),
+            user_share: Some(with.user.as_secs_f64() / (with.user + with.system).as_secs_f64())
+                .filter(|s| s.is_finite()),
+            rate: Some(delivered[1] as f64 / elapsed.as_secs_f64()),
+            generator_share: Some(generator_cpu.as_secs_f64() / elapsed.as_secs_f64()),
+            broker_share: Some(with.total.as_secs_f64() / elapsed.as_secs_f64()),
+        })
     }
 
     fn cpu_per_delivery(&self, broker: &Broker, plan: &Plan) -> Result<Sample, Box<dyn std::error::Error>> {

@@ -9,7 +9,10 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::fault::Fault;
+use crate::features::{Features, Version};
 use crate::packet::{self, Frame, Will, split_frame};
+use crate::progress::Patience;
+use crate::stage::Stage;
 
 /// Handshakes under way at once; below the smallest listen backlog in use (100), since a connection beyond it would
 /// wait a second for its SYN to be sent again.
@@ -57,28 +60,37 @@ pub struct Connection {
     written: usize,
     /// Start of a packet whose rest has not come yet.
     remainder: Vec<u8>,
+    /// What `output` is on the wire, if something stands between.
+    staged: Option<Box<Staged>>,
+}
+
+#[derive(Debug)]
+struct Staged {
+    stage: Stage,
+    /// Bytes for the socket; written from `written` on.
+    wire: Vec<u8>,
+    written: usize,
 }
 
 impl Connection {
     /// True when earlier bytes still wait for the socket to take them.
     pub fn is_blocked(&self) -> bool {
-        self.written < self.output.len()
+        match &self.staged {
+            None => self.written < self.output.len(),
+            Some(staged) => staged.written < staged.wire.len(),
+        }
     }
 
     /// Writes what is in `output` with as few calls as the socket allows, usually one.
     pub fn flush(&mut self) -> Result<(), Fault> {
-        while self.written < self.output.len() {
-            match self.stream.write(&self.output[self.written..]) {
-                Ok(0) => return Err(Fault::ConnectionClosed),
-                Ok(count) => self.written += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
+        let Some(staged) = &mut self.staged else {
+            return write(&mut self.stream, &mut self.output, &mut self.written);
+        };
+        if !self.output.is_empty() {
+            staged.stage.seal(&self.output, &mut staged.wire)?;
+            self.output.clear();
         }
-        self.output.clear();
-        self.written = 0;
-        Ok(())
+        write(&mut self.stream, &mut staged.wire, &mut staged.written)
     }
 
     /// Reads until the socket is empty and hands each packet to `on_packet`, with the output to answer into.
@@ -91,6 +103,9 @@ impl Connection {
             // The buffer is far larger than any packet of a run, so there is always room behind the remainder.
             let kept = self.remainder.len();
             buffer[..kept].copy_from_slice(&self.remainder);
+            if self.staged.is_some() {
+                return self.receive_staged(buffer, on_packet);
+            }
             let count = match self.stream.read(&mut buffer[kept..]) {
                 Ok(0) => return Err(Fault::ConnectionClosed),
                 Ok(count) => count,
@@ -120,6 +135,56 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// The same where something stands between: what it opens is put together in `remainder`.
+    fn receive_staged(
+        &mut self,
+        buffer: &mut [u8],
+        mut on_packet: impl FnMut(Frame<'_>, &mut Vec<u8>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        loop {
+            let count = match self.stream.read(buffer) {
+                Ok(0) => return Err(Fault::ConnectionClosed),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(staged) = &mut self.staged {
+                staged.stage.open(&buffer[..count], &mut self.remainder)?;
+            }
+            let mut at = 0;
+            while let Some((frame, length)) = split_frame(&self.remainder[at..])? {
+                if frame.first_byte == packet::DISCONNECT {
+                    return Err(Fault::Disconnected(frame.body.first().copied().unwrap_or(0)));
+                }
+                on_packet(frame, &mut self.output)?;
+                at += length;
+            }
+            self.remainder.drain(..at);
+            if count < buffer.len() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Writes `bytes` from `written` on, as far as the socket takes them; both are empty when it has taken all.
+fn write(stream: &mut TcpStream, bytes: &mut Vec<u8>, written: &mut usize) -> Result<(), Fault> {
+    while *written < bytes.len() {
+        match stream.write(&bytes[*written..]) {
+            Ok(0) => return Err(Fault::ConnectionClosed),
+            Ok(count) => *written += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.clear();
+    *written = 0;
+    Ok(())
+}
+
 /// Connections of one run; a connection's number is its place in `connections`.
 pub struct Fleet {
     address: SocketAddr,
@@ -129,30 +194,38 @@ pub struct Fleet {
     pub buffer: Box<[u8]>,
     /// All connections, in the order of their introductions.
     pub connections: Vec<Connection>,
-    stall_after: Duration,
+    patience: Patience,
+    /// What the connections have beside plain MQTT 5.0; to be changed before the first is opened.
+    pub features: Features,
 }
 
 impl Fleet {
-    /// An empty fleet for the broker at `address`; `stall_after` is how long it waits for an answer before it gives up.
-    pub fn new(address: SocketAddr, stall_after: Duration) -> Result<Self, Fault> {
+    /// An empty fleet for the broker at `address`; `patience` is how long it waits for an answer before it gives up.
+    pub fn new(address: SocketAddr, patience: impl Into<Patience>) -> Result<Self, Fault> {
         Ok(Self {
             address,
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_MAX),
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             connections: Vec::new(),
-            stall_after,
+            patience: patience.into(),
+            features: Features::default(),
         })
     }
 
     /// How long without any answer counts as a stall.
     pub fn stall_after(&self) -> Duration {
-        self.stall_after
+        self.patience.stall_after
+    }
+
+    /// So many parts more of what the run is at are done.
+    pub fn advance(&self, parts: u64) {
+        self.patience.advance(parts);
     }
 
     /// Opens one connection per introduction, up to 64 at once, and returns when all are connected and subscribed.
     pub fn open(&mut self, introductions: impl IntoIterator<Item = Introduction>) -> Result<(), Fault> {
-        let first = self.connections.len();
+        let (first, features) = (self.connections.len(), self.features);
         let mut introductions = introductions.into_iter();
         // Handshakes: SUBSCRIBE packet to send after CONNACK, empty when none is due or it has been sent.
         let mut subscribes: Vec<Option<Vec<u8>>> = Vec::new();
@@ -167,7 +240,7 @@ impl Fleet {
                 self.introduce(&introduction)?;
                 subscribes.push(
                     (!introduction.topic_filters.is_empty())
-                        .then(|| packet::subscribe(&introduction.topic_filters, introduction.qos)),
+                        .then(|| packet::subscribe_with(&introduction.topic_filters, introduction.qos, features)),
                 );
                 unfinished += 1;
             }
@@ -189,8 +262,11 @@ impl Fleet {
                             }
                         }
                         packet::SUBACK => {
-                            let property_bytes = usize::from(*frame.body.get(2).ok_or(Fault::Malformed)?);
-                            for &code in frame.body.get(3 + property_bytes..).ok_or(Fault::Malformed)? {
+                            let codes_at = match features.version {
+                                Version::V5 => 3 + usize::from(*frame.body.get(2).ok_or(Fault::Malformed)?),
+                                Version::V311 => 2,
+                            };
+                            for &code in frame.body.get(codes_at..).ok_or(Fault::Malformed)? {
                                 require_success(code)?;
                             }
                             unfinished -= 1;
@@ -208,14 +284,15 @@ impl Fleet {
         Ok(())
     }
 
-    /// Waits for events, at most `timeout` (or the stall time), and calls `on_event` with connection number, readable
+    /// Waits for events, at most `timeout` (or the stall time), and never beyond the time there is; and calls `on_event` with connection number, readable
     /// and writable for each. Returns whether there were any.
     pub fn turn(
         &mut self,
         timeout: Option<Duration>,
         mut on_event: impl FnMut(&mut [Connection], &mut [u8], usize, bool, bool) -> Result<(), Fault>,
     ) -> Result<bool, Fault> {
-        let deadline = Instant::now() + timeout.unwrap_or(self.stall_after);
+        self.patience.check()?;
+        let deadline = self.patience.deadline(timeout);
         loop {
             match self.poll.poll(&mut self.events, Some(deadline.saturating_duration_since(Instant::now()))) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -238,13 +315,16 @@ impl Fleet {
     /// Opens a connection and says nothing.
     pub fn dial(&mut self) -> Result<(), Fault> {
         // A blocking connect to a listener with room in its backlog returns at once on loopback.
-        let stream = std::net::TcpStream::connect(self.address)?;
+        let mut stream = std::net::TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(self.patience.stall_after))?;
+        let stage = Stage::establish(self.features.transport, &mut stream)?;
+        let staged = stage.map(|stage| Box::new(Staged { stage, wire: Vec::new(), written: 0 }));
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         let token = Token(self.connections.len());
         self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        self.connections.push(Connection { stream, output: Vec::new(), written: 0, remainder: Vec::new() });
+        self.connections.push(Connection { stream, output: Vec::new(), written: 0, remainder: Vec::new(), staged });
         Ok(())
     }
 
@@ -259,9 +339,10 @@ impl Fleet {
 
     fn introduce(&mut self, introduction: &Introduction) -> Result<(), Fault> {
         self.dial()?;
+        let features = self.features;
         let Some(connection) = self.connections.last_mut() else { return Ok(()) };
         connection.output = match introduction.lifetime {
-            Lifetime::Connection => packet::connect(&introduction.client_id, introduction.will.as_ref()),
+            Lifetime::Connection => packet::connect_with(&introduction.client_id, introduction.will.as_ref(), features),
             Lifetime::Kept { receive_maximum } => {
                 packet::connect_to_kept_session(&introduction.client_id, receive_maximum)
             }

@@ -9,8 +9,10 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::fault::Fault;
+use crate::features::{Features, Version};
 use crate::fleet::{Connection, Fleet, Introduction, Lifetime, require_success};
 use crate::packet::{self, Frame, PublishTemplate};
+use crate::progress::Patience;
 use crate::usage;
 
 /// Who talks to whom.
@@ -95,6 +97,7 @@ pub struct Load {
 /// All but the connections. Publisher *n* is connection *n*; subscribers follow the publishers.
 struct State {
     qos: u8,
+    version: Version,
     payload_bytes: usize,
     window: u64,
     /// Most messages a publisher may be ahead of its slowest subscriber; length of every `arrivals` ring.
@@ -110,6 +113,8 @@ struct State {
 /// Invariant: `completed <= sent <= target`, `sent - completed <= lead_max`, `in_flight.len() <= window`.
 struct Publisher {
     template: PublishTemplate,
+    /// Its first message, which sets its Topic Alias; None once that is sent.
+    first: Option<PublishTemplate>,
     /// Messages sent so far, and so the next sequence number.
     sent: u64,
     /// Messages all of whose subscribers have them.
@@ -132,8 +137,18 @@ struct Subscriber {
 }
 
 impl Load {
-    /// Connects everybody and subscribes. `stall_after` without any progress makes a run fail.
-    pub fn connect(address: SocketAddr, plan: &Plan, stall_after: Duration) -> Result<Self, Fault> {
+    /// Connects everybody and subscribes. More than `patience` without any progress makes a run fail.
+    pub fn connect(address: SocketAddr, plan: &Plan, patience: impl Into<Patience>) -> Result<Self, Fault> {
+        Self::connect_with(address, plan, Features::default(), patience)
+    }
+
+    /// The same with connections that have more than plain MQTT 5.0.
+    pub fn connect_with(
+        address: SocketAddr,
+        plan: &Plan,
+        features: Features,
+        patience: impl Into<Patience>,
+    ) -> Result<Self, Fault> {
         let (publisher_count, subscriber_count) = match plan.shape {
             Shape::Pairs(pairs) => (pairs, pairs),
             Shape::FanIn { publishers } => (publishers, 1),
@@ -162,19 +177,29 @@ impl Load {
             },
             qos: plan.qos,
         });
-        let mut fleet = Fleet::new(address, stall_after)?;
+        let mut fleet = Fleet::new(address, patience)?;
+        fleet.features = features;
         fleet.open(publishers.chain(subscribers))?;
 
         let lead_max = u64::from(if plan.qos == 0 { plan.window } else { plan.window * LEAD_PER_INFLIGHT });
         let state = State {
             qos: plan.qos,
+            version: features.version,
             payload_bytes: plan.payload_bytes,
             window: u64::from(plan.window),
             lead_max,
             per_write: u64::from(plan.per_write),
             publishers: (0..publisher_count)
-                .map(|publisher| Publisher {
-                    template: PublishTemplate::new(&topic_name(publisher), plan.qos, plan.payload_bytes, publisher),
+                .map(|publisher| (publisher, topic_name(publisher)))
+                .map(|(publisher, topic)| {
+                    (
+                        publisher,
+                        PublishTemplate::with_features(&topic, plan.qos, plan.payload_bytes, publisher, features),
+                    )
+                })
+                .map(|(_, (first, template))| Publisher {
+                    template,
+                    first: Some(first),
                     sent: 0,
                     completed: 0,
                     target: 0,
@@ -313,7 +338,7 @@ impl State {
         if frame.first_byte & 0xF0 != 0x30 {
             return Err(Fault::Unexpected(frame.first_byte));
         }
-        let delivered = frame.delivered(self.payload_bytes)?;
+        let delivered = frame.delivered_in(self.version, self.payload_bytes)?;
         let subscriber = &mut self.subscribers[index - self.publishers.len()];
         if !subscriber.hears.contains(&delivered.publisher) || delivered.qos != self.qos {
             return Err(Fault::Misrouted { publisher: delivered.publisher });
@@ -361,7 +386,9 @@ impl State {
                 }
                 for _ in 0..count {
                     let packet_id = (publisher.sent % 65_535) as u16 + 1;
-                    publisher.template.append(&mut connection.output, publisher.sent, packet_id);
+                    let first = publisher.first.take();
+                    let template = first.as_ref().unwrap_or(&publisher.template);
+                    template.append(&mut connection.output, publisher.sent, packet_id);
                     publisher.sent += 1;
                     if self.qos > 0 {
                         publisher.in_flight.push(packet_id);

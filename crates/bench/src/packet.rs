@@ -1,6 +1,7 @@
-//! The few MQTT 5.0 Control Packets a load generator needs, as bytes.
+//! The few Control Packets a load generator needs, as bytes: MQTT 5.0, and 3.1.1 where a load asks for it.
 
 use crate::fault::Fault;
+use crate::features::{Features, Version};
 
 /// First byte of CONNACK.
 pub const CONNACK: u8 = 0x20;
@@ -23,6 +24,9 @@ pub const STAMP_BYTES: usize = 12;
 /// Keep Alive of every connection, in seconds; longer than any run, so that no PINGREQ is needed.
 const KEEP_ALIVE_SECONDS: u16 = 300;
 
+/// Topic Aliases that a subscriber allows where it allows any.
+const TOPIC_ALIAS_MAXIMUM: u8 = 10;
+
 /// A Will Message for connections that are to cost as much as real ones.
 #[derive(Clone, Debug)]
 pub struct Will {
@@ -34,15 +38,26 @@ pub struct Will {
 
 /// CONNECT of MQTT 5.0: Clean Start, no Session Expiry, Keep Alive 300 s.
 pub fn connect(client_id: &str, will: Option<&Will>) -> Vec<u8> {
+    connect_with(client_id, will, Features::default())
+}
+
+/// The same with what `features` has.
+pub fn connect_with(client_id: &str, will: Option<&Will>, features: Features) -> Vec<u8> {
     let mut body = Vec::with_capacity(64);
     push_binary(&mut body, b"MQTT");
-    body.push(5);
+    body.push(if features.version == Version::V5 { 5 } else { 4 });
     body.push(if will.is_some() { 0b0000_0110 } else { 0b0000_0010 });
     body.extend_from_slice(&KEEP_ALIVE_SECONDS.to_be_bytes());
-    body.push(0);
+    match features {
+        Features { version: Version::V311, .. } => {}
+        Features { alias_out: true, .. } => body.extend_from_slice(&[3, 0x22, 0, TOPIC_ALIAS_MAXIMUM]),
+        _ => body.push(0),
+    }
     push_binary(&mut body, client_id.as_bytes());
     if let Some(will) = will {
-        body.push(0);
+        if features.version == Version::V5 {
+            body.push(0);
+        }
         push_binary(&mut body, will.topic_name.as_bytes());
         push_binary(&mut body, &will.payload);
     }
@@ -67,10 +82,20 @@ pub const GOODBYE: [u8; 2] = [DISCONNECT, 0];
 
 /// SUBSCRIBE with Packet Identifier 1 and one maximum QoS for all Topic Filters.
 pub fn subscribe(topic_filters: &[String], qos: u8) -> Vec<u8> {
-    let mut body = vec![0, 1, 0];
+    subscribe_with(topic_filters, qos, Features::default())
+}
+
+/// The same with what `features` has.
+pub fn subscribe_with(topic_filters: &[String], qos: u8, features: Features) -> Vec<u8> {
+    let mut body = vec![0, 1];
+    match features {
+        Features { version: Version::V311, .. } => {}
+        Features { subscription_identifier: true, .. } => body.extend_from_slice(&[2, 0x0B, 1]),
+        _ => body.push(0),
+    }
     for topic_filter in topic_filters {
         push_binary(&mut body, topic_filter.as_bytes());
-        body.push(qos);
+        body.push(if features.no_local { qos | 0b100 } else { qos });
     }
     packet(0x82, &body)
 }
@@ -104,6 +129,29 @@ impl PublishTemplate {
 
     /// The same with properties as they stand in a packet, at most 127 bytes of them.
     pub fn with_properties(topic_name: &str, qos: u8, payload_bytes: usize, publisher: u32, properties: &[u8]) -> Self {
+        Self::build(topic_name, qos, payload_bytes, publisher, Some(properties))
+    }
+
+    /// The same with what `features` has, and as it stands in the packets after the first: with its Topic Alias in place of
+    /// its name, if it has one.
+    pub fn with_features(
+        topic_name: &str,
+        qos: u8,
+        payload_bytes: usize,
+        publisher: u32,
+        features: Features,
+    ) -> (Self, Self) {
+        let mut properties = features.publish_properties();
+        if features.alias_in {
+            properties.extend_from_slice(&[0x23, 0, 1]);
+        }
+        let properties = (features.version == Version::V5).then_some(&properties[..]);
+        let build = |topic_name| Self::build(topic_name, qos, payload_bytes, publisher, properties);
+        (build(topic_name), build(if features.alias_in { "" } else { topic_name }))
+    }
+
+    /// Without even their length if there are no properties.
+    fn build(topic_name: &str, qos: u8, payload_bytes: usize, publisher: u32, properties: Option<&[u8]>) -> Self {
         let payload_bytes = payload_bytes.max(STAMP_BYTES);
         let mut body = Vec::with_capacity(topic_name.len() + payload_bytes + 8);
         push_binary(&mut body, topic_name.as_bytes());
@@ -111,8 +159,10 @@ impl PublishTemplate {
         if qos > 0 {
             body.extend_from_slice(&[0, 0]);
         }
-        body.push(u8::try_from(properties.len()).expect("few properties"));
-        body.extend_from_slice(properties);
+        if let Some(properties) = properties {
+            body.push(u8::try_from(properties.len()).expect("few properties"));
+            body.extend_from_slice(properties);
+        }
         let stamp_in_body = body.len();
         body.resize(stamp_in_body + payload_bytes, b'.');
         body[stamp_in_body..stamp_in_body + 4].copy_from_slice(&publisher.to_be_bytes());
@@ -170,8 +220,13 @@ pub fn split_frame(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, Fault> {
 }
 
 impl Frame<'_> {
-    /// Reads a PUBLISH whose payload has `payload_bytes`.
+    /// Reads a PUBLISH of MQTT 5.0 whose payload has `payload_bytes`.
     pub fn delivered(&self, payload_bytes: usize) -> Result<Delivered, Fault> {
+        self.delivered_in(Version::V5, payload_bytes)
+    }
+
+    /// Reads a PUBLISH whose payload has `payload_bytes`.
+    pub fn delivered_in(&self, version: Version, payload_bytes: usize) -> Result<Delivered, Fault> {
         let qos = self.first_byte >> 1 & 0b11;
         let topic_name_bytes = usize::from(self.u16_at(0)?);
         let mut at = 2 + topic_name_bytes;
@@ -181,9 +236,12 @@ impl Frame<'_> {
         } else {
             0
         };
-        let properties = self.body.get(at..).ok_or(Fault::Malformed)?;
-        let (property_bytes, length_bytes) = split_variable_byte_integer(properties)?.ok_or(Fault::Malformed)?;
-        let payload = self.body.get(at + length_bytes + property_bytes..).ok_or(Fault::Malformed)?;
+        if version == Version::V5 {
+            let properties = self.body.get(at..).ok_or(Fault::Malformed)?;
+            let (property_bytes, length_bytes) = split_variable_byte_integer(properties)?.ok_or(Fault::Malformed)?;
+            at += length_bytes + property_bytes;
+        }
+        let payload = self.body.get(at..).ok_or(Fault::Malformed)?;
         if payload.len() != payload_bytes {
             return Err(Fault::Malformed);
         }
@@ -320,6 +378,35 @@ mod tests {
                 assert_eq!(frame.delivered(payload_bytes + 1), Err(Fault::Malformed));
             }
         }
+    }
+
+    #[test]
+    fn features_are_in_the_packets() {
+        let all = Features {
+            alias_in: true,
+            alias_out: true,
+            subscription_identifier: true,
+            no_local: true,
+            user_properties: 1,
+            ..Features::default()
+        };
+        assert!(connect_with("c1", None, all)[10..].starts_with(&[0x01, 0x2C, 3, 0x22, 0, 10, 0, 2]));
+        assert_eq!(subscribe_with(&["a".into()], 1, all), [0x82, 9, 0, 1, 2, 0x0B, 1, 0, 1, b'a', 0b101]);
+        let (first, later) = PublishTemplate::with_features("a", 0, 12, 7, all);
+        let property_bytes = 14 + 3;
+        assert!(first.bytes.starts_with(&[0x30, 33, 0, 1, b'a', property_bytes, 0x26]));
+        assert!(later.bytes.starts_with(&[0x30, 32, 0, 0, property_bytes, 0x26]));
+        let old = Features { version: Version::V311, ..Features::default() };
+        assert_eq!(
+            connect_with("c1", None, old),
+            [0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 1, 0x2C, 0, 2, b'c', b'1']
+        );
+        assert_eq!(subscribe_with(&["a".into()], 1, old), [0x82, 6, 0, 1, 0, 1, b'a', 1]);
+        let (first, later) = PublishTemplate::with_features("a", 0, 12, 7, old);
+        assert_eq!((first.bytes.len(), later.bytes.len()), (17, 17));
+        let (frame, _) = split_frame(&later.bytes).unwrap().unwrap();
+        let delivered = Delivered { qos: 0, packet_id: 0, publisher: 7, sequence: u64::from_be_bytes([b'.'; 8]) };
+        assert_eq!(frame.delivered_in(Version::V311, 12), Ok(delivered));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::fault::Fault;
 use crate::fleet::{Connection, Fleet, Introduction, Lifetime, require_success};
 use crate::load::Until;
 use crate::packet::{self, Frame, PublishTemplate};
+use crate::progress::Patience;
 use crate::usage;
 
 /// How long the generator sleeps at most while a message is due within the next millisecond.
@@ -129,8 +130,8 @@ struct Publisher {
 
 impl Publishers {
     /// Connects them.
-    pub fn connect(address: SocketAddr, plan: Publishing, stall_after: Duration) -> Result<Self, Fault> {
-        let mut fleet = Fleet::new(address, stall_after)?;
+    pub fn connect(address: SocketAddr, plan: Publishing, patience: impl Into<Patience>) -> Result<Self, Fault> {
+        let mut fleet = Fleet::new(address, patience)?;
         fleet.open((0..plan.publishers).map(|number| Introduction {
             client_id: format!("k{number:08}"),
             will: None,
@@ -197,6 +198,7 @@ impl Publishers {
                 }
                 Ok(())
             })?;
+            fleet.advance((latencies.len() - answers) as u64);
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 deadline = None;
                 publishers.iter_mut().for_each(|publisher| publisher.target = publisher.sent);
@@ -257,6 +259,7 @@ impl Publishers {
             };
             // The kernel waits for events in whole milliseconds, and rather longer than shorter.
             let timeout = wait.saturating_sub(Duration::from_millis(1));
+            let answers = acks.len();
             let turn = fleet.turn(Some(timeout), |connections, buffer, index, readable, writable| {
                 let (publisher, connection) = (&mut publishers[index], &mut connections[index]);
                 if readable {
@@ -272,6 +275,7 @@ impl Publishers {
                 }
                 Ok(())
             })?;
+            fleet.advance((acks.len() - answers) as u64);
             if turn || next as usize == acks.len() {
                 progress_at = Instant::now();
             } else if progress_at.elapsed() >= fleet.stall_after() {

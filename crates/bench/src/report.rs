@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::broker::{Kind, Program};
 use crate::floor::Floor;
 use crate::machine::Machine;
-use crate::scenario::{Figure, Measure};
+use crate::scenario::{Aim, Figure, Measure};
 
 /// One repetition of one figure with one broker.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -176,6 +176,7 @@ pub fn table(outcomes: &[Outcome], circumstances: &Circumstances) -> String {
             (Some(limit), Some(ours)) if ours <= limit => format!("≤ {}: met", number(limit)),
             (Some(limit), Some(_)) => format!("≤ {}: not met", number(limit)),
             (Some(limit), None) => format!("≤ {}", number(limit)),
+            (None, _) if figure.aim == Aim::Nothing => String::new(),
             (None, _) => "needs mosquitto".to_owned(),
         };
         rows.push([

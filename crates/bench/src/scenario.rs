@@ -1,5 +1,6 @@
 //! The figures, each with what is done, its unit and the aim.
 
+use crate::features::{Features, Setup, Transport, Version};
 use crate::load::{Plan, Shape};
 
 /// Payload of every message, in bytes.
@@ -21,8 +22,19 @@ pub enum Measure {
     Instructions {
         /// The load.
         plan: Plan,
+        /// What clients and broker have beside it, if it is not the broker as for all other figures.
+        beside: Option<(Features, Setup)>,
         /// Messages of the shorter of the two runs.
         messages: u64,
+    },
+    /// CPU time of Pantala per message delivered, by that of another one without what is beside the load: the two take turns.
+    CpuBesidePlain {
+        /// The load.
+        plan: Plan,
+        /// What clients do.
+        features: Features,
+        /// What the broker has in its configuration.
+        setup: Setup,
     },
     /// Bytes of anonymous memory per connection that does nothing.
     IdleBytes {
@@ -45,6 +57,8 @@ pub enum Aim {
     AtMost(f64),
     /// At most this part of what mosquitto takes in the same run.
     PartOfMosquitto(f64),
+    /// None: the figure explains another one.
+    Nothing,
 }
 
 impl Aim {
@@ -53,6 +67,7 @@ impl Aim {
         match self {
             Self::AtMost(limit) => Some(limit),
             Self::PartOfMosquitto(part) => mosquitto.map(|value| value * part),
+            Self::Nothing => None,
         }
     }
 }
@@ -78,11 +93,17 @@ impl Figure {
         FIGURES.iter().find(|figure| figure.id.eq_ignore_ascii_case(id))
     }
 
+    /// Whether Mosquitto is left out.
+    pub fn is_for_pantala_alone(&self) -> bool {
+        matches!(self.measure, Measure::CpuBesidePlain { .. } | Measure::Instructions { beside: Some(_), .. })
+    }
+
     /// Its load, if it has one.
     pub fn plan(&self) -> Option<&Plan> {
         match &self.measure {
             Measure::Instructions { plan, .. } | Measure::CpuPerDelivery { plan } => Some(plan),
-            Measure::IdleBytes { .. } | Measure::CpuPerConnect => None,
+            // Without what is beside it, it would be another load.
+            Measure::CpuBesidePlain { .. } | Measure::IdleBytes { .. } | Measure::CpuPerConnect => None,
         }
     }
 }
@@ -91,20 +112,58 @@ const fn plan(shape: Shape, qos: u8, window: u32, per_write: u32) -> Plan {
     Plan { shape, qos, payload_bytes: PAYLOAD_BYTES, window, per_write }
 }
 
+/// What a feature costs: R2's load with it, by the same without.
+const fn cost(id: &'static str, title: &'static str, features: Features, setup: Setup, at_most: f64) -> Figure {
+    let measure = Measure::CpuBesidePlain { plan: plan(Shape::Pairs(100), 0, 1, 1), features, setup };
+    Figure { id, title, unit: "× R2", measure, aim: Aim::AtMost(at_most) }
+}
+
+/// The same in instructions, beside I1.
+const fn instructions(id: &'static str, title: &'static str, features: Features, setup: Setup) -> Figure {
+    let measure = Measure::Instructions {
+        plan: plan(Shape::Pairs(1), 0, 1, 1),
+        beside: Some((features, setup)),
+        messages: 5_000,
+    };
+    Figure { id, title, unit: "instructions/message", measure, aim: Aim::Nothing }
+}
+
+/// Nothing beside plain MQTT 5.0.
+const PLAIN: Features = Features {
+    version: Version::V5,
+    transport: Transport::Plain,
+    user_properties: 0,
+    alias_in: false,
+    alias_out: false,
+    subscription_identifier: false,
+    no_local: false,
+};
+const OPEN: Setup = Setup { rules: 0, tells: false };
+const V311: Features = Features { version: Version::V311, ..PLAIN };
+const PROPERTIES: Features = Features { user_properties: 5, ..PLAIN };
+const ALIAS_IN: Features = Features { alias_in: true, ..PLAIN };
+const ALIAS_OUT: Features = Features { alias_out: true, ..PLAIN };
+const IDENTIFIER: Features = Features { subscription_identifier: true, ..PLAIN };
+const NO_LOCAL: Features = Features { no_local: true, ..PLAIN };
+const TLS: Features = Features { transport: Transport::Tls, ..PLAIN };
+const WEBSOCKET: Features = Features { transport: Transport::WebSocket, ..PLAIN };
+const RULES: Setup = Setup { rules: 1_000, ..OPEN };
+const TELLS: Setup = Setup { tells: true, ..OPEN };
+
 /// All figures, in the order they are taken: the most robust first.
 pub const FIGURES: &[Figure] = &[
     Figure {
         id: "I1",
         title: "user instructions, QoS 0, one message at a time",
         unit: "instructions/message",
-        measure: Measure::Instructions { plan: plan(Shape::Pairs(1), 0, 1, 1), messages: 5_000 },
+        measure: Measure::Instructions { plan: plan(Shape::Pairs(1), 0, 1, 1), beside: None, messages: 5_000 },
         aim: Aim::AtMost(900.0),
     },
     Figure {
         id: "I50",
         title: "user instructions, QoS 0, 50 messages per write",
         unit: "instructions/message",
-        measure: Measure::Instructions { plan: plan(Shape::Pairs(1), 0, 50, 50), messages: 20_000 },
+        measure: Measure::Instructions { plan: plan(Shape::Pairs(1), 0, 50, 50), beside: None, messages: 20_000 },
         aim: Aim::AtMost(350.0),
     },
     Figure {
@@ -135,6 +194,25 @@ pub const FIGURES: &[Figure] = &[
         measure: Measure::CpuPerDelivery { plan: plan(Shape::Pairs(100), 0, 1, 1) },
         aim: Aim::AtMost(6.0),
     },
+    cost("R13-v3", "R2 with MQTT 3.1.1", V311, OPEN, 1.15),
+    cost("R13-properties", "R2 with five User Properties", PROPERTIES, OPEN, 1.15),
+    cost("R13-alias-in", "R2 with Topic Aliases of the publishers", ALIAS_IN, OPEN, 1.15),
+    cost("R13-alias-out", "R2 with Topic Aliases of the broker", ALIAS_OUT, OPEN, 1.15),
+    cost("R13-identifier", "R2 with Subscription Identifiers", IDENTIFIER, OPEN, 1.15),
+    cost("R13-no-local", "R2 with No Local", NO_LOCAL, OPEN, 1.15),
+    cost("R13-rules", "R2 with 1 000 access rules", PLAIN, RULES, 1.15),
+    cost("R13-sys", "R2 with $SYS told every second", PLAIN, TELLS, 1.15),
+    cost("R13-tls", "R2 over TLS", TLS, OPEN, 1.4),
+    cost("R13-websocket", "R2 over WebSocket", WEBSOCKET, OPEN, 1.25),
+    instructions("I13-v3", "I1 with MQTT 3.1.1", V311, OPEN),
+    instructions("I13-properties", "I1 with five User Properties", PROPERTIES, OPEN),
+    instructions("I13-alias-in", "I1 with Topic Aliases of the publishers", ALIAS_IN, OPEN),
+    instructions("I13-alias-out", "I1 with Topic Aliases of the broker", ALIAS_OUT, OPEN),
+    instructions("I13-identifier", "I1 with Subscription Identifiers", IDENTIFIER, OPEN),
+    instructions("I13-no-local", "I1 with No Local", NO_LOCAL, OPEN),
+    instructions("I13-rules", "I1 with 1 000 access rules", PLAIN, RULES),
+    instructions("I13-tls", "I1 over TLS", TLS, OPEN),
+    instructions("I13-websocket", "I1 over WebSocket", WEBSOCKET, OPEN),
     Figure {
         id: "R3",
         title: "100 pairs, QoS 0, 50 messages per write",

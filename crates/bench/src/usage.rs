@@ -21,6 +21,11 @@ pub struct Cpu {
 }
 
 impl Cpu {
+    /// The sum of both.
+    pub fn and(self, other: Self) -> Self {
+        Self { total: self.total + other.total, user: self.user + other.user, system: self.system + other.system }
+    }
+
     /// What was used since `earlier`.
     pub fn since(self, earlier: Self) -> Self {
         Self {

@@ -12,7 +12,6 @@ use crate::authentication::Exchange;
 use crate::durability::Until;
 use crate::maybe_instant::MaybeInstant;
 use crate::output::Output;
-use crate::pace::Pace;
 use crate::replay::Replay;
 use crate::session::SessionKey;
 use crate::timers::TimerId;
@@ -176,7 +175,6 @@ pub(crate) struct Extras {
     pub(crate) authentication_method: Option<Box<str>>,
     /// The client is a bridge of an older version: its own messages do not go back to it.
     pub(crate) bridge: bool,
-    pub(crate) pace: Pace,
     /// It has sent faster than it may, and is not read until then.
     pub(crate) paused_until: Option<Instant>,
     /// Who the client proved to be by enhanced authentication.

@@ -23,11 +23,12 @@ use crate::event::Wanted;
 use crate::mailbox::{Batch, Outbox, Phase as BatchPhase};
 use crate::maybe_instant::MaybeInstant;
 use crate::output::BufferPool;
-use crate::pace::Takeovers;
+use crate::pace::{Paces, Takeovers};
 use crate::persist::Naming;
 use crate::publisher::Publishers;
 use crate::replay::{Query, Retained};
 use crate::route::Match;
+use crate::sent::Unsent;
 use crate::session::{Grant, Session, SessionKey};
 use crate::shared::Groups;
 use crate::timers::Timers;
@@ -294,7 +295,10 @@ pub struct Core<S> {
     pub(crate) retained_bytes: u64,
     pub(crate) counting: Counting,
     pub(crate) takeovers: Takeovers,
+    pub(crate) paces: Paces,
     pub(crate) wanted: Wanted,
+    /// While they are wanted: packets that a socket has taken in part.
+    pub(crate) unsent: Unsent,
     /// Those that were not kept, of which the store has to learn.
     pub(crate) retained_ended: Vec<(Box<str>, MessageId)>,
     /// Those from before a rule that the store is to forget, by the position at which it has.
@@ -369,7 +373,9 @@ impl<S: Store> Core<S> {
             retained_bytes: 0,
             counting: Counting::default(),
             takeovers: Takeovers::default(),
+            paces: Paces::default(),
             wanted: Wanted::default(),
+            unsent: Unsent::default(),
             retained_ended: Vec::new(),
             retained_ending: VecDeque::new(),
             outboxes: (0..workers).map(|_| Outbox::new(options.worker)).collect(),
@@ -533,13 +539,23 @@ impl<S: Store> Core<S> {
                 self.timers.cancel(timer);
             }
             self.counters.connections_closed = self.counters.connections_closed.wrapping_add(1);
+            self.unsent.forget(key);
         }
+    }
+
+    /// The Client Identifier of a connection whose client is let in.
+    pub fn client_id(&self, key: ConnectionKey) -> Option<&str> {
+        let session = self.connections.get(key as usize)?.session?;
+        self.sessions.get(session as usize).map(|session| &*session.client_id)
     }
 
     /// The socket has taken `count` bytes of what [`Core::slices`] gave. Returns how many bytes wait now.
     // There are two callers, and a call would cost thirty instructions a write.
     #[inline(always)]
     pub fn wrote(&mut self, now: Instant, key: ConnectionKey, count: usize) -> usize {
+        if self.wanted.packets {
+            self.tell_sent(key, count);
+        }
         let Some(connection) = self.connections.get_mut(key as usize) else { return 0 };
         connection.output.wrote(&mut self.pool, count);
         self.counters.bytes_sent += count as u64;
@@ -758,6 +774,9 @@ impl<S: Store> Core<S> {
     /// Says which events beyond connections and their ends are wanted. None is, at first.
     pub fn want(&mut self, wanted: Wanted) {
         self.wanted = wanted;
+        if !wanted.packets {
+            self.unsent = Unsent::default();
+        }
     }
 
     /// Counters since the start.

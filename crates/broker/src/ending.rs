@@ -82,8 +82,9 @@ impl<S: Store> Core<S> {
             self.timers.cancel(timer);
         }
         self.actions.push_back(Action::Close(key));
+        let address = connection.place.peer().and_then(|peer| peer.address);
         let client_id = session.map(|session| self.sessions[session as usize].client_id.clone());
-        self.events.push_back(Event::Ended { connection: key, client_id, why });
+        self.events.push_back(Event::Ended { connection: key, address, client_id, why });
         if let Some(session) = session {
             self.totals.connections.fetch_sub(1, Ordering::Relaxed);
             self.totals.with_listener(listener, |count| count.fetch_sub(1, Ordering::Relaxed));

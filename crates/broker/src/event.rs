@@ -31,6 +31,8 @@ pub enum Event {
     Ended {
         /// The connection.
         connection: ConnectionKey,
+        /// Where it came from, if it never became a client's and [`Core::introduce`](crate::Core::introduce) has told.
+        address: Option<SocketAddr>,
         /// The Client Identifier: bytes from outside, to be escaped.
         client_id: Option<Box<str>>,
         /// Why.
@@ -72,6 +74,17 @@ pub enum Event {
         /// Its length.
         bytes: usize,
     },
+    /// The socket has begun to take a Control Packet.
+    Sent {
+        /// The connection.
+        connection: ConnectionKey,
+        /// The Client Identifier, while the client is let in: bytes from outside, to be escaped.
+        client_id: Option<Box<str>>,
+        /// The packet.
+        packet_type: Option<PacketType>,
+        /// Its length.
+        bytes: usize,
+    },
 }
 
 /// Events that are told only to those who want them: many, and each costs its names.
@@ -79,7 +92,7 @@ pub enum Event {
 pub struct Wanted {
     /// [`Event::Subscribed`] and [`Event::Unsubscribed`].
     pub subscriptions: bool,
-    /// [`Event::Received`].
+    /// [`Event::Received`] and [`Event::Sent`].
     pub packets: bool,
 }
 

@@ -26,7 +26,7 @@
 //! the way from a message to its receivers, `subscribe.rs`, `replay.rs` for Retained Messages, `shared.rs` for Shared
 //! Subscriptions, `answer.rs` for acknowledgements that wait, `asking.rs` for `queue_full = refuse`, `ending.rs` for the ends of connections and Sessions,
 //! `cause.rs` for what is behind a Reason Code, `own.rs` for what the broker itself publishes, `pace.rs` for clients that are too fast,
-//! `census.rs` for what there is of everything,
+//! `census.rs` for what there is of everything, `sent.rs` for a log of what is sent,
 //! `cause.rs` for what is behind a Reason Code, `peer.rs` for what the transport knows of a client, `identity.rs` for who it proves to be,
 //! `rights.rs` for verdicts and rules that change, `publisher.rs` for whose Retained Messages are,
 //! `mailbox.rs` and `workers.rs` for what workers tell each other, `persist.rs` for what the store is told and `restore.rs` for
@@ -76,6 +76,7 @@ mod replay;
 mod restore;
 mod rights;
 mod route;
+mod sent;
 mod session;
 mod settings;
 mod shared;

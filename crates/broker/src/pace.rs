@@ -2,16 +2,21 @@
 //!
 //! Messages and bytes are charged once per read, not per message, and only where a limit is set. Each has a moment up to
 //! which the connection has used up its rate; one that is more than a second ahead of the clock is not read until it is a
-//! second ahead. So a client may send what one second allows at once, and what one read brings.
+//! second ahead. So a client may send what one second allows at once, and what one read brings. A moment that is over says
+//! nothing, so only those that have sent something just now are remembered, beside the connections.
+//!
+//! Clients of this machine, by a loopback address or without one by a Unix socket, have no such limit: load tools are there, and
+//! bridges, and nobody who could not do worse.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use pantala_session::Instant;
 use pantala_store::Store;
 
-use crate::connection::Phase;
+use crate::connection::{Connection, Phase};
 use crate::core::Core;
 use crate::{Cause, ConnectionKey, Event};
 
@@ -21,9 +26,57 @@ const TAKEOVERS_MAX: usize = 4_096;
 
 /// Up to when a connection has used up its rates, in microseconds of the broker's clock.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Pace {
+struct Pace {
+    /// Of the connection: its key may have been another's.
+    generation: u32,
     messages: u64,
     bytes: u64,
+}
+
+/// Connections whose rates are used up to a moment that has not come, and some for which it has.
+#[derive(Debug, Default)]
+pub(crate) struct Paces {
+    map: HashMap<ConnectionKey, Pace, BuildHasherDefault<KeyHasher>>,
+    /// With so many they are looked through for those that say nothing any more: twice as many as there were then.
+    sweep_at: usize,
+}
+
+/// With fewer, none is forgotten.
+const SWEEP_AT_MIN: usize = 256;
+
+impl Paces {
+    /// That of a connection.
+    fn of(&mut self, clock: u64, key: ConnectionKey, generation: u32) -> &mut Pace {
+        if self.map.len() >= self.sweep_at.max(SWEEP_AT_MIN) {
+            self.map.retain(|_, pace| pace.messages.max(pace.bytes) > clock);
+            self.sweep_at = 2 * self.map.len();
+            self.map.shrink_to(self.sweep_at);
+        }
+        let pace = self.map.entry(key).or_default();
+        if pace.generation != generation {
+            *pace = Pace { generation, ..Pace::default() };
+        }
+        pace
+    }
+}
+
+/// Keys are places in a slab, which nobody outside can choose.
+#[derive(Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32((*byte).into()));
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        // The map looks at the highest bits and the lowest.
+        self.0 = (self.0 ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Pace {
@@ -45,23 +98,23 @@ impl<S: Store> Core<S> {
         let settings = &*self.settings;
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         // Before that nothing but CONNECT is taken, which has limits of its own.
-        if connection.phase != Phase::Connected {
+        if connection.phase != Phase::Connected || is_of_this_machine(connection) {
             return;
         }
-        let extras = connection.extras();
+        let pace = self.paces.of(now.0.saturating_mul(1_000), key, connection.generation);
         let (clock, mut ahead, mut cause) = (now.0.saturating_mul(1_000), 0, None);
         if let Some(max) = settings.messages_per_second_max {
-            ahead = Pace::charge(&mut extras.pace.messages, clock, messages, max);
+            ahead = Pace::charge(&mut pace.messages, clock, messages, max);
             cause = Some(Cause::setting("messages_per_second_max", max.get()));
         }
         if let Some(max) = settings.bytes_per_second_max {
-            let more = Pace::charge(&mut extras.pace.bytes, clock, bytes as u64, max);
+            let more = Pace::charge(&mut pace.bytes, clock, bytes as u64, max);
             if more > ahead || cause.is_none() {
                 (ahead, cause) = (more, Some(Cause::setting("bytes_per_second_max", max.get())));
             }
         }
         let (Some(cause), true) = (cause, ahead > 0) else { return };
-        let first = extras.paused_until.replace(now.after(Duration::from_micros(ahead))).is_none();
+        let first = connection.extras().paused_until.replace(now.after(Duration::from_micros(ahead))).is_none();
         if first {
             self.counters.reads_paused += 1;
             let session = self.connections[key as usize].session;
@@ -103,6 +156,11 @@ impl<S: Store> Core<S> {
         *count += 1;
         *count <= max.get()
     }
+}
+
+/// Whether a client that is let in comes from this machine.
+fn is_of_this_machine(connection: &Connection) -> bool {
+    connection.place.address().is_none_or(|address| address.is_loopback())
 }
 
 /// By Client Identifier: since when takeovers are counted, and how many there have been.

@@ -316,6 +316,7 @@ pub(crate) fn to_store<'a>(settings: &'a Settings, session: &'a Session) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::Retained;
 
     struct OnlyAnna;
 
@@ -391,5 +392,7 @@ mod tests {
     #[test]
     fn one_takes_little_room() {
         assert!(size_of::<Known>() <= 64, "{}", size_of::<Known>());
+        // What there would be without it.
+        assert_eq!(size_of::<Retained>(), 24);
     }
 }

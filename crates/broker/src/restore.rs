@@ -4,6 +4,8 @@
 //! Then workers tell each other of their interest, as ever. Messages of Shared Subscriptions that had lost their member
 //! come last, when all members are known.
 
+use std::sync::Arc;
+
 use pantala_proto::{PacketId, QoS, TopicFilter};
 use pantala_session::Instant;
 use pantala_store::{
@@ -55,20 +57,7 @@ impl<S: Store> Core<S> {
         for session in share.sessions {
             self.restore_session(now, stopped, session);
         }
-        for retained in share.retained {
-            let message = Message::from_stored(&retained.message);
-            if self.level(message.incoming().topic_name) == Some(Durability::Memory) {
-                self.totals.retained_before.insert(message.incoming().topic_name);
-            }
-            let publisher = retained.publisher.filter(|_| self.settings.check_retain_source);
-            let publisher = publisher.map(|publisher| self.note_recovered_publisher(&publisher));
-            let retained = Retained::restored(std::sync::Arc::clone(&message), publisher);
-            self.retained_expiring += retained.expires();
-            self.retained_bytes += message.payload().len() as u64;
-            if self.retained.insert(message.incoming().topic_name, retained).is_none() {
-                self.totals.retained.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            }
-        }
+        self.restore_retained(share.retained);
         if self.retained_expiring > 0 && self.retained_sweep.is_none() {
             self.retained_sweep = Some(pantala_router::Cursor::new());
             self.timers.schedule(now.after_seconds(SWEEP_SECONDS).0, Timer::RetainedSweep);
@@ -93,6 +82,31 @@ impl<S: Store> Core<S> {
             }
         }
         self.store.submit();
+    }
+
+    fn restore_retained(&mut self, recovered: Vec<RecoveredRetained>) {
+        let has_rules = !self.settings.durability_rules.is_empty();
+        let mut messages = Vec::with_capacity(recovered.len());
+        for RecoveredRetained { message, publisher } in recovered {
+            let message = Message::from_stored(&message);
+            if has_rules && self.level(message.incoming().topic_name) == Some(Durability::Memory) {
+                self.totals.retained_before.insert(message.incoming().topic_name);
+            }
+            self.retained_bytes += message.payload().len() as u64;
+            let publisher = publisher.filter(|_| self.settings.check_retain_source);
+            let publisher = publisher.map(|publisher| self.note_recovered_publisher(&publisher));
+            messages.push((message, publisher));
+        }
+        let before = self.retained.len();
+        let mut expiring = 0;
+        self.retained.insert_all(messages.into_iter().map(|(message, publisher)| {
+            let retained = Retained::restored(Arc::clone(&message), publisher);
+            expiring += retained.expires();
+            (Named(message), retained)
+        }));
+        self.retained_expiring += expiring;
+        let more = (self.retained.len() - before) as u32;
+        self.totals.retained.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn restore_session(&mut self, now: Instant, stopped: Instant, recovered: RecoveredSession) {
@@ -187,6 +201,15 @@ impl<S: Store> Core<S> {
         let group = receiver.group;
         let body = Body::Stored(Stored { id, bytes, expires_at: expires_at.map(Instant).into() });
         Queued { body, retain: receiver.retain, identifiers, group, ready_at: pantala_store::Position::default() }
+    }
+}
+
+/// A message as its Topic Name.
+struct Named(Arc<Message>);
+
+impl AsRef<str> for Named {
+    fn as_ref(&self) -> &str {
+        self.0.incoming().topic_name
     }
 }
 

@@ -76,12 +76,12 @@ pub struct Settings {
     pub outgoing_bytes_max: u32,
     /// Seconds that a connection with waiting output may take no byte before it is closed. 0 is never; default 30.
     pub write_stall_seconds: u32,
-    /// Most PUBLISH packets from one client in a second. None is no limit. Default None.
+    /// Most PUBLISH packets from one client in a second. None is no limit. Default 100_000.
     ///
     /// One that sends more is not read for a while; what it sends waits in the network. It may be one second, and one read,
-    /// ahead.
+    /// ahead. Clients with a loopback address, or without an address, have no limit.
     pub messages_per_second_max: Option<NonZeroU32>,
-    /// Most bytes from one client in a second. None is no limit. Default None. More: as for `messages_per_second_max`.
+    /// Most bytes from one client in a second. None is no limit. Default 67_108_864. More: as for `messages_per_second_max`.
     pub bytes_per_second_max: Option<NonZeroU32>,
     /// How often in a second a connection may be taken over by another with its Client Identifier. None is no limit; default
     /// 10. More: the newcomer gets CONNACK 0x9F (v3: 0x03), and the old one stays.
@@ -286,8 +286,8 @@ impl Default for Settings {
             topic_alias_broker_max: 10,
             outgoing_bytes_max: 8_388_608,
             write_stall_seconds: 30,
-            messages_per_second_max: None,
-            bytes_per_second_max: None,
+            messages_per_second_max: NonZeroU32::new(100_000),
+            bytes_per_second_max: NonZeroU32::new(67_108_864),
             takeovers_per_second_max: NonZeroU32::new(10),
             connect_seconds: 10,
             connections_max: None,

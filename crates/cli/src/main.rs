@@ -105,6 +105,10 @@ struct Broker {
     /// Default: fsync; with a mosquitto.conf memory, unless it says `persistence true`.
     #[arg(long, value_name = "LEVEL")]
     durability: Option<DurabilityLevel>,
+    /// Write the secrets of all TLS connections to this file, for tools that read what was recorded on the wire (the format of
+    /// SSLKEYLOGFILE). Who has the file can read everything; it is for its owner only, and the log warns of it.
+    #[arg(long, value_name = "FILE")]
+    tls_keylog: Option<PathBuf>,
     /// Say what the file, the variables and the flags come to, and what would not work, without serving anybody.
     ///
     /// Status: 0 if the broker could start, 3 if not.
@@ -267,6 +271,7 @@ fn run_broker(broker: Broker) -> ExitCode {
         data_dir: broker.data_dir,
         durability: broker.durability.map(Durability::from),
         quiet: broker.quiet,
+        tls_key_log_file: broker.tls_keylog,
         detached,
     };
     let source = Source { path: broker.config, overrides, environment: Environment::of_process() };

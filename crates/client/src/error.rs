@@ -38,6 +38,12 @@ pub enum PublishError {
     /// The broker keeps no Retained Messages (v5 MQTT-3.2.2-14).
     #[error("the broker keeps no Retained Messages")]
     RetainUnsupported,
+    /// The broker takes no Topic Alias as high as the message asks for (v5 MQTT-3.2.2-17, MQTT-3.2.2-18).
+    #[error("the broker takes Topic Aliases up to {maximum}")]
+    TopicAlias {
+        /// Its Topic Alias Maximum; 0 for none at all.
+        maximum: u16,
+    },
     /// Too many messages, or bytes, wait already.
     #[error("too many messages wait to be sent")]
     QueueFull,
@@ -180,6 +186,9 @@ pub enum Violation {
     /// Session Present although a new Session was asked for (v5 MQTT-3.2.2-2).
     #[error("Session Present is set after Clean Start")]
     SessionPresent,
+    /// Session Present, and there is no Session here: see [`UnknownSession`](crate::UnknownSession) (v5 MQTT-3.2.2-4).
+    #[error("it has a Session for us that we know nothing of")]
+    UnknownSession,
     /// An acknowledgement that does not go with the message it names.
     #[error("an acknowledgement does not go with the message's QoS")]
     Acknowledgement,

@@ -21,11 +21,13 @@
 //! | take messages, with flow control | [`Client::subscribe`], [`Subscription::recv`]; it is a `Stream`, too |
 //! | acknowledge when the work is done | [`Subscribe::acknowledge_by_hand`], [`Received::acknowledge`] |
 //! | go on after a lost connection | it does by itself; [`Reconnect`] says how, [`Client::changes`] tells |
-//! | keep the Session | [`Options::keep_session`] |
+//! | keep the Session | [`Options::keep_session`], [`Options::unknown_session`] |
 //! | ask and get an answer | [`Client::requester`] |
 //! | a Will | [`Options::will`] |
+//! | see each packet | [`Options::observer`] |
 //! | enhanced authentication | [`Options::authenticator`], [`authentication::ScramSha256`] |
 //! | no async | [`blocking`] |
+//! | a broker that the DNS names | [`transport::Address::Service`] |
 //! | an own transport | [`Options::with_connector`] |
 //! | an own runtime, or none | [`machine`] |
 //! | tests | `mock`, with the feature of this name |
@@ -38,8 +40,9 @@
 //! - **Acknowledgements in order.** A message is acknowledged when the next one is asked for. If several streams share a client,
 //!   one that stands still holds up the acknowledgements of the others, since the standard wants them in the order of the messages
 //!   (v5 MQTT-4.6.0-2).
-//! - **Which stream a message is for** the broker says by Subscription Identifiers (MQTT 5). Without them the filters decide, and a
-//!   message that two streams match goes to both.
+//! - **Which stream a message is for** the broker says by Subscription Identifiers (MQTT 5): each stream that it matches gets it once,
+//!   however many copies come. Without them the filters decide, and each copy goes to all streams that match: see
+//!   [`Subscription`].
 //! - **Reconnects.** What was in flight is sent again, with DUP, and QoS 2 stays exactly once, as long as the broker has the Session.
 //!   If it has lost it, unacknowledged messages are published anew, which may double one, and the client subscribes again.
 //! - **Topic Aliases, Keep Alive, Packet Identifiers and quotas** need no thought.
@@ -65,6 +68,7 @@ pub use client::{
     BoxedStream, Changes, Client, Connector, Ended, Io, Options, OptionsError, Overflow, Received, Reconnect,
     RequestError, Requester, Status, Subscribe, Subscription,
 };
+pub use machine::UnknownSession;
 pub use message::{Message, Properties, STRING_BYTES_MAX};
 pub use outbox::{OutboxDurability, OutboxError, OutboxOptions, OutboxReport};
-pub use pantala_proto::{ProtocolVersion, QoS, ReasonCode, RetainHandling, SubscriptionOptions};
+pub use pantala_proto::{Packet, ProtocolVersion, QoS, ReasonCode, RetainHandling, SubscriptionOptions};

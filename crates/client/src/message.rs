@@ -1,6 +1,6 @@
 //! Application Messages: those to publish and those that came.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +88,15 @@ impl Message {
     #[must_use]
     pub fn correlation_data(mut self, data: &[u8]) -> Self {
         self.properties.set(Property::CorrelationData(data));
+        self
+    }
+
+    /// Has this Topic Alias stand for the Topic Name: the first such message of a connection carries both, those after it the
+    /// alias alone. In place of those that [`SessionSettings::sent_topic_aliases`](crate::machine::SessionSettings::sent_topic_aliases)
+    /// gives out. A message whose alias is above the broker's Topic Alias Maximum is not sent. MQTT 5.
+    #[must_use]
+    pub fn topic_alias(mut self, alias: NonZeroU16) -> Self {
+        self.properties.set(Property::TopicAlias(alias));
         self
     }
 

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use pantala_client::error::{ConnectionError, PublishError, Violation};
 use pantala_client::mock::{Behaviour, Limits, MockBroker, Peer};
-use pantala_client::{Client, Message, Options, ProtocolVersion, QoS, ReasonCode, Reconnect, Status, Subscribe};
+use pantala_client::{
+    Client, Message, Options, ProtocolVersion, QoS, ReasonCode, Reconnect, Status, Subscribe, UnknownSession,
+};
 use pantala_proto::{
     AcknowledgementKind, ConnAck, Connect, ConnectProperties, Packet, PacketId, Subscribe as SubscribePacket,
     SubscriptionOptions, Unsubscribe, UserProperties,
@@ -96,6 +98,46 @@ async fn o1_session_present_after_clean_start_is_an_error_to_the_user() {
         let error = client.connected().await.unwrap_err();
         assert_eq!(error, ConnectionError::Protocol(Violation::SessionPresent));
         peer.expect_end().await;
+    }
+}
+
+#[tokio::test]
+async fn o1_a_session_that_nobody_here_knows_is_closed_if_so_told() {
+    for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
+        for unknown_session in [UnknownSession::Accept, UnknownSession::Close] {
+            let broker = MockBroker::listen().await;
+            let options = Options::new(broker.url()).unwrap().client_id("c").keep_session(Duration::from_secs(60));
+            let quick = Reconnect { first_wait_max: Duration::from_millis(1), ..Reconnect::default() };
+            let options = options.version(version).unknown_session(unknown_session).reconnect(quick);
+            // It is no reason to try again.
+            let client = Client::start(options.reconnect(Reconnect { retry_first: true, ..quick }));
+            let mut peer = broker.accept().await;
+            assert!(!peer.expect_connect().await.connect().clean_start);
+            peer.conn_ack(true, ReasonCode::Success).await;
+            if unknown_session == UnknownSession::Close {
+                peer.expect_end().await;
+                assert_eq!(end_of(&client).await, ConnectionError::Protocol(Violation::UnknownSession));
+                continue;
+            }
+            assert!(client.connected().await.unwrap().session_present);
+        }
+    }
+}
+
+#[tokio::test]
+async fn o1_a_session_of_an_earlier_connection_is_known() {
+    let broker = MockBroker::listen().await;
+    let options = Options::new(broker.url()).unwrap().client_id("c").keep_session(Duration::from_secs(60));
+    let quick = Reconnect { first_wait_max: Duration::from_millis(1), ..Reconnect::default() };
+    let client = Client::start(options.unknown_session(UnknownSession::Close).reconnect(quick));
+    for session_present in [false, true, true] {
+        let mut peer = broker.accept().await;
+        peer.expect_connect().await;
+        peer.conn_ack(session_present, ReasonCode::Success).await;
+        assert_eq!(client.connected().await.unwrap().session_present, session_present);
+        peer.close().await;
+        let mut changes = client.changes();
+        while matches!(changes.next().await, Some(Status::Connected(_))) {}
     }
 }
 
@@ -511,19 +553,40 @@ async fn o11_only_attempts_in_vain_are_counted() {
     assert_eq!(end_of(&client).await, ConnectionError::Closed);
 }
 
-#[tokio::test]
+fn is_taken_over(error: &ConnectionError) -> bool {
+    matches!(error, ConnectionError::Disconnected { refusal, .. } if refusal.reason_code == ReasonCode::SessionTakenOver)
+}
+
+#[tokio::test(start_paused = true)]
 async fn o11_a_client_whose_session_was_taken_over_ends() {
-    let broker = MockBroker::listen().await;
-    let client = Client::start(Options::new(broker.url()).unwrap().client_id("c"));
-    let mut peer = broker.accept().await;
-    peer.expect_connect().await;
-    peer.conn_ack(false, ReasonCode::Success).await;
+    let (options, mut listener) = wire();
+    let client = Client::start(options.client_id("c"));
+    let mut end = listener.welcome(false).await;
     client.connected().await.unwrap();
-    peer.disconnect(ReasonCode::SessionTakenOver).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    end.send(&[0xe0, 1, 0x8e]).await;
     let error = end_of(&client).await;
-    assert!(matches!(error, ConnectionError::Disconnected { refusal, .. }
-        if refusal.reason_code == ReasonCode::SessionTakenOver));
+    assert!(is_taken_over(&error), "{error:?}");
     assert_eq!(client.publish(Message::new("t", "")).await, Err(PublishError::Ended));
+}
+
+/// A program that had been killed just after its CONNECT, and was started again, ended: the broker read the two CONNECT in the
+/// other order, and had the connection that was dead take over the one that lived.
+#[tokio::test(start_paused = true)]
+async fn o11_a_client_taken_over_right_at_the_beginning_comes_back_once() {
+    let (options, mut listener) = wire();
+    let client = Client::start(options.client_id("c"));
+    for _ in 0..2 {
+        let mut end = listener.welcome(false).await;
+        client.connected().await.unwrap();
+        end.send(&[0xe0, 1, 0x8e]).await;
+    }
+    let error = end_of(&client).await;
+    assert!(is_taken_over(&error), "{error:?}");
+    let (options, mut listener) = wire();
+    let client = Client::start(options.client_id("c").reconnect(Reconnect::NEVER));
+    listener.welcome(false).await.send(&[0xe0, 1, 0x8e]).await;
+    assert!(is_taken_over(&end_of(&client).await));
 }
 
 #[tokio::test(start_paused = true)]

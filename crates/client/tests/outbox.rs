@@ -1,4 +1,5 @@
 //! The outbox of a client: programs that end, and others that go on where they were.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -6,10 +7,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use pantala_client::error::{ConnectionError, PublishError};
+use pantala_client::error::{ConnectionError, PublishError, Violation};
 use pantala_client::mock::{MockBroker, ServingBroker};
 use pantala_client::{
     Client, Message, Options, OptionsError, OutboxDurability, OutboxError, OutboxOptions, ProtocolVersion, QoS, Status,
+    UnknownSession,
 };
 use pantala_proto::PacketType;
 
@@ -19,7 +21,7 @@ fn options(url: &str, directory: &Path) -> Options {
 }
 
 fn numbers(broker: &ServingBroker, qos: QoS) -> Vec<u64> {
-    let of_qos = broker.published().into_iter().filter(|message| message.qos == qos);
+    let of_qos = broker.published().into_iter().filter(|message| message.topic_name == "n" && message.qos == qos);
     let number = |payload: &[u8]| std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
     of_qos.map(|message| number(&message.payload).expect("a number")).collect()
 }
@@ -136,6 +138,23 @@ async fn the_directory_is_free_when_the_client_has_ended() {
     }
 }
 
+/// An outbox has our part of the Session in it, also when all its messages have arrived.
+#[tokio::test]
+async fn a_session_that_the_outbox_knows_is_not_unknown() {
+    let broker = MockBroker::serve().await;
+    let directory = tempfile::tempdir().unwrap();
+    let options = || options(broker.url(), directory.path()).unknown_session(UnknownSession::Close);
+    for round in 0..3 {
+        let client = Client::connect(options()).await.unwrap();
+        assert_eq!(client.connected().await.unwrap().session_present, round > 0);
+        client.publish(message(round)).await.unwrap();
+        client.disconnect().await;
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let error = Client::connect(options().outbox(empty.path())).await.unwrap_err();
+    assert_eq!(error, ConnectionError::Protocol(Violation::UnknownSession));
+}
+
 #[tokio::test]
 async fn what_an_outbox_needs_is_said() {
     let directory = tempfile::tempdir().unwrap();
@@ -191,73 +210,178 @@ fn a_received_message_comes_to_one_program_only() {
 const URL: &str = "OUTBOX_TEST_URL";
 const DIRECTORY: &str = "OUTBOX_TEST_DIRECTORY";
 const FIRST: &str = "OUTBOX_TEST_FIRST";
+const OS: &str = "OUTBOX_TEST_OS";
+/// How often a program is killed by each of the two tests, to be set for a long run. Default: 20.
+const KILLS: &str = "OUTBOX_TEST_KILLS";
+/// Where the chance of a long run comes from. Default: 1.
+const SEED: &str = "OUTBOX_TEST_SEED";
 
-/// Not a test, but the program that the next one kills: enqueues numbers for ever, and says of each when it is accepted.
+fn outbox(directory: &Path, durability: OutboxDurability) -> OutboxOptions {
+    OutboxOptions::new(directory).durability(durability)
+}
+
+/// Not a test, but the program that the next ones kill: enqueues numbers for ever, and says of each when it is accepted; takes
+/// what comes, and says so before it acknowledges.
 #[test]
 fn program_to_be_killed() {
     let Ok(url) = std::env::var(URL) else { return };
     let directory = std::env::var(DIRECTORY).unwrap();
     let first: u64 = std::env::var(FIRST).unwrap().parse().unwrap();
+    let durability = if std::env::var_os(OS).is_some() { OutboxDurability::Os } else { OutboxDurability::Fsync };
+    let say = |what: &str, number: &str| {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{what} {number}").unwrap();
+        out.flush().unwrap();
+    };
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let client = Client::start(options(&url, Path::new(&directory)));
+        let outbox = outbox(Path::new(&directory), durability);
+        let client = Client::start(options(&url, Path::new(&directory)).outbox(outbox));
+        let mut stream = client.unclaimed();
+        tokio::spawn(async move {
+            while let Ok(received) = stream.recv().await {
+                say("received", std::str::from_utf8(received.payload()).unwrap());
+                stream.acknowledge();
+            }
+        });
         for number in first.. {
             let enqueued = client.enqueue(message(number)).await;
             enqueued.unwrap_or_else(|error| panic!("{error}: {:?}", client.status()));
-            let mut out = std::io::stdout();
-            writeln!(out, "accepted {number}").unwrap();
-            out.flush().unwrap();
+            say("accepted", &number.to_string());
         }
     });
 }
 
-fn start_program(url: &str, directory: &Path, first: u64) -> Child {
-    Command::new(std::env::current_exe().expect("this test has a file"))
-        .args(["--exact", "program_to_be_killed", "--nocapture"])
-        .envs([(URL, url), (FIRST, &first.to_string())])
-        .env(DIRECTORY, directory)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .expect("this test can be run again")
+/// The program, until it is killed when this is dropped.
+struct Program {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
 }
 
-#[test]
-fn a_program_killed_at_any_moment_loses_and_doubles_nothing_that_it_accepted() {
+impl Program {
+    fn start(url: &str, directory: &Path, first: u64, durability: OutboxDurability) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("this test has a file"));
+        command
+            .args(["--exact", "program_to_be_killed", "--nocapture"])
+            .envs([(URL, url), (FIRST, &first.to_string())])
+            .env(DIRECTORY, directory)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        if durability == OutboxDurability::Os {
+            command.env(OS, "1");
+        }
+        let mut child = command.spawn().expect("this test can be run again");
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    /// The next line it says. None when it has ended: what it said without an end of line may be half a number.
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.ends_with('\n').then(|| line.trim_end().to_owned())
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What programs have said.
+#[derive(Default)]
+struct Said {
+    accepted: BTreeSet<u64>,
+    /// The last number that came to the program that runs.
+    last_received: u64,
+    received: BTreeSet<u64>,
+}
+
+impl Said {
+    /// Whether it is that a message was accepted.
+    fn take(&mut self, line: &str) -> bool {
+        if let Some((_, number)) = line.split_once("accepted ") {
+            return self.accepted.insert(number.parse().unwrap());
+        }
+        if let Some((_, number)) = line.split_once("received ") {
+            let number = number.parse().unwrap();
+            assert!(self.last_received < number, "{number} came after {}", self.last_received);
+            self.last_received = number;
+            self.received.insert(number);
+        }
+        false
+    }
+}
+
+/// Numbers from a seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+fn number_of(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+fn kill_again_and_again(durability: OutboxDurability) {
     let directory = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let broker = runtime.block_on(MockBroker::serve());
     broker.behave(|behaviour| behaviour.distinct_messages = true);
-    let mut accepted = BTreeSet::new();
-    let mut first = 1;
-    for round in 0..20_u64 {
-        let mut program = start_program(broker.url(), directory.path(), first);
+    runtime.block_on(async {
+        let outbox = outbox(directory.path(), durability);
+        let client = Client::connect(options(broker.url(), directory.path()).outbox(outbox)).await.unwrap();
+        let _stays = client.subscribe(("down", QoS::ExactlyOnce)).await.unwrap();
+        client.disconnect().await;
+    });
+    let mut said = Said::default();
+    let (kills, mut chance) = (number_of(KILLS, 20), Chance(number_of(SEED, 1)));
+    let (mut first, mut sent_down) = (1, 0);
+    for kill in 1..=kills {
+        let mut program = Program::start(broker.url(), directory.path(), first, durability);
+        said.last_received = 0;
+        for _ in 0..chance.below(4) {
+            sent_down += 1;
+            let down = pantala_client::mock::Message::new("down", sent_down.to_string());
+            broker.publish(down.with_qos(QoS::ExactlyOnce));
+        }
         // From before the connection is there to some hundred messages later.
-        let lines = round * round * 37 % 601 + 1;
-        let mut out = BufReader::new(program.stdout.take().unwrap()).lines();
-        let mut take = |line: String| {
-            if let Some((_, number)) = line.split_once("accepted ") {
-                accepted.insert(number.parse::<u64>().unwrap());
-                return true;
-            }
-            false
-        };
-        let mut seen = 0;
-        while seen < lines {
-            seen += u64::from(take(out.next().expect("the program goes on").unwrap()));
+        let most = [4, 30, 30, 100, 600][chance.below(5) as usize];
+        let mut left = 1 + chance.below(most);
+        while left > 0 {
+            let line = program.line().unwrap_or_else(|| panic!("the program has ended, before kill {kill}"));
+            left -= u64::from(said.take(&line));
         }
-        program.kill().unwrap();
-        program.wait().unwrap();
-        // What it said before it was killed counts. A last line may be without its end, and thus its number.
-        let rest: Vec<String> = out.map_while(Result::ok).collect();
-        if let Some((_, whole)) = rest.split_last() {
-            for line in whole {
-                take(line.clone());
-            }
+        // Just after a message was accepted is not the only moment.
+        std::thread::sleep(Duration::from_micros(chance.below(2_000)));
+        program.kill();
+        // What it said before it was killed counts.
+        while let Some(line) = program.line() {
+            said.take(&line);
         }
-        first = accepted.last().unwrap() + 1_000;
+        first = said.accepted.last().unwrap() + 1_000;
     }
     runtime.block_on(async {
-        let client = Client::connect(options(broker.url(), directory.path())).await.unwrap();
+        let outbox = outbox(directory.path(), durability);
+        let client = Client::connect(options(broker.url(), directory.path()).outbox(outbox)).await.unwrap();
+        assert_eq!(client.outbox_report().unwrap().damages, Vec::<String>::new());
+        let mut stream = client.unclaimed();
+        let last = pantala_client::mock::Message::new("down", u64::MAX.to_string());
+        broker.publish(last.with_qos(QoS::ExactlyOnce));
+        said.last_received = 0;
+        while said.last_received < u64::MAX {
+            let received = stream.recv().await.unwrap();
+            said.take(&format!("received {}", std::str::from_utf8(received.payload()).unwrap()));
+        }
         client.settled().await.unwrap();
         client.disconnect().await;
     });
@@ -269,7 +393,19 @@ fn a_program_killed_at_any_moment_loses_and_doubles_nothing_that_it_accepted() {
         assert!(!at_least_once.insert(number) || last < Some(number), "{number} came after {last:?}");
     }
     let arrived: BTreeSet<u64> = exactly_once.into_iter().chain(at_least_once).collect();
-    let lost: Vec<&u64> = accepted.difference(&arrived).collect();
-    assert!(lost.is_empty(), "{lost:?} of {} accepted are lost", accepted.len());
+    let lost: Vec<&u64> = said.accepted.difference(&arrived).collect();
+    assert!(lost.is_empty(), "{lost:?} of {} accepted are lost", said.accepted.len());
+    let lost: Vec<u64> = (1..=sent_down).filter(|number| !said.received.contains(number)).collect();
+    assert!(lost.is_empty(), "{lost:?} of {sent_down} from the broker never came");
     broker.assert_no_violations();
+}
+
+#[test]
+fn a_program_killed_at_any_moment_loses_and_doubles_nothing_that_it_accepted() {
+    kill_again_and_again(OutboxDurability::Fsync);
+}
+
+#[test]
+fn a_program_killed_without_any_sync_loses_and_doubles_nothing_either() {
+    kill_again_and_again(OutboxDurability::Os);
 }

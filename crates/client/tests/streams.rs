@@ -264,6 +264,163 @@ async fn streams_with_the_same_filter_all_get_its_messages() {
     }
 }
 
+/// The payloads that come to a stream before the one that says "end".
+async fn until_end(stream: &mut Subscription) -> Vec<String> {
+    let mut payloads = Vec::new();
+    loop {
+        let received = stream.recv().await.unwrap();
+        if received.payload() == "end" {
+            return payloads;
+        }
+        payloads.push(String::from_utf8(received.payload().to_vec()).unwrap());
+    }
+}
+
+fn times(times: usize) -> Vec<String> {
+    (1..=3).flat_map(|number| vec![number.to_string(); times]).collect()
+}
+
+/// With a broker that sends a copy for each subscription, streams with a filter in common had a message twice: the identifier of a
+/// stream said no more which of its filters a copy was for.
+#[tokio::test]
+async fn with_identifiers_overlapping_streams_get_each_message_once_whatever_copies_the_broker_sends() {
+    let filters: [&[&str]; 6] = [&["a/#"], &["a/+"], &["a/#"], &["a/#", "b"], &["c", "a/b", "a/#"], &["a/b"]];
+    for (several, first) in [(false, 0), (true, 0), (true, 1), (true, 2), (true, 3), (true, 4), (true, 5)] {
+        let (broker, client) = served().await;
+        broker.behave(|behaviour| behaviour.copy_for_each_subscription = several);
+        let mut streams = Vec::new();
+        for number in (0..6).map(|number| (number + first) % 6) {
+            let ask = |ask: Subscribe, filter: &&str| ask.filter(*filter, QoS::ExactlyOnce);
+            let stream = client.subscribe(filters[number].iter().fold(Subscribe::default(), ask)).await.unwrap();
+            assert_eq!(stream.granted(), vec![ReasonCode::GrantedQoS2; filters[number].len()]);
+            streams.push((number, stream));
+        }
+        for payload in ["1", "2", "3", "end"] {
+            broker.publish(Sent::new("a/b", payload).with_qos(QoS::ExactlyOnce));
+        }
+        for (number, stream) in &mut streams {
+            // The filters of the one overlap with each other.
+            let copies = if several && *number == 4 { 2 } else { 1 };
+            assert_eq!(until_end(stream).await, times(copies), "stream {number}, {several}, from {first}");
+            stream.acknowledge();
+        }
+        // Without the others each still has what it had, and the last takes the subscriptions with it.
+        while let Some((number, stream)) = streams.pop() {
+            drop(stream);
+            client.unsubscribe(["nothing"]).await.unwrap();
+            for payload in ["1", "2", "3", "end"] {
+                broker.publish(Sent::new("a/b", payload).with_qos(QoS::ExactlyOnce));
+            }
+            for (left, stream) in streams.iter_mut().filter(|(left, _)| !several || *left != 4) {
+                assert_eq!(
+                    until_end(stream).await,
+                    times(1),
+                    "stream {left} without {number}, {several}, from {first}"
+                );
+            }
+        }
+        broker.wait_until(|broker| broker.subscriptions_of("c").is_empty()).await;
+        client.disconnect().await;
+        broker.assert_no_violations();
+    }
+}
+
+/// Without identifiers nobody can tell copies from messages: each copy goes to each stream that matches.
+#[tokio::test]
+async fn without_identifiers_streams_get_as_many_copies_as_the_broker_sends() {
+    for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+        for several in [false, true] {
+            let broker = MockBroker::serve().await;
+            broker.behave(|behaviour| {
+                behaviour.copy_for_each_subscription = several;
+                behaviour.limits.subscription_identifier_available = false;
+            });
+            let options = Options::new(broker.url()).unwrap().client_id("c").version(version);
+            let client = Client::connect(options).await.unwrap();
+            let mut streams = Vec::new();
+            // Equal ones are one subscription.
+            for filter in ["a/#", "a/b", "a/#", "a/b"] {
+                streams.push(client.subscribe((filter, QoS::ExactlyOnce)).await.unwrap());
+            }
+            for payload in ["1", "2", "3", "end"] {
+                broker.publish(Sent::new("a/b", payload).with_qos(QoS::ExactlyOnce));
+            }
+            for stream in &mut streams {
+                assert_eq!(until_end(stream).await, times(if several { 2 } else { 1 }));
+            }
+            streams.iter_mut().for_each(Subscription::acknowledge);
+            client.disconnect().await;
+            broker.assert_no_violations();
+        }
+    }
+}
+
+/// What a dropped stream had left was given to the others that match, which had had it, when the next one subscribed.
+#[tokio::test]
+async fn what_a_dropped_stream_leaves_comes_to_no_stream_that_had_it() {
+    for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+        let broker = MockBroker::serve().await;
+        let options = Options::new(broker.url()).unwrap().client_id("c").version(version);
+        let client = Client::connect(options.keep_session(Duration::from_secs(100))).await.unwrap();
+        let all = client.subscribe(("a/#", QoS::ExactlyOnce)).await.unwrap();
+        let mut one = client.subscribe(("a/b", QoS::ExactlyOnce)).await.unwrap();
+        broker.publish(Sent::new("a/b", "1").with_qos(QoS::ExactlyOnce));
+        assert_eq!(one.recv().await.unwrap().payload(), "1");
+        one.acknowledge();
+        drop(all);
+        let _other = client.subscribe(("x", QoS::ExactlyOnce)).await.unwrap();
+        let mut again = client.subscribe(("a/#", QoS::ExactlyOnce)).await.unwrap();
+        assert_eq!(again.recv().await.unwrap().payload(), "1");
+        again.acknowledge();
+        broker.publish(Sent::new("a/b", "2").with_qos(QoS::ExactlyOnce));
+        assert_eq!(one.recv().await.unwrap().payload(), "2");
+        assert_eq!(again.recv().await.unwrap().payload(), "2");
+        one.acknowledge();
+        again.acknowledge();
+        broker.wait_until(|broker| broker.owed_to("c") == 0).await;
+        client.disconnect().await;
+        broker.assert_no_violations();
+    }
+}
+
+/// The broker sends Retained Messages for each SUBSCRIBE, and a stream that had them had them again when another subscribed.
+#[tokio::test]
+async fn retained_messages_come_once_to_each_stream() {
+    for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+        let broker = MockBroker::serve().await;
+        let options = Options::new(broker.url()).unwrap().client_id("c").version(version).reconnect(quick());
+        let client = Client::connect(options).await.unwrap();
+        for topic_name in ["a/1", "a/2"] {
+            broker.publish(Sent::new(topic_name, "kept").with_qos(QoS::AtLeastOnce).retained());
+        }
+        let mut streams = Vec::new();
+        for filter in ["a/#", "a/#", "a/1"] {
+            streams.push(client.subscribe((filter, QoS::AtLeastOnce)).await.unwrap());
+        }
+        for round in 0..2 {
+            broker.publish(Sent::new("a/1", "end").with_qos(QoS::AtLeastOnce));
+            for (number, stream) in streams.iter_mut().enumerate() {
+                let kept = until_end(stream).await.len();
+                let expected = if number == 2 { 1 } else { 2 };
+                // Before MQTT 5 nothing tells which of the filters that we subscribed to again it comes for.
+                let more = usize::from(round == 1 && version == ProtocolVersion::V311);
+                assert!((expected..=expected + more).contains(&kept), "stream {number}, round {round}: {kept}");
+            }
+            streams.iter_mut().for_each(Subscription::acknowledge);
+            if round == 0 {
+                // A lost Session: they come again, since they may have changed meanwhile.
+                let mut changes = client.changes();
+                broker.drop_connections();
+                while matches!(changes.next().await, Some(Status::Connected(_))) {}
+                client.connected().await.unwrap();
+                broker.wait_until(|broker| broker.subscriptions_of("c").len() == 2).await;
+            }
+        }
+        client.disconnect().await;
+        broker.assert_no_violations();
+    }
+}
+
 #[tokio::test]
 async fn before_mqtt_5_streams_get_what_their_filters_match() {
     let broker = MockBroker::serve().await;

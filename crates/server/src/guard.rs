@@ -13,9 +13,12 @@ use crate::reload::{Commit, Reloadable};
 
 /// Addresses that are counted at once; while there are more, new ones are not.
 const ADDRESSES_MAX: usize = 65_536;
+/// With fewer, none of them is forgotten.
+const SWEEP_AT_MIN: usize = 1_024;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Counts connections by address, for all workers. Costs nothing where neither limit is set.
+/// Counts connections by address, for all workers. Loopback addresses are not counted, nor are Unix sockets, which have none: load
+/// tools, health checks, and proxies that say nothing of their clients come from there.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     /// 0 is no limit.
@@ -27,15 +30,24 @@ pub(crate) struct Addresses {
 #[derive(Debug, Default)]
 struct Table {
     counts: HashMap<IpAddr, Count>,
-    /// When it was looked through last for addresses that nobody has any more.
+    /// With so many addresses it is looked through for those that nobody has any more: twice as many as there were then.
+    sweep_at: usize,
+    /// When that was.
     swept: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Count {
-    open: u32,
+    /// One for the table, and one for each open connection: so none can be let go twice, or forgotten.
+    open: Arc<()>,
     second: Instant,
     in_second: u32,
+}
+
+impl Count {
+    fn open(&self) -> u32 {
+        u32::try_from(Arc::strong_count(&self.open) - 1).unwrap_or(u32::MAX)
+    }
 }
 
 /// Why a connection is closed before it has said anything.
@@ -48,22 +60,7 @@ pub(crate) struct TooMany {
 
 /// A connection that is counted, for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Counted {
-    addresses: Arc<Addresses>,
-    address: IpAddr,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let counts = &mut self.addresses.table().counts;
-        if let Some(count) = counts.get_mut(&self.address) {
-            count.open = count.open.saturating_sub(1);
-            if count.open == 0 && count.second.elapsed() >= SECOND {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
+pub(crate) struct Counted(#[expect(dead_code, reason = "it is there to be counted")] Arc<()>);
 
 impl Addresses {
     pub(crate) fn new(connections_max: Option<NonZeroU32>, per_second_max: Option<NonZeroU32>) -> Arc<Self> {
@@ -87,46 +84,52 @@ impl Addresses {
         Some(self.per_second_max.load(Ordering::Relaxed)).filter(|max| *max > 0)
     }
 
-    /// Whether there is anything to count.
-    pub(crate) fn counts_any(&self) -> bool {
-        self.connections_max().is_some() || self.per_second_max().is_some()
-    }
-
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a connection that comes now. None if there is nothing to count.
-    pub(crate) fn admit(self: &Arc<Self>, now: Instant, address: IpAddr) -> Result<Option<Counted>, TooMany> {
-        if !self.counts_any() {
+    pub(crate) fn admit(&self, now: Instant, address: IpAddr) -> Result<Option<Counted>, TooMany> {
+        let (connections_max, per_second_max) = (self.connections_max(), self.per_second_max());
+        let address = address.to_canonical();
+        if address.is_loopback() || connections_max.is_none() && per_second_max.is_none() {
             return Ok(None);
         }
         let address = network(address);
         let mut table = self.table();
-        let Table { counts, swept } = &mut *table;
-        if counts.len() >= ADDRESSES_MAX && !counts.contains_key(&address) {
-            // Once a second at the most, whoever comes.
-            if swept.is_none_or(|swept| now.duration_since(swept) >= SECOND) {
-                *swept = Some(now);
-                counts.retain(|_, count| count.open > 0 || now.duration_since(count.second) < SECOND);
-            }
-            if counts.len() >= ADDRESSES_MAX {
-                return Ok(None);
-            }
+        if !table.counts.contains_key(&address) && !table.make_room(now) {
+            return Ok(None);
         }
-        let count = counts.entry(address).or_insert(Count { open: 0, second: now, in_second: 0 });
+        let fresh = || Count { open: Arc::default(), second: now, in_second: 0 };
+        let count = table.counts.entry(address).or_insert_with(fresh);
         if now.duration_since(count.second) >= SECOND {
             (count.second, count.in_second) = (now, 0);
         }
         count.in_second = count.in_second.saturating_add(1);
-        if let Some(max) = self.per_second_max().filter(|max| count.in_second > *max) {
+        if let Some(max) = per_second_max.filter(|max| count.in_second > *max) {
             return Err(TooMany { limit: "connections_per_address_per_second_max", max });
         }
-        if let Some(max) = self.connections_max().filter(|max| count.open >= *max) {
+        if let Some(max) = connections_max.filter(|max| count.open() >= *max) {
             return Err(TooMany { limit: "connections_per_address_max", max });
         }
-        count.open += 1;
-        Ok(Some(Counted { addresses: Arc::clone(self), address }))
+        Ok(Some(Counted(Arc::clone(&count.open))))
+    }
+}
+
+impl Table {
+    /// Forgets addresses that nobody has any more, now and then; whether there is room for another one.
+    fn make_room(&mut self, now: Instant) -> bool {
+        let len = self.counts.len();
+        // Where it is full of those who are there, once a second at the most, whoever comes.
+        let rests = self.swept.is_some_and(|swept| now.duration_since(swept) < SECOND);
+        if len < self.sweep_at.clamp(SWEEP_AT_MIN, ADDRESSES_MAX) || rests && len >= ADDRESSES_MAX {
+            return len < ADDRESSES_MAX;
+        }
+        self.counts.retain(|_, count| count.open() > 0 || now.duration_since(count.second) < SECOND);
+        let left = self.counts.len();
+        self.counts.shrink_to(2 * left);
+        (self.sweep_at, self.swept) = (2 * left, Some(now));
+        left < ADDRESSES_MAX
     }
 }
 
@@ -234,9 +237,9 @@ mod tests {
     #[test]
     fn connections_of_one_address_are_counted_while_they_live() {
         let addresses = Addresses::new(limit(2), None);
-        let (now, one, other) = (Instant::now(), IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let (now, one, other) = (Instant::now(), IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let first = addresses.admit(now, one).unwrap();
-        let mapped: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
+        let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
         let _second = addresses.admit(now, mapped).unwrap().unwrap();
         let refused = TooMany { limit: "connections_per_address_max", max: 2 };
         assert_eq!(addresses.admit(now, one).err(), Some(refused));
@@ -259,6 +262,17 @@ mod tests {
     }
 
     #[test]
+    fn loopback_addresses_are_not_counted() {
+        let addresses = Addresses::new(limit(1), limit(1));
+        for text in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            for _ in 0..3 {
+                assert!(addresses.admit(Instant::now(), text.parse().unwrap()).unwrap().is_none(), "{text}");
+            }
+        }
+        assert!(addresses.table().counts.is_empty());
+    }
+
+    #[test]
     fn the_table_of_addresses_does_not_grow_without_end() {
         let addresses = Addresses::new(limit(1), None);
         let now = Instant::now();
@@ -273,11 +287,78 @@ mod tests {
         assert_eq!(addresses.table().counts.len(), 1);
     }
 
+    /// Addresses that come once and never again are forgotten long before the table is full.
+    #[test]
+    fn addresses_that_nobody_has_are_forgotten() {
+        let addresses = Addresses::new(limit(5), limit(5));
+        let begin = Instant::now();
+        for number in 0..100_000 {
+            let now = begin + Duration::from_millis(number * 10);
+            let address = IpAddr::V4(u32::try_from(number).unwrap().wrapping_add(1 << 28).into());
+            assert!(addresses.admit(now, address).unwrap().is_some());
+            let table = addresses.table();
+            assert!(table.counts.len() <= SWEEP_AT_MIN && table.counts.capacity() <= 4 * SWEEP_AT_MIN);
+        }
+    }
+
     #[test]
     fn without_a_limit_nobody_is_counted() {
         let addresses = Addresses::new(None, None);
-        assert!(addresses.admit(Instant::now(), IpAddr::from([127, 0, 0, 1])).unwrap().is_none());
+        assert!(addresses.admit(Instant::now(), IpAddr::from([192, 0, 2, 1])).unwrap().is_none());
         assert!(addresses.table().counts.is_empty());
+    }
+
+    /// Against a plain list of who is there: clients of a few addresses come and go in any order, and time goes on.
+    #[test]
+    fn counting_is_that_of_a_plain_list() {
+        for seed in 1..=20_u64 {
+            let mut state = seed;
+            let mut random = move |below: u64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state % below
+            };
+            let (open_max, rate_max) = (3, 8);
+            let addresses = Addresses::new(limit(open_max), limit(rate_max));
+            let mut now = Instant::now();
+            let mut open: Vec<(IpAddr, Counted)> = Vec::new();
+            // For each address, since when it is counted, and how many have come since.
+            let mut seconds: HashMap<IpAddr, (Instant, u32)> = HashMap::new();
+            for _ in 0..5_000 {
+                match random(10) {
+                    0 => now += Duration::from_millis(random(700)),
+                    1..=4 if !open.is_empty() => drop(open.swap_remove(random(open.len() as u64) as usize)),
+                    _ => {
+                        let address = IpAddr::from([203, 0, 113, random(4) as u8]);
+                        let (second, came) = seconds.entry(address).or_insert((now, 0));
+                        if now.duration_since(*second) >= SECOND {
+                            (*second, *came) = (now, 0);
+                        }
+                        *came += 1;
+                        let here = open.iter().filter(|(other, _)| *other == address).count() as u32;
+                        let expected = match () {
+                            () if *came > rate_max => Some("connections_per_address_per_second_max"),
+                            () if here >= open_max => Some("connections_per_address_max"),
+                            () => None,
+                        };
+                        match addresses.admit(now, address) {
+                            Ok(counted) => {
+                                assert_eq!(expected, None, "seed {seed}");
+                                open.push((address, counted.unwrap()));
+                            }
+                            Err(refused) => assert_eq!(Some(refused.limit), expected, "seed {seed}"),
+                        }
+                    }
+                }
+            }
+            for (address, count) in &addresses.table().counts {
+                let here = open.iter().filter(|(other, _)| other == address).count() as u32;
+                assert_eq!(count.open(), here, "seed {seed}");
+            }
+            open.clear();
+            assert!(addresses.table().counts.values().all(|count| count.open() == 0), "seed {seed}");
+        }
     }
 
     #[test]

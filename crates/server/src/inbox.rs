@@ -61,7 +61,7 @@ pub(crate) struct Moved {
     pub(crate) listener: ListenerId,
     pub(crate) stages: Option<Box<Stages>>,
     /// It is counted by its address, until it is gone.
-    pub(crate) counted: Option<Box<Counted>>,
+    pub(crate) counted: Option<Counted>,
     pub(crate) peer: Option<Box<Peer>>,
     /// Who the client has been found to be, if it has.
     pub(crate) identity: Option<Box<Identity>>,

@@ -11,6 +11,7 @@ mod check;
 pub mod config;
 mod guard;
 mod inbox;
+mod key_log;
 mod listen;
 mod log;
 mod pid_file;

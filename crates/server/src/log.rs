@@ -184,7 +184,7 @@ impl Log {
         }
         budget.lines += 1;
         let lines_max = match kind {
-            LogType::Debug | LogType::Subscribe | LogType::Unsubscribe => CHATTY_LINES_PER_SECOND,
+            LogType::Debug | LogType::Subscribe | LogType::Unsubscribe | LogType::Websockets => CHATTY_LINES_PER_SECOND,
             _ => LINES_PER_SECOND,
         };
         if budget.lines > lines_max {

@@ -257,7 +257,8 @@ impl Reloader {
             next = next.max(id + 1);
             plan.listeners.push(id as ListenerId);
             let old = found.and_then(|id| places[id].entry.tls.as_ref());
-            let tls = TlsListener::prepare(&wanted.address.to_string(), wanted.tls.as_ref(), old, &self.log)?;
+            let (address, key_log) = (wanted.address.to_string(), self.certificates.key_log.as_ref());
+            let tls = TlsListener::prepare(&address, wanted.tls.as_ref(), old, key_log, &self.log)?;
             let entry = Arc::new(Entry::new(wanted.transport.clone(), tls.as_ref().map(|(tls, _)| Arc::clone(tls))));
             plan.tls.extend(tls);
             let open = found.map(|id| &places[id]).filter(|place| !place.sockets.is_empty());

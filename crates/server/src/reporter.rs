@@ -11,10 +11,11 @@ use pantala_broker::{Census, Counters, Totals, WorkerId};
 use pantala_store::Durability;
 use sd_notify::NotifyState;
 
-use crate::config::LogType;
-use crate::guard::Memory;
+use crate::config::{Config, LogType};
+use crate::guard::{self, Memory};
 use crate::inbox::{Inbox, Letter};
 use crate::log::Log;
+use crate::reload::{Commit, Reloadable};
 use crate::security::Security;
 use crate::stage::StageCounters;
 use crate::storage::ActivitySource;
@@ -24,6 +25,8 @@ use crate::sys::{Figures, Own, Tree};
 const PATIENCE: Duration = Duration::from_secs(5);
 const PATIENCE_STEP: Duration = Duration::from_millis(50);
 const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
+/// Where nothing is ever due, it is looked anew after this.
+const NOTHING_DUE: Duration = Duration::from_secs(3_600);
 /// Once memory has been short, it is so until it is below this part of the limit.
 const MEMORY_ENOUGH_PERCENT: u64 = 95;
 
@@ -48,22 +51,67 @@ pub(crate) struct Reporter {
     pub(crate) security: Arc<Security>,
     pub(crate) activity: Option<ActivitySource>,
     pub(crate) durability: Durability,
-    /// Between two looks at `$SYS`; None is never.
-    pub(crate) interval: Option<Duration>,
-    pub(crate) memory_max: Option<u64>,
+    pub(crate) rhythm: Rhythm,
     /// How often the service manager wants to hear from us.
     pub(crate) watchdog: Option<Duration>,
 }
 
+/// What a reload may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rhythm {
+    /// Between two looks at `$SYS`; None is never.
+    interval: Option<Duration>,
+    /// Bytes of memory above which nobody new is let in.
+    memory_max: Option<u64>,
+}
+
+impl Rhythm {
+    pub(crate) fn of(config: &Config) -> Self {
+        let seconds = config.sys_interval_seconds;
+        Self {
+            interval: (seconds > 0).then(|| Duration::from_secs(seconds.into())),
+            memory_max: guard::memory_max(config.memory_bytes_max),
+        }
+    }
+}
+
+/// A word to the thread.
+enum Word {
+    Change(Rhythm),
+    Stop,
+}
+
 /// The thread, which ends when this is told to.
-pub(crate) struct Reporting(Option<(JoinHandle<()>, Sender<()>)>);
+pub(crate) struct Reporting {
+    thread: JoinHandle<()>,
+    words: Sender<Word>,
+}
 
 impl Reporting {
     pub(crate) fn stop(self) {
-        let Some((thread, stop)) = self.0 else { return };
-        drop(stop);
+        // It fails where the thread has ended already.
+        let _ = self.words.send(Word::Stop);
         // It cannot fail; should it panic, the broker has ended all the same.
-        drop(thread.join());
+        drop(self.thread.join());
+    }
+
+    /// What tells the thread of a reload.
+    pub(crate) fn reloadable(&self) -> impl Reloadable + use<> {
+        Changing(self.words.clone())
+    }
+}
+
+struct Changing(Sender<Word>);
+
+impl Reloadable for Changing {
+    fn prepare(&mut self, _old: &Config, new: &Config) -> Result<Commit, String> {
+        let (words, rhythm) = (self.0.clone(), Rhythm::of(new));
+        Ok(Box::new(move |_| {
+            // A thread that has ended looks at nothing.
+            let _ = words.send(Word::Change(rhythm));
+            // It is told of as a change of the configuration.
+            Vec::new()
+        }))
     }
 }
 
@@ -85,24 +133,21 @@ impl Due {
 }
 
 impl Reporter {
-    /// Starts the thread, if there is anything for it to do.
+    /// Starts the thread.
     pub(crate) fn start(self) -> io::Result<Reporting> {
-        if self.interval.is_none() && self.memory_max.is_none() && self.watchdog.is_none() {
-            return Ok(Reporting(None));
-        }
-        let (stop, stopped) = mpsc::channel();
-        let thread = thread::Builder::new().name("reporter".to_owned()).spawn(move || self.run(&stopped))?;
-        Ok(Reporting(Some((thread, stop))))
+        let (words, heard) = mpsc::channel();
+        let thread = thread::Builder::new().name("reporter".to_owned()).spawn(move || self.run(&heard))?;
+        Ok(Reporting { thread, words })
     }
 
-    fn run(mut self, stopped: &Receiver<()>) {
+    fn run(mut self, heard: &Receiver<Word>) {
         let start = Instant::now();
-        let due = |every: Duration| Due { every, next: start };
-        let mut sys = self.interval.map(due);
-        let mut memory = self.memory_max.map(|_| due(MEMORY_INTERVAL));
+        let due = |every: Duration| Due { every, next: Instant::now() };
+        let mut sys = self.rhythm.interval.map(due);
+        let mut memory = self.rhythm.memory_max.map(|_| due(MEMORY_INTERVAL));
         // Twice as often as it has to be.
         let mut watchdog = self.watchdog.map(|every| due(every / 2));
-        let (mut tree, mut last) = (Tree::default(), start);
+        let (mut tree, mut last, mut changed) = (Tree::default(), start, None);
         loop {
             let now = Instant::now();
             if memory.as_mut().is_some_and(|due| due.is_due(now)) {
@@ -111,7 +156,7 @@ impl Reporter {
             let sys_due = sys.as_mut().is_some_and(|due| due.is_due(now));
             let watchdog_due = watchdog.as_mut().is_some_and(|due| due.is_due(now));
             if sys_due || watchdog_due {
-                let Some(samples) = self.samples(stopped) else { return };
+                let Some(samples) = self.samples(heard, &mut changed) else { return };
                 // Workers that do not answer are what the watchdog is for.
                 if watchdog_due && samples.len() == self.inboxes.len() {
                     drop(sd_notify::notify(&[NotifyState::Watchdog]));
@@ -127,16 +172,38 @@ impl Reporter {
             }
             let all = [&sys, &memory, &watchdog];
             let next = all.into_iter().flatten().map(|due| due.next).min();
-            let wait = next.map_or(PATIENCE, |next| next.saturating_duration_since(Instant::now()));
-            match stopped.recv_timeout(wait) {
+            let wait = next.map_or(NOTHING_DUE, |next| next.saturating_duration_since(Instant::now()));
+            let word = if changed.is_some() { Err(RecvTimeoutError::Timeout) } else { heard.recv_timeout(wait) };
+            match word {
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Word::Change(rhythm)) => changed = Some(rhythm),
+                Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if let Some(rhythm) = changed.take() {
+                if rhythm.interval != self.rhythm.interval {
+                    sys = rhythm.interval.map(due);
+                    if sys.is_none() {
+                        self.inboxes[0].send(Letter::Publish(tree.take_back()));
+                    }
+                }
+                memory = rhythm.memory_max.map(|_| due(MEMORY_INTERVAL));
+                self.rhythm = rhythm;
+                if rhythm.memory_max.is_none() {
+                    self.enough_memory("there is no limit any more");
+                }
             }
         }
     }
 
+    /// Memory is not short any more, if it was.
+    fn enough_memory(&self, why: &str) {
+        if self.totals.memory_short.swap(false, Ordering::Relaxed) {
+            self.log.line(LogType::Notice, &format!("There is memory again: {why}."));
+        }
+    }
+
     fn look_at_memory(&mut self) {
-        let (Some(max), Some(Memory { resident, .. })) = (self.memory_max, Memory::now()) else { return };
+        let (Some(max), Some(Memory { resident, .. })) = (self.rhythm.memory_max, Memory::now()) else { return };
         let short = self.totals.memory_short.load(Ordering::Relaxed);
         if !short && resident > max {
             self.totals.memory_short.store(true, Ordering::Relaxed);
@@ -149,13 +216,12 @@ impl Reporter {
                 ),
             );
         } else if short && resident <= max / 100 * MEMORY_ENOUGH_PERCENT {
-            self.totals.memory_short.store(false, Ordering::Relaxed);
-            self.log.line(LogType::Notice, &format!("There is memory again: {resident} bytes are resident."));
+            self.enough_memory(&format!("{resident} bytes are resident"));
         }
     }
 
     /// What the workers say, of those that answer in time. None if the broker has ended meanwhile.
-    fn samples(&self, stopped: &Receiver<()>) -> Option<Vec<Sample>> {
+    fn samples(&self, heard: &Receiver<Word>, changed: &mut Option<Rhythm>) -> Option<Vec<Sample>> {
         let (sender, answers) = mpsc::channel();
         self.inboxes.iter().for_each(|inbox| inbox.send(Letter::Sample(sender.clone())));
         drop(sender);
@@ -164,11 +230,11 @@ impl Reporter {
             match answers.recv_timeout(PATIENCE_STEP) {
                 Ok(sample) => samples.push(sample),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    if stopped.try_recv() == Err(mpsc::TryRecvError::Disconnected) {
-                        return None;
-                    }
-                }
+                Err(RecvTimeoutError::Timeout) => match heard.try_recv() {
+                    Ok(Word::Change(rhythm)) => *changed = Some(rhythm),
+                    Ok(Word::Stop) | Err(mpsc::TryRecvError::Disconnected) => return None,
+                    Err(mpsc::TryRecvError::Empty) => {}
+                },
             }
         }
         Some(samples)
@@ -184,7 +250,7 @@ impl Reporter {
             workers: vec![(0, 0); self.inboxes.len()],
             listeners: self.totals.on_listeners().into_iter().map(u64::from).collect(),
             memory: Memory::now(),
-            memory_max: self.memory_max,
+            memory_max: self.rhythm.memory_max,
             memory_short: self.totals.memory_short.load(Ordering::Relaxed),
             durability: Some(self.durability),
             store: self.activity.as_ref().map(|activity| activity()).unwrap_or_default(),

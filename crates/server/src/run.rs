@@ -16,12 +16,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, Listener, LogType, Protocol, Source};
-use crate::guard::{self, Addresses};
+use crate::guard::Addresses;
 use crate::inbox::{Inbox, Letter};
 use crate::log::{Log, shown};
 use crate::pid_file::PidFile;
 use crate::reload::{Commit, Places, Reloadable, Reloader, ReloaderOptions};
-use crate::reporter::{self, Reporter};
+use crate::reporter::{self, Reporter, Rhythm};
 use crate::security::{self, Security, Surroundings};
 use crate::stage::Entry;
 use crate::storage::{self, Storage};
@@ -197,8 +197,7 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
         security: Arc::clone(&security),
         activity: activity.clone(),
         durability: config.durability,
-        interval: (config.sys_interval_seconds > 0).then(|| Duration::from_secs(config.sys_interval_seconds.into())),
-        memory_max: guard::memory_max(config.memory_bytes_max),
+        rhythm: Rhythm::of(&config),
         watchdog: sd_notify::watchdog_enabled(),
     };
     let reporting = reporter.start().map_err(RunError::System)?;
@@ -209,7 +208,7 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
     // What was read from other files than the configuration, to be read again with it. Certificates are read with their
     // listeners.
     let reloadables: Vec<Box<dyn Reloadable>> =
-        vec![Box::new(scram), Box::new(Arc::clone(&security)), Box::new(addresses)];
+        vec![Box::new(scram), Box::new(Arc::clone(&security)), Box::new(addresses), Box::new(reporting.reloadable())];
     let mut reloader = Reloader::new(ReloaderOptions {
         source,
         config,

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use pantala_broker::Peer;
 use pantala_transport::address;
+use pantala_transport::websocket::CloseCode;
 
 use self::first_bytes::Choice;
 use self::proxy::Proxy;
@@ -61,9 +62,20 @@ impl Entry {
             return (!is_trusted).then_some("it is no trusted proxy");
         }
         // That of a proxy which tells by X-Forwarded-For is not the client's.
-        let may_tell = self.transport.protocol != Protocol::Mqtt
-            && address::contains(&self.transport.websocket.trusted, address.ip());
-        (!may_tell && !is_allowed(&self.transport, Some(address))).then_some(NOT_ALLOWED)
+        (!self.may_forward(Some(address)) && !is_allowed(&self.transport, Some(address))).then_some(NOT_ALLOWED)
+    }
+
+    /// Whether a socket's address is that of somebody who may yet tell another: see [`Stages::address_to_count`].
+    #[inline]
+    pub(crate) fn tells_address_later(&self, address: Option<SocketAddr>) -> bool {
+        self.transport.proxy_protocol.is_some() || self.may_forward(address)
+    }
+
+    /// Whether an `X-Forwarded-For` of this address is believed.
+    #[inline]
+    fn may_forward(&self, address: Option<SocketAddr>) -> bool {
+        self.transport.protocol != Protocol::Mqtt
+            && self.transport.websocket.trusts(address.map(|address| address.ip()))
     }
 
     /// The stages of a new connection; None for plain MQTT.
@@ -82,9 +94,8 @@ impl Entry {
         let all = proxy.into_iter().chain(tls).chain(last);
         #[cfg(test)]
         let all = all.chain(std::iter::repeat_with(|| Stage::Scrambler(Default::default())).take(self.scrambled));
-        let mut stages: Vec<Stage> = all.collect();
-        stages.shrink_to_fit();
-        Stages::new(stages, address)
+        let uncounted = self.tells_address_later(address);
+        Stages::new(all.collect(), Peer { address, ..Peer::default() }, uncounted)
     }
 }
 
@@ -131,6 +142,21 @@ pub(crate) enum Progress {
 pub(crate) struct Learnt<'a> {
     pub(crate) peer: &'a mut Peer,
     pub(crate) counters: &'a mut StageCounters,
+    /// What the log may want to know of a WebSocket.
+    pub(crate) told: &'a mut Vec<Told>,
+}
+
+/// Something that happened to a WebSocket, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// The request was accepted, with this subprotocol.
+    Accepted(&'static str),
+    /// It was refused, in words.
+    Refused(&'static str),
+    /// The client has said Close, with this code.
+    ClosedByClient(Option<u16>),
+    /// We have said Close with this code, in words because of what the client did.
+    Closed(u16, &'static str),
 }
 
 /// What the stages of one worker count.
@@ -178,7 +204,7 @@ impl Stage {
             Self::Proxy(stage) => stage.receive(bytes, inward, learnt.peer),
             Self::Tls(stage) => stage.receive(bytes, inward, outward, learnt),
             Self::FirstBytes(stage) => stage.receive(bytes, inward, learnt.peer),
-            Self::WebSocket(stage) => stage.receive(bytes, inward, outward, learnt.peer),
+            Self::WebSocket(stage) => stage.receive(bytes, inward, outward, learnt),
             #[cfg(test)]
             Self::Scrambler(stage) => stage.receive(bytes, inward, outward),
         }
@@ -197,14 +223,26 @@ impl Stage {
         Progress::Open
     }
 
-    /// What is said last, before the socket is closed.
-    fn close(&mut self, outward: &mut Vec<u8>) {
+    /// What is said last, before the socket is closed; in a WebSocket with this code.
+    fn close(&mut self, code: CloseCode, outward: &mut Vec<u8>, told: &mut Vec<Told>) {
         match self {
             Self::Proxy(_) | Self::FirstBytes(_) => {}
             Self::Tls(stage) => stage.close(outward),
-            Self::WebSocket(stage) => stage.close(outward),
+            Self::WebSocket(stage) => stage.close(code, outward, told),
             #[cfg(test)]
             Self::Scrambler(stage) => stage.send(b"bye", outward),
+        }
+    }
+
+    /// Whether it may find that the client is at another address than this one.
+    fn may_tell_address(&self, address: Option<SocketAddr>) -> bool {
+        match self {
+            Self::Proxy(_) => true,
+            Self::FirstBytes(stage) => stage.may_tell_address(address),
+            Self::WebSocket(stage) => stage.may_tell_address(address),
+            Self::Tls(_) => false,
+            #[cfg(test)]
+            Self::Scrambler(_) => false,
         }
     }
 
@@ -217,16 +255,75 @@ impl Stage {
     }
 }
 
-/// The stages of one connection.
+/// The stages of one connection. An idle one has nothing but them.
 #[derive(Debug)]
 pub(crate) struct Stages {
-    stages: Vec<Stage>,
-    /// What they have found out; None once the core has been told.
-    peer: Option<Box<Peer>>,
-    /// Output that the socket has not taken.
-    pending: Vec<u8>,
-    /// Bytes of `pending` that it has.
+    stages: List,
+    /// None once the core has been told.
+    found: Option<Box<Found>>,
+    /// None while nothing waits.
+    pending: Option<Box<Pending>>,
+}
+
+/// Stages in their order. Most connections with any have one, which needs no room of its own.
+#[derive(Debug)]
+enum List {
+    One([Stage; 1]),
+    Others(Vec<Stage>),
+}
+
+/// What stages have found out.
+#[derive(Debug, Default)]
+struct Found {
+    peer: Peer,
+    /// The client's address has not been counted, as a proxy has not told it yet.
+    uncounted: bool,
+}
+
+/// Output that the socket has not taken.
+#[derive(Debug, Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    /// Those of them that it has.
     written: usize,
+}
+
+impl List {
+    fn new(mut stages: Vec<Stage>) -> Self {
+        match stages.pop() {
+            Some(stage) if stages.is_empty() => Self::One([stage]),
+            last => {
+                stages.extend(last);
+                // There is room for four otherwise, for as long as the client is there.
+                stages.shrink_to_fit();
+                Self::Others(stages)
+            }
+        }
+    }
+
+    fn as_slice(&self) -> &[Stage] {
+        match self {
+            Self::One(stage) => stage,
+            Self::Others(stages) => stages,
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [Stage] {
+        match self {
+            Self::One(stage) => stage,
+            Self::Others(stages) => stages,
+        }
+    }
+
+    /// Puts others in the place of the one with this index.
+    fn replace(&mut self, index: usize, successors: Vec<Stage>) {
+        let mut stages = match std::mem::replace(self, Self::Others(Vec::new())) {
+            Self::One(stage) => stage.into(),
+            Self::Others(stages) => stages,
+        };
+        stages.splice(index..=index, successors);
+        *self = Self::new(stages);
+    }
 }
 
 /// Buffers that a worker lends to the stages of one connection after the other.
@@ -243,37 +340,37 @@ pub(crate) struct Scratch {
     /// Output of the core, put together.
     pub(crate) gathered: Vec<u8>,
     pub(crate) counters: StageCounters,
+    /// What has happened since the log was told last.
+    pub(crate) told: Vec<Told>,
 }
 
 impl Stages {
-    pub(crate) fn new(mut stages: Vec<Stage>, address: Option<SocketAddr>) -> Option<Box<Self>> {
+    fn new(stages: Vec<Stage>, peer: Peer, uncounted: bool) -> Option<Box<Self>> {
         if stages.is_empty() {
             return None;
         }
-        // There is room for four otherwise, for as long as the client is there.
-        stages.shrink_to_fit();
-        let peer = Some(Box::new(Peer { address, ..Peer::default() }));
-        Some(Box::new(Self { stages, peer, pending: Vec::new(), written: 0 }))
+        let found = Some(Box::new(Found { peer, uncounted }));
+        Some(Box::new(Self { stages: List::new(stages), found, pending: None }))
     }
 
     /// Whether to read from the socket.
     pub(crate) fn wants_input(&self) -> bool {
-        self.pending.len() - self.written < PENDING_BYTES_MAX
+        self.pending().len() < PENDING_BYTES_MAX
     }
 
     /// No stage is left, and nothing waits: the connection is a plain one from now on.
     pub(crate) fn is_done(&self) -> bool {
-        self.stages.is_empty() && self.pending.is_empty() && self.peer.is_none()
+        self.stages.as_slice().is_empty() && self.pending.is_none() && self.found.is_none()
     }
 
     /// Takes bytes from the socket. MQTT is in `scratch.inward` afterwards, answers are pending.
     pub(crate) fn receive(&mut self, bytes: &mut [u8], scratch: &mut Scratch) -> Progress {
-        let Scratch { inward, outward, between, answer, counters, .. } = scratch;
+        let Scratch { inward, outward, between, answer, counters, told, .. } = scratch;
         inward.clear();
         let (mut outcome, mut index, mut first) = (Progress::Open, 0, true);
         let mut unknown = Peer::default();
-        while index < self.stages.len() {
-            let (before, rest) = self.stages.split_at_mut(index);
+        while index < self.stages.as_slice().len() {
+            let (before, rest) = self.stages.as_mut_slice().split_at_mut(index);
             let Some(stage) = rest.first_mut() else { break };
             let input = if first { &mut *bytes } else { inward.as_mut_slice() };
             if input.is_empty() {
@@ -281,21 +378,20 @@ impl Stages {
             }
             between.clear();
             answer.clear();
-            let peer = self.peer.as_deref_mut().unwrap_or(&mut unknown);
-            let progress = stage.receive(input, between, answer, &mut Learnt { peer, counters });
+            let peer = self.found.as_deref_mut().map_or(&mut unknown, |found| &mut found.peer);
+            let progress = stage.receive(input, between, answer, &mut Learnt { peer, counters, told });
             std::mem::swap(inward, between);
             first = false;
             if !answer.is_empty() {
                 outward.clear();
                 // Whoever cannot send will say so where it matters.
                 let _ = send_through(before, answer, between, outward);
-                self.pending.extend_from_slice(outward);
+                keep(&mut self.pending, outward);
             }
             match progress {
                 Progress::Done => {
                     let successors = stage.successors();
-                    self.stages.splice(index..=index, successors);
-                    self.stages.shrink_to_fit();
+                    self.stages.replace(index, successors);
                 }
                 Progress::Open => index += 1,
                 // What came before its end goes on.
@@ -313,52 +409,70 @@ impl Stages {
         outcome
     }
 
+    /// The client's address, once, when it is known and nothing can change it any more, if it was not known from the start. Inside is
+    /// None for a client whose address the proxy does not know.
+    pub(crate) fn address_to_count(&mut self) -> Option<Option<SocketAddr>> {
+        let found = self.found.as_deref_mut().filter(|found| found.uncounted)?;
+        let address = found.peer.address;
+        found.uncounted = self.stages.as_slice().iter().any(|stage| stage.may_tell_address(address));
+        (!found.uncounted).then_some(address)
+    }
+
     /// What the core is to be told about the client, once, when the first MQTT has come.
     pub(crate) fn introduction(&mut self) -> Option<Box<Peer>> {
-        self.peer.take()
+        self.found.take().map(|found| Box::new(found.peer))
     }
 
     /// Makes output of `scratch.gathered` in `scratch.outward`.
     pub(crate) fn send(&mut self, scratch: &mut Scratch) -> Progress {
         let Scratch { outward, between, gathered, .. } = scratch;
         outward.clear();
-        send_through(&mut self.stages, gathered, between, outward)
+        send_through(self.stages.as_mut_slice(), gathered, between, outward)
     }
 
     /// Adds the last words of all stages to what waits, the innermost first.
-    pub(crate) fn close(&mut self, scratch: &mut Scratch) {
-        let Scratch { outward, between, answer, .. } = scratch;
-        for index in (0..self.stages.len()).rev() {
-            let (before, rest) = self.stages.split_at_mut(index);
+    pub(crate) fn close(&mut self, code: CloseCode, scratch: &mut Scratch) {
+        let Scratch { outward, between, answer, told, .. } = scratch;
+        for index in (0..self.stages.as_slice().len()).rev() {
+            let (before, rest) = self.stages.as_mut_slice().split_at_mut(index);
             answer.clear();
             if let Some(stage) = rest.first_mut() {
-                stage.close(answer);
+                stage.close(code, answer, told);
             }
             if !answer.is_empty() {
                 outward.clear();
                 let _ = send_through(before, answer, between, outward);
-                self.pending.extend_from_slice(outward);
+                keep(&mut self.pending, outward);
             }
         }
     }
 
     /// What waits for the socket.
     pub(crate) fn pending(&self) -> &[u8] {
-        self.pending.get(self.written..).unwrap_or_default()
+        self.pending.as_ref().and_then(|pending| pending.bytes.get(pending.written..)).unwrap_or_default()
     }
 
     /// The socket has taken `count` bytes of what waits.
     pub(crate) fn wrote(&mut self, count: usize) {
-        self.written += count;
-        if self.written >= self.pending.len() {
-            // An idle connection holds no buffer.
-            (self.pending, self.written) = (Vec::new(), 0);
+        if let Some(pending) = &mut self.pending {
+            pending.written += count;
+            if pending.written >= pending.bytes.len() {
+                // An idle connection holds no buffer.
+                self.pending = None;
+            }
         }
     }
 
     /// Output that the socket would not take.
     pub(crate) fn keep(&mut self, rest: &[u8]) {
-        self.pending.extend_from_slice(rest);
+        keep(&mut self.pending, rest);
+    }
+}
+
+/// Adds bytes to what waits.
+fn keep(pending: &mut Option<Box<Pending>>, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        pending.get_or_insert_default().bytes.extend_from_slice(bytes);
     }
 }
 
@@ -386,6 +500,7 @@ mod tests {
     #[test]
     fn stages_are_small() {
         assert!(size_of::<Stage>() <= 56, "{}", size_of::<Stage>());
+        assert!(size_of::<Stages>() <= 72, "{}", size_of::<Stages>());
         for protocol in [Protocol::WebSocket, Protocol::Any] {
             let transport = Transport { protocol, ..Transport::default() };
             let mut stages = Entry::new(transport, None).stages(None).expect("a stage");
@@ -393,8 +508,8 @@ mod tests {
                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                 Sec-WebSocket-Protocol: mqtt\r\n\r\n";
             assert_eq!(stages.receive(&mut request, &mut Scratch::default()), Progress::Open);
-            let is_open = matches!(stages.stages[..], [Stage::WebSocket(WebSocket::Open(_))]);
-            assert!(is_open && stages.stages.capacity() == 1, "{:?}", stages.stages);
+            let is_open = matches!(stages.stages, List::One([Stage::WebSocket(WebSocket::Open(_))]));
+            assert!(is_open, "{:?}", stages.stages);
         }
     }
 

@@ -173,6 +173,12 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
+    /// Takes back all that has been said: nothing more will be.
+    pub(crate) fn take_back(&mut self) -> Vec<Own> {
+        let said = std::mem::take(&mut self.said).into_keys();
+        said.map(|topic_name| Own { topic_name, payload: String::new(), retain: true }).collect()
+    }
+
     /// What has changed, when so many seconds have passed since the last time; 0 is the first time.
     pub(crate) fn update(&mut self, figures: &Figures, seconds: f64) -> Vec<Own> {
         let mut out = Vec::new();

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pantala_tls::{ClientCertificates, Configuration, Pem, Session, Settings, UserNameFrom, Versions};
+use pantala_tls::{ClientCertificates, Configuration, KeyLog, Pem, Session, Settings, UserNameFrom, Versions};
 
 use crate::config::{Config, LogType, Tls};
+use crate::key_log;
 use crate::log::{Log, shown};
 use crate::run::RunError;
 
@@ -31,6 +32,7 @@ pub(crate) struct TlsListener {
     /// Where it listens, for the log.
     address: String,
     wanted: Tls,
+    key_log: Option<KeyLog>,
     current: RwLock<Configuration>,
     watched: Mutex<Watched>,
     reloads: AtomicU64,
@@ -48,11 +50,11 @@ struct Watched {
 type Stamps = BTreeMap<PathBuf, (u64, i64, i64, u64)>;
 
 impl TlsListener {
-    fn load(address: String, wanted: &Tls, log: &Log) -> Result<Arc<Self>, RunError> {
+    fn load(address: String, wanted: &Tls, key_log: Option<KeyLog>, log: &Log) -> Result<Arc<Self>, RunError> {
         // Looked at before they are read: what changes in between is read again.
         let stamps = stamps(wanted);
-        let loaded =
-            read(wanted).map_err(|error| RunError::Tls(format!("cannot listen on {address} with TLS: {error}")))?;
+        let loaded = read(wanted, key_log.as_ref())
+            .map_err(|error| RunError::Tls(format!("cannot listen on {address} with TLS: {error}")))?;
         if wanted.ignore_certificate_dates {
             log.line(
                 LogType::Warning,
@@ -74,6 +76,7 @@ impl TlsListener {
         let listener = Self {
             address,
             wanted: wanted.clone(),
+            key_log,
             current: RwLock::new(loaded),
             watched: Mutex::new(Watched { stamps, reminded }),
             reloads: AtomicU64::new(0),
@@ -89,14 +92,15 @@ impl TlsListener {
         address: &str,
         wanted: Option<&Tls>,
         old: Option<&Arc<Self>>,
+        key_log: Option<&KeyLog>,
         log: &Log,
     ) -> Result<Option<Prepared>, RunError> {
         let Some(wanted) = wanted else { return Ok(None) };
         let Some(old) = old.filter(|old| old.wanted == *wanted) else {
-            return Ok(Some((Self::load(address.to_owned(), wanted, log)?, None)));
+            return Ok(Some((Self::load(address.to_owned(), wanted, key_log.cloned(), log)?, None)));
         };
         let stamps = stamps(wanted);
-        match read(wanted) {
+        match read(wanted, key_log) {
             Ok(configuration) => Ok(Some((Arc::clone(old), Some(Loaded { stamps, configuration })))),
             Err(error) => {
                 old.reload_failures.fetch_add(1, Ordering::Relaxed);
@@ -143,7 +147,7 @@ impl TlsListener {
             return;
         }
         watched.stamps = found;
-        match read(&self.wanted) {
+        match read(&self.wanted, self.key_log.as_ref()) {
             Ok(loaded) => self.install(&mut watched, loaded, log),
             Err(error) => {
                 self.reload_failures.fetch_add(1, Ordering::Relaxed);
@@ -218,16 +222,31 @@ fn time_left(seconds: i64) -> String {
 pub(crate) struct Certificates {
     /// For each configured listener; None for plain MQTT.
     pub(crate) listeners: Vec<Option<Arc<TlsListener>>>,
+    key_log: Option<KeyLog>,
 }
 
 impl Certificates {
-    /// Reads all files.
+    /// Reads all files, and opens the one for secrets if there is to be one.
     pub(crate) fn load(config: &Config, log: &Log) -> Result<Self, RunError> {
+        let key_log = match &config.tls_key_log_file {
+            None => None,
+            Some(path) => {
+                let shown = path.display();
+                let opened = key_log::open(path);
+                let opened =
+                    opened.map_err(|error| RunError::Tls(format!("cannot write TLS secrets to {shown}: {error}")))?;
+                let text = format!(
+                    "Warning: the secrets of TLS connections are written to {shown}: who has them can read what was recorded on the wire."
+                );
+                log.line(LogType::Warning, &text);
+                Some(opened)
+            }
+        };
         let load = |listener: &crate::config::Listener| match &listener.tls {
             None => Ok(None),
-            Some(wanted) => TlsListener::load(listener.address.to_string(), wanted, log).map(Some),
+            Some(wanted) => TlsListener::load(listener.address.to_string(), wanted, key_log.clone(), log).map(Some),
         };
-        Ok(Self { listeners: config.listeners.iter().map(load).collect::<Result<_, _>>()? })
+        Ok(Self { listeners: config.listeners.iter().map(load).collect::<Result<_, _>>()?, key_log })
     }
 
     /// Watches the files from a thread of its own, which sleeps as long as there are none.
@@ -256,7 +275,7 @@ impl Certificates {
                 }
             }
         })?;
-        Ok(Watch { handle: WatchHandle { listeners, sender }, thread })
+        Ok(Watch { handle: WatchHandle { listeners, sender, key_log: self.key_log }, thread })
     }
 }
 
@@ -281,6 +300,8 @@ fn current(watching: &Watching) -> Arc<[Arc<TlsListener>]> {
 pub(crate) struct WatchHandle {
     listeners: Watching,
     sender: Sender<()>,
+    /// Is told the secrets of new listeners' sessions, too.
+    pub(crate) key_log: Option<KeyLog>,
 }
 
 impl WatchHandle {
@@ -321,14 +342,14 @@ impl Watch {
 pub(crate) fn check(config: &Config) -> Result<(), String> {
     for listener in &config.listeners {
         if let Some(wanted) = &listener.tls {
-            read(wanted).map_err(|error| format!("cannot listen on {} with TLS: {error}", listener.address))?;
+            read(wanted, None).map_err(|error| format!("cannot listen on {} with TLS: {error}", listener.address))?;
         }
     }
     Ok(())
 }
 
 /// Makes a configuration of the files.
-fn read(wanted: &Tls) -> Result<Configuration, String> {
+fn read(wanted: &Tls, key_log: Option<&KeyLog>) -> Result<Configuration, String> {
     let mut certificates = Vec::new();
     for (certificate, key) in wanted.certificate_files.iter().zip(&wanted.key_files) {
         certificates.push((pem(certificate)?, pem(key)?));
@@ -364,6 +385,7 @@ fn read(wanted: &Tls) -> Result<Configuration, String> {
         versions,
         ciphers: wanted.ciphers.clone(),
         alpn: wanted.alpn.clone(),
+        key_log: key_log.cloned(),
     };
     settings.build().map_err(|error| error.to_string())
 }

@@ -102,8 +102,8 @@ impl Clock {
 struct Slot {
     socket: Socket,
     listener: ListenerId,
-    /// It is counted by its address, until it is gone; boxed, as few are.
-    counted: Option<Box<Counted>>,
+    /// It is counted by its address, until it is gone.
+    counted: Option<Counted>,
     /// What stands between its bytes and MQTT; None for plain MQTT.
     stages: Option<Box<Stages>>,
     /// There may be more to read than was read.
@@ -390,8 +390,12 @@ impl Worker {
                         });
                         continue;
                     }
+                    // Whom a proxy speaks for is counted when it has said so.
+                    let told_later = entry.is_some_and(|entry| entry.tells_address_later(address));
+                    let counted = address.filter(|_| !told_later);
+                    let Some(counted) = admit(&self.addresses, &mut self.core, &self.log, counted) else { continue };
+                    let entry = self.entries.get(usize::from(listener_id));
                     let stages = entry.and_then(|entry| entry.stages(address));
-                    let Some(counted) = self.admit(address) else { continue };
                     if let Some(key) = self.open(now, socket, listener_id, stages, counted) {
                         self.core.introduce(key, Box::new(Peer { address, ..Peer::default() }));
                     }
@@ -412,28 +416,13 @@ impl Worker {
         self.accept_again = Some(now);
     }
 
-    /// Whether a connection may stay, as far as its address decides. If not, it is to be closed.
-    fn admit(&mut self, address: Option<SocketAddr>) -> Option<Option<Box<Counted>>> {
-        let Some(address) = address.filter(|_| self.addresses.counts_any()) else { return Some(None) };
-        match self.addresses.admit(std::time::Instant::now(), address.ip()) {
-            Ok(counted) => Some(counted.map(Box::new)),
-            Err(TooMany { limit, max }) => {
-                self.core.count_refused_address();
-                self.log.limited(LogType::Notice, "refused connections", || {
-                    format!("Connection from {address} closed: {limit} is {max}.")
-                });
-                None
-            }
-        }
-    }
-
     fn open(
         &mut self,
         now: Instant,
         mut socket: Socket,
         listener: ListenerId,
         stages: Option<Box<Stages>>,
-        counted: Option<Box<Counted>>,
+        counted: Option<Counted>,
     ) -> Option<ConnectionKey> {
         let key = self.core.open(now, listener);
         let index = key as usize;
@@ -528,6 +517,11 @@ impl Worker {
         // What the client is told about in the log needs its socket, which goes now.
         self.guarded(|core| core.lost(now, key));
         self.events();
+        self.forget(now, key);
+    }
+
+    /// Gives the place of a connection free that the core knows nothing of any more.
+    fn forget(&mut self, now: Instant, key: ConnectionKey) {
         if let Some(slot) = self.slots.get_mut(key as usize) {
             *slot = None;
         }
@@ -942,8 +936,15 @@ impl Worker {
                         format!("Client {} disconnected: {why}.", shown(&client_id))
                     });
                 }
-                Event::Ended { connection, client_id: None, why } => {
-                    let peer = self.peer(connection);
+                Event::Sent { connection, client_id, packet_type, bytes } => {
+                    self.log.limited(LogType::Debug, "packets sent", || {
+                        let client = client_id.map_or_else(|| self.peer(connection), |client_id| shown(&client_id));
+                        let name = packet_type.map_or_else(String::new, |it| format!("{it:?}").to_uppercase());
+                        format!("Sent {name} to {client} ({bytes} bytes).")
+                    });
+                }
+                Event::Ended { connection, address, client_id: None, why } => {
+                    let peer = address.map_or_else(|| self.peer(connection), |address| address.to_string());
                     self.log.limited(LogType::Notice, "refused connections", || {
                         format!("Connection from {peer} closed: {why}.")
                     });
@@ -958,6 +959,26 @@ impl Worker {
         }
         let slot = self.slots.get(key as usize).and_then(Option::as_ref);
         slot.map_or_else(|| "unknown".to_owned(), |slot| slot.socket.peer())
+    }
+}
+
+/// Whether a connection may stay, as far as its address decides. If not, it is to be closed.
+fn admit(
+    addresses: &Addresses,
+    core: &mut Core<AnyStore>,
+    log: &Log,
+    address: Option<SocketAddr>,
+) -> Option<Option<Counted>> {
+    let Some(address) = address else { return Some(None) };
+    match addresses.admit(std::time::Instant::now(), address.ip()) {
+        Ok(counted) => Some(counted),
+        Err(TooMany { limit, max }) => {
+            core.count_refused_address();
+            log.limited(LogType::Notice, "refused connections", || {
+                format!("Connection from {address} closed: {limit} is {max}.")
+            });
+            None
+        }
     }
 }
 

@@ -38,6 +38,8 @@ impl ReceivedAliases {
 #[derive(Debug)]
 pub struct SentAliases {
     maximum: u16,
+    /// Some have been chosen by the caller, so that the numbers in use are no row.
+    chosen: bool,
     aliases: HashMap<Box<str>, NonZeroU16>,
 }
 
@@ -53,7 +55,7 @@ pub enum SentAlias {
 impl SentAliases {
     /// At most `maximum` aliases: the lower of the peer's Topic Alias Maximum and our own wish.
     pub fn new(maximum: u16) -> Self {
-        Self { maximum, aliases: HashMap::new() }
+        Self { maximum, chosen: false, aliases: HashMap::new() }
     }
 
     /// The alias for a Topic Name that is sent now; None if all are taken. An answer of [`SentAlias::New`] must be
@@ -65,9 +67,27 @@ impl SentAliases {
         if self.aliases.len() >= usize::from(self.maximum) {
             return None;
         }
-        let alias = NonZeroU16::new(u16::try_from(self.aliases.len() + 1).ok()?)?;
+        let next = u16::try_from(self.aliases.len() + 1).ok()?;
+        let alias = if self.chosen {
+            let in_use = |alias: &NonZeroU16| self.aliases.values().any(|used| used == alias);
+            (1..=self.maximum).filter_map(NonZeroU16::new).find(|alias| !in_use(alias))?
+        } else {
+            NonZeroU16::new(next)?
+        };
         self.aliases.insert(topic_name.into(), alias);
         Some(SentAlias::New(alias))
+    }
+
+    /// Has `alias` stand for a Topic Name that is sent now, whatever it stood for before. It may be above the maximum that was
+    /// given, not above the peer's. As with [`SentAliases::alias`], an answer of [`SentAlias::New`] must be sent.
+    pub fn choose(&mut self, alias: NonZeroU16, topic_name: &str) -> SentAlias {
+        if self.aliases.get(topic_name) == Some(&alias) {
+            return SentAlias::Known(alias);
+        }
+        self.chosen = true;
+        self.aliases.retain(|_, used| *used != alias);
+        self.aliases.insert(topic_name.into(), alias);
+        SentAlias::New(alias)
     }
 }
 
@@ -88,6 +108,21 @@ mod tests {
         assert!(aliases.set(alias(2), 2, "b"));
         assert_eq!(aliases.resolve(alias(2)), Some("b"));
         assert!(!aliases.set(alias(3), 2, "c"));
+    }
+
+    #[test]
+    fn chosen_aliases_stand_for_the_last_name_and_no_other_takes_them() {
+        let mut aliases = SentAliases::new(3);
+        assert_eq!(aliases.alias("a"), Some(SentAlias::New(alias(1))));
+        assert_eq!(aliases.choose(alias(2), "b"), SentAlias::New(alias(2)));
+        assert_eq!(aliases.choose(alias(2), "b"), SentAlias::Known(alias(2)));
+        assert_eq!(aliases.alias("c"), Some(SentAlias::New(alias(3))));
+        // It takes the number of another, which has none any more.
+        assert_eq!(aliases.choose(alias(1), "b"), SentAlias::New(alias(1)));
+        assert_eq!(aliases.alias("b"), Some(SentAlias::Known(alias(1))));
+        assert_eq!(aliases.alias("a"), Some(SentAlias::New(alias(2))));
+        assert_eq!(aliases.alias("d"), None);
+        assert_eq!(aliases.choose(alias(9), "e"), SentAlias::New(alias(9)));
     }
 
     #[test]

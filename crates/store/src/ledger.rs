@@ -43,8 +43,12 @@ pub(crate) struct Ledger {
     streams: Vec<Stream>,
     /// Receivers that came before their message was applied.
     early: HashMap<MessageId, Early>,
-    /// Messages in the log.
-    messages: HashMap<MessageId, Known>,
+    /// Messages in the log, with how many Sessions each is still owed to. There are millions, so whatever few of them need
+    /// besides is elsewhere.
+    messages: HashMap<MessageId, u32>,
+    /// Keys beside a message in the log that go with it: Sessions it is settled for while it is owed to others, Sessions that
+    /// came later.
+    beside: HashMap<MessageId, Vec<(Kind, Owed)>>,
     /// Messages applied since the last batch was written.
     fresh: HashMap<MessageId, Fresh>,
     /// Exchanges begun or ended since then: None is ended.
@@ -77,15 +81,6 @@ struct Buffer {
 struct Early {
     workers: u32,
     receivers: Vec<Receiver>,
-}
-
-/// A message in the log.
-#[derive(Default)]
-struct Known {
-    /// Sessions that it is still owed to.
-    owed: u32,
-    /// Keys beside it that go with it: Sessions it is settled for while it is owed to others, Sessions that came later.
-    beside: Vec<(Kind, Owed)>,
 }
 
 /// A message that is not in the log yet.
@@ -135,7 +130,10 @@ impl Ledger {
 
     /// A message found in the log.
     pub(crate) fn recovered(&mut self, id: MessageId, owed: u32, beside: Vec<(Kind, Owed)>) {
-        self.messages.insert(id, Known { owed, beside });
+        self.messages.insert(id, owed);
+        if !beside.is_empty() {
+            self.beside.insert(id, beside);
+        }
     }
 
     /// Messages up to this count were given out before.
@@ -407,17 +405,18 @@ impl Ledger {
                 let at = fresh.receivers.partition_point(|(other, _)| *other <= session);
                 fresh.receivers.insert(at, (session, Some(receiver)));
                 fresh.owed += 1;
-            } else if let Some(known) = self.messages.get_mut(&id) {
+            } else if let Some(owed) = self.messages.get_mut(&id) {
                 self.scratch.clear();
                 format::put_receiver(&mut self.scratch, &receiver);
                 writes.put(Kind::Receiver, &format::receiver_key(id, session), &[&self.scratch]);
                 // It may have had the message before, and have given it up.
-                if let Some(at) = known.beside.iter().position(|beside| *beside == (Kind::Settled, session)) {
-                    known.beside.swap_remove(at);
+                let known = self.beside.entry(id).or_default();
+                if let Some(at) = known.iter().position(|beside| *beside == (Kind::Settled, session)) {
+                    known.swap_remove(at);
                     writes.delete(Kind::Settled, &format::receiver_key(id, session));
                 }
-                known.beside.push((Kind::Receiver, session));
-                known.owed += 1;
+                known.push((Kind::Receiver, session));
+                *owed += 1;
             }
         }
     }
@@ -437,16 +436,17 @@ impl Ledger {
             return;
         }
         let Entry::Occupied(mut known) = self.messages.entry(id) else { return };
-        let message = known.get_mut();
-        message.owed = if mutant!(SettledForAll) { 0 } else { message.owed.saturating_sub(1) };
-        if message.owed == 0 {
+        let owed = known.get_mut();
+        *owed = if mutant!(SettledForAll) { 0 } else { owed.saturating_sub(1) };
+        if *owed == 0 {
             writes.delete(Kind::Message, &format::message_key(id));
-            for (kind, session) in known.remove().beside {
+            known.remove();
+            for (kind, session) in self.beside.remove(&id).into_iter().flatten() {
                 writes.delete(kind, &format::receiver_key(id, session));
             }
         } else {
             writes.put(Kind::Settled, &format::receiver_key(id, session), &[]);
-            message.beside.push((Kind::Settled, session));
+            self.beside.entry(id).or_default().push((Kind::Settled, session));
         }
     }
 
@@ -458,7 +458,7 @@ impl Ledger {
             format::put_receivers(&mut self.scratch, fresh.owed as usize, owed);
             let message = &fresh.buffer[fresh.message];
             writes.put(Kind::Message, &format::message_key(id), &[&self.scratch, message]);
-            self.messages.insert(id, Known { owed: fresh.owed, beside: Vec::new() });
+            self.messages.insert(id, fresh.owed);
         }
         for ((direction, session, packet_id), exchange) in self.exchanges.drain() {
             let kind = match direction {

@@ -219,10 +219,34 @@ pub(crate) struct Collector {
 
 impl Collector {
     pub(crate) fn entry(&mut self, kind: u8, key: &[u8], value: &[u8]) {
+        if kind == Kind::Message as u8 {
+            let known = self.named.len();
+            if self.message(key, value).is_none() {
+                self.named.truncate(known);
+                self.recovered.unreadable += 1;
+            }
+            return;
+        }
         match Entry::read(kind, key, value) {
             Some(entry) => self.collect(entry),
             None => self.recovered.unreadable += 1,
         }
+    }
+
+    /// The same as [`Entry::read`] does, without a list of its own for the receivers of each.
+    fn message(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        let id = format::read_message_key(key)?;
+        let mut reader = Reader(value);
+        let begin = self.named.len();
+        let named = &mut self.named;
+        format::read_receivers(&mut reader, |receiver| named.push(Some(receiver)))?;
+        let message = format::read_message(reader)?;
+        let [properties, _] = message.properties;
+        let bytes = (message.topic_name.len() + properties.len() + message.payload.len()) as u32;
+        self.recovered.message_count = self.recovered.message_count.max(id.count());
+        let queued = Queued { bytes, expires_at: message.expires_at, named: begin..self.named.len() };
+        self.messages.push((id, queued));
+        Some(())
     }
 
     fn collect(&mut self, entry: Entry<'_>) {
@@ -264,16 +288,8 @@ impl Collector {
             Entry::Outbound { session, packet_id, order, stage, message } => {
                 self.outbound.push((session, packet_id, order, stage, message));
             }
-            Entry::Message { id, receivers, message } => {
-                self.recovered.message_count = self.recovered.message_count.max(id.count());
-                let begin = self.named.len();
-                self.named.extend(receivers.into_iter().map(Some));
-                let [properties, _] = message.properties;
-                let bytes = message.topic_name.len() + properties.len() + message.payload.len();
-                let queued =
-                    Queued { bytes: bytes as u32, expires_at: message.expires_at, named: begin..self.named.len() };
-                self.messages.push((id, queued));
-            }
+            // It has a way of its own.
+            Entry::Message { .. } => {}
             Entry::Receiver { message, receiver } => {
                 self.beside.entry(message).or_default().push((Kind::Receiver, (receiver.session, receiver.copy())));
                 self.receivers.entry(message).or_default().push(receiver);

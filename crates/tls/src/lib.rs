@@ -1,7 +1,8 @@
 //! The server's side of TLS 1.2 and 1.3 by rustls, on buffers.
 //!
 //! [`settings`] makes a configuration from PEM text, [`session`] is one connection, [`names`] reads who a certificate is for,
-//! [`ciphers`] knows what others call the cipher suites, [`failure`] says in words what went wrong and what can be done about it.
+//! [`ciphers`] knows what others call the cipher suites, [`failure`] says in words what went wrong and what can be done about it. A [`KeyLog`]
+//! has the secrets of sessions, for somebody who reads what was recorded on the wire.
 //!
 //! The crate opens no socket and no file. It reads the system's clock where certificates have to be valid, and the system's
 //! random numbers. Between two calls a [`Session`] holds keys and the front of a record whose rest has not come, and no other
@@ -30,12 +31,14 @@
 
 pub mod ciphers;
 pub mod failure;
+mod key_log;
 pub mod names;
 pub mod session;
 pub mod settings;
 mod verifier;
 
 pub use failure::Failure;
+pub use key_log::KeyLog;
 pub use names::{NameError, Names, UserNameFrom};
 pub use session::{Progress, Session};
 pub use settings::{ClientCertificates, Configuration, Pem, Settings, SettingsError, Versions};

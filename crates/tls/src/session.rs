@@ -28,11 +28,11 @@ pub enum Progress {
     Failed(Failure),
 }
 
-/// The server's end of one connection.
+/// The server's end of one connection. Some 1 500 bytes, and again as many on the heap: to be kept in a box.
 pub struct Session {
-    connection: Box<UnbufferedServerConnection>,
+    connection: UnbufferedServerConnection,
     /// Bytes from the client that are no whole record, or message, yet.
-    input: Vec<u8>,
+    input: Box<[u8]>,
     first_byte: Option<u8>,
     progress: Progress,
     /// The handshake is over.
@@ -54,8 +54,8 @@ impl Session {
     pub fn new(configuration: &Configuration) -> Self {
         let connection = UnbufferedServerConnection::new(configuration.server.clone());
         Self {
-            connection: Box::new(connection.expect("there is no fragment size to be wrong")),
-            input: Vec::new(),
+            connection: connection.expect("there is no fragment size to be wrong"),
+            input: Box::default(),
             first_byte: None,
             progress: Progress::Open,
             established: false,
@@ -71,19 +71,19 @@ impl Session {
         self.first_byte = self.first_byte.or(bytes.first().copied());
         if self.input.is_empty() {
             let used = self.process(bytes, inward, outward);
-            self.input = bytes.get(used..).unwrap_or_default().to_vec();
+            self.input = bytes.get(used..).unwrap_or_default().into();
         } else {
-            let mut input = std::mem::take(&mut self.input);
+            let mut input = std::mem::take(&mut self.input).into_vec();
             input.extend_from_slice(bytes);
             let used = self.process(&mut input, inward, outward);
             // An idle connection holds no buffer.
             if used < input.len() {
                 input.drain(..used);
-                self.input = input;
+                self.input = input.into();
             }
         }
         if self.progress != Progress::Open {
-            self.input = Vec::new();
+            self.input = Box::default();
         } else if self.input.len() > INPUT_BYTES_MAX {
             self.progress = Progress::Failed(Failure::TOO_LARGE);
         }

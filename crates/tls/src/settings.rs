@@ -12,6 +12,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 
+use crate::KeyLog;
 use crate::ciphers;
 use crate::names::{self, NameError, Names, UserNameFrom};
 use crate::verifier::Verifier;
@@ -75,6 +76,8 @@ pub struct Settings {
     pub ciphers: Vec<&'static str>,
     /// ALPN protocols, the best first. Empty, the default: none is agreed upon, and every client is taken.
     pub alpn: Vec<String>,
+    /// Is told the secrets of all sessions. Default None.
+    pub key_log: Option<KeyLog>,
 }
 
 /// What connections of a listener are made from.
@@ -213,6 +216,9 @@ impl Settings {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = TICKETS;
         server.max_early_data_size = 0;
+        if let Some(key_log) = &self.key_log {
+            server.key_log = Arc::new(key_log.clone());
+        }
         Ok(Configuration { server: Arc::new(server), any_date, certificates })
     }
 

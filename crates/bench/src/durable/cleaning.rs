@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Aim, Bench, Reading, SATURATING, STALL_AFTER, reading, withheld};
+use super::{Aim, Bench, Reading, SATURATING, reading, withheld};
 use crate::backlog::{self, Pace, Subscriber};
 use crate::fault::Fault;
 use crate::load::Until;
@@ -43,27 +43,29 @@ pub(super) fn d7(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault>
 
     let earlier = Publishing { publishers: 100, topics: Topics::Earlier, ..SATURATING };
     let absent = [Subscriber { number: 0, topic_filter: "bench/earlier/+".to_owned(), hears: 0..earlier.publishers }];
-    backlog::subscribe(address, &absent, 1, STALL_AFTER)?;
-    let mut publishers = Publishers::connect(address, earlier, STALL_AFTER)?;
+    backlog::subscribe(address, &absent, 1, &bench.patience)?;
+    let mut publishers = Publishers::connect(address, earlier, bench.patience.clone())?;
     let owed = f64::from(rate) * duration.as_secs_f64() * BACKLOG_PART / f64::from(earlier.publishers);
+    bench.patience.step("filling a queue", owed.ceil() as u64 * u64::from(earlier.publishers));
     publishers.run(Until::MessagesPerPublisher(owed.ceil() as u64))?;
     let owed = publishers.sent();
     publishers.close()?;
 
     let load = SATURATING;
     let slow = Subscriber { number: 1, topic_filter: "bench/kept/+".to_owned(), hears: 0..load.publishers };
-    backlog::subscribe(address, std::slice::from_ref(&slow), 1, STALL_AFTER)?;
-    let mut publishers = Publishers::connect(address, load, STALL_AFTER)?;
+    backlog::subscribe(address, std::slice::from_ref(&slow), 1, &bench.patience)?;
+    let mut publishers = Publishers::connect(address, load, bench.patience.clone())?;
     let sent = publishers.shares_at(rate, duration);
     usage::wait_until_quiet(pid)?;
     let mut watch = Watch::begin(pid, &bench.place.join("cleaning/store"))?;
     let pace =
         Pace { per_second: f64::from(rate) * TAKEN_PART, is_over: AtomicBool::new(false), taken: AtomicU64::new(0) };
     let is_over = AtomicBool::new(false);
+    bench.patience.step("publishing at the rate", sent.iter().sum());
     let cpu_before = usage::cpu(pid)?;
     let (run, taken, cpu, watched, consumed) = std::thread::scope(|scope| {
         let consuming =
-            scope.spawn(|| backlog::consume(address, &slow, &sent, load.payload_bytes, 1_000, &pace, STALL_AFTER));
+            scope.spawn(|| backlog::consume(address, &slow, &sent, load.payload_bytes, 1_000, &pace, &bench.patience));
         let watching = scope.spawn(|| watch.until(&is_over));
         let run = publishers.run_at(rate, duration);
         let taken = pace.taken.load(Ordering::Relaxed);
@@ -78,7 +80,7 @@ pub(super) fn d7(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault>
     consumed.unwrap_or(Err(Fault::NoCounters))?;
     debug_assert_eq!(publishers.sent(), sent);
     publishers.close()?;
-    backlog::drain(address, &absent, &owed, 1, earlier.payload_bytes, 1_000, STALL_AFTER)?;
+    backlog::drain(address, &absent, &owed, 1, earlier.payload_bytes, 1_000, &bench.patience)?;
     running.broker.stop()?;
 
     let spans = watch.spans_since(run.started);

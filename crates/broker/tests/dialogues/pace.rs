@@ -8,6 +8,9 @@ use pantala_proto::{Packet, ReasonCode};
 use crate::access::{secured, verify};
 use crate::support::{Pub, Received, everywhere, settings};
 
+/// No address of this machine, whose clients have no rate.
+const ELSEWHERE: &str = "192.0.2.1";
+
 fn slow(messages: Option<u32>, bytes: Option<u32>) -> Settings {
     Settings {
         messages_per_second_max: messages.and_then(NonZeroU32::new),
@@ -21,7 +24,7 @@ fn a_client_that_is_too_fast_is_read_later_and_loses_nothing() {
     everywhere(&slow(Some(10), None), |world| {
         let reader = world.client("r").connect();
         reader.subscribe("t", 0);
-        let publisher = world.client("p").keep_alive(2).connect();
+        let publisher = world.client("p").from(ELSEWHERE).keep_alive(2).connect();
         // A second's worth is taken, and what came with the same read; then nothing for a while.
         publisher.send_bytes(&(0..15).flat_map(|number| packet(&number.to_string())).collect::<Vec<u8>>());
         world.run();
@@ -49,7 +52,7 @@ fn a_client_that_is_too_fast_is_read_later_and_loses_nothing() {
 #[test]
 fn bytes_have_a_rate_too_and_a_paused_client_is_not_taken_for_silent() {
     everywhere(&slow(None, Some(100)), |world| {
-        let publisher = world.client("p").keep_alive(1).connect();
+        let publisher = world.client("p").from(ELSEWHERE).keep_alive(1).connect();
         publisher.send_publish(&Pub::new("t", &"x".repeat(1_000)));
         world.run();
         // Ten seconds for a thousand bytes, less the one it may be ahead.
@@ -69,12 +72,81 @@ fn bytes_have_a_rate_too_and_a_paused_client_is_not_taken_for_silent() {
 #[test]
 fn within_its_rate_a_client_is_never_paused() {
     everywhere(&slow(Some(10), Some(10_000)), |world| {
-        let publisher = world.client("p").connect();
+        let publisher = world.client("p").from(ELSEWHERE).connect();
         for _ in 0..100 {
             publisher.publish("t", 1, "x");
             world.millis(100);
         }
         assert_eq!((world.counters().reads_paused, world.counters().publish_received), (0, 100));
+    });
+}
+
+#[test]
+fn clients_of_this_machine_have_no_rate() {
+    everywhere(&slow(Some(10), Some(1_000)), |world| {
+        let clients = [
+            world.client("by a Unix socket").connect(),
+            world.client("by IPv4").from("127.0.0.9").connect(),
+            world.client("by IPv6").from("::1").connect(),
+        ];
+        for client in clients {
+            client.send_bytes(&(0..1_000).flat_map(|number| packet(&number.to_string())).collect::<Vec<u8>>());
+            client.send(&Packet::PingReq);
+            world.run();
+            client.expect(&Received::PingResp);
+        }
+        assert_eq!((world.counters().reads_paused, world.counters().publish_received), (0, 3_000));
+    });
+}
+
+/// What is in force where nothing is said: an honest fleet does not meet it, a flood does.
+#[test]
+fn by_default_a_flood_is_read_later() {
+    everywhere(&settings(), |world| {
+        let publisher = world.client("p").from(ELSEWHERE).connect();
+        let flood = packet("x").repeat(10_000);
+        for _ in 0..9 {
+            publisher.send_bytes(&flood);
+            world.run();
+        }
+        assert_eq!(world.counters().reads_paused, 0);
+        for _ in 0..2 {
+            publisher.send_bytes(&flood);
+            world.run();
+        }
+        assert!(world.events().iter().any(|event| matches!(
+            event,
+            Event::Paused { cause: Cause::Setting { key: "messages_per_second_max", value: 100_000 }, .. }
+        )));
+        world.seconds(2);
+        assert_eq!(world.counters().publish_received, 110_000);
+        // Large messages have the other limit, of 64 MiB.
+        let large = world.client("l").from(ELSEWHERE).connect();
+        for _ in 0..68 {
+            large.send_publish(&Pub::new("t", &"x".repeat(1_000_000)));
+            world.run();
+        }
+        assert!(world.events().iter().any(|event| matches!(
+            event,
+            Event::Paused { cause: Cause::Setting { key: "bytes_per_second_max", value: 67_108_864 }, .. }
+        )));
+    });
+}
+
+/// A connection begins with a rate of its own, whoever had its place before.
+#[test]
+fn a_debt_ends_with_its_connection() {
+    everywhere(&slow(Some(10), None), |world| {
+        for _ in 0..5 {
+            let publisher = world.client("p").from(ELSEWHERE).connect();
+            publisher.send_bytes(&packet("x").repeat(10));
+            publisher.send(&Packet::PingReq);
+            world.run();
+            publisher.expect(&Received::PingResp);
+            publisher.lose();
+            world.run();
+        }
+        assert_eq!(world.counters().reads_paused, 0);
     });
 }
 

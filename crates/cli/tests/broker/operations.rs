@@ -161,7 +161,7 @@ fn what_a_reload_wants_in_the_log_is_there() {
     let log = "[broker]\nsys_interval_seconds = 1\n[log]\ndestinations = [\"stderr\", \"topic\"]\ntypes = [\"all\"]\n";
     fs::write(&file, format!("{log}{before}")).unwrap();
     broker.signal(Signal::HUP);
-    broker.wait_for_log("broker.sys_interval_seconds: 10 -> 1 (needs a restart)");
+    broker.wait_for_log("broker.sys_interval_seconds: 10 -> 1 (live)");
     wait_for("workers that know of it", || {
         other.subscribe("told", 1);
         broker.log().contains("newcomer 1 told").then_some(())
@@ -350,39 +350,60 @@ fn under_the_name_of_mosquitto_it_has_its_options_and_status() {
     }
     let help = Command::new(&link).arg("-h").output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    for option in ["Usage: mosquitto", "--config", "--port", "--verbose", "--quiet", "--daemon"] {
+    for option in ["Usage: mosquitto", "--config", "--port", "--verbose", "--quiet", "--daemon", "--tls-keylog"] {
         assert!(help.contains(option), "{option} is not in {help}");
     }
 }
 
+/// A listener whose clients are where a PROXY header says. It is in front of the one that every broker here has.
+const PROXIED: &str =
+    "[[listener]]\nhost = \"127.0.0.1\"\nport = 0\nproxy_protocol = \"v1\"\nproxy_trusted = [\"127.0.0.1\"]\n";
+
+/// What a proxy says of a client at this address.
+fn header(address: &str) -> Vec<u8> {
+    format!("PROXY TCP4 {address} 10.0.0.1 49152 1883\r\n").into_bytes()
+}
+
 #[test]
 fn one_address_has_so_many_connections() {
-    let mut broker = Broker::start("[limits]\nconnections_per_address_max = 2\n");
-    let address = broker.address();
-    // The one that looked whether it listens is gone, or will be.
-    let one = wait_for("a place", || let_in(address, "one"));
-    let _two = wait_for("a place", || let_in(address, "two"));
-    assert!(let_in(address, "three").is_none());
-    broker.wait_for_log("connections_per_address_max is 2.");
-    assert!(broker.counter("connections_refused_address") >= 1);
+    let mut broker =
+        Broker::start(&format!("[broker]\nworkers = 1\n[limits]\nconnections_per_address_max = 2\n{PROXIED}"));
+    let proxy = broker.address();
+    let from = |address: &str, name: &str| let_in(proxy, &header(address), name);
+    let one = from("203.0.113.1", "one").unwrap();
+    let _two = from("203.0.113.1", "two").unwrap();
+    assert!(from("203.0.113.1", "three").is_none());
+    broker.wait_for_log("Connection from 203.0.113.1:49152 closed: connections_per_address_max is 2.");
+    assert_eq!(broker.counter("connections_refused_address"), 1);
+    // Another address has its own, and this machine none.
+    let _other = from("203.0.113.2", "other").unwrap();
+    let local: Vec<_> = (0..4).map(|number| from("127.0.0.1", &format!("local-{number}")).unwrap()).collect();
+    let address = broker.listening_on()[1].parse().unwrap();
+    let direct: Vec<_> = (0..4).map(|number| let_in(address, b"", &format!("direct-{number}")).unwrap()).collect();
     drop(one);
-    let _four = wait_for("a place again", || let_in(address, "four"));
+    let _four = wait_for("a place again", || from("203.0.113.1", "four"));
+    // Whoever has said where it is and no more is counted as well.
+    let mut silent = [0, 1].map(|_| Client::open(proxy));
+    silent.iter_mut().for_each(|client| client.send(&header("203.0.113.3")));
+    assert!(from("203.0.113.3", "five").is_none());
+    silent[0].let_in(V311, "late");
     // A reload makes room for one more, and no more.
     let file = broker.folder.path("pantala.toml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("max = 2", "max = 3")).unwrap();
     broker.signal(Signal::HUP);
     broker.wait_for_log("limits.connections_per_address_max: 2 -> 3 (live)");
-    let _five = wait_for("a new place", || let_in(address, "five"));
-    assert!(let_in(address, "six").is_none());
+    let _six = wait_for("a new place", || from("203.0.113.1", "six"));
+    assert!(from("203.0.113.1", "seven").is_none());
     broker.wait_for_log("connections_per_address_max is 3.");
+    drop((local, direct));
     broker.check();
 }
 
 /// A client that is let in; None if its connection is closed without a word.
-fn let_in(address: std::net::SocketAddr, name: &str) -> Option<Client> {
+fn let_in(address: std::net::SocketAddr, before: &[u8], name: &str) -> Option<Client> {
     let mut client = Client::open(address);
-    client.try_send(&connect(V311, name)).ok()?;
+    client.try_send(&[before, &connect(V311, name)].concat()).ok()?;
     match client.next() {
         crate::client::Next::Packet(packet) => {
             assert_eq!(packet, [0x20, 2, 0, 0]);
@@ -392,21 +413,55 @@ fn let_in(address: std::net::SocketAddr, name: &str) -> Option<Client> {
     }
 }
 
+/// Where nothing is said there is a limit, which a flood from one address meets.
+#[test]
+fn by_default_a_flood_of_connections_is_refused() {
+    let mut broker = Broker::start(PROXIED);
+    let proxy = broker.address();
+    // A second may end in the middle, and on a slow machine several.
+    let refused = "Connection from 203.0.113.1:49152 closed: connections_per_address_per_second_max is 1000.";
+    let met = (0..60).any(|_| {
+        for _ in 0..500 {
+            let mut client = Client::open(proxy);
+            client.send(&header("203.0.113.1"));
+        }
+        broker.log().contains(refused)
+    });
+    assert!(met, "nothing was refused");
+    assert!(broker.counter("connections_refused_address") >= 1);
+    // Others are not.
+    assert!(let_in(proxy, &header("203.0.113.2"), "other").is_some());
+    broker.check();
+}
+
 #[test]
 fn a_client_that_is_too_fast_waits_and_is_named() {
-    let broker = Broker::start("[limits]\nmessages_per_second_max = 20\n");
-    let mut client = Client::connect(broker.address(), V311, "hasty");
+    let mut broker = Broker::start(&format!("[limits]\nmessages_per_second_max = 20\n{PROXIED}"));
+    let mut client = Client::open(broker.address());
+    client.send(&header("203.0.113.1"));
+    client.let_in(V311, "hasty");
     client.subscribe("t", 0);
-    let begun = std::time::Instant::now();
-    for number in 0..50_u8 {
-        client.send(&publish(V311, "t", 0, 0, &[number]));
-        // One by one, so that no read brings them all.
-        client.expect(&publish(V311, "t", 0, 0, &[number]));
-    }
+    let send = |client: &mut Client| {
+        let begun = std::time::Instant::now();
+        for number in 0..50_u8 {
+            client.send(&publish(V311, "t", 0, 0, &[number]));
+            // One by one, so that no read brings them all.
+            client.expect(&publish(V311, "t", 0, 0, &[number]));
+        }
+        begun.elapsed()
+    };
     // A second's worth at once, and the others at twenty a second.
-    assert!(begun.elapsed() >= std::time::Duration::from_millis(1_400), "{:?}", begun.elapsed());
+    let taken = send(&mut client);
+    assert!(taken >= std::time::Duration::from_millis(1_400), "{taken:?}");
     broker.wait_for_log("Client hasty sends too fast and is read later: messages_per_second_max is 20.");
-    assert!(broker.counter("reads_paused") >= 1);
+    let paused = broker.counter("reads_paused");
+    assert!(paused >= 1);
+    drop(client);
+    // Nobody on this machine is held up.
+    let mut local = Client::connect(broker.listening_on()[1].parse().unwrap(), V311, "local");
+    local.subscribe("t", 0);
+    send(&mut local);
+    assert_eq!(broker.counter("reads_paused"), paused);
 }
 
 #[test]
@@ -418,6 +473,94 @@ fn short_of_memory_nobody_new_is_let_in() {
     client.expect(&[0x20, 2, 0, 3]);
     client.expect_closed();
     assert!(broker.counter("connects_memory_short") >= 1);
+}
+
+/// Packets by their names, each once, in whatever pieces sockets take them, and what is large too.
+#[test]
+fn the_log_tells_of_packets_both_ways_where_that_is_asked_for() {
+    let broker = Broker::start(
+        "[log]\ntypes = [\"notice\", \"information\", \"debug\"]\n[limits]\npacket_bytes_max = 8000000\n",
+    );
+    let mut client = Client::connect(broker.address(), V5, "both");
+    client.subscribe("t", 1);
+    client.send(&publish(V5, "t", 1, 7, &[b'x'; 3_000_000]));
+    let large = publish(V5, "t", 1, 1, &[b'x'; 3_000_000]);
+    // Whatever comes first.
+    let packets = [client.packet(), client.packet()];
+    assert!(packets.iter().any(|packet| packet.len() == large.len()), "no message came");
+    client.send(&[0x40, 2, 0, 1]);
+    client.send(&[0xc0, 0]);
+    client.expect(&[0xd0, 0]);
+    let log = broker.wait_for_log("Sent PINGRESP to both (2 bytes).");
+    for (line, count) in [
+        ("Received PINGREQ from both (2 bytes).\n", 1),
+        ("Sent CONNACK to both (", 1),
+        ("Sent SUBACK to both (", 1),
+        ("Sent PUBACK to both (", 1),
+        (&format!("Sent PUBLISH to both ({} bytes).\n", large.len()), 1),
+        ("Sent ", 5),
+    ] {
+        assert_eq!(log.matches(line).count(), count, "{line}: {log}");
+    }
+    // Where it is not asked for any more, nothing is.
+    let file = broker.folder.path("pantala.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace(", \"debug\"", "")).unwrap();
+    broker.signal(Signal::HUP);
+    broker.wait_for_log("log.types: ");
+    client.ping();
+    let before = broker.log();
+    client.ping();
+    assert_eq!(broker.log(), before);
+}
+
+/// Who is gone before CONNECT is named by the address that it came from, though its socket knows none any more.
+#[test]
+fn who_is_lost_before_connect_is_named() {
+    let broker = Broker::start("");
+    let mut stream = std::net::TcpStream::connect(broker.address()).unwrap();
+    let local = stream.local_addr().unwrap();
+    std::io::Write::write_all(&mut stream, &[0x10]).unwrap();
+    wait_for("the first byte", || (broker.counter("bytes_received") == 1).then_some(()));
+    // Closed with nothing to wait for, it is reset.
+    rustix::net::sockopt::set_socket_linger(&stream, Some(std::time::Duration::ZERO)).unwrap();
+    drop(stream);
+    broker.wait_for_log(&format!("Connection from {local} closed: connection lost."));
+}
+
+/// Both limits of memory and the rhythm of `$SYS` are those of the configuration read last.
+#[test]
+fn a_reload_changes_the_limit_of_memory_and_how_often_sys_is_told() {
+    let broker = Broker::start("[broker]\nsys_interval_seconds = 0\n");
+    let file = broker.folder.path("pantala.toml");
+    let reload = |from: &str, to: &str, expected: &str| {
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace(from, to)).unwrap();
+        broker.signal(Signal::HUP);
+        broker.wait_for_log(expected);
+    };
+    let mut client = Client::connect(broker.address(), V311, "observer");
+    let mut told = observe(&mut client, "$SYS/broker/uptime");
+    reload("seconds = 0", "seconds = 1", "broker.sys_interval_seconds: 0 -> 1 (live)");
+    wait_for("what $SYS tells", || {
+        take_one(&mut client, &mut told);
+        value(&told, "uptime").filter(|uptime| !uptime.is_empty()).map(drop)
+    });
+    // Where it is not told any more nothing stale is left.
+    reload("seconds = 1", "seconds = 0", "broker.sys_interval_seconds: 1 -> 0 (live)");
+    wait_for("the end of it", || {
+        take_one(&mut client, &mut told);
+        value(&told, "uptime").filter(|uptime| uptime.is_empty()).map(drop)
+    });
+    reload("[broker]", "[limits]\nmemory_bytes_max = 1\n[broker]", "limits.memory_bytes_max: auto -> 1 (live)");
+    broker.wait_for_log("Short of memory: ");
+    let mut refused = Client::open(broker.address());
+    refused.send(&connect(V311, "newcomer"));
+    refused.expect(&[0x20, 2, 0, 3]);
+    refused.expect_closed();
+    reload("max = 1\n", "max = 0\n", "limits.memory_bytes_max: 1 -> 0 (live)");
+    broker.wait_for_log("There is memory again: there is no limit any more.");
+    wait_for("room for a newcomer", || let_in(broker.address(), b"", "newcomer"));
 }
 
 #[test]

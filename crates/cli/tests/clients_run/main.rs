@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "what a test that fails has to say")]
 
 mod bench;
+mod debug;
 mod endings;
 mod names;
 mod probe;
@@ -16,5 +17,6 @@ mod recording;
 mod relay;
 mod request;
 mod secure;
+mod srv;
 mod subscribe;
 mod terminal;

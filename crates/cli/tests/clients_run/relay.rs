@@ -11,6 +11,8 @@ use pantala_proto::frame;
 
 use crate::bench::wait_for;
 
+pub const PUBACK: u8 = 4;
+pub const PUBREL: u8 = 6;
 pub const SUBACK: u8 = 9;
 pub const UNSUBACK: u8 = 11;
 const PACKET_BYTES_MAX: u32 = 268_435_455;

@@ -203,3 +203,40 @@ fn options_come_from_a_file() {
         suite.subscribe_in(&folder, &[]).is("file x\n", 0);
     });
 }
+
+#[test]
+fn payloads_go_into_files_and_nowhere_else() {
+    with_each_suite("payloads_go_into_files_and_nowhere_else", |suite| {
+        if suite.clients == Maker::Debian {
+            return;
+        }
+        let folder = suite.folder.path().join("payloads");
+        fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(suite.folder.path().join("outside"), folder.join("link")).unwrap();
+        let long = format!("out/{}", "x".repeat(1_000));
+        let arguments =
+            ["-t", "out/#", "-t", "../#", "-t", "/etc/#", "-t", "link", "-q", "1", "-C", "7", "--output-dir"];
+        let sub = suite.subscribed(&[&arguments[..], &[folder.to_str().unwrap()]].concat());
+        for topic_name in ["out/../../b", "out/a", "out/a", "../x", "/etc/passwd", "link", &long] {
+            suite.published(&["-q", "1", "-t", topic_name, "-m", topic_name]);
+        }
+        let printed = sub.end();
+        printed.is("", 0);
+        assert_eq!(printed.stderr, "Warning: link is no plain file (topic link)\n");
+        let mut files: Vec<_> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != "link")
+            .collect();
+        files.sort();
+        assert_eq!(files[..4], ["%2E.+x", "+etc+passwd", "out+..+..+b", "out+a"]);
+        assert!(files.len() == 5 && files[4].starts_with("out+xxx") && files[4].len() == 255, "{files:?}");
+        for (file, topic_name) in files.iter().zip(["../x", "/etc/passwd", "out/../../b", "out/a", &long]) {
+            assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), topic_name);
+        }
+        assert!(!suite.folder.path().join("outside").exists());
+        let missing = suite.subscribe(&["-t", "t", "--output-dir", "/nonexistent"]);
+        missing.is("", 1);
+        assert!(missing.stderr.starts_with("Error: --output-dir /nonexistent: "), "{}", missing.stderr);
+    });
+}

@@ -10,7 +10,7 @@ use pantala_cli::clients::{Prepared, prepare};
 
 use crate::programs;
 
-// Ours alone refuses `-D will` without a topic; see docs/clients.md.
+// Ours alone refuses `-D will` without a topic, and an interval of DISCONNECT where CONNECT has none; see docs/clients.md.
 
 /// Whether ours takes the arguments, by what it says.
 fn ours(program: Program, arguments: &[&str]) -> Result<(), String> {
@@ -120,7 +120,8 @@ fn what_mosquitto_takes_is_taken_and_what_it_refuses_is_refused() {
         &["-D", "connect", "session-expiry-interval", "60"],
         &["-D", "connect", "authentication-method", "m", "-D", "connect", "authentication-data", "d"],
         &["-D", "connect", "content-type", "x"],
-        &["-D", "disconnect", "session-expiry-interval", "1"],
+        &["-D", "disconnect", "session-expiry-interval", "1", "-x", "5", "-V", "5"],
+        &["-D", "disconnect", "reason-string", "why"],
         &["-D", "disconnect", "user-property", "a", "b"],
         &["-D", "publish", "content-type", "x"],
         &["-D", "publish", "correlation-data", "x"],

@@ -11,3 +11,4 @@ mod passwd;
 mod peer;
 mod programs;
 mod sys;
+mod wire;

@@ -124,6 +124,13 @@ impl TlsBroker {
         Self::start_with(authority, &server, listener, rest)
     }
 
+    /// With more arguments.
+    pub fn start_with_arguments(listener: &str, arguments: &[&str]) -> Self {
+        let authority = Authority::new();
+        let server = authority.server("first");
+        Self::start_from(authority, &server, &[], listener, "", arguments)
+    }
+
     pub fn start_with(authority: Authority, server: &Signed, listener: &str, rest: &str) -> Self {
         Self::start_with_files(authority, server, &[], listener, rest)
     }
@@ -135,6 +142,17 @@ impl TlsBroker {
         files: &[(&str, &str)],
         listener: &str,
         rest: &str,
+    ) -> Self {
+        Self::start_from(authority, server, files, listener, rest, &[])
+    }
+
+    fn start_from(
+        authority: Authority,
+        server: &Signed,
+        files: &[(&str, &str)],
+        listener: &str,
+        rest: &str,
+        arguments: &[&str],
     ) -> Self {
         let folder = Folder::new();
         folder.write("ca.pem", &authority.pem());
@@ -150,14 +168,24 @@ impl TlsBroker {
              tls_key_files = [\"broker.key\"{second}]\n{listener}\n[[listener]]\nhost = \"127.0.0.1\"\nport = 0\n"
         );
         let file = folder.write("pantala.toml", &text);
-        let mut broker = Broker::with_arguments(
-            folder,
-            &["-c".as_ref(), file.as_os_str(), "--durability".as_ref(), "memory".as_ref()],
-        );
+        let mut all = vec!["-c".as_ref(), file.as_os_str(), "--durability".as_ref(), "memory".as_ref()];
+        all.extend(arguments.iter().map(std::ffi::OsStr::new));
+        let mut broker = Broker::with_arguments(folder, &all);
         let listening = broker.listening_on();
         let [tls, plain] = &listening[..] else { panic!("{listening:?}") };
         let (tls, plain) = (tls.parse().unwrap(), plain.parse().unwrap());
         Self { broker, authority, tls, plain }
+    }
+
+    /// Settings of a client that trusts this broker and takes these versions of TLS.
+    pub fn trusting_versions(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let builder = builder.with_protocol_versions(versions).unwrap().with_root_certificates(roots);
+        let mut config = builder.with_no_client_auth();
+        config.alpn_protocols = vec![b"mqtt".to_vec()];
+        config
     }
 
     /// Settings of a client that trusts this broker.

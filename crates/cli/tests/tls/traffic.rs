@@ -152,3 +152,79 @@ fn a_proxy_in_front_of_tls() {
     // Without one nothing is taken, TLS or not.
     assert!(Client::open(running.tls, config).is_err());
 }
+
+/// A listener behind a proxy that passes TLS on asks for certificates of its own: the address is what the header tells, and who the
+/// client is says the certificate alone, whatever the header has of another one.
+#[test]
+fn a_certificate_behind_a_header_of_version_2() {
+    let listener = "proxy_protocol = \"v2\"\nproxy_trusted = [\"127.0.0.1\"]\ntls_client_ca_files = [\"ca.pem\"]\n\
+         tls_require_certificate = true\nuser_name_from_certificate = \"cn\"\nallow_anonymous = false";
+    let running = TlsBroker::start(listener, "");
+    // 203.0.113.7:49152, and the proxy has verified a certificate for \"proxied\" on its own side.
+    let name = b"\x22\0\x07proxied";
+    let tls = [&[0x20, 0, 15, 0x07, 0, 0, 0, 0][..], name].concat();
+    let addresses = [203, 0, 113, 7, 10, 0, 0, 1, 0xc0, 0x00, 0x22, 0xb3];
+    let header = |values: &[u8]| {
+        let length = (addresses.len() + values.len()) as u8;
+        [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0", &[length][..], &addresses, values].concat()
+    };
+    let own = running.authority.client("sensor-7", 7);
+    for values in [&[][..], &tls] {
+        let client = Client::open_behind(&header(values), running.tls, running.trusting(Some(&own)), "localhost");
+        client.unwrap().connect_mqtt("a").ping();
+    }
+    let log = running.broker.wait_for_log("New client connected");
+    assert!(
+        log.contains("New client connected from 203.0.113.7:49152 as a ") && log.contains(", usensor-7)."),
+        "{log}"
+    );
+    assert!(!log.contains("proxied"), "{log}");
+    // What the proxy says of a certificate is no certificate here.
+    if let Ok(mut client) = Client::open_behind(&header(&tls), running.tls, running.trusting(None), "localhost") {
+        assert!(client.is_closed());
+    }
+    running.broker.wait_for_log(
+        "Connection from 203.0.113.7:49152 closed: TLS: the client has no certificate, and this listener requires one.",
+    );
+}
+
+/// A tool that has what went over the wire can read it with this file.
+#[test]
+fn secrets_go_to_a_file_where_that_is_asked_for() {
+    let running = TlsBroker::start_with_arguments("", &["--tls-keylog", "keys"]);
+    running.broker.wait_for_log("Warning: the secrets of TLS connections are written to keys: ");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(running.path("keys")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let config = running.trusting_versions(&[version]);
+        Client::open(running.tls, config).unwrap().connect_mqtt("a").ping();
+    }
+    let text = std::fs::read_to_string(running.path("keys")).unwrap();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
+    for (label, secret_bytes) in [
+        ("CLIENT_HANDSHAKE_TRAFFIC_SECRET", 48),
+        ("SERVER_HANDSHAKE_TRAFFIC_SECRET", 48),
+        ("CLIENT_TRAFFIC_SECRET_0", 48),
+        ("SERVER_TRAFFIC_SECRET_0", 48),
+        ("CLIENT_RANDOM", 48),
+    ] {
+        let line = lines.iter().find(|line| line[0] == label).unwrap_or_else(|| panic!("{label}: {text}"));
+        let hexadecimal = |text: &str, bytes: usize| {
+            text.len() == 2 * bytes && text.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase())
+        };
+        assert!(line.len() == 3 && hexadecimal(line[1], 32) && hexadecimal(line[2], secret_bytes), "{line:?}");
+    }
+    // The secrets of one handshake have the random bytes of its ClientHello.
+    let of = |label: &str| lines.iter().find(|line| line[0] == label).map(|line| line[1]);
+    assert_eq!(of("CLIENT_HANDSHAKE_TRAFFIC_SECRET"), of("SERVER_TRAFFIC_SECRET_0"));
+    assert_ne!(of("CLIENT_RANDOM"), of("SERVER_TRAFFIC_SECRET_0"));
+}
+
+#[test]
+fn a_broker_that_cannot_write_secrets_does_not_start() {
+    let folder = crate::process::Folder::new();
+    std::os::unix::fs::symlink("/dev/null", folder.path("link")).unwrap();
+    let mut broker = crate::process::Broker::with_arguments(folder, &["-p", "0", "--tls-keylog", "link"]);
+    assert_eq!(broker.wait().code(), Some(1));
+    assert!(broker.log().contains("cannot write TLS secrets to link: "), "{}", broker.log());
+}

@@ -223,3 +223,86 @@ fn a_flood_of_pings_that_are_not_read_takes_little_memory() {
     assert!(broker.peak_bytes() < before + (8 << 20), "{before} {}", broker.peak_bytes());
     broker.check();
 }
+
+/// A client that is told 1001 knows that it can come back: the broker goes, and nothing was wrong with the connection.
+#[test]
+fn a_stop_of_the_broker_is_going_away() {
+    let (mut broker, address) = start_one(WEBSOCKET);
+    let mut connected = Socket::upgraded(address);
+    connected.send(&binary(&connect(V5, "a")));
+    assert_eq!(connected.frame().unwrap().1[0], 0x20);
+    let mut silent = Socket::upgraded(address);
+    broker.signal(rustix::process::Signal::TERM);
+    // Server shutting down.
+    connected.expect(&[0xe0, 1, 0x8b]);
+    connected.expect_close(1001);
+    silent.expect_close(1001);
+    drop((connected, silent));
+    assert!(broker.wait().success());
+}
+
+/// Behind a proxy each client is counted by its own address, and the proxy's is nobody's.
+#[test]
+fn clients_behind_a_proxy_are_counted_by_x_forwarded_for() {
+    for protocol in ["websocket", "any"] {
+        let (broker, addresses) = start(&format!(
+            "[broker]\nworkers = 1\n[limits]\nconnections_per_address_max = 1\n[[listener]]\nhost = \"127.0.0.1\"\nport = 0\n\
+             protocol = \"{protocol}\"\nproxy_trusted = [\"127.0.0.1\"]\n"
+        ));
+        let from = |address: &str| {
+            let mut socket = Socket::open(addresses[0]);
+            socket.send(REQUEST.replacen("Host:", &format!("X-Forwarded-For: {address}\r\nHost:"), 1).as_bytes());
+            socket
+        };
+        let mut first = from("203.0.113.1");
+        assert!(first.head().starts_with("HTTP/1.1 101 "));
+        // It is counted before it has said a word of MQTT.
+        assert_eq!(from("203.0.113.1").rest(), b"");
+        broker.wait_for_log("Connection from 203.0.113.1:0 closed: connections_per_address_max is 1.");
+        let mut other = from("2001:db8::1");
+        assert!(other.head().starts_with("HTTP/1.1 101 "));
+        for (socket, name) in [(&mut first, "first"), (&mut other, "other")] {
+            socket.send(&binary(&connect(V311, name)));
+            socket.expect(&CONN_ACK);
+        }
+        // Whom a proxy says nothing about is the proxy, on this machine.
+        let local: Vec<_> = (0..3).map(|_| Socket::upgraded(addresses[0])).collect();
+        assert_eq!(broker.counter("connections_refused_address"), 1);
+        drop(local);
+    }
+}
+
+#[test]
+fn the_log_tells_of_websockets_where_that_is_asked_for() {
+    let (broker, addresses) = start(
+        "[log]\ntypes = [\"notice\", \"information\", \"websockets\"]\n[[listener]]\nhost = \"127.0.0.1\"\nport = 0\n\
+         protocol = \"websocket\"\n",
+    );
+    let address = addresses[0];
+    let mut socket = Socket::upgraded(address);
+    let local = socket.stream.local_addr().unwrap();
+    broker.wait_for_log(&format!("WebSocket of {local} accepted, subprotocol mqtt.\n"));
+    socket.send(&binary(&connect(V311, "sensor")));
+    socket.expect(&CONN_ACK);
+    socket.send(&frame(0x88, b"\x03\xe9leaving"));
+    broker.wait_for_log("WebSocket of sensor closed by the client with 1001.\n");
+    let mut text = Socket::upgraded(address);
+    text.send(&binary(&connect(V311, "browser")));
+    text.expect(&CONN_ACK);
+    text.send(&frame(0x81, b"hello"));
+    broker.wait_for_log("WebSocket of browser closed with 1003: a WebSocket message of text; MQTT is binary.\n");
+    let mut leaving = Socket::upgraded(address);
+    leaving.send(&binary(&[&connect(V311, "a")[..], &DISCONNECT].concat()));
+    broker.wait_for_log("closed with 1000: all is done.\n");
+    let mut refused = Socket::open(address);
+    refused.send(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let local = refused.stream.local_addr().unwrap();
+    broker.wait_for_log(&format!("WebSocket of {local} refused: "));
+    broker.signal(rustix::process::Signal::TERM);
+    // By default there are no such lines.
+    let (broker, address) = start_one(WEBSOCKET);
+    let mut socket = Socket::upgraded(address);
+    socket.send(&binary(&connect(V311, "sensor")));
+    broker.wait_for_log("New client connected");
+    assert!(!broker.log().contains("WebSocket of"), "{}", broker.log());
+}

@@ -20,7 +20,9 @@ pub use self::scram::ScramSha256;
 ///
 /// After an error the Network Connection must be closed; a DISCONNECT may be sent before (v5 §4.12).
 ///
-/// Calls may take a while, since deriving keys from a password is made to; each implementation says how long.
+/// Calls may take a while, since deriving keys from a password is made to; each implementation says how long. A
+/// [`Client`](crate::Client) calls [`step`](Self::step) on a thread for blocking work, and the others, which should be quick,
+/// where it stands.
 ///
 /// ```
 /// use pantala_client::authentication::{AuthenticationError, Authenticator};

@@ -5,6 +5,10 @@ use std::time::Duration;
 /// When to try again after a connection has failed or ended: exponential back-off with full jitter. The wait is random
 /// between nothing and a bound that doubles with every failure, so that a thousand clients that lost the same broker do not
 /// come back at once.
+///
+/// A client whose Session was taken over by another with its Client Identifier (v5 Reason Code 0x8E) does not come back: the
+/// two would throw each other out for ever. The exception is once in the first 5 s of its first connection, since the other
+/// may be the same program, killed just after CONNECT and started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reconnect {
     /// The bound of the first wait. Default: 500 ms.

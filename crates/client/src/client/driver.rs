@@ -4,18 +4,19 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pantala_proto::ReasonCode;
 use pantala_session::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use super::shared::{Shared, Status};
 use super::{BoxedStream, Connector, Reconnect, Redirected};
-use crate::error::ConnectionError;
-use crate::machine::Phase;
+use crate::error::{ConnectionError, Violation};
+use crate::machine::{AuthenticationAnswer, Phase};
 use crate::outbox::{OutboxError, Position};
 
 /// Bytes that are read at once, into a buffer that all clients of a thread share.
@@ -108,15 +109,22 @@ impl Driver {
                 self.shared.lock().machine.set_credentials(credentials);
             }
             let connected = matches!(self.shared.lock().status, Status::Connected(_));
+            let first = connected && !was_connected;
             was_connected |= connected;
             failures = if connected && began.elapsed() >= SUCCESS_AFTER { 1 } else { failures + 1 };
             in_vain = if connected { 1 } else { in_vain + 1 };
             // Whoever took the Session over would be thrown out by us, and come back, and so on.
             let taken_over = matches!(&error, ConnectionError::Disconnected { refusal, .. }
                 if refusal.reason_code == ReasonCode::SessionTakenOver);
+            // But a program that was killed just after it had sent CONNECT, and started again, is taken over by itself if the
+            // broker reads the older CONNECT last. Nobody is at the other end of that connection.
+            let by_ghost = taken_over && first && began.elapsed() < SUCCESS_AFTER;
+            let rivals = taken_over && !by_ghost;
             let wanted = was_connected || self.reconnect.retry_first;
-            let kept = !matches!(error, ConnectionError::Outbox(_));
-            let wait = self.reconnect.wait(failures, in_vain, random()).filter(|_| wanted && kept && !taken_over);
+            // The next connection would end like this one.
+            let kept =
+                !matches!(error, ConnectionError::Outbox(_) | ConnectionError::Protocol(Violation::UnknownSession));
+            let wait = self.reconnect.wait(failures, in_vain, random()).filter(|_| wanted && kept && !rivals);
             let error = Arc::new(error);
             let Some(wait) = wait else { break self.end(Some(error)).await };
             self.shared.lock().set_status(Status::Waiting { error, wait });
@@ -187,10 +195,17 @@ impl Driver {
         }
         let mut connection = Connection::new(&mut *self, stream);
         let result = std::future::poll_fn(|context| connection.poll(context)).await;
+        let authenticating = connection.authenticating.take();
         Box::pin(connection.close()).await;
-        let mut state = self.shared.lock();
-        state.machine.connection_lost();
-        state.dispatch();
+        {
+            let mut state = self.shared.lock();
+            state.machine.connection_lost();
+            state.dispatch();
+        }
+        if let Some(authenticating) = authenticating {
+            // The next connection needs the authenticator.
+            Box::pin(self.or_stop(authenticating)).await;
+        }
         result
     }
 }
@@ -211,6 +226,8 @@ struct Connection<'d> {
     safe: Position,
     flushed: bool,
     sleep: Option<Pin<Box<Sleep>>>,
+    /// The answer to an AUTH packet, which may take long.
+    authenticating: Option<JoinHandle<AuthenticationAnswer>>,
     /// When the last packet must have been written.
     last_call: Option<Instant>,
 }
@@ -234,6 +251,7 @@ impl<'d> Connection<'d> {
             safe: 0,
             flushed: true,
             sleep: None,
+            authenticating: None,
             last_call: None,
         }
     }
@@ -248,6 +266,9 @@ impl<'d> Connection<'d> {
                     return Poll::Ready(Err(ConnectionError::Outbox(failure)));
                 }
             };
+            if self.poll_authentication(context).is_ready() {
+                continue;
+            }
             let wrote = match self.poll_write(context) {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.why(network(&error)))),
                 Poll::Ready(Ok(any)) => any,
@@ -301,8 +322,8 @@ impl<'d> Connection<'d> {
         state.driver_sleeps(context);
         state.now = now;
         state.machine.handle_timeout(now);
-        if let Some(stop) = state.stop {
-            state.machine.disconnect(stop.reason_code, stop.session_expiry_interval);
+        if let Some(stop) = &state.stop {
+            state.machine.disconnect_with(stop);
         }
         let mut fresh = false;
         if self.written == self.writing.len() {
@@ -322,6 +343,10 @@ impl<'d> Connection<'d> {
             self.follows = if fresh { recorded } else { before };
             self.safe = state.safe(context)?;
         }
+        if let Some(step) = state.machine.take_authentication() {
+            // Not here: the lock is held.
+            self.authenticating = Some(tokio::task::spawn_blocking(|| step.run()));
+        }
         state.dispatch();
         let paused = state.reading_paused();
         state.machine.set_reading_paused(now, paused);
@@ -339,6 +364,19 @@ impl<'d> Connection<'d> {
             read: (!paused || phase == Phase::Connecting) && !behind,
             deadline: last_call.or_else(|| state.machine.deadline()),
         })
+    }
+
+    /// Ready when an answer has been worked out, and is in the output.
+    fn poll_authentication(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(authenticating) = &mut self.authenticating else { return Poll::Pending };
+        let answer = ready!(Pin::new(authenticating).poll(context));
+        self.authenticating = None;
+        let machine = &mut self.driver.shared.lock().machine;
+        match answer {
+            Ok(answer) => machine.answer_authentication(answer),
+            Err(_) => machine.fail(ConnectionError::Authentication("the authenticator has panicked".to_owned())),
+        }
+        Poll::Ready(())
     }
 
     /// Ready with whether anything was written or flushed.

@@ -28,13 +28,15 @@ pub use shared::Status;
 pub use subscription::{Ended, Received, Subscribe, Subscription};
 
 use crate::error::{ConnectionError, PublishError, SubscribeError};
-use crate::machine::{Accepted, Answered, Connected, Machine, Published, SubscribeRequest, Token, UnsubscribeRequest};
+use crate::machine::{
+    Accepted, Answered, Connected, DisconnectRequest, Machine, Published, SubscribeRequest, Token, UnsubscribeRequest,
+};
 use crate::outbox::{Keeper, Outbox, OutboxError, OutboxOptions, OutboxReport, Position, Recovered};
 use crate::transport::ConnectError;
 use crate::{Message, QoS};
 use driver::{Clock, Driver};
 use queue::Queue;
-use shared::{Outcome, Shared, State, Stop};
+use shared::{Outcome, Shared, State};
 
 /// A stream of bytes to a broker.
 pub type BoxedStream = Box<dyn Io>;
@@ -81,7 +83,7 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        state.stop.get_or_insert(Stop { reason_code: ReasonCode::Success, session_expiry_interval: None });
+        state.stop.get_or_insert_default();
         state.wake_driver();
     }
 }
@@ -117,10 +119,14 @@ impl Client {
         options: Options,
         open: impl FnOnce(&OutboxOptions, &str) -> Result<(Keeper<D>, Recovered), OutboxError>,
     ) -> Self {
-        let Options { session, reconnect, outbox, connector, authenticator, follow_redirects } = options;
+        let Options { session, reconnect, outbox, connector, authenticator, follow_redirects, observer } = options;
         let mut machine = Machine::new(session);
+        if let Some(observer) = observer {
+            machine = machine.with_observer(observer);
+        }
         if let Some(authenticator) = authenticator {
             machine = machine.with_authenticator(authenticator);
+            machine.defer_authentication();
         }
         let Some(outbox) = outbox else {
             let clock = Clock::start();
@@ -134,7 +140,9 @@ impl Client {
                 machine.settings_mut().queue_messages_max = outbox.messages_max;
                 machine.settings_mut().queue_bytes_max = outbox.bytes_max;
                 machine.keep_journal();
-                machine.restore(recovered.kept, recovered.opened);
+                if recovered.existed {
+                    machine.restore(recovered.kept, recovered.opened);
+                }
                 Outbox::start(keeper, recovered.report)
             });
         match opened {
@@ -344,29 +352,29 @@ impl Client {
         let mut queue = Queue::new(subscribe.buffer, subscribe.overflow);
         queue.acknowledged_at_once = subscribe.acknowledged_at_once;
         let queue = Arc::new(queue);
-        let mut request = Request { shared: self.shared(), token: None };
+        let mut requests = Vec::new();
         let mut subscription = Subscription::new(self.clone(), queue.clone(), subscribe.manual);
         {
             let mut state = self.shared().lock();
             if state.is_over() {
                 return Err(SubscribeError::Ended);
             }
-            let token = state.begin();
-            let (now, packet) = (state.now, subscribe.packet(&state));
-            let names: Vec<String> = packet.filters.iter().map(|(filter, _)| filter.clone()).collect();
-            let identifier = state.identifier_for(&names);
-            if let Err(error) = state.machine.subscribe(now, packet, token) {
-                state.forget(token);
-                return Err(error);
+            let names = subscribe.names();
+            let identifiers = state.identifiers_for(&names);
+            let packets = subscribe.packets(&identifiers);
+            state.machine.check_subscribe(&subscribe.packet(), packets.len())?;
+            let now = state.now;
+            for packet in packets {
+                let token = state.begin();
+                requests.push(Request { shared: self.shared(), token: Some(token) });
+                state.machine.subscribe(now, packet, token)?;
             }
-            request.token = Some(token);
             // Messages may come before SUBACK does.
-            state.add_route(identifier, &names, &queue);
+            state.add_route(&names, &identifiers, subscribe.replays(), &queue);
             state.dispatch();
             state.wake_driver();
         }
-        let answered = request.answered().await?;
-        subscription.set_granted(answered);
+        subscription.set_granted(all_answered(requests).await?);
         Ok(subscription)
     }
 
@@ -424,13 +432,21 @@ impl Client {
         &self,
         filters: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Answered, SubscribeError> {
-        self.end_subscriptions(filters.into_iter().map(Into::into).collect(), None).await
+        self.end_subscriptions(UnsubscribeRequest::of(filters.into_iter().map(Into::into).collect()), None).await
+    }
+
+    /// As [`Client::unsubscribe`], with User Properties (MQTT 5).
+    ///
+    /// # Errors
+    /// What is wrong with the request, or that the broker refused every filter.
+    pub async fn unsubscribe_with(&self, request: UnsubscribeRequest) -> Result<Answered, SubscribeError> {
+        self.end_subscriptions(request, None).await
     }
 
     /// `stream` is the one that ends with them.
     async fn end_subscriptions(
         &self,
-        filters: Vec<String>,
+        packet: UnsubscribeRequest,
         stream: Option<&Arc<Queue>>,
     ) -> Result<Answered, SubscribeError> {
         let mut request = Request { shared: self.shared(), token: None };
@@ -441,7 +457,6 @@ impl Client {
             }
             let token = state.begin();
             let now = state.now;
-            let packet = UnsubscribeRequest { filters, user_properties: Vec::new() };
             if let Err(error) = state.machine.unsubscribe(now, packet, token) {
                 state.forget(token);
                 if let Some(stream) = stream {
@@ -460,7 +475,8 @@ impl Client {
     }
 
     /// Proves again who we are, by the [`Authenticator`](crate::authentication::Authenticator) of the options: before a token
-    /// ends. If the broker refuses, it ends the connection.
+    /// ends. If the broker refuses, it ends the connection. Does nothing without a connection, and while the broker waits for
+    /// an answer of an exchange before.
     pub fn reauthenticate(&self) {
         let mut state = self.shared().lock();
         state.machine.reauthenticate();
@@ -479,9 +495,15 @@ impl Client {
     /// As [`Client::disconnect`], with a reason and another Session Expiry Interval (MQTT 5).
     /// [`ReasonCode::DisconnectWithWillMessage`] has the broker publish the Will. An interval is ignored if CONNECT had 0.
     pub async fn disconnect_with(&self, reason_code: ReasonCode, session_expiry_interval: Option<Duration>) {
+        let request = DisconnectRequest { reason_code, session_expiry_interval, ..DisconnectRequest::default() };
+        self.disconnect_saying(request).await;
+    }
+
+    /// As [`Client::disconnect`], with all that DISCONNECT can say (MQTT 5).
+    pub async fn disconnect_saying(&self, request: DisconnectRequest) {
         {
             let mut state = self.shared().lock();
-            state.stop.get_or_insert(Stop { reason_code, session_expiry_interval });
+            state.stop.get_or_insert_with(|| Box::new(request));
             state.wake_driver();
         }
         poll_fn(|context| {
@@ -526,6 +548,31 @@ fn unkept(error: OutboxError) -> PublishError {
     match error {
         OutboxError::Closed => PublishError::Ended,
         error => PublishError::Outbox(error),
+    }
+}
+
+/// What was answered to the requests that one SUBSCRIBE became: an error only if all filters were refused.
+async fn all_answered(requests: Vec<Request<'_>>) -> Result<Answered, SubscribeError> {
+    let several = requests.len() > 1;
+    let mut all = Answered::default();
+    let mut refused = None;
+    for request in requests {
+        let Answered { reason_codes, details } = match request.answered().await {
+            Ok(answered) => answered,
+            Err(SubscribeError::Refused(refusal)) if several => {
+                let refusal = refused.insert(refusal);
+                Answered { reason_codes: vec![refusal.reason_code], details: refusal.details.clone() }
+            }
+            Err(error) => return Err(error),
+        };
+        all.reason_codes.extend(reason_codes);
+        if all.details.is_empty() {
+            all.details = details;
+        }
+    }
+    match refused {
+        Some(refusal) if all.reason_codes.iter().all(|code| code.is_error()) => Err(SubscribeError::Refused(refusal)),
+        _ => Ok(all),
     }
 }
 

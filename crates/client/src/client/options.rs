@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::{BoxedStream, Connector, Reconnect, Redirected};
 use crate::authentication::Authenticator;
-use crate::machine::{SessionSettings, Will};
+use crate::machine::{Direction, Observer, SessionSettings, UnknownSession, Will};
 use crate::outbox::{self, OutboxError, OutboxOptions};
 use crate::transport::{Address, ConnectError, Endpoint, Transport, TransportOptions};
 use crate::url::{BrokerUrl, UrlError};
-use crate::{Message, ProtocolVersion};
+use crate::{Message, Packet, ProtocolVersion};
 
 /// Where the broker is, and what the connection and the Session are to be like.
 ///
@@ -38,6 +38,7 @@ pub struct Options {
     pub outbox: Option<OutboxOptions>,
     pub(super) connector: Arc<dyn Connector>,
     pub(super) authenticator: Option<Box<dyn Authenticator>>,
+    pub(super) observer: Option<Observer>,
 }
 
 /// What is wrong with [`Options`].
@@ -97,6 +98,7 @@ impl Options {
             outbox: None,
             connector: Arc::new(connector),
             authenticator: None,
+            observer: None,
             follow_redirects: false,
         }
     }
@@ -142,6 +144,14 @@ impl Options {
         self
     }
 
+    /// What to do if the broker goes on with a Session of which this program knows nothing. Default:
+    /// [`UnknownSession::Accept`].
+    #[must_use]
+    pub fn unknown_session(mut self, unknown_session: UnknownSession) -> Self {
+        self.session.unknown_session = unknown_session;
+        self
+    }
+
     /// The longest silence. Default: 60 s.
     #[must_use]
     pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
@@ -183,10 +193,36 @@ impl Options {
         Ok(())
     }
 
-    /// Enhanced authentication, as by [`ScramSha256`](crate::authentication::ScramSha256). MQTT 5.
+    /// Enhanced authentication, as by [`ScramSha256`](crate::authentication::ScramSha256). MQTT 5. Its
+    /// [`step`](Authenticator::step) runs on a thread for blocking work: the client's other users do not wait for it, and
+    /// [`SessionSettings::connect_timeout`] goes on.
     #[must_use]
     pub fn authenticator(mut self, authenticator: impl Authenticator + 'static) -> Self {
         self.authenticator = Some(Box::new(authenticator));
+        self
+    }
+
+    /// Has `observer` called with each packet, sent and received, in their order: for tools that show what goes over the wire.
+    /// Default: none, which costs nothing. With one, each packet that is sent is decoded again.
+    ///
+    /// A packet that is sent is shown when it is about to be written, once for each time it is. It is called while the client is
+    /// locked: it must not call the client, and while it waits the client waits too. CONNECT shows the password, and texts from
+    /// the broker are as they came; escape them before a terminal gets them.
+    ///
+    /// ```
+    /// use pantala_client::machine::Direction;
+    /// use pantala_client::{Options, Packet};
+    ///
+    /// let options = Options::new("mqtt://localhost")?.observer(|direction, packet| {
+    ///     if let (Direction::Received, Packet::Publish(publish)) = (direction, packet) {
+    ///         println!("{} bytes", publish.payload.len());
+    ///     }
+    /// });
+    /// # Ok::<(), pantala_client::OptionsError>(())
+    /// ```
+    #[must_use]
+    pub fn observer(mut self, observer: impl FnMut(Direction, &Packet<'_>) + Send + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
         self
     }
 }

@@ -1,23 +1,27 @@
 //! What the handles, the streams and the task of one client share, behind one lock that is never held while anything waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use pantala_proto::{ReasonCode, TopicFilter};
+use pantala_proto::TopicFilter;
 use pantala_session::Instant;
 use slab::Slab;
 
 use super::driver::Clock;
 use super::queue::{Closed, Queue, is_repeated, may_be_dropped};
 use crate::error::{ConnectionError, PublishError, SubscribeError};
-use crate::machine::{Answered, Connected, Event, Inbound, Machine, Published, Token, UnsubscribeRequest};
+use crate::machine::{
+    Answered, Connected, DisconnectRequest, Event, Inbound, Machine, Published, Token, UnsubscribeRequest,
+};
 use crate::outbox::{Outbox, OutboxError, Position};
 
 /// QoS 0 messages that match no stream and wait for one; above it the oldest goes.
 const UNCLAIMED_MAX: usize = 1_000;
+/// Topic Names of Retained Messages that a stream remembers; those beyond may come to it again when another subscribes.
+const REPLAYED_MAX: usize = 10_000;
 /// Subscription Identifiers are 1..=268 435 455.
 const IDENTIFIERS: u32 = 268_435_455;
 
@@ -59,6 +63,20 @@ struct Route {
     identifiers: Vec<u32>,
     filters: Vec<String>,
     queue: Arc<Queue>,
+    replays: Replays,
+    /// Topic Names whose Retained Message it has had since it subscribed.
+    replayed: HashSet<Arc<str>>,
+}
+
+/// What RETAIN says to a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replays {
+    /// That the broker had kept the message, and sends it since somebody has subscribed.
+    Wanted,
+    /// The same, and the stream wants none of these (Retain Handling).
+    Unwanted,
+    /// How the message was published (Retain As Published).
+    AsPublished,
 }
 
 impl Route {
@@ -66,8 +84,13 @@ impl Route {
         self.filters.iter().any(|filter| matches(filter, topic_name))
     }
 
-    fn shares_filter(&self, filters: &[String]) -> bool {
-        self.filters.iter().any(|filter| filters.contains(filter))
+    /// Whether a message that nobody has claimed is for this stream.
+    fn wants(&self, message: &Inbound) -> bool {
+        let mut identifiers = message.properties.subscription_identifiers().peekable();
+        match identifiers.peek() {
+            None => self.matches(&message.topic_name),
+            Some(_) => identifiers.any(|identifier| self.identifiers.contains(&identifier.get())),
+        }
     }
 
     fn is(&self, queue: &Arc<Queue>) -> bool {
@@ -92,8 +115,8 @@ pub(super) struct State {
     routes: Vec<Route>,
     /// Nearly always a few, which a tree finds without hashing.
     by_identifier: BTreeMap<u32, Arc<Queue>>,
-    /// Two streams have a filter in common.
-    sharing: bool,
+    /// Filters that several streams have, with their Subscription Identifier, which means nothing but this filter.
+    common: BTreeMap<String, u32>,
     /// Streams that are gone, until the broker has answered UNSUBSCRIBE.
     ending: Vec<(Token, Arc<Queue>)>,
     /// Takes what matches no stream.
@@ -108,16 +131,9 @@ pub(super) struct State {
     pub(super) status_version: u64,
     status_wakers: Vec<Waker>,
     /// Somebody wants it to end, in this way.
-    pub(super) stop: Option<Stop>,
+    pub(super) stop: Option<Box<DisconnectRequest>>,
     /// Why the connection is over.
     pub(super) ended: Option<ConnectionError>,
-}
-
-/// How to end.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stop {
-    pub(super) reason_code: ReasonCode,
-    pub(super) session_expiry_interval: Option<Duration>,
 }
 
 pub(super) struct Shared {
@@ -138,7 +154,7 @@ impl Shared {
                 settled: Vec::new(),
                 routes: Vec::new(),
                 by_identifier: BTreeMap::new(),
-                sharing: false,
+                common: BTreeMap::new(),
                 ending: Vec::new(),
                 catch_all: None,
                 unclaimed: VecDeque::new(),
@@ -289,6 +305,9 @@ impl State {
                 Event::Connected(connected) => {
                     if connected.session_present {
                         self.forget_repeated();
+                    } else {
+                        // We subscribe again, so Retained Messages come again, perhaps changed.
+                        self.routes.iter_mut().for_each(|route| route.replayed.clear());
                     }
                     self.set_status(Status::Connected(Arc::from(connected)));
                 }
@@ -332,7 +351,11 @@ impl State {
     // Messages and streams.
 
     fn deliver(&mut self, message: Inbound) {
-        match self.queues_for(&message) {
+        let mut queues = self.queues_for(&message);
+        if message.retain {
+            queues = self.without_replayed(&message.topic_name, queues);
+        }
+        match queues {
             (None, _) => self.leave_unclaimed(message),
             (Some(first), others) => {
                 if let (Some(token), false) = (message.acknowledgement, others.is_empty()) {
@@ -355,34 +378,52 @@ impl State {
         }
         let mut first: Option<Arc<Queue>> = None;
         let mut others: Vec<Arc<Queue>> = Vec::new();
-        for queue in identifiers.filter_map(|identifier| self.by_identifier.get(&identifier.get())) {
+        let mut add = |queue: &Arc<Queue>| {
             // An identifier comes more than once if several filters of one stream match (v5 section 3.3.4).
             if first.iter().chain(&others).any(|known| Arc::ptr_eq(known, queue)) {
-                continue;
+                return;
             }
             match first {
                 None => first = Some(queue.clone()),
                 Some(_) => others.push(queue.clone()),
             }
-        }
-        if self.sharing {
-            let mut all: Vec<Arc<Queue>> = first.into_iter().chain(others).collect();
-            self.add_sharing(&message.topic_name, &mut all);
-            let mut all = all.into_iter();
-            return (all.next(), all.collect());
+        };
+        for identifier in identifiers.map(NonZeroU32::get) {
+            match self.common.iter().find(|(_, common)| **common == identifier) {
+                // The broker has one subscription for each filter, whose messages are for all streams with that filter.
+                Some((filter, _)) => {
+                    let sharing = self.routes.iter().filter(|route| route.filters.contains(filter));
+                    sharing.for_each(|route| add(&route.queue));
+                }
+                None => self.by_identifier.get(&identifier).into_iter().for_each(&mut add),
+            }
         }
         (first, others)
     }
 
-    /// The broker has one subscription for each filter, with the identifier it saw last: the other streams with that filter
-    /// have its messages too.
-    fn add_sharing(&self, topic_name: &str, queues: &mut Vec<Arc<Queue>>) {
-        let named = |route: &&Route| queues.iter().any(|queue| route.is(queue));
-        let filters = self.routes.iter().filter(named).flat_map(|route| &route.filters);
-        let filters: Vec<String> = filters.filter(|filter| matches(filter, topic_name)).cloned().collect();
-        let more = self.routes.iter().filter(|route| !named(route) && route.shares_filter(&filters));
-        let more: Vec<_> = more.map(|route| route.queue.clone()).collect();
-        queues.extend(more);
+    /// When a stream subscribes, the broker sends Retained Messages again that others have had: they are for those that have
+    /// not. If all have, nobody knows why it comes, and it is for all.
+    fn without_replayed(
+        &mut self,
+        topic_name: &Arc<str>,
+        (first, others): (Option<Arc<Queue>>, Vec<Arc<Queue>>),
+    ) -> (Option<Arc<Queue>>, Vec<Arc<Queue>>) {
+        let queues: Vec<Arc<Queue>> = first.into_iter().chain(others).collect();
+        let has_had = |route: &Route| route.replays == Replays::Unwanted || route.replayed.contains(topic_name);
+        let named = |route: &Route| queues.iter().any(|queue| route.is(queue));
+        let mut fresh: Vec<Arc<Queue>> = Vec::new();
+        let mut as_published = false;
+        for route in self.routes.iter_mut().filter(|route| named(route)) {
+            as_published |= route.replays == Replays::AsPublished;
+            if !has_had(route) {
+                fresh.push(route.queue.clone());
+                if route.replayed.len() < REPLAYED_MAX && route.replays == Replays::Wanted {
+                    route.replayed.insert(topic_name.clone());
+                }
+            }
+        }
+        let mut queues = if fresh.is_empty() || as_published { queues } else { fresh }.into_iter();
+        (queues.next(), queues.collect())
     }
 
     fn push(&mut self, queue: &Arc<Queue>, mut message: Inbound) {
@@ -442,40 +483,94 @@ impl State {
         self.unclaimed_dropped
     }
 
+    /// A Subscription Identifier for each of these filters: one for all of them, but for filters that another stream has too.
+    /// The broker has one subscription for each filter, with the identifier it saw last; if that means nothing but the filter,
+    /// each copy of a message finds all its streams, whether the broker sends one copy or one for each subscription.
+    pub(super) fn identifiers_for(&self, filters: &[String]) -> Vec<NonZeroU32> {
+        let mut identifiers: Vec<NonZeroU32> = Vec::with_capacity(filters.len());
+        let own = self.identifier_for(filters, &[]);
+        for filter in filters {
+            let taken: Vec<NonZeroU32> = identifiers.iter().copied().chain([own]).collect();
+            identifiers.push(self.identifier_in_common(filter, &taken).unwrap_or(own));
+        }
+        identifiers
+    }
+
+    fn identifier_in_common(&self, filter: &String, taken: &[NonZeroU32]) -> Option<NonZeroU32> {
+        if !self.machine.settings().version.is_v5() {
+            return None;
+        }
+        let other = self.sharing(filter)?;
+        match self.common.get(filter) {
+            Some(common) => NonZeroU32::new(*common),
+            // It has one that means this filter alone.
+            None if other.filters.len() == 1 => other.identifiers.first().copied().and_then(NonZeroU32::new),
+            None => Some(self.identifier_for(std::slice::from_ref(filter), taken)),
+        }
+    }
+
+    /// A stream that has this filter.
+    fn sharing(&self, filter: &String) -> Option<&Route> {
+        self.routes.iter().find(|route| route.filters.contains(filter) && !route.queue.discards())
+    }
+
     /// A Subscription Identifier for these filters: the same in every process, so that the messages of a Session that was left
     /// find their stream again.
-    pub(super) fn identifier_for(&self, filters: &[String]) -> NonZeroU32 {
+    fn identifier_for(&self, filters: &[String], taken: &[NonZeroU32]) -> NonZeroU32 {
         let mut hash = 0x811c_9dc5_u32;
         for byte in filters.iter().flat_map(|filter| filter.bytes().chain([0])) {
             hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
         }
         let mut identifier = hash % IDENTIFIERS + 1;
-        while self.by_identifier.contains_key(&identifier) {
+        while self.by_identifier.contains_key(&identifier) || taken.iter().any(|taken| taken.get() == identifier) {
             identifier = identifier % IDENTIFIERS + 1;
         }
         NonZeroU32::new(identifier).unwrap_or(NonZeroU32::MIN)
     }
 
-    /// From here on what comes for these filters goes to `queue`, and so does what came for them before.
-    pub(super) fn add_route(&mut self, identifier: NonZeroU32, filters: &[String], queue: &Arc<Queue>) {
-        let identifier = identifier.get();
-        self.by_identifier.insert(identifier, queue.clone());
-        self.sharing |= self.routes.iter().any(|route| route.shares_filter(filters));
-        self.routes.push(Route { identifiers: vec![identifier], filters: filters.to_vec(), queue: queue.clone() });
-        self.deliver_unclaimed();
+    /// From here on what comes for these filters goes to `queue`, each with its identifier, and so does what came for them
+    /// before and found nobody.
+    pub(super) fn add_route(
+        &mut self,
+        filters: &[String],
+        identifiers: &[NonZeroU32],
+        replays: Replays,
+        queue: &Arc<Queue>,
+    ) {
+        let v5 = self.machine.settings().version.is_v5();
+        let mut own = Vec::new();
+        for (filter, identifier) in filters.iter().zip(identifiers) {
+            let identifier = identifier.get();
+            if v5 && self.sharing(filter).is_some() {
+                self.common.insert(filter.clone(), identifier);
+            }
+            self.by_identifier.entry(identifier).or_insert_with(|| queue.clone());
+            if !own.contains(&identifier) {
+                own.push(identifier);
+            }
+        }
+        self.routes.push(Route {
+            identifiers: own,
+            filters: filters.to_vec(),
+            queue: queue.clone(),
+            replays,
+            replayed: HashSet::new(),
+        });
+        // Only this one: the others that match have had what was left by one that was dropped.
+        self.unclaimed_at_most_once = 0;
+        for message in std::mem::take(&mut self.unclaimed) {
+            let wanted = self.routes.last().is_some_and(|route| route.wants(&message));
+            if wanted { self.push(queue, message) } else { self.leave_unclaimed(message) }
+        }
     }
 
     pub(super) fn set_catch_all(&mut self, queue: &Arc<Queue>) {
         if let Some(old) = self.catch_all.replace(queue.clone()) {
             old.close(Closed::Client);
         }
-        self.deliver_unclaimed();
-    }
-
-    fn deliver_unclaimed(&mut self) {
         self.unclaimed_at_most_once = 0;
         for message in std::mem::take(&mut self.unclaimed) {
-            self.deliver(message);
+            self.push(queue, message);
         }
     }
 
@@ -490,16 +585,25 @@ impl State {
             return Vec::new();
         };
         let route = self.routes.swap_remove(at);
-        // Whoever has a filter in common gets what comes under its identifiers.
-        let heir = self.routes.iter_mut().find(|other| other.shares_filter(&route.filters) && !other.queue.discards());
-        for identifier in &route.identifiers {
-            self.by_identifier.remove(identifier);
-            if let Some(heir) = &heir {
-                self.by_identifier.insert(*identifier, heir.queue.clone());
+        for identifier in route.identifiers {
+            // Whoever has the filter in common, if it means one.
+            let filter =
+                self.common.iter().find(|(_, common)| **common == identifier).map(|(filter, _)| filter.clone());
+            let heir = filter.as_ref().and_then(|filter| {
+                self.routes.iter_mut().find(|other| other.filters.contains(filter) && !other.queue.discards())
+            });
+            match (heir, filter) {
+                (Some(heir), _) => {
+                    if !heir.identifiers.contains(&identifier) {
+                        heir.identifiers.push(identifier);
+                    }
+                    self.by_identifier.insert(identifier, heir.queue.clone());
+                }
+                (None, filter) => {
+                    self.by_identifier.remove(&identifier);
+                    filter.map(|filter| self.common.remove(&filter));
+                }
             }
-        }
-        if let Some(heir) = heir {
-            heir.identifiers.extend(&route.identifiers);
         }
         self.unused(&route.filters)
     }

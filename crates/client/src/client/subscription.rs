@@ -1,6 +1,7 @@
 //! Streams of messages.
 
 use std::future::poll_fn;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,9 +12,9 @@ use pantala_proto::{QoS, ReasonCode, RetainHandling, SubscriptionOptions};
 
 use super::Client;
 use super::queue::{Closed, Overflow, Queue};
-use super::shared::{Shared, State};
+use super::shared::{Replays, Shared};
 use crate::error::{Refusal, SubscribeError};
-use crate::machine::{Answered, Details, Inbound, SubscribeRequest, Token};
+use crate::machine::{Answered, Details, Inbound, SubscribeRequest, Token, UnsubscribeRequest};
 use crate::message::Properties;
 
 /// What to subscribe to. A filter alone, and a filter with a QoS, turn into one:
@@ -119,12 +120,37 @@ impl Subscribe {
         self
     }
 
-    pub(super) fn packet(&self, state: &State) -> SubscribeRequest {
-        let names: Vec<String> = self.filters.iter().map(|(filter, _)| filter.clone()).collect();
-        SubscribeRequest {
-            filters: self.filters.clone(),
-            identifier: Some(state.identifier_for(&names)),
+    pub(super) fn names(&self) -> Vec<String> {
+        self.filters.iter().map(|(filter, _)| filter.clone()).collect()
+    }
+
+    /// The packet, without an identifier.
+    pub(super) fn packet(&self) -> SubscribeRequest {
+        let (filters, user_properties) = (self.filters.clone(), self.user_properties.clone());
+        SubscribeRequest { filters, identifier: None, user_properties }
+    }
+
+    /// The packets, with an identifier for each filter: one if they all have the same, else one for each filter.
+    pub(super) fn packets(&self, identifiers: &[NonZeroU32]) -> Vec<SubscribeRequest> {
+        if identifiers.iter().all(|identifier| identifiers.first() == Some(identifier)) {
+            return vec![SubscribeRequest { identifier: identifiers.first().copied(), ..self.packet() }];
+        }
+        let packet = |(filter, identifier): (&(String, SubscriptionOptions), &NonZeroU32)| SubscribeRequest {
+            filters: vec![filter.clone()],
+            identifier: Some(*identifier),
             user_properties: self.user_properties.clone(),
+        };
+        self.filters.iter().zip(identifiers).map(packet).collect()
+    }
+
+    pub(super) fn replays(&self) -> Replays {
+        let mut options = self.filters.iter().map(|(_, options)| options);
+        if options.clone().any(|options| options.retain_as_published) {
+            Replays::AsPublished
+        } else if options.all(|options| options.retain_handling == RetainHandling::DoNotSend) {
+            Replays::Unwanted
+        } else {
+            Replays::Wanted
         }
     }
 }
@@ -145,6 +171,23 @@ impl<S: Into<String>> From<(S, QoS)> for Subscribe {
 ///
 /// Unless it is to be done by hand, a message counts as acknowledged when the next one is asked for: a program that fails while it
 /// works on one gets it again.
+///
+/// # Streams that overlap
+///
+/// A message that several streams of a client match comes to each of them once, whatever the broker does, where the broker
+/// tells which subscriptions a copy is for: with Subscription Identifiers (MQTT 5). Else all that can be known of a copy is its
+/// Topic Name:
+///
+/// - A broker may send one copy of a message to a client, or one for each subscription that matches (v5 MQTT-3.3.4-2,
+///   v3.1.1 MQTT-3.3.5-1). Of two copies and two messages with the same content nothing tells which they are, so each copy goes to
+///   each stream that matches: with a broker that sends several, and without Subscription Identifiers, a stream gets a message
+///   once for each overlapping filter of the client's streams. Filters that are equal are one subscription, and no such case.
+/// - The filters of one stream have one identifier. If they overlap, and the broker sends a copy for each, it gets all of them.
+/// - Retained Messages that the broker sends since another stream has subscribed come only to those that have not had one of the
+///   same topic since they subscribed, for the first 10 000 topics of each stream. After a lost Session, and without Subscription
+///   Identifiers, one may come once for each overlapping filter.
+/// - What a dropped stream leaves in a Session that outlives its connection goes to one that subscribes later, or to
+///   [`Client::unclaimed`], and not a second time to those that had it already.
 ///
 /// When it is dropped and the Session ends with its connection, so does the subscription. In a Session that outlives its connection
 /// the subscription stays, with what comes for it: [`Subscription::unsubscribe`] ends it.
@@ -250,7 +293,7 @@ impl Subscription {
         if filters.is_empty() {
             return Ok(Answered::default());
         }
-        self.client.end_subscriptions(filters, Some(&self.queue)).await
+        self.client.end_subscriptions(UnsubscribeRequest::of(filters), Some(&self.queue)).await
     }
 }
 

@@ -1,14 +1,12 @@
-//! CONNECT, CONNACK and AUTH.
+//! CONNECT and CONNACK.
 
 use std::time::Duration;
 
-use pantala_proto::{
-    Auth, ConnAck, Connect, ConnectProperties, ProtocolVersion, PublishProperties, ReasonCode, Will as WillPacket,
-};
+use pantala_proto::{ConnAck, Connect, ConnectProperties, ProtocolVersion, PublishProperties, Will as WillPacket};
 use pantala_session::{Instant, SentAliases};
 
-use super::{Connected, Details, Event, Machine, Phase, ServerLimits, seconds};
-use crate::authentication::AuthenticationError;
+use super::authenticate::{Method, Step, authentication_error};
+use super::{Connected, Details, Event, Machine, Phase, ServerLimits, UnknownSession, seconds};
 use crate::error::{ConnectionError, Refusal, Violation};
 use crate::message::{STRING_BYTES_MAX, is_text};
 
@@ -20,12 +18,12 @@ impl Machine {
         if let Some(why) = self.unsendable() {
             return self.fail(ConnectionError::Settings(why));
         }
-        let first = match self.authenticator.as_mut().map(|authenticator| authenticator.start()) {
+        let first = match self.method.as_ref().map(|method| method.lock().start()) {
             None => None,
             Some(Ok(first)) => first,
             Some(Err(error)) => return self.fail(authentication_error(&error)),
         };
-        let authentication_method = self.authenticator.as_ref().map(|authenticator| authenticator.method());
+        let authentication_method = self.method.as_ref().map(Method::name);
         let settings = &self.settings;
         let session_expiry = settings.session_expiry_seconds();
         let will = settings.will.as_ref().map(|will| WillPacket {
@@ -47,7 +45,7 @@ impl Machine {
                 maximum_packet_size: settings.maximum_packet_size,
                 topic_alias_maximum: Some(settings.topic_alias_maximum).filter(|maximum| *maximum > 0),
                 request_response_information: settings.request_response_information,
-                request_problem_information: true,
+                request_problem_information: settings.request_problem_information,
                 authentication_method,
                 authentication_data: first.as_deref(),
                 user_properties: pairs(&settings.user_properties),
@@ -113,12 +111,21 @@ impl Machine {
             return Err(ConnectionError::Protocol(Violation::SessionPresent));
         }
         // Before anything else is believed: who answers may not be the broker.
-        match (&mut self.authenticator, conn_ack.authentication_method) {
-            (Some(authenticator), _) => {
-                authenticator.finish(conn_ack.authentication_data).map_err(|error| authentication_error(&error))?;
+        match (&self.method, conn_ack.authentication_method) {
+            // It asked for something, and did not wait for it.
+            (Some(_), _) if !matches!(self.step, Step::None) => {
+                return Err(ConnectionError::Protocol(Violation::Auth));
+            }
+            (Some(method), _) => {
+                method.lock().finish(conn_ack.authentication_data).map_err(|error| authentication_error(&error))?;
             }
             (None, Some(_)) => return Err(ConnectionError::Protocol(Violation::Auth)),
             (None, None) => {}
+        }
+        let knows_session = self.was_open || self.was_restored;
+        let closes = self.settings.unknown_session == UnknownSession::Close && self.version() != ProtocolVersion::V31;
+        if conn_ack.session_present && closes && !knows_session {
+            return Err(ConnectionError::Protocol(Violation::UnknownSession));
         }
         self.phase = Phase::Open;
         self.was_open = true;
@@ -172,49 +179,6 @@ impl Machine {
         self.receiver.session_lost();
         self.requests.session_lost();
     }
-
-    pub(super) fn handle_auth(&mut self, auth: &Auth<'_>) -> Result<(), ConnectionError> {
-        let violation = ConnectionError::Protocol(Violation::Auth);
-        let Some(authenticator) = &mut self.authenticator else { return Err(violation) };
-        if auth.authentication_method != Some(authenticator.method()) {
-            return Err(violation);
-        }
-        match auth.reason_code {
-            ReasonCode::ContinueAuthentication => {
-                let answer =
-                    authenticator.step(auth.authentication_data).map_err(|error| authentication_error(&error))?;
-                self.send_auth(ReasonCode::ContinueAuthentication, answer.as_deref());
-                Ok(())
-            }
-            ReasonCode::Success if self.phase == Phase::Open => {
-                authenticator.finish(auth.authentication_data).map_err(|error| authentication_error(&error))
-            }
-            _ => Err(violation),
-        }
-    }
-
-    /// Begins enhanced authentication anew on the open connection, as before a token ends (v5 section 4.12.1). Does nothing
-    /// without a method or without a connection.
-    pub fn reauthenticate(&mut self) {
-        if self.phase != Phase::Open {
-            return;
-        }
-        match self.authenticator.as_mut().map(|authenticator| authenticator.start()) {
-            None => {}
-            Some(Ok(first)) => self.send_auth(ReasonCode::ReAuthenticate, first.as_deref()),
-            Some(Err(error)) => self.fail(authentication_error(&error)),
-        }
-    }
-
-    fn send_auth(&mut self, reason_code: ReasonCode, data: Option<&[u8]>) {
-        let method = self.authenticator.as_ref().map(|authenticator| authenticator.method());
-        let auth = Auth { authentication_method: method, authentication_data: data, ..Auth::new(reason_code) };
-        auth.encode(&mut self.output);
-    }
-}
-
-fn authentication_error(error: &AuthenticationError) -> ConnectionError {
-    ConnectionError::Authentication(error.to_string())
 }
 
 pub(super) fn pairs<'p>(pairs: &'p [(String, String)]) -> pantala_proto::UserProperties<'p> {

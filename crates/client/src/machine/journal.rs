@@ -153,8 +153,10 @@ impl Machine {
     }
 
     /// Goes on where an earlier program ended: with its messages, in the order of their places, and with the Packet Identifiers
-    /// that were opened and not closed. To be called right after [`Machine::keep_journal`].
+    /// that were opened and not closed. To be called right after [`Machine::keep_journal`]. The Session counts as known from
+    /// then on, see [`UnknownSession`](super::UnknownSession).
     pub fn restore(&mut self, mut kept: Vec<Kept>, opened: impl IntoIterator<Item = PacketId>) {
+        self.was_restored = true;
         kept.sort_by_key(|kept| kept.place);
         if let Some(journal) = &mut self.journal {
             journal.kept = kept.len();

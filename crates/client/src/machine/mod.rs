@@ -24,9 +24,11 @@
 //!
 //! After each input, take events until there are none, write the output, and be back at [`Machine::deadline`].
 
+mod authenticate;
 mod connect;
 mod event;
 mod journal;
+mod observe;
 mod publish;
 mod receive;
 mod request;
@@ -41,17 +43,21 @@ use std::time::Duration;
 use pantala_proto::{Disconnect, Packet, PacketId, ProtocolVersion, ReasonCode, frame};
 use pantala_session::{Instant, Outbound, ReceivedAliases, SentAliases};
 
+pub use authenticate::{AuthenticationAnswer, AuthenticationStep};
 pub use event::{Answered, Connected, Details, Event, Inbound, Published, ServerLimits, Token};
 pub use journal::{Kept, Progress, Record};
+pub use observe::{Direction, Observer};
 pub use publish::Accepted;
-pub use request::{REQUESTS_WAITING_MAX, SubscribeRequest, UnsubscribeRequest};
-pub use settings::{SessionSettings, Will};
+pub use request::{DisconnectRequest, REQUESTS_WAITING_MAX, SubscribeRequest, UnsubscribeRequest};
+pub use settings::{SessionSettings, UnknownSession, Will};
 
 pub(crate) use settings::seconds;
 
 use crate::authentication::Authenticator;
 use crate::error::{ConnectionError, Violation};
+use authenticate::{Method, Step};
 use journal::{Journal, Releasing};
+use observe::Observed;
 use publish::Waiting;
 use receive::Receiver;
 use request::Requests;
@@ -79,10 +85,18 @@ pub enum Phase {
 /// One end of a Session. See the [module](self).
 pub struct Machine {
     settings: SessionSettings,
-    authenticator: Option<Box<dyn Authenticator>>,
+    /// Enhanced authentication.
+    method: Option<Method>,
+    /// Answers to AUTH are worked out elsewhere.
+    defers: bool,
+    step: Step,
+    /// Counts connections, so that an answer for an earlier one is known.
+    exchange: u64,
     phase: Phase,
     /// A CONNACK with Success has come once: from then on Clean Start is not asked for where the Session can live on.
     was_open: bool,
+    /// An earlier program has left its part of the Session.
+    was_restored: bool,
     limits: ServerLimits,
     keep_alive: Duration,
     /// What the broker has made of our Session Expiry Interval, if it has another. Seconds.
@@ -100,6 +114,8 @@ pub struct Machine {
     requests: Requests,
     /// What has to outlive the program; boxed, as few need it.
     journal: Option<Box<Journal>>,
+    /// Who looks at packets.
+    observed: Option<Box<Observed>>,
 
     input: Vec<u8>,
     output: Vec<u8>,
@@ -120,9 +136,13 @@ impl Machine {
             keep_alive: settings.keep_alive,
             session_expiry: None,
             settings,
-            authenticator: None,
+            method: None,
+            defers: false,
+            step: Step::None,
+            exchange: 0,
             phase: Phase::Offline,
             was_open: false,
+            was_restored: false,
             limits: ServerLimits::default(),
             outbound: Outbound::default(),
             waiting_bytes: 0,
@@ -132,6 +152,7 @@ impl Machine {
             received_aliases: ReceivedAliases::default(),
             requests: Requests::default(),
             journal: None,
+            observed: None,
             input: Vec::new(),
             output: Vec::new(),
             // One at a time is all that a quiet client has; the first growth would be to four.
@@ -143,10 +164,11 @@ impl Machine {
         }
     }
 
-    /// With enhanced authentication (MQTT 5). Its work is done inside the calls into the machine.
+    /// With enhanced authentication (MQTT 5). Its work is done inside the calls into the machine; see
+    /// [`Machine::defer_authentication`].
     #[must_use]
     pub fn with_authenticator(mut self, authenticator: Box<dyn Authenticator>) -> Self {
-        self.authenticator = Some(authenticator);
+        self.method = Some(Method::new(authenticator));
         self
     }
 
@@ -161,7 +183,7 @@ impl Machine {
         Credentials {
             user_name: self.settings.user_name.take(),
             password: self.settings.password.take(),
-            authenticator: self.authenticator.take(),
+            method: self.method.take(),
         }
     }
 
@@ -169,7 +191,7 @@ impl Machine {
     pub fn set_credentials(&mut self, credentials: Credentials) {
         self.settings.user_name = credentials.user_name;
         self.settings.password = credentials.password;
-        self.authenticator = credentials.authenticator;
+        self.method = credentials.method;
     }
 
     /// What the connections to come are to be like.
@@ -219,7 +241,9 @@ impl Machine {
         }
         self.last_sent = now;
         empty.clear();
+        self.observe_output();
         let output = std::mem::replace(&mut self.output, empty);
+        self.observe_anew();
         // There is room again for what waited.
         self.pump(now);
         output
@@ -267,9 +291,11 @@ impl Machine {
             used += frame.packet_bytes;
             match Packet::decode(self.version(), frame.first_byte, frame.body) {
                 Ok(packet) => {
+                    self.observe_received(&packet);
                     if let Err(error) = self.handle_packet(now, packet) {
                         self.fail(error);
                     }
+                    self.observe_output();
                 }
                 Err(error) => self.fail(ConnectionError::Malformed(error)),
             }
@@ -334,13 +360,17 @@ impl Machine {
     /// Ends the connection: DISCONNECT is the last that goes out. What waits stays for the next connection. With
     /// [`ReasonCode::DisconnectWithWillMessage`] the broker publishes the Will (MQTT 5).
     pub fn disconnect(&mut self, reason_code: ReasonCode, session_expiry_interval: Option<Duration>) {
+        self.disconnect_with(&DisconnectRequest {
+            reason_code,
+            session_expiry_interval,
+            ..DisconnectRequest::default()
+        });
+    }
+
+    /// As [`Machine::disconnect`], with all that DISCONNECT can say. Texts that are none in MQTT are left out.
+    pub fn disconnect_with(&mut self, request: &DisconnectRequest) {
         if self.phase == Phase::Open {
-            let mut disconnect = Disconnect::new(reason_code);
-            // It must not be set where CONNECT had 0 (v5 section 3.14.2.2.2).
-            if self.settings.session_expiry_seconds() > 0 {
-                disconnect.session_expiry_interval = session_expiry_interval.map(seconds);
-            }
-            disconnect.encode(self.version(), &mut self.output);
+            self.encode_disconnect(request);
         }
         if self.phase != Phase::Offline {
             self.phase = Phase::Closing;
@@ -352,7 +382,9 @@ impl Machine {
         self.phase = Phase::Offline;
         self.input = Vec::new();
         self.output = Vec::new();
+        self.observe_anew();
         self.asked = None;
+        self.forget_authentication();
         self.outbound.connection_lost();
         self.received_aliases = ReceivedAliases::default();
         self.sent_aliases = SentAliases::new(0);
@@ -409,7 +441,7 @@ impl Machine {
 pub struct Credentials {
     user_name: Option<String>,
     password: Option<Vec<u8>>,
-    authenticator: Option<Box<dyn Authenticator>>,
+    method: Option<Method>,
 }
 
 /// The last Topic Name, so that a stream of messages on one topic shares it.

@@ -309,6 +309,12 @@ impl Encoder<'_> {
         if message.retain && !self.limits.retain_available {
             return Err(PublishError::RetainUnsupported);
         }
+        if !message.properties.is_empty()
+            && let Some(alias) = outgoing(message, some_delivery(message.qos)).topic_alias
+            && alias.get() > self.limits.topic_alias_maximum
+        {
+            return Err(PublishError::TopicAlias { maximum: self.limits.topic_alias_maximum });
+        }
         if let Some(maximum) = self.limits.maximum_packet_size {
             let form = outgoing(message, some_delivery(message.qos));
             let bytes = form.packet_bytes(self.version, message.payload.len());
@@ -339,7 +345,14 @@ impl Encoder<'_> {
             }
             form.message_expiry_interval = Some(interval.saturating_sub(waited));
         }
-        if version.is_v5() && self.limits.topic_alias_maximum > 0 && message.topic_name.len() >= ALIAS_TOPIC_BYTES_MIN {
+        if let Some(alias) = form.topic_alias {
+            if let SentAlias::Known(_) = self.sent_aliases.choose(alias, &message.topic_name) {
+                form.topic_name = "";
+            }
+        } else if version.is_v5()
+            && self.limits.topic_alias_maximum > 0
+            && message.topic_name.len() >= ALIAS_TOPIC_BYTES_MIN
+        {
             let maximum = self.limits.maximum_packet_size.map_or(u32::MAX, u32::from) as usize;
             if form.packet_bytes(version, message.payload.len()) + ALIAS_BYTES_MAX <= maximum {
                 match self.sent_aliases.alias(&message.topic_name) {
@@ -367,7 +380,7 @@ fn some_delivery(qos: QoS) -> Delivery {
     }
 }
 
-/// The packet of a message, without an alias.
+/// The packet of a message, with no alias but one that it asks for.
 fn outgoing(message: &Message, delivery: Delivery) -> Outgoing<'_> {
     let properties = PublishProperties::new(message.properties.section()).unwrap_or_default();
     Outgoing {
@@ -376,7 +389,7 @@ fn outgoing(message: &Message, delivery: Delivery) -> Outgoing<'_> {
         topic_name: &message.topic_name,
         properties: properties.forward(),
         message_expiry_interval: properties.message_expiry_interval,
-        topic_alias: None,
+        topic_alias: properties.topic_alias,
         subscription_identifiers: &[],
     }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use pantala_proto::{
-    PacketId, RetainHandling, SubAck, Subscribe, SubscriptionOptions, TopicFilter, UnsubAck, Unsubscribe,
+    Disconnect, PacketId, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, TopicFilter, UnsubAck,
+    Unsubscribe,
 };
 use pantala_session::Instant;
 
 use super::connect::pairs;
-use super::{Answered, Details, Event, Machine, Phase, Token};
+use super::{Answered, Details, Event, Machine, Phase, Token, seconds};
 use crate::error::{ConnectionError, Refusal, SubscribeError, Violation};
 use crate::message::is_text;
 
@@ -38,6 +40,37 @@ pub struct UnsubscribeRequest {
     pub filters: Vec<String>,
     /// Pairs for the broker. MQTT 5.
     pub user_properties: Vec<(String, String)>,
+}
+
+impl UnsubscribeRequest {
+    /// One without pairs.
+    pub(crate) fn of(filters: Vec<String>) -> Self {
+        Self { filters, user_properties: Vec::new() }
+    }
+}
+
+/// A DISCONNECT to come.
+#[derive(Debug, Clone)]
+pub struct DisconnectRequest {
+    /// Why. Default: Success, a normal end. With [`ReasonCode::DisconnectWithWillMessage`] the broker publishes the Will. MQTT 5.
+    pub reason_code: ReasonCode,
+    /// Another Session Expiry Interval, [`Duration::MAX`] for ever; ignored if CONNECT had 0. Default: the old one. MQTT 5.
+    pub session_expiry_interval: Option<Duration>,
+    /// A sentence for people. Left out, as are the pairs, if the broker takes no packet as long. MQTT 5.
+    pub reason_string: Option<String>,
+    /// Pairs for the broker. MQTT 5.
+    pub user_properties: Vec<(String, String)>,
+}
+
+impl Default for DisconnectRequest {
+    fn default() -> Self {
+        Self {
+            reason_code: ReasonCode::Success,
+            session_expiry_interval: None,
+            reason_string: None,
+            user_properties: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -124,6 +157,12 @@ impl Machine {
     /// # Errors
     /// What is wrong with the request.
     pub fn subscribe(&mut self, now: Instant, request: SubscribeRequest, token: Token) -> Result<(), SubscribeError> {
+        self.check_subscribe(&request, 1)?;
+        self.request(now, Request { token: Some(token), kind: Kind::Subscribe(request) })
+    }
+
+    /// Whether a request is right, and there is room for the `count` that it becomes.
+    pub(crate) fn check_subscribe(&self, request: &SubscribeRequest, count: usize) -> Result<(), SubscribeError> {
         if request.filters.is_empty() {
             return Err(SubscribeError::NoFilter);
         }
@@ -139,7 +178,8 @@ impl Machine {
             }
         }
         self.check_user_properties(&request.user_properties)?;
-        self.request(now, Request { token: Some(token), kind: Kind::Subscribe(request) })
+        let room = REQUESTS_WAITING_MAX.saturating_sub(self.requests.waiting.len());
+        if count > room { Err(SubscribeError::QueueFull) } else { Ok(()) }
     }
 
     /// Ends subscriptions, now or when there is a connection. [`Event::Unsubscribed`] has the answer.
@@ -218,6 +258,22 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn encode_disconnect(&mut self, request: &DisconnectRequest) {
+        let pairs_that_fit = request.user_properties.iter().filter(|(key, value)| is_text(key) && is_text(value));
+        let disconnect = Disconnect {
+            // It must not be set where CONNECT had 0 (v5 section 3.14.2.2.2).
+            session_expiry_interval: request
+                .session_expiry_interval
+                .filter(|_| self.settings.session_expiry_seconds() > 0)
+                .map(seconds),
+            reason_string: request.reason_string.as_deref().filter(|text| is_text(text)),
+            user_properties: pairs_that_fit.map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+            ..Disconnect::new(request.reason_code)
+        };
+        let packet_bytes_max = self.limits.maximum_packet_size.map_or(u32::MAX, u32::from);
+        disconnect.encode_within(self.settings.version, packet_bytes_max, &mut self.output);
     }
 
     fn encode_request(&mut self, packet_id: PacketId, kind: &Kind) {

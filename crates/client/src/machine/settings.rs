@@ -19,6 +19,9 @@ pub struct SessionSettings {
     /// Whether the first connection begins a new Session. Reconnects begin a new one only where the Session cannot outlive its
     /// connection. Default: true.
     pub clean_start: bool,
+    /// What becomes of a connection whose CONNACK speaks of a Session that nobody here knows: only if `clean_start` is not set.
+    /// Default: it is accepted.
+    pub unknown_session: UnknownSession,
     /// How long the broker keeps the Session when the connection is gone. Whole seconds; [`Duration::MAX`] is for ever. Default:
     /// 0, it ends with the connection. Before MQTT 5 there is no such thing: the Session is kept unless `clean_start`.
     pub session_expiry_interval: Duration,
@@ -49,6 +52,9 @@ pub struct SessionSettings {
     pub user_properties: Vec<(String, String)>,
     /// Whether the broker is asked for Response Information, the basis of Response Topics. Default: false. MQTT 5.
     pub request_response_information: bool,
+    /// Whether the broker may send Reason Strings and User Properties with other packets than PUBLISH, CONNACK and DISCONNECT.
+    /// Default: true. MQTT 5.
+    pub request_problem_information: bool,
     /// Messages that wait here because the broker is slow or away; above it nothing more is taken. Default: 10 000.
     pub queue_messages_max: usize,
     /// Bytes of topics and payloads that wait here; above it nothing more is taken. Default: 64 MiB.
@@ -65,6 +71,7 @@ impl Default for SessionSettings {
             version: ProtocolVersion::V5,
             client_id: String::new(),
             clean_start: true,
+            unknown_session: UnknownSession::default(),
             session_expiry_interval: Duration::ZERO,
             keep_alive: Duration::from_secs(60),
             receive_maximum: NonZeroU16::new(1_000).unwrap_or(NonZeroU16::MAX),
@@ -77,6 +84,7 @@ impl Default for SessionSettings {
             will: None,
             user_properties: Vec::new(),
             request_response_information: false,
+            request_problem_information: true,
             queue_messages_max: 10_000,
             queue_bytes_max: 64 << 20,
             output_bytes_max: 256 << 10,
@@ -95,6 +103,25 @@ impl SessionSettings {
     pub(super) fn session_expiry_seconds(&self) -> u32 {
         seconds(self.session_expiry_interval)
     }
+}
+
+/// What to do when the broker has a Session for us (Session Present), and we have none: a program that begins, as that is all it
+/// knows. One with an [outbox](crate::outbox) that was there before has its part of the Session in it, and so has a client on its
+/// second connection.
+///
+/// MQTT 3.1.1 and 5; before, CONNACK does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum UnknownSession {
+    /// Goes on with it: it is the only way to the messages that wait there. QoS 2 exchanges that an earlier program left open
+    /// are lost on our side, so a message may come that it had already, and a message of ours is taken for one that it had sent
+    /// if both have the same Packet Identifier. A deviation from v5 MQTT-3.2.2-4.
+    #[default]
+    Accept,
+    /// Closes the connection (v5 MQTT-3.2.2-4; no such statement in v3.1.1), and the client ends with
+    /// [`Violation::UnknownSession`](crate::error::Violation::UnknownSession): the next answer would be the same. With
+    /// `clean_start` a new Session can be had.
+    Close,
 }
 
 /// The message that the broker publishes when the connection ends without DISCONNECT.

@@ -24,6 +24,8 @@ pub(crate) struct Keeper<D: Disk> {
 
 /// What was in the log.
 pub(crate) struct Recovered {
+    /// There was an outbox.
+    pub(crate) existed: bool,
     pub(crate) kept: Vec<Kept>,
     pub(crate) opened: Vec<PacketId>,
     pub(crate) report: OutboxReport,
@@ -78,13 +80,14 @@ impl<D: Disk> Keeper<D> {
         if entries.strange > 0 {
             damages.push(format!("{} entries are not understood", entries.strange));
         }
+        let existed = entries.known > 0;
         let (kept, opened) = entries.finish(&mut batch);
         let report = OutboxReport { messages: kept.len(), damages };
         let mut keeper = Self { log, batch, durability };
         if !keeper.batch.is_empty() {
             keeper.commit(true)?;
         }
-        Ok((keeper, Recovered { kept, opened, report }))
+        Ok((keeper, Recovered { existed, kept, opened, report }))
     }
 
     /// Makes records safe; if that fails, those up to some point may be. After an error nothing more can be written.

@@ -100,8 +100,14 @@ pub enum OutboxDurability {
     /// A power cut: each batch is synced.
     #[default]
     Fsync,
-    /// Any end of the program, but not of the operating system: a batch is handed to it, and that is all. After a power cut the
-    /// last messages may be missing, and of those sent some may be sent again, also at QoS 2.
+    /// Any end of the program, `kill -9` too, but not of the operating system: a batch is handed to it, and that is all.
+    ///
+    /// After a power cut the outbox opens, with all that was recorded up to some moment, and nothing from after it: the last
+    /// messages may be missing, of those sent some are sent again, also at QoS 2, and of those received some may come again.
+    /// Nothing comes that was not published, and at QoS 1 the order stays. At QoS 2 the broker may still have exchanges open of
+    /// which the records are lost, under Packet Identifiers that are given to other messages then: it takes such a message for the
+    /// one that it had, so a later one can be missing or late, and a received one of the same kind likewise. Where that matters,
+    /// [`OutboxDurability::Fsync`], or QoS 1.
     Os,
 }
 

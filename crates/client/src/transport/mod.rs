@@ -7,9 +7,13 @@
 //!   MQTT ─► [WebSocket] ─► [TLS] ─► TCP (through SOCKS5, perhaps) or Unix socket
 //! ```
 //!
+//! Where the DNS has to name the broker, its answer is read by [`dns`]: the one question needs no library.
+//!
 //! It knows no MQTT packet.
 
+pub mod dns;
 mod socks;
+mod srv;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "websocket")]
@@ -24,6 +28,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 pub use socks::{Socks5, SocksError};
+pub use srv::SrvError;
 
 use crate::client::BoxedStream;
 use crate::url::{BrokerUrl, Scheme};
@@ -44,6 +49,10 @@ pub struct Endpoint {
 pub enum Address {
     /// A host, by name or number, and a port.
     Host(String, u16),
+    /// A domain whose SRV records `_mqtt._tcp`, with TLS `_secure-mqtt._tcp`, name hosts and ports (RFC 2782). They are asked for
+    /// before each connection, and tried in their order. A certificate has to be for the domain, since whoever can forge
+    /// answers of the DNS can name any host.
+    Service(String),
     /// A Unix socket.
     Unix(PathBuf),
 }
@@ -72,7 +81,7 @@ impl Endpoint {
     #[cfg(any(feature = "tls", feature = "websocket"))]
     fn host(&self) -> &str {
         match &self.address {
-            Address::Host(host, _) => host,
+            Address::Host(host, _) | Address::Service(host) => host,
             Address::Unix(_) => "localhost",
         }
     }
@@ -91,6 +100,9 @@ pub struct TransportOptions {
     pub proxy: Option<Socks5>,
     /// What TLS trusts and shows.
     pub tls: TlsOptions,
+    /// The name servers to ask for the SRV records of an [`Address::Service`]; three at most. Default: none, those of the
+    /// system, in `/etc/resolv.conf`.
+    pub name_servers: Vec<SocketAddr>,
     /// Headers for the WebSocket request. Default: none.
     pub websocket_headers: Vec<(String, String)>,
 }
@@ -103,6 +115,7 @@ impl Default for TransportOptions {
             bind: None,
             proxy: None,
             tls: TlsOptions::default(),
+            name_servers: Vec::new(),
             websocket_headers: Vec::new(),
         }
     }
@@ -184,6 +197,9 @@ pub enum ConnectError {
         /// The system's words.
         error: io::Error,
     },
+    /// The domain names no hosts for the service.
+    #[error(transparent)]
+    Service(#[from] SrvError),
     /// Nobody answers there.
     #[error("cannot connect to {address}: {error}")]
     Connect {
@@ -250,7 +266,7 @@ impl Transport {
         &self.options
     }
 
-    /// One attempt, at each address that the name has. May be dropped at any time.
+    /// One attempt, at each host that a service has and each address that a name has. May be dropped at any time.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -261,15 +277,41 @@ impl Transport {
     }
 
     async fn connect_in_time(&self, deadline: Instant) -> Result<BoxedStream, ConnectError> {
-        let mut stream: BoxedStream = match (&self.endpoint.address, &self.options.proxy) {
-            (Address::Host(host, port), None) => Box::new(self.tcp(host, *port, deadline).await?),
-            (Address::Host(host, port), Some(proxy)) => {
-                let mut stream = self.tcp(&proxy.host, proxy.port, deadline).await?;
-                socks::connect(&mut stream, proxy, host, *port).await?;
-                Box::new(stream)
-            }
-            (Address::Unix(path), _) => unix(path).await?,
+        let stream: BoxedStream = match &self.endpoint.address {
+            Address::Host(host, port) => self.host(host, *port, deadline).await?,
+            Address::Unix(path) => unix(path).await?,
+            Address::Service(domain) => return self.service(domain, deadline).await,
         };
+        self.layers(stream).await
+    }
+
+    /// The first of the service's hosts with which all of it works.
+    async fn service(&self, domain: &str, deadline: Instant) -> Result<BoxedStream, ConnectError> {
+        let name = srv::service_name(domain, self.endpoint.tls);
+        let hosts = srv::hosts(&name, &self.options.name_servers).await?;
+        let mut last = SrvError::None(name).into();
+        for (tried, (host, port)) in hosts.iter().enumerate() {
+            // A host that does not answer leaves time for the others.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(hosts.len() - tried).unwrap_or(u32::MAX);
+            let attempt = async { self.layers(self.host(host, *port, Instant::now() + share).await?).await };
+            match tokio::time::timeout(share, attempt).await.unwrap_or(Err(ConnectError::TimedOut(share))) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// A host, by the proxy if there is one.
+    async fn host(&self, host: &str, port: u16, deadline: Instant) -> Result<BoxedStream, ConnectError> {
+        let Some(proxy) = &self.options.proxy else { return Ok(Box::new(self.tcp(host, port, deadline).await?)) };
+        let mut stream = self.tcp(&proxy.host, proxy.port, deadline).await?;
+        socks::connect(&mut stream, proxy, host, port).await?;
+        Ok(Box::new(stream))
+    }
+
+    async fn layers(&self, mut stream: BoxedStream) -> Result<BoxedStream, ConnectError> {
         if self.endpoint.tls {
             stream = self.secure(stream).await?;
         }
@@ -333,7 +375,7 @@ impl Transport {
     async fn upgrade(&self, stream: BoxedStream, path: &str) -> Result<BoxedStream, ConnectError> {
         let port = match &self.endpoint.address {
             Address::Host(_, port) => Some(*port),
-            Address::Unix(_) => None,
+            Address::Service(_) | Address::Unix(_) => None,
         };
         let headers = &self.options.websocket_headers;
         websocket::connect(stream, self.endpoint.host(), port, path, self.endpoint.tls, headers).await

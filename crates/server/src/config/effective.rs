@@ -13,11 +13,9 @@ const NEEDS_RESTART: &[&str] = &[
     "broker.workers",
     "broker.data_dir",
     "broker.durability",
-    "broker.sys_interval_seconds",
     "broker.control_api",
     "broker.pid_file",
     "broker.user",
-    "limits.memory_bytes_max",
     "limits.verification_threads",
     "limits.verifications_waiting_max",
     "limits.verified_seconds",
@@ -155,11 +153,9 @@ impl Config {
         self.workers = old.workers;
         self.data_dir.clone_from(&old.data_dir);
         self.durability = old.durability;
-        self.sys_interval_seconds = old.sys_interval_seconds;
         self.control_api = old.control_api;
         self.pid_file.clone_from(&old.pid_file);
         self.user.clone_from(&old.user);
-        self.memory_bytes_max = old.memory_bytes_max;
         self.verification = old.verification;
         self.settings.durability_rules.clone_from(&old.settings.durability_rules);
         for listener in &mut self.listeners {

@@ -317,7 +317,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "sys_interval_seconds",
-                doc: "Seconds between two looks at what the topics below `$SYS/` tell; 0 is never, and then there are none. A change needs a restart.",
+                doc: "Seconds between two looks at what the topics below `$SYS/` tell; 0 is never, and then there are none.",
                 kind: Kind::Number {
                     min: 0,
                     max: SYS_INTERVAL_MAX,
@@ -422,7 +422,7 @@ pub(super) static SECTIONS: &[Section] = &[
             number!(write_stall_seconds: u32, 0, u32::MAX as u64, "Seconds for which a connection with waiting output may take no byte before it is closed; 0 is for ever."),
             count!(
                 messages_per_second_max,
-                "Most messages that one client may send in a second; who is faster is read later. 0 is no limit."
+                "Most messages that one client may send in a second; who is faster is read later. 0 is no limit, and clients of this machine have none."
             ),
             count!(
                 bytes_per_second_max,
@@ -436,7 +436,7 @@ pub(super) static SECTIONS: &[Section] = &[
             count!(connections_max, "Most clients that are connected at a time, over all listeners; 0 is no limit."),
             address_count!(
                 connections_per_address_max,
-                "Most connections from one address, of IPv6 from one /64; more are closed. 0 is no limit."
+                "Most connections from one address, of IPv6 from one /64; more are closed. 0 is no limit. Loopback addresses are not counted, and behind a proxy that is believed it is the client's address."
             ),
             address_count!(
                 connections_per_address_per_second_max,
@@ -445,7 +445,7 @@ pub(super) static SECTIONS: &[Section] = &[
             count!(sessions_max, "Most Sessions, connected or not; 0 is no limit."),
             Key {
                 name: "memory_bytes_max",
-                doc: "Bytes of memory above which nobody new is let in; `auto` is 80 % of what the control group or the machine has, 0 is no limit. A change needs a restart.",
+                doc: "Bytes of memory above which nobody new is let in; `auto` is 80 % of what the control group or the machine has, 0 is no limit.",
                 kind: Kind::Number {
                     min: 0,
                     max: INTEGER_MAX,

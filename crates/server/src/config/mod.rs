@@ -80,9 +80,11 @@ pub struct Config {
     pub pid_file: Option<PathBuf>,
     /// The user that the process becomes once it listens, if it was started as root. Default None.
     pub user: Option<String>,
-    /// Most connections from one address; of IPv6 the first 64 bits count. None is no limit, and the default. More: closed.
+    /// Where the secrets of TLS sessions are written. Default None.
+    pub tls_key_log_file: Option<PathBuf>,
+    /// Most connections from one address; of IPv6 the first 64 bits count. None is no limit. Default 10 000. More: closed.
     pub connections_per_address_max: Option<NonZeroU32>,
-    /// Most new connections from one address in a second. None is no limit, and the default. More: closed.
+    /// Most new connections from one address in a second. None is no limit. Default 1 000. More: closed.
     pub connections_per_address_per_second_max: Option<NonZeroU32>,
     /// Bytes of memory above which nobody new is let in. None, the default: 80 % of what the control group or the machine has;
     /// 0 is no limit.
@@ -201,6 +203,8 @@ pub struct Overrides {
     pub durability: Option<Durability>,
     /// `-q`: nothing is logged.
     pub quiet: bool,
+    /// `--tls-keylog`.
+    pub tls_key_log_file: Option<PathBuf>,
     /// The process has no terminal: what would go there by default goes to the system's log.
     pub detached: bool,
 }

@@ -1,5 +1,6 @@
 //! A stage for a port that several protocols share: it looks at the first bytes and makes way for what they ask for.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pantala_broker::Peer;
@@ -59,6 +60,11 @@ impl Choice {
                 Progress::Failed(why)
             }
         }
+    }
+
+    /// Whether a WebSocket that begins here could be that of another address than this one.
+    pub(super) fn may_tell_address(&self, address: Option<SocketAddr>) -> bool {
+        self.transport.websocket.trusts(address.map(|address| address.ip()))
     }
 
     /// What stands in its place from now on. What is none of these and not MQTT is for the core to refuse, which knows what to

@@ -3,10 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pantala_broker::Peer;
 use pantala_transport::websocket::{self, CloseCode, End, Handshake};
 
-use super::{NOT_ALLOWED, Progress, is_allowed};
+use super::{Learnt, NOT_ALLOWED, Progress, Told, is_allowed};
 use crate::config::Transport;
 
 /// One connection.
@@ -28,8 +27,9 @@ impl WebSocket {
         bytes: &mut [u8],
         inward: &mut Vec<u8>,
         outward: &mut Vec<u8>,
-        peer: &mut Peer,
+        learnt: &mut Learnt<'_>,
     ) -> Progress {
+        let Learnt { peer, told, .. } = learnt;
         let mut used = 0;
         if let Self::Request(request) = self {
             let (handshake, transport) = &mut **request;
@@ -42,6 +42,7 @@ impl WebSocket {
                 }
                 Err(refusal) => {
                     outward.append(&mut refusal.response());
+                    told.push(Told::Refused(refusal.words()));
                     return Progress::Failed(refusal.words());
                 }
             };
@@ -50,8 +51,10 @@ impl WebSocket {
                 peer.address = Some(SocketAddr::new(client, 0));
             }
             if !is_allowed(transport, peer.address) {
+                told.push(Told::Refused(NOT_ALLOWED));
                 return Progress::Failed(NOT_ALLOWED);
             }
+            told.push(Told::Accepted(upgrade.subprotocol.name()));
             outward.extend_from_slice(&upgrade.response);
             *self = Self::Open(websocket::WebSocket::default());
         }
@@ -61,9 +64,21 @@ impl WebSocket {
         inward.extend_from_slice(&bytes[received.mqtt]);
         match received.end {
             None => Progress::Open,
-            Some(End::Closed) => Progress::Ended,
-            Some(end) => Progress::Failed(end.words()),
+            Some(End::Closed) => {
+                told.push(Told::ClosedByClient(received.code));
+                Progress::Ended
+            }
+            Some(end) => {
+                told.push(Told::Closed(received.code.unwrap_or_default(), end.words()));
+                Progress::Failed(end.words())
+            }
         }
+    }
+
+    /// Whether the request could say that the client is at another address than this one.
+    pub(super) fn may_tell_address(&self, address: Option<SocketAddr>) -> bool {
+        let Self::Request(request) = self else { return false };
+        request.1.websocket.trusts(address.map(|address| address.ip()))
     }
 
     pub(super) fn send(&mut self, bytes: &[u8], outward: &mut Vec<u8>) {
@@ -72,9 +87,12 @@ impl WebSocket {
         }
     }
 
-    pub(super) fn close(&mut self, outward: &mut Vec<u8>) {
-        if let Self::Open(open) = self {
-            open.close(CloseCode::Normal, outward);
+    pub(super) fn close(&mut self, code: CloseCode, outward: &mut Vec<u8>, told: &mut Vec<Told>) {
+        if let Self::Open(open) = self
+            && open.close(code, outward)
+        {
+            let words = if code == CloseCode::GoingAway { "the broker stops" } else { "all is done" };
+            told.push(Told::Closed(code as u16, words));
         }
     }
 }

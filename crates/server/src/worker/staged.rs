@@ -3,12 +3,15 @@
 use std::io::{ErrorKind, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pantala_broker::{ConnectionKey, Core};
+use pantala_broker::{ConnectionKey, Core, Peer};
 use pantala_session::Instant;
 use pantala_store::AnyStore;
+use pantala_transport::websocket::CloseCode;
 
-use super::{SLICES, Worker};
-use crate::stage::{CHUNK_BYTES, Progress};
+use super::{SLICES, Worker, admit};
+use crate::config::LogType;
+use crate::log::shown;
+use crate::stage::{CHUNK_BYTES, Progress, Told};
 
 impl Worker {
     /// One read, and what follows from it; the same as [`Worker::read`] but for the stages.
@@ -39,6 +42,11 @@ impl Worker {
         let (core, scratch) = (&mut self.core, &mut self.scratch);
         let progress = catch_unwind(AssertUnwindSafe(|| {
             let progress = stages.receive(&mut buffer[..count], scratch);
+            if let Some(address) = stages.address_to_count() {
+                // So that the log can name it even if nothing more comes.
+                core.introduce(key, Box::new(Peer { address, ..Peer::default() }));
+                slot.counted = admit(&self.addresses, core, &self.log, address)?;
+            }
             // The log of a failure names the client as well.
             if (!scratch.inward.is_empty() || matches!(progress, Progress::Failed(_)))
                 && let Some(peer) = stages.introduction()
@@ -48,14 +56,21 @@ impl Worker {
             if !scratch.inward.is_empty() {
                 core.receive(now, key, &scratch.inward);
             }
-            progress
+            Some(progress)
         }));
         let Ok(progress) = progress else { return self.panicked(now, key) };
+        let Some(progress) = progress else {
+            self.tell_websocket(key);
+            // It has said nothing that the core has heard of.
+            self.core.closed(key);
+            return self.forget(now, key);
+        };
         if !stages.pending().is_empty() {
             self.write_later(key);
         } else if stages.is_done() {
             slot.stages = None;
         }
+        self.tell_websocket(key);
         match progress {
             Progress::Open | Progress::Done if more => self.read_later(key),
             Progress::Open | Progress::Done => {}
@@ -129,9 +144,42 @@ impl Worker {
         let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else { return };
         let Some(stages) = slot.stages.as_deref_mut() else { return };
         let scratch = &mut self.scratch;
+        let code = if self.ending.is_some() { CloseCode::GoingAway } else { CloseCode::Normal };
         // Its end is under way already.
-        drop(catch_unwind(AssertUnwindSafe(|| stages.close(scratch))));
+        drop(catch_unwind(AssertUnwindSafe(|| stages.close(code, scratch))));
+        self.tell_websocket(key);
         self.write_all(now, &[key]);
+    }
+
+    /// Writes into the log what has happened to a WebSocket.
+    #[inline]
+    fn tell_websocket(&mut self, key: ConnectionKey) {
+        if !self.scratch.told.is_empty() {
+            self.tell_what_happened(key);
+        }
+    }
+
+    #[cold]
+    fn tell_what_happened(&mut self, key: ConnectionKey) {
+        let mut told = std::mem::take(&mut self.scratch.told);
+        if self.log.wants(LogType::Websockets) {
+            let client = self.core.client_id(key).map_or_else(|| self.peer(key), shown);
+            for told in &told {
+                self.log.limited(LogType::Websockets, "WebSockets", || match told {
+                    Told::Accepted(subprotocol) => {
+                        format!("WebSocket of {client} accepted, subprotocol {subprotocol}.")
+                    }
+                    Told::Refused(why) => format!("WebSocket of {client} refused: {why}."),
+                    Told::ClosedByClient(Some(code)) => {
+                        format!("WebSocket of {client} closed by the client with {code}.")
+                    }
+                    Told::ClosedByClient(None) => format!("WebSocket of {client} closed by the client without a code."),
+                    Told::Closed(code, why) => format!("WebSocket of {client} closed with {code}: {why}."),
+                });
+            }
+        }
+        told.clear();
+        self.scratch.told = told;
     }
 }
 

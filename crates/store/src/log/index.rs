@@ -220,6 +220,18 @@ impl<F> Index<F> {
         self.tables[table_of(hash)].find(hash, |slot| slot.key == *key).map(|slot| slot.place)
     }
 
+    /// Where the live entries of each segment begin and how long they are, in the order of segments and in no other.
+    pub fn live_by_segment(&self) -> Vec<Vec<(u32, u32)>> {
+        let mut live: Vec<_> =
+            self.segments.iter().map(|segment| Vec::with_capacity(segment.live_entries as usize)).collect();
+        for Slot { place, .. } in self.tables.iter().flatten() {
+            if let Some(entries) = self.position(place.segment).and_then(|position| live.get_mut(position)) {
+                entries.push((place.offset, place.bytes));
+            }
+        }
+        live
+    }
+
     /// Applies the changes of one frame of a segment.
     pub fn apply(&mut self, hashing: &Hashing, segment: u32, changes: &[Change]) {
         for change in changes {

@@ -45,7 +45,7 @@ pub use reader::Reader;
 
 use crate::disk::{Disk, DiskFile};
 use format::{ALL_BEFORE_SYNCED, BODY_BYTES_MAX, FRAME_HEADER, SEGMENT_HEADER, SegmentHeader};
-use index::{Change, Hashing, Index, Place, Segment};
+use index::{Change, Hashing, Index, Segment};
 
 /// The size a file is rounded up to that is made for one large frame.
 const PAGE: usize = 4096;
@@ -58,8 +58,6 @@ const SEGMENTS_WANTED: u64 = 128;
 const GROWN_BYTES_MAX: u32 = 64 << 20;
 /// How far sequences jump when frames may lie about that are not to be read: further than a segment has frames.
 const SEQUENCE_JUMP: u64 = 1 << 32;
-/// Entries that are looked up in the index together.
-const LOOKED_UP: usize = 1024;
 /// The name of a file that is being made.
 const PREPARING: &str = "preparing";
 
@@ -290,70 +288,41 @@ impl<D: Disk> Log<D> {
 
     /// Calls with every live entry, in the order in which they were last written; cleaning counts as writing.
     pub fn for_each(&self, mut each: impl FnMut(u8, &[u8], &[u8])) -> io::Result<()> {
-        // Nobody changes the index while the log is borrowed.
-        let segments: Vec<_> = {
+        // Nobody changes the index while the log is borrowed. It is gone through once, in the order in which it lies in memory:
+        // to look each entry of the log up in it would be a wait for memory each time.
+        let (segments, mut live): (Vec<_>, _) = {
             let index = self.shared.read();
-            let used = index.segments().iter().filter(|segment| segment.live_entries > 0);
-            used.map(|segment| (segment.number, segment.file.clone(), segment.runs.clone())).collect()
+            let segments = index.segments().iter();
+            (segments.map(|segment| (segment.file.clone(), segment.runs.clone())).collect(), index.live_by_segment())
         };
         let mut bytes = Vec::new();
-        let mut found = Vec::with_capacity(LOOKED_UP);
         let mut entries = 0;
-        for (number, file, runs) in segments {
+        for ((file, runs), live) in segments.into_iter().zip(&mut live) {
+            live.sort_unstable();
+            let mut live = live.iter().peekable();
             for (begin, end) in runs {
+                if live.peek().is_none_or(|(offset, _)| *offset >= end) {
+                    continue;
+                }
                 bytes.resize((end - begin) as usize, 0);
                 if file.read_at(u64::from(begin), &mut bytes)? < bytes.len() {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                let mut at = 0;
-                while at < bytes.len() {
-                    let frame = format::frame_header(&bytes, at, self.mark).ok_or(io::ErrorKind::InvalidData)?;
-                    at = frame.begin;
-                    while at < frame.end {
-                        let entry = format::entry_at(&bytes[..frame.end], at).ok_or(io::ErrorKind::InvalidData)?;
-                        at = entry.end;
-                        if entry.value.is_some() {
-                            let (key, hash) = self.shared.hashing.key(entry.kind, entry.key);
-                            let bytes = (entry.end - entry.begin) as u32;
-                            found.push(Change { key, hash, offset: begin + entry.begin as u32, bytes });
+                while let Some((offset, length)) = live.next_if(|(offset, _)| *offset < end) {
+                    let at = offset.checked_sub(begin).ok_or(io::ErrorKind::InvalidData)? as usize;
+                    match format::entry_at(&bytes, at) {
+                        Some(format::Entry { kind, key, value: Some(value), begin, end })
+                            if end - begin == *length as usize =>
+                        {
+                            each(kind, key, value);
+                            entries += 1;
                         }
-                        if found.len() == LOOKED_UP {
-                            entries += self.call_live(&mut found, number, begin, &bytes, &mut each);
-                        }
+                        _ => return Err(io::ErrorKind::InvalidData.into()),
                     }
                 }
-                entries += self.call_live(&mut found, number, begin, &bytes, &mut each);
             }
         }
         if entries == self.shared.read().live_entries { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
-    }
-
-    /// Calls with those of some puts to which the index points, and tells how many.
-    fn call_live(
-        &self,
-        found: &mut Vec<Change>,
-        segment: u32,
-        base: u32,
-        bytes: &[u8],
-        each: &mut impl FnMut(u8, &[u8], &[u8]),
-    ) -> u64 {
-        // Looked up one right after the other, so that the processor waits for many places of the index at once.
-        let index = self.shared.read();
-        found.retain(|put| {
-            let place = Place { segment, offset: put.offset, bytes: put.bytes };
-            index.get(&put.key, put.hash) == Some(place)
-        });
-        drop(index);
-        for put in found.iter() {
-            if let Some(format::Entry { kind, key, value: Some(value), .. }) =
-                format::entry_at(bytes, (put.offset - base) as usize)
-            {
-                each(kind, key, value);
-            }
-        }
-        let live = found.len() as u64;
-        found.clear();
-        live
     }
 
     /// Figures.

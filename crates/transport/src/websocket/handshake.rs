@@ -31,6 +31,14 @@ pub struct Options {
     pub trusted: Box<[Network]>,
 }
 
+impl Options {
+    /// Whether the `X-Forwarded-For` of a peer at this address is believed; None is one on a Unix socket.
+    #[must_use]
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        peer.map_or(!self.trusted.is_empty(), |peer| address::contains(&self.trusted, peer))
+    }
+}
+
 /// Which pages may connect. Browsers tell whose page it is; other clients need not, and are let in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Origins {
@@ -401,8 +409,7 @@ impl Request {
              Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
             subprotocol.name()
         );
-        let is_trusted =
-            !options.trusted.is_empty() && peer.is_none_or(|peer| address::contains(&options.trusted, peer));
+        let is_trusted = options.trusts(peer);
         let forwarded_for = if is_trusted { forwarded_for(&self.forwarded_for, &options.trusted) } else { None };
         Ok(Upgrade { response: response.into_bytes(), subprotocol, forwarded_for })
     }

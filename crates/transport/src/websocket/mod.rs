@@ -35,6 +35,9 @@ pub struct Received {
     pub mqtt: Range<usize>,
     /// Set if nothing is read after them.
     pub end: Option<End>,
+    /// The code that is answered to that, if nothing was said before: what the client's Close has, or what is wrong. None where
+    /// it has none.
+    pub code: Option<u16>,
 }
 
 /// Why a WebSocket ends. It is answered with a Close.
@@ -132,10 +135,11 @@ impl WebSocket {
         {
             outgoing::pong(pong.payload(), out);
         }
-        if let Some(end) = outcome.end {
-            self.say_close(end.code().map_or(outcome.close, |code| Some(code as u16)), out);
+        let code = outcome.end.and_then(|end| end.code().map_or(outcome.close, |code| Some(code as u16)));
+        if outcome.end.is_some() {
+            self.say_close(code, out);
         }
-        Received { mqtt: outcome.mqtt, end: outcome.end }
+        Received { mqtt: outcome.mqtt, end: outcome.end, code }
     }
 
     /// Appends a frame with these MQTT bytes to `out`. None for no bytes, and none after a Close.
@@ -146,14 +150,16 @@ impl WebSocket {
         }
     }
 
-    /// Says goodbye, if that is not said yet.
-    pub fn close(&mut self, code: CloseCode, out: &mut Vec<u8>) {
-        self.say_close(Some(code as u16), out);
+    /// Says goodbye; false if that was said before.
+    pub fn close(&mut self, code: CloseCode, out: &mut Vec<u8>) -> bool {
+        self.say_close(Some(code as u16), out)
     }
 
-    fn say_close(&mut self, code: Option<u16>, out: &mut Vec<u8>) {
-        if !std::mem::replace(&mut self.closed, true) {
+    fn say_close(&mut self, code: Option<u16>, out: &mut Vec<u8>) -> bool {
+        let says = !std::mem::replace(&mut self.closed, true);
+        if says {
             outgoing::close(code, out);
         }
+        says
     }
 }

@@ -1,6 +1,7 @@
 //! The table of flags.
 
 use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +15,10 @@ use crate::clients::plan::{Proxy, Url};
 
 /// The longest time a flag can ask for, in seconds: ten years.
 const SECONDS_MAX: u64 = 315_360_000;
+
+const DNS_PORT: u16 = 53;
+/// Name servers that are asked.
+const NAME_SERVERS_MAX: usize = 3;
 
 /// A flag.
 pub struct Flag {
@@ -597,6 +602,19 @@ pub static TABLE: &[Flag] = &[
         },
     },
     Flag {
+        short: None,
+        long: Some("output-dir"),
+        programs: Programs::S,
+        value: Value::One("FOLDER"),
+        heading: Heading::Output,
+        help: "Write payloads into files of this folder, which has to be there, in place of printing them. Each topic has a file with \
+               its last payload; + stands for / in its name, and % with two digits for other bytes. At most 10000 files.",
+        set: |written, argument| {
+            written.output_folder = Some(argument.path());
+            Ok(())
+        },
+    },
+    Flag {
         short: Some('w'),
         long: Some("watch"),
         programs: Programs::S,
@@ -796,8 +814,34 @@ pub static TABLE: &[Flag] = &[
         programs: Programs::ALL,
         value: Value::None,
         heading: Heading::Connection,
-        help: "",
-        set: |_, argument| argument.unsupported("SRV records are not looked up; give the host with -h"),
+        help: "Have the DNS name the broker: -h is a domain, whose SRV records _mqtt._tcp, with TLS _secure-mqtt._tcp, name hosts and \
+               ports. They are tried in the order that the records say.",
+        set: |written, _| {
+            written.service = true;
+            Ok(())
+        },
+    },
+    Flag {
+        short: None,
+        long: Some("name-server"),
+        programs: Programs::ALL,
+        value: Value::One("ADDRESS[:PORT]"),
+        heading: Heading::Connection,
+        help: "Ask this name server for -S. May be repeated, up to three. Default: those of the system, in /etc/resolv.conf; port 53.",
+        set: |written, argument| {
+            let given = argument.given();
+            let address = given.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS_PORT));
+            match address.or_else(|_| given.parse()) {
+                Ok(address) if written.name_servers.len() < NAME_SERVERS_MAX => written.name_servers.push(address),
+                Ok(_) => return Err(argument.wrong("three are enough")),
+                Err(_) => {
+                    return Err(
+                        argument.wrong("expected an address such as 192.0.2.1, 192.0.2.1:53 or [2001:db8::1]:53")
+                    );
+                }
+            }
+            Ok(())
+        },
     },
     Flag {
         short: Some('i'),

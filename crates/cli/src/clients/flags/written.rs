@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +19,10 @@ pub struct Written {
     pub host: Option<String>,
     /// `-p`; 0 is a Unix socket in place of the host.
     pub port: Option<u16>,
+    /// `-S`.
+    pub service: bool,
+    /// `--name-server`.
+    pub name_servers: Vec<SocketAddr>,
     /// `--unix`.
     pub unix: Option<PathBuf>,
     /// `--ws`.
@@ -104,6 +109,8 @@ pub struct Written {
     pub json: bool,
     /// `--raw`.
     pub raw: bool,
+    /// `--output-dir`.
+    pub output_folder: Option<PathBuf>,
     /// `-w`.
     pub watch: bool,
     /// `--message-rate`.

@@ -14,17 +14,21 @@
 
 mod clock;
 mod escape;
+mod folder;
 mod format;
 mod json;
 mod number;
+mod packets;
 mod printer;
 mod received;
 mod watch;
 
 pub use clock::LocalTime;
 pub use escape::Escaping;
+pub use folder::{FILES_MAX, Folder, NotWritten, file_name};
 pub use format::{Format, FormatError, WIDTH_MAX};
 pub use json::Layout;
+pub use packets::PacketLines;
 pub use printer::{NotJson, Printer, Style};
 pub use received::{Moment, Received};
 pub use watch::{ROWS_MIN, Watch};

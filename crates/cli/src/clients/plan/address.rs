@@ -1,6 +1,7 @@
 //! Where the broker is, and the way there.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 const PROXY_PORT: u16 = 1080;
@@ -14,6 +15,13 @@ pub enum Target {
         host: String,
         /// 1 to 65_535.
         port: u16,
+    },
+    /// A domain whose SRV records name hosts and ports.
+    Service {
+        /// The domain.
+        domain: String,
+        /// Whom to ask; empty for the name servers of the system.
+        name_servers: Vec<SocketAddr>,
     },
     /// A Unix socket.
     Unix(PathBuf),

@@ -27,6 +27,8 @@ const STRING_BYTES_MAX: usize = u16::MAX as usize;
 /// How to connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
+    /// Whose it is.
+    pub program: Program,
     /// Where to.
     pub target: Target,
     /// MQTT bytes as they are, or in WebSocket.
@@ -61,6 +63,8 @@ pub struct Connection {
     pub connect_properties: ConnectProperties,
     /// Properties of DISCONNECT; empty before MQTT 5.
     pub disconnect_properties: DisconnectProperties,
+    /// What was written and has no effect, as with Mosquitto: a line for each.
+    pub warnings: Vec<String>,
     /// Tell of each packet.
     pub debug: bool,
     /// Print no errors.
@@ -202,7 +206,14 @@ impl Connection {
             let why = "a Unix socket is on this machine";
             return Err(FlagError::Conflict { one: "--unix", other: "--proxy", why });
         }
+        // Such a packet would be a Protocol Error (v5 section 3.14.2.2.2).
+        let is_kept = connect_properties.session_expiry_interval.is_some_and(|seconds| seconds > 0);
+        if !is_kept && properties.disconnect.session_expiry_interval.is_some_and(|seconds| seconds > 0) {
+            let why = "-D disconnect session-expiry-interval can prolong no session that ends with the connection";
+            return Err(FlagError::Missing { flag: "-x", why });
+        }
         Ok(Self {
+            program,
             target,
             transport: match written.websocket {
                 true => Transport::WebSocket(WEBSOCKET_PATH.to_owned()),
@@ -223,6 +234,7 @@ impl Connection {
             will: will(written, properties.will.as_ref())?,
             connect_properties,
             disconnect_properties: properties.disconnect.clone(),
+            warnings: warnings(program, written, version),
             debug: written.debug,
             quiet: written.quiet,
         })
@@ -239,7 +251,16 @@ fn checked_length(flag: &'static str, text: String) -> Result<String, FlagError>
 
 fn target(written: &Written, has_tls: bool) -> Result<Target, FlagError> {
     if let Some(path) = &written.unix {
+        if written.service {
+            return Err(FlagError::Conflict { one: "-S", other: "--unix", why: "a Unix socket is on this machine" });
+        }
         return Ok(Target::Unix(path.clone()));
+    }
+    if written.service {
+        return service(written);
+    }
+    if !written.name_servers.is_empty() {
+        return Err(FlagError::Missing { flag: "-S", why: "--name-server is asked for nothing else" });
     }
     match (written.port, &written.host) {
         (Some(0), Some(path)) => Ok(Target::Unix(path.into())),
@@ -251,6 +272,42 @@ fn target(written: &Written, has_tls: bool) -> Result<Target, FlagError> {
             port: port.unwrap_or(if has_tls { TLS_PORT } else { PORT }),
         }),
     }
+}
+
+/// What Mosquitto's clients take and pass over, so that it cannot be refused.
+fn warnings(program: Program, written: &Written, version: ProtocolVersion) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let options = [
+        ("--retain-as-published", written.retain_as_published),
+        ("--retain-handling", written.retain_handling.is_some()),
+    ];
+    for (flag, _) in options.into_iter().filter(|(_, given)| *given && !version.is_v5()) {
+        warnings.push(format!("{flag} has no effect before MQTT 5; add -V 5"));
+    }
+    let unsent: &[&str] = match program {
+        Program::Publish => &["subscribe", "unsubscribe"],
+        Program::Subscribe => &["publish"],
+        Program::Request => &["unsubscribe"],
+    };
+    let is_given = |command: &&&str| written.properties.iter().any(|given| given.command.eq_ignore_ascii_case(command));
+    for command in unsent.iter().filter(is_given) {
+        let packet = command.to_ascii_uppercase();
+        warnings.push(format!("-D {command} has no effect, since `pantala {}` sends no {packet}", program.name()));
+    }
+    warnings
+}
+
+fn service(written: &Written) -> Result<Target, FlagError> {
+    if written.websocket {
+        let why = "there are SRV records for MQTT alone";
+        return Err(FlagError::Conflict { one: "-S", other: "--ws", why });
+    }
+    if written.port.is_some() {
+        let why = "SRV records name the port; --tls-use-os-certs turns on TLS";
+        return Err(FlagError::Conflict { one: "-S", other: "-p", why });
+    }
+    let domain = written.host.clone().ok_or(FlagError::Missing { flag: "-h", why: "-S needs a domain" })?;
+    Ok(Target::Service { domain, name_servers: written.name_servers.clone() })
 }
 
 fn tls(written: &Written) -> Result<Option<Tls>, FlagError> {

@@ -69,6 +69,7 @@ pub struct SubscribeProperties {
 #[allow(missing_docs, reason = "the names are the standard's and say all")]
 pub struct DisconnectProperties {
     pub session_expiry_interval: Option<u32>,
+    pub reason_string: Option<String>,
     pub user_properties: UserProperties,
 }
 
@@ -125,7 +126,11 @@ impl Properties {
                     self.disconnect.session_expiry_interval = Some(number(value, 0, u32::MAX)?);
                     Ok(())
                 }
-                _ => Err("DISCONNECT has session-expiry-interval and user-property"),
+                "reason-string" => {
+                    self.disconnect.reason_string = Some(value.clone());
+                    Ok(())
+                }
+                _ => Err("DISCONNECT has reason-string, session-expiry-interval and user-property"),
             },
             "will" => self.will.get_or_insert_default().take(name, value, true),
             _ => Err(wrong_command(&command)),

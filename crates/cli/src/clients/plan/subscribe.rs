@@ -1,5 +1,6 @@
 //! What `sub` does.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pantala_proto::{QoS, RetainHandling};
@@ -37,6 +38,8 @@ pub struct SubscribePlan {
     pub timeout: Option<Duration>,
     /// What is printed of messages.
     pub output: Output,
+    /// Payloads are written into files of this folder, and nothing is printed.
+    pub output_folder: Option<PathBuf>,
     /// A screen with a line for each topic.
     pub watch: bool,
     /// Messages per second are printed, not messages.
@@ -115,6 +118,21 @@ impl SubscribePlan {
             let why = "each has the screen for itself";
             return Err(FlagError::Conflict { one: "-w", other: "--message-rate", why });
         }
+        if written.output_folder.is_some() {
+            let printing = [
+                ("-F", written.format.is_some()),
+                ("--json", written.json),
+                ("-v", written.verbose),
+                ("-N", written.no_newline),
+                ("--pretty", written.pretty),
+                ("-w", written.watch),
+                ("--message-rate", written.message_rate),
+            ];
+            if let Some((other, _)) = printing.into_iter().find(|(_, given)| *given) {
+                let why = "what goes into files is not printed";
+                return Err(FlagError::Conflict { one: "--output-dir", other, why });
+            }
+        }
         let connection = Connection::new(Program::Subscribe, written, &properties, surroundings)?;
         let is_v5 = connection.version.is_v5();
         Ok(Self {
@@ -135,6 +153,7 @@ impl SubscribePlan {
             exit_after_subscribe: written.exit_after_subscribe,
             timeout: written.timeout,
             output: Output::new(written)?,
+            output_folder: written.output_folder.clone(),
             watch: written.watch,
             message_rate: written.message_rate,
             connection,

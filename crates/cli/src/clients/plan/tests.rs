@@ -167,6 +167,12 @@ fn properties_go_to_their_packets() {
         "disconnect",
         "session-expiry-interval",
         "9",
+        "-x",
+        "5",
+        "-D",
+        "disconnect",
+        "reason-string",
+        "why",
         "-V",
         "31",
     ]);
@@ -174,11 +180,23 @@ fn properties_go_to_their_packets() {
     assert_eq!(plan.properties.content_type.as_deref(), Some("text"));
     assert_eq!(plan.properties.user_properties, [("a".into(), "1".into()), ("a".into(), "2".into())]);
     assert_eq!(plan.connection.connect_properties.receive_maximum.map(u16::from), Some(5));
-    assert_eq!(plan.connection.disconnect_properties.session_expiry_interval, Some(9));
+    let disconnect = &plan.connection.disconnect_properties;
+    assert_eq!((disconnect.session_expiry_interval, disconnect.reason_string.as_deref()), (Some(9), Some("why")));
     let will = plan.connection.will.expect("there is one");
     assert_eq!((will.topic_name.as_str(), will.properties.will_delay_interval), ("w", Some(3)));
     let plan = subscribe(&["-t", "a", "-D", "subscribe", "subscription-identifier", "7"]);
     assert_eq!(plan.subscribe_properties.subscription_identifier.map(u32::from), Some(7));
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let warnings = publish(&["-D", "Subscribe", "user-property", "a", "b"]).connection.warnings;
+    assert_eq!(warnings, ["-D subscribe has no effect, since `pantala pub` sends no SUBSCRIBE"]);
+    let warnings = subscribe(&["-t", "t", "--retain-as-published", "--retain-handling", "new"]).connection.warnings;
+    assert_eq!(warnings.len(), 2);
+    assert_eq!(warnings[0], "--retain-as-published has no effect before MQTT 5; add -V 5");
+    assert!(subscribe(&["-t", "t", "-V", "5", "--retain-as-published"]).connection.warnings.is_empty());
+    assert!(publish(&["-D", "publish", "content-type", "a"]).connection.warnings.is_empty());
 }
 
 #[test]
@@ -347,7 +365,18 @@ fn what_is_wrong_is_said_in_one_line() {
             both(&["--psk", "aa"]),
             "--psk is not supported: rustls has no pre-shared keys; use certificates, with --cafile",
         ),
-        (Publish, both(&["-S"]), "-S is not supported: SRV records are not looked up; give the host with -h"),
+        (Publish, both(&["-S"]), "-h is missing: -S needs a domain"),
+        (
+            Publish,
+            both(&["-S", "-h", "d", "-p", "1883"]),
+            "-S and -p cannot be used together: SRV records name the port; --tls-use-os-certs turns on TLS",
+        ),
+        (Publish, both(&["--name-server", "::1"]), "-S is missing: --name-server is asked for nothing else"),
+        (
+            Publish,
+            both(&["-D", "disconnect", "session-expiry-interval", "9"]),
+            "-x is missing: -D disconnect session-expiry-interval can prolong no session that ends with the connection",
+        ),
         (Publish, both(&["-C", "1"]), "-C is a flag of `pantala sub`, not of `pantala pub`"),
         (Publish, both(&["--topik", "1"]), "unknown flag --topik; did you mean --topic?"),
         (Publish, both(&["word"]), "unknown flag word"),
@@ -371,6 +400,9 @@ fn what_is_wrong_is_said_in_one_line() {
     }
     for (program, arguments) in [
         (Publish, both(&["-M", "0"])),
+        (Publish, both(&["-S", "-L", "ws://d"])),
+        (Publish, both(&["-S", "-h", "d", "--name-server", "localhost"])),
+        (Publish, both(&["-S", "-h", "d", "--unix", "/s"])),
         (Publish, both(&["--repeat", "0"])),
         (Publish, both(&["--repeat-delay", "-1"])),
         (Publish, both(&["--repeat-delay", "NaN"])),
@@ -389,6 +421,8 @@ fn what_is_wrong_is_said_in_one_line() {
         (Subscribe, vec!["-t", "a", "-W", "0"]),
         (Subscribe, vec!["-t", "a", "--json", "-F", "%p"]),
         (Subscribe, vec!["-t", "a", "-w", "--message-rate"]),
+        (Subscribe, vec!["-t", "a", "--output-dir", "d", "-v"]),
+        (Subscribe, vec!["-t", "a", "--output-dir", "d", "-w"]),
         (Request, vec!["-t", "a", "-m", "b", "-e", "#"]),
         (Request, vec!["-t", "a", "-e", "b", "-l"]),
         (Request, vec!["-t", "a", "-e", "b", "-n", "-D", "publish", "response-topic", "c"]),

@@ -1,20 +1,23 @@
 //! From a plan to a connection.
 
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
 use pantala_client::authentication::{AuthenticationError, Authenticator};
-use pantala_client::machine::{Connected, Will};
+use pantala_client::machine::{Connected, Direction, DisconnectRequest, Will};
 use pantala_client::transport::{
     Address, ClientCertificate, Endpoint, Roots, Socks5, TlsOptions, TlsVersions, Transport as Way, TransportOptions,
     Verification,
 };
-use pantala_client::{Client, Message, Options, ReasonCode, Reconnect};
+use pantala_client::{Client, Message, Options, Packet, Reconnect, Status};
 use pantala_proto::{ProtocolVersion, QoS};
 use tokio::time::Instant;
 
 use super::{Failure, Signals, complain};
+use crate::clients::flags::Program;
+use crate::clients::output::{Escaping, PacketLines};
 use crate::clients::plan::{ClientId, Connection, MessageProperties, Password, Target, Tls, Transport};
 use crate::clients::prompt::read_secret;
 
@@ -23,9 +26,16 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Connects, and tells of it where that was asked for.
 pub(super) async fn connect(plan: &Connection) -> Result<Client, Failure> {
-    let client = Client::start(options(plan)?);
+    for warning in plan.warnings.iter().filter(|_| !plan.quiet) {
+        complain(&format!("Warning: {warning}"));
+    }
+    let mut options = options(plan)?;
+    if plan.debug {
+        options = options.observer(tell_packets(plan));
+    }
+    let client = Client::start(options);
     if plan.debug && !plan.quiet {
-        tokio::spawn(tell(client.changes()));
+        tokio::spawn(tell_losses(client.changes()));
     }
     match client.connected().await {
         Ok(connected) => {
@@ -39,9 +49,15 @@ pub(super) async fn connect(plan: &Connection) -> Result<Client, Failure> {
 /// Ends the connection as the plan says. A broker that takes nothing any more is not waited for long, and not at all after
 /// a signal.
 pub(super) async fn say_goodbye(client: &Client, plan: &Connection, signals: &mut Signals) {
-    let interval = plan.disconnect_properties.session_expiry_interval.map(seconds);
+    let properties = &plan.disconnect_properties;
+    let request = DisconnectRequest {
+        session_expiry_interval: properties.session_expiry_interval.map(seconds),
+        reason_string: properties.reason_string.clone(),
+        user_properties: properties.user_properties.clone(),
+        ..DisconnectRequest::default()
+    };
     tokio::select! {
-        () = client.disconnect_with(ReasonCode::Success, interval) => {}
+        () = client.disconnect_saying(request) => {}
         () = tokio::time::sleep(GOODBYE) => {}
         () = signals.come() => {}
     }
@@ -86,25 +102,33 @@ fn tell_reason(plan: &Connection, connected: &Connected) {
     }
 }
 
-/// Each change, until the end.
-async fn tell(mut changes: pantala_client::Changes) {
-    use pantala_client::Status;
+/// Lost connections, which no packet tells of, until the end.
+async fn tell_losses(mut changes: pantala_client::Changes) {
     while let Some(status) = changes.next().await {
-        complain(&match status {
-            Status::Connecting => "Connecting".to_owned(),
-            Status::Connected(connected) => {
-                let id = connected.client_id.escape_debug();
-                format!("Client {id} connected, Session Present {}", u8::from(connected.session_present))
-            }
-            Status::Waiting { error, wait } => format!("Connection lost: {error}; next attempt in {wait:.1?}"),
-            _ => "Disconnected".to_owned(),
-        });
+        if let Status::Waiting { error, wait } = status {
+            complain(&format!("Connection lost: {error}; next attempt in {wait:.1?}"));
+        }
+    }
+}
+
+/// A line for each packet on standard output, as Mosquitto's clients have it: the messages of `sub` stand between them.
+fn tell_packets(plan: &Connection) -> impl FnMut(Direction, &Packet<'_>) + Send + 'static {
+    let escaping = if io::stdout().is_terminal() { Escaping::OneLine } else { Escaping::Raw };
+    let grants = plan.program == Program::Subscribe && !plan.quiet;
+    let mut lines = PacketLines::new(plan.version, escaping, grants);
+    let mut text = Vec::new();
+    move |direction, packet| {
+        text.clear();
+        lines.put(direction, packet, &mut text);
+        // Whoever read it has seen enough.
+        drop(io::stdout().lock().write_all(&text));
     }
 }
 
 fn options(plan: &Connection) -> Result<Options, Failure> {
     let address = match &plan.target {
         Target::Tcp { host, port } => Address::Host(host.clone(), *port),
+        Target::Service { domain, .. } => Address::Service(domain.clone()),
         Target::Unix(path) => Address::Unix(path.clone()),
     };
     let websocket = match &plan.transport {
@@ -113,6 +137,10 @@ fn options(plan: &Connection) -> Result<Options, Failure> {
     };
     let transport = TransportOptions {
         nodelay: plan.no_delay,
+        name_servers: match &plan.target {
+            Target::Service { name_servers, .. } => name_servers.clone(),
+            Target::Tcp { .. } | Target::Unix(_) => Vec::new(),
+        },
         bind: plan.bind_address.as_deref().map(bind_address).transpose()?,
         proxy: plan.proxy.as_ref().map(|proxy| Socks5 {
             host: proxy.host.clone(),
@@ -157,6 +185,9 @@ fn options(plan: &Connection) -> Result<Options, Failure> {
     session.receive_maximum = properties.receive_maximum.unwrap_or(NonZeroU16::MAX);
     session.maximum_packet_size = properties.maximum_packet_size;
     session.topic_alias_maximum = properties.topic_alias_maximum.unwrap_or(0);
+    // As with Mosquitto, only an alias that was asked for.
+    session.sent_topic_aliases = 0;
+    session.request_problem_information = properties.request_problem_information.unwrap_or(true);
     session.request_response_information = properties.request_response_information.unwrap_or(false);
     session.user_properties.clone_from(&properties.user_properties);
     if let Some(inflight) = NonZeroU16::new(plan.inflight_max) {
@@ -169,7 +200,7 @@ fn options(plan: &Connection) -> Result<Options, Failure> {
     Ok(options)
 }
 
-/// A message with the properties of a plan. A Topic Alias is the client's own business.
+/// A message with the properties of a plan.
 pub(super) fn message(
     topic_name: &str,
     payload: impl Into<Vec<u8>>,
@@ -195,6 +226,9 @@ pub(super) fn message(
     }
     if let Some(data) = &properties.correlation_data {
         message = message.correlation_data(data);
+    }
+    if let Some(alias) = properties.topic_alias {
+        message = message.topic_alias(alias);
     }
     for (key, value) in &properties.user_properties {
         message = message.user_property(key, value);

@@ -1,17 +1,19 @@
 //! `sub`.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use pantala_client::machine::SubscribeRequest;
+use pantala_client::machine::{SubscribeRequest, UnsubscribeRequest};
 use pantala_client::{Client, Message, Overflow, Received, Status, Subscribe, Subscription};
 use pantala_proto::{QoS, SubscriptionOptions};
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::connect::while_connected;
 use super::{Failure, complain, printable, ready};
 use crate::clients::decision::Decider;
-use crate::clients::output::{LocalTime, Moment, Printer, ROWS_MIN, Watch};
+use crate::clients::output::{Folder, LocalTime, Moment, NotWritten, Printer, ROWS_MIN, Watch};
 use crate::clients::plan::SubscribePlan;
 
 /// Printed bytes from which on they are written, though more messages are there.
@@ -38,8 +40,21 @@ pub(super) fn random() -> u64 {
 }
 
 async fn take(client: &Client, plan: &SubscribePlan) -> Result<(), Failure> {
+    let screen = Screen::new(plan)?;
     let stream = everything(client);
-    let quiet = plan.connection.quiet;
+    // SUBSCRIBE first, and UNSUBSCRIBE without waiting for its answer, as Mosquitto's does.
+    let (subscribed, ()) = tokio::join!(biased; subscribe(client, plan), unsubscribe(client, plan));
+    subscribed?;
+    if plan.exit_after_subscribe || plan.filters.is_empty() {
+        return Ok(());
+    }
+    if plan.message_rate {
+        return count_rate(stream, client, plan).await;
+    }
+    print_all(stream, screen, client, plan).await
+}
+
+async fn subscribe(client: &Client, plan: &SubscribePlan) -> Result<(), Failure> {
     if !plan.filters.is_empty() {
         let options = SubscriptionOptions {
             qos: plan.qos,
@@ -55,27 +70,31 @@ async fn take(client: &Client, plan: &SubscribePlan) -> Result<(), Failure> {
         // Messages may come before SUBACK, and fill what reading waits for; so both at once.
         let answer = client.subscribe_only(request).await.map_err(|error| ended(client, plan, &error))?;
         for (filter, code) in plan.filters.iter().zip(&answer.reason_codes) {
-            if code.is_error() && !quiet {
+            if code.is_error() && !plan.connection.quiet {
                 let code = *code as u8;
                 complain(&format!("Warning: the broker refused {} (0x{code:02x})", filter.escape_debug()));
             }
         }
     }
-    if !plan.unsubscribe.is_empty() {
-        let answer = client.unsubscribe(plan.unsubscribe.clone()).await;
-        if let Err(error) = answer
-            && !quiet
+    Ok(())
+}
+
+/// Each filter in a packet of its own, as Mosquitto's does.
+async fn unsubscribe(client: &Client, plan: &SubscribePlan) {
+    let mut answers = JoinSet::new();
+    for filter in &plan.unsubscribe {
+        let client = client.clone();
+        let user_properties = plan.unsubscribe_properties.clone();
+        let request = UnsubscribeRequest { filters: vec![filter.clone()], user_properties };
+        answers.spawn(async move { client.unsubscribe_with(request).await });
+    }
+    while let Some(answer) = answers.join_next().await {
+        if let Ok(Err(error)) = answer
+            && !plan.connection.quiet
         {
             complain(&format!("Warning: {error}"));
         }
     }
-    if plan.exit_after_subscribe || plan.filters.is_empty() {
-        return Ok(());
-    }
-    if plan.message_rate {
-        return count_rate(stream, client, plan).await;
-    }
-    print_all(stream, client, plan).await
 }
 
 fn ended(client: &Client, plan: &SubscribePlan, error: &dyn std::fmt::Display) -> Failure {
@@ -91,11 +110,20 @@ struct Screen {
     watch: Option<Watch>,
     buffer: Vec<u8>,
     line: Vec<u8>,
+    /// In place of all that.
+    folder: Option<Folder>,
+    /// It was said that there are files enough.
+    is_full: bool,
     quiet: bool,
 }
 
 impl Screen {
-    fn new(plan: &SubscribePlan) -> Self {
+    fn new(plan: &SubscribePlan) -> Result<Self, Failure> {
+        let open = |path: &PathBuf| {
+            let cannot = |error| Failure::other(format!("--output-dir {}: {error}", path.display()));
+            Folder::open(path, std::process::id()).map_err(cannot)
+        };
+        let folder = plan.output_folder.as_ref().map(open).transpose()?;
         let stdout = io::stdout();
         let mut printer = plan.output.printer(stdout.is_terminal(), LocalTime::system());
         let watch = plan.watch.then(|| {
@@ -104,7 +132,27 @@ impl Screen {
             Watch::new(rows.max(ROWS_MIN))
         });
         let (buffer, line) = (Vec::with_capacity(OUTPUT_BYTES), Vec::new());
-        Self { printer, watch, buffer, line, quiet: plan.connection.quiet }
+        Ok(Self { printer, watch, buffer, line, folder, is_full: false, quiet: plan.connection.quiet })
+    }
+
+    fn show(&mut self, message: &Received, at: Moment) -> Result<(), Failure> {
+        let Some(folder) = &mut self.folder else {
+            self.print(message, at);
+            return Ok(());
+        };
+        match folder.write(message.topic_name(), message.payload()) {
+            Ok(()) => Ok(()),
+            Err(error @ NotWritten::System(..)) => Err(Failure::other(format!("--output-dir: {error}"))),
+            Err(error) => {
+                // Whoever publishes decides how many topics there are, but not how much is complained.
+                let said = matches!(error, NotWritten::Full) && std::mem::replace(&mut self.is_full, true);
+                if !self.quiet && !said {
+                    let topic_name = message.topic_name().escape_debug();
+                    complain(&format!("Warning: {error} (topic {topic_name})"));
+                }
+                Ok(())
+            }
+        }
     }
 
     fn print(&mut self, message: &Received, at: Moment) {
@@ -134,9 +182,13 @@ impl Screen {
     }
 }
 
-async fn print_all(mut stream: Subscription, client: &Client, plan: &SubscribePlan) -> Result<(), Failure> {
+async fn print_all(
+    mut stream: Subscription,
+    mut screen: Screen,
+    client: &Client,
+    plan: &SubscribePlan,
+) -> Result<(), Failure> {
     let mut decider = Decider::new(plan.wanted.clone(), random());
-    let mut screen = Screen::new(plan);
     let mut cleared = Vec::new();
     let mut printed: Vec<Received> = Vec::new();
     let mut end = false;
@@ -156,7 +208,7 @@ async fn print_all(mut stream: Subscription, client: &Client, plan: &SubscribePl
                 cleared.push(message.topic_name().to_owned());
             }
             if decision.print {
-                screen.print(&message, now);
+                screen.show(&message, now)?;
             }
             if message.qos() != QoS::AtMostOnce {
                 printed.push(message);

@@ -19,6 +19,9 @@ pub struct Behaviour {
     pub hold_acknowledgements: bool,
     /// Ends each connection after so much of it.
     pub cut: Option<Cut>,
+    /// Sends a copy of a message for each subscription that matches, with its QoS and its Subscription Identifier, as servers
+    /// may (v5 MQTT-3.3.4-2, v3.1.1 MQTT-3.3.5-1); else one copy for all.
+    pub copy_for_each_subscription: bool,
     /// What CONNACK says. Counts for connections made from then on.
     pub limits: Limits,
     /// The test promises that no two messages of a Session are the same in Topic Name, payload, QoS and RETAIN. Then a

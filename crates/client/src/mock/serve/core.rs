@@ -639,6 +639,11 @@ impl Core {
                 match parsed {
                     TopicFilter::Shared(_) => shared.entry(filter).or_default().push((client_id, *subscription)),
                     TopicFilter::Plain(_) if options.no_local && from == Some(client_id) => {}
+                    TopicFilter::Plain(_) if self.behaviour.copy_for_each_subscription => {
+                        let identifiers = subscription.identifier.into_iter().collect();
+                        let delivered = copy(&message, options.qos, options.retain_as_published, identifiers);
+                        copies.push((client_id.clone(), delivered));
+                    }
                     TopicFilter::Plain(_) => {
                         let (qos, as_published) = best.unwrap_or_default();
                         best = Some((qos.max(options.qos), as_published || options.retain_as_published));
