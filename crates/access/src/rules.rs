@@ -137,6 +137,11 @@ impl Rules {
         Self(Kind::Users(users.into()))
     }
 
+    /// Whether everybody may do everything who comes without [grants](Subject::grants).
+    pub fn is_everything(&self) -> bool {
+        matches!(self.0, Kind::Everything)
+    }
+
     /// Whether nobody may do anything by these rules, because there are none. Worth a warning.
     pub fn is_empty(&self) -> bool {
         match &self.0 {

@@ -25,6 +25,7 @@ use crate::maybe_instant::MaybeInstant;
 use crate::output::BufferPool;
 use crate::pace::{Paces, Takeovers};
 use crate::persist::Naming;
+use crate::publisher::Publishers;
 use crate::replay::{Query, Retained};
 use crate::route::Match;
 use crate::sent::Unsent;
@@ -254,6 +255,7 @@ pub struct Core<S> {
     pub(crate) next_generation: u32,
     pub(crate) tree: FilterTree<Target, Grant>,
     pub(crate) retained: RetainedIndex<Retained>,
+    pub(crate) publishers: Publishers,
     pub(crate) groups: Groups,
     pub(crate) interests: HashMap<Box<str>, Interest>,
     pub(crate) pending: HashMap<u32, Pending>,
@@ -346,6 +348,7 @@ impl<S: Store> Core<S> {
             next_generation: 0,
             tree: FilterTree::new(seed(tree_seed)),
             retained: RetainedIndex::new(seed(retained_seed)),
+            publishers: Publishers::default(),
             groups: Groups::default(),
             interests: HashMap::new(),
             pending: HashMap::new(),

@@ -115,6 +115,8 @@ counters! {
     dropped_not_authorized,
     /// Messages not delivered to a Session whose client may not receive them, live, queued or retained.
     withheld_not_authorized,
+    /// Retained Messages not delivered because who published them may no longer publish to their topic.
+    withheld_publisher_not_authorized,
     /// Commands published to topics below `$CONTROL`.
     commands_received,
     /// Retained Messages not stored: there were too many.

@@ -12,6 +12,7 @@ use pantala_store::{MessageId, SessionNumber};
 use crate::access::Access;
 use crate::asking::{Chosen, Question, Reply};
 use crate::message::{Incoming, Room};
+use crate::publisher::Publisher;
 use crate::session::Grant;
 use crate::shared::Member;
 use crate::{ConnectionKey, WorkerId};
@@ -65,8 +66,8 @@ pub(crate) enum Frame {
     /// Deliver to the receiver's own Sessions and groups. With `name_receivers` the store waits for the receiver to name
     /// those that the message is owed to.
     Route { message: Packed, written: u64, name_receivers: bool },
-    /// Keep as Retained Message.
-    Retain { message: Packed, written: u64 },
+    /// Keep as Retained Message, with who published it if that is kept.
+    Retain { message: Packed, written: u64, publisher: Option<Box<Publisher>> },
     /// Deliver to the member that a group's home has chosen. The home has named it to the store, if there is a need to.
     Deliver { member: Member, grant: Grant, group: Arc<str>, message: Packed },
     /// The member chosen is gone, `from` for the store: choose another.

@@ -17,10 +17,10 @@ use pantala_proto::{PacketId, QoS};
 use pantala_session::Instant;
 use pantala_store::{Durability, MessageId, Position, Publish, Receiver, Record, SessionNumber, Store};
 
-use crate::ConnectionKey;
 use crate::core::Core;
 use crate::message::{Body, Identifiers, Incoming, Message, Queued, Stored};
 use crate::session::{Owed, SessionKey};
+use crate::{ConnectionKey, publisher};
 
 /// Where a message comes from, as far as the record of it decides more than who is to have it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -115,7 +115,13 @@ impl<S: Store> Core<S> {
     }
 
     /// The message has been to all receivers here: its record, and where that stands.
-    pub(crate) fn record_publish(&mut self, incoming: &Incoming<'_>, others: u32, origin: Origin) -> Position {
+    pub(crate) fn record_publish(
+        &mut self,
+        incoming: &Incoming<'_>,
+        others: u32,
+        origin: Origin,
+        publisher: Option<SessionKey>,
+    ) -> Position {
         let Some(id) = incoming.id else { return Position::default() };
         let Origin { mut opens, mut will_of } = origin;
         if mutant!(ExactlyOnceForgotten) {
@@ -131,7 +137,10 @@ impl<S: Store> Core<S> {
             return Position::default();
         }
         let receivers = std::mem::take(&mut self.naming.receivers);
-        let position = self.store.append(&Record::Publish(Publish {
+        let publisher =
+            publisher.filter(|_| incoming.retain && !incoming.payload.is_empty() && self.notes_publishers());
+        let Self { store, sessions, settings, .. } = self;
+        let position = store.append(&Record::Publish(Publish {
             id,
             message: incoming.to_store(),
             receivers: &receivers,
@@ -139,6 +148,7 @@ impl<S: Store> Core<S> {
             opens: opens.map(|(session, packet_id)| (session, packet_id.number())),
             will_of,
             retained: incoming.retain,
+            publisher: publisher.and_then(|key| publisher::to_store(settings, &sessions[key as usize])),
         }));
         self.naming.receivers = receivers;
         self.naming.receivers.clear();

@@ -24,6 +24,7 @@ use pantala_store::{Record, Store};
 use crate::core::{Core, Then, Timer};
 use crate::mailbox::{Batch, Frame};
 use crate::message::{Incoming, Message};
+use crate::publisher::PublisherId;
 use crate::session::{Grant, Session, SessionKey};
 use crate::{WorkerId, access};
 
@@ -42,6 +43,8 @@ pub(crate) const SWEEP_SECONDS: u32 = 10;
 #[derive(Debug)]
 pub(crate) struct Retained {
     pub(crate) message: Arc<Message>,
+    /// Who published it, if that is kept.
+    publisher: Option<PublisherId>,
     writer: WorkerId,
     /// Its number among the writes of that worker's clients, from 1.
     number: u64,
@@ -49,8 +52,8 @@ pub(crate) struct Retained {
 
 impl Retained {
     /// One of an earlier process: older than all that are written now.
-    pub(crate) fn restored(message: Arc<Message>) -> Self {
-        Self { message, writer: WorkerId(0), number: 0 }
+    pub(crate) fn restored(message: Arc<Message>, publisher: Option<PublisherId>) -> Self {
+        Self { message, publisher, writer: WorkerId(0), number: 0 }
     }
 
     /// 1 if it expires some day, else 0: for counting those that do.
@@ -132,13 +135,23 @@ impl<S: Store> Core<S> {
     ///
     /// The record of the message has told the store; of two messages from different workers both keep the one that was named
     /// later.
-    pub(crate) fn retain(&mut self, now: Instant, incoming: &Incoming<'_>, writer: WorkerId, number: u64) {
+    pub(crate) fn retain(
+        &mut self,
+        now: Instant,
+        incoming: &Incoming<'_>,
+        writer: WorkerId,
+        number: u64,
+        publisher: Option<PublisherId>,
+    ) {
         let topic_name = incoming.topic_name;
         if incoming.id.is_some() && self.retained.get(topic_name).is_some_and(|old| old.message.id() > incoming.id) {
+            self.publishers.forget(publisher);
             return;
         }
         if incoming.payload.is_empty() {
+            debug_assert!(publisher.is_none(), "of one that is not kept nobody is known");
             let Some(old) = self.retained.remove(topic_name) else { return };
+            self.publishers.forget(old.publisher);
             self.retained_count(topic_name).fetch_sub(1, Ordering::Relaxed);
             self.retained_expiring -= old.expires();
             self.retained_bytes -= old.message.payload().len() as u64;
@@ -149,16 +162,18 @@ impl<S: Store> Core<S> {
             && self.totals.retained.load(Ordering::Relaxed) >= self.settings.retained_messages_max;
         if full && self.retained.get(topic_name).is_none() {
             self.counters.dropped_retained_full += 1;
+            self.publishers.forget(publisher);
             if let Some(message) = incoming.id {
                 self.retained_ended.push((topic_name.into(), message));
             }
             return;
         }
-        let retained = Retained { message: Message::new(incoming), writer, number };
+        let retained = Retained { message: Message::new(incoming), publisher, writer, number };
         self.retained_expiring += retained.expires();
         self.retained_bytes += incoming.payload.len() as u64;
         match self.retained.insert(topic_name, retained) {
             Some(old) => {
+                self.publishers.forget(old.publisher);
                 self.retained_expiring -= old.expires();
                 self.retained_bytes -= old.message.payload().len() as u64;
             }
@@ -194,6 +209,7 @@ impl<S: Store> Core<S> {
         });
         for topic_name in expired {
             let old = self.retained.remove(&topic_name);
+            self.publishers.forget(old.as_ref().and_then(|old| old.publisher));
             self.retained_bytes -= old.as_ref().map_or(0, |old| old.message.payload().len() as u64);
             self.retained_expiring -= 1;
             self.totals.retained.fetch_sub(1, Ordering::Relaxed);
@@ -336,9 +352,17 @@ impl<S: Store> Core<S> {
             0 => FOUND_MAX,
             max => FOUND_MAX.min(max),
         };
-        let scan = self.retained.scan(filter, cursor, SCAN_BUDGET, |_, retained| {
+        let Self { retained, publishers, rights, settings, counters, .. } = self;
+        let scan = retained.scan(filter, cursor, SCAN_BUDGET, |topic_name, retained| {
             let live = cutoffs.get(usize::from(retained.writer.0)).is_some_and(|cutoff| retained.number > *cutoff);
             if !live && !retained.message.incoming().is_expired(now) {
+                if let Some(publisher) = retained.publisher
+                    && settings.check_retain_source
+                    && !publishers.may_publish(publisher, &**rights, topic_name)
+                {
+                    counters.withheld_publisher_not_authorized += 1;
+                    return ControlFlow::Continue(());
+                }
                 bytes += retained.message.bytes();
                 found.push(Arc::clone(&retained.message));
             }

@@ -17,10 +17,10 @@ use crate::core::{Core, Target, Timer};
 use crate::identity::Principal;
 use crate::maybe_instant::MaybeInstant;
 use crate::message::{Body, Identifiers, Message, Queued, Stored, qos_from};
+use crate::owner;
+use crate::publisher::security_named;
 use crate::replay::{Retained, SWEEP_SECONDS};
-use crate::rights::NO_DOMAIN;
 use crate::session::{Grant, NEVER, SessionKey, Subscription, Will};
-use crate::{SecurityId, owner};
 
 /// After a start Wills wait this long at the least for their clients: whoever comes back in time never was away.
 const WILL_GRACE_SECONDS: u32 = 10;
@@ -87,18 +87,20 @@ impl<S: Store> Core<S> {
     fn restore_retained(&mut self, recovered: Vec<RecoveredRetained>) {
         let has_rules = !self.settings.durability_rules.is_empty();
         let mut messages = Vec::with_capacity(recovered.len());
-        for RecoveredRetained { message } in recovered {
+        for RecoveredRetained { message, publisher } in recovered {
             let message = Message::from_stored(&message);
             if has_rules && self.level(message.incoming().topic_name) == Some(Durability::Memory) {
                 self.totals.retained_before.insert(message.incoming().topic_name);
             }
             self.retained_bytes += message.payload().len() as u64;
-            messages.push(message);
+            let publisher = publisher.filter(|_| self.settings.check_retain_source);
+            let publisher = publisher.map(|publisher| self.note_recovered_publisher(&publisher));
+            messages.push((message, publisher));
         }
         let before = self.retained.len();
         let mut expiring = 0;
-        self.retained.insert_all(messages.into_iter().map(|message| {
-            let retained = Retained::restored(Arc::clone(&message));
+        self.retained.insert_all(messages.into_iter().map(|(message, publisher)| {
+            let retained = Retained::restored(Arc::clone(&message), publisher);
             expiring += retained.expires();
             (Named(message), retained)
         }));
@@ -122,12 +124,7 @@ impl<S: Store> Core<S> {
         session.restored = true;
         if let Some(RecoveredOwner { security_domain: domain, user_name }) = recovered.owner {
             session.principal = Some(Box::new(Principal { user_name: Some(user_name), ..Principal::default() }));
-            let names = &self.settings.security_domains;
-            session.security = match names.iter().position(|name| **name == *domain) {
-                Some(at) => SecurityId(at as u16),
-                None if names.is_empty() && domain.is_empty() => SecurityId::default(),
-                None => NO_DOMAIN,
-            };
+            session.security = security_named(&self.settings, &domain);
         }
         session.expiry_interval = recovered.expiry_interval;
         session.expires_at = match recovered.expiry_interval {

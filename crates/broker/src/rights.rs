@@ -7,6 +7,7 @@
 //! A Session from before the last start whose client has not come back is not judged: what its client may do may depend on
 //! what it proves. Nothing can be delivered to it before.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pantala_access::{Rights, Subject};
@@ -19,7 +20,7 @@ use crate::connection::Phase;
 use crate::core::{Action, Core};
 use crate::identity::Principal;
 use crate::message::Incoming;
-use crate::session::SessionKey;
+use crate::session::{Session, SessionKey};
 use crate::{Cause, ConnectionKey, Identity, ListenerSettings, RightsSource, SecurityId, Standing, Verdict};
 
 /// The security domain of Sessions whose own is not there any more.
@@ -92,6 +93,7 @@ impl<S: Store> Core<S> {
     pub fn rights_changed(&mut self, now: Instant, rights: Arc<dyn RightsSource>) {
         self.rights = rights;
         self.rights_changes += 1;
+        self.publishers.judge_anew();
         let keys: Vec<SessionKey> = self.sessions.iter().map(|(key, _)| key as SessionKey).collect();
         for key in keys {
             self.judge(now, key);
@@ -203,6 +205,17 @@ impl<S: Store> Core<S> {
         };
         self.break_off(now, connection, reason_code, Cause::Administrator);
         true
+    }
+
+    /// User names and addresses of the clients of a security domain that are connected, so many at the most. Goes through all
+    /// Sessions.
+    pub fn users_connected(&self, security: SecurityId, most: usize) -> Vec<(Box<str>, IpAddr)> {
+        let of_session = |(_, session): (usize, &Session)| {
+            let here = session.connection.is_some() && session.security == security;
+            let principal = session.principal.as_deref().filter(|_| here)?;
+            Some((principal.user_name.clone()?, principal.address?))
+        };
+        self.sessions.iter().filter_map(of_session).take(most).collect()
     }
 
     /// Disconnects all clients of a security domain with this user name, or those without one, as [`Self::disconnect`] does.

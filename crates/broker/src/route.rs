@@ -100,12 +100,16 @@ impl<S: Store> Core<S> {
         if incoming.retain {
             let home = owner(incoming.topic_name, self.workers);
             let written = self.written();
+            // Of one that removes what is there nobody has to be known.
+            let publisher = publisher.filter(|_| !incoming.payload.is_empty() && self.notes_publishers());
             if home == self.worker {
-                self.retain(now, incoming, home, written);
+                let publisher = publisher.map(|key| self.note_publisher(key));
+                self.retain(now, incoming, home, written, publisher);
             } else {
+                let publisher = publisher.map(|key| self.publisher(key));
                 let batch = self.outboxes[usize::from(home.0)].retained();
                 let message = batch.pack(incoming);
-                batch.frames.push_back(Frame::Retain { message, written });
+                batch.frames.push_back(Frame::Retain { message, written, publisher });
             }
         }
         let mut others = 0;
@@ -113,7 +117,7 @@ impl<S: Store> Core<S> {
             others = self.route_to_workers(incoming, &mut routed);
         }
         if incoming.id.is_some() {
-            routed.position = self.record_publish(incoming, others, origin);
+            routed.position = self.record_publish(incoming, others, origin, publisher);
             if !self.retained_ended.is_empty() {
                 self.record_retained_ended();
             }
@@ -852,7 +856,7 @@ impl<S: Store> Core<S> {
         let path = Path::default();
         self.deliver(now, key, grant.qos, true, grant.identifier.into(), path, &incoming, receipt, &mut copies);
         if incoming.id.is_some() {
-            self.record_publish(&incoming, 0, Origin::default());
+            self.record_publish(&incoming, 0, Origin::default(), None);
         }
     }
 }

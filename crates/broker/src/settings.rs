@@ -117,6 +117,9 @@ pub struct Settings {
     pub auto_id_prefix: String,
     /// Overlapping subscriptions of a client give one copy each instead of one merged copy. Default false.
     pub allow_duplicate_messages: bool,
+    /// Retained Messages whose publisher may no longer publish to their topic are not delivered. Default true. Where there
+    /// are no rules it is not kept who published them.
+    pub check_retain_source: bool,
     /// Response Information returned to clients that ask: this prefix, the Client Identifier and a
     /// slash. None (the default) returns nothing.
     pub response_information_prefix: Option<String>,
@@ -300,6 +303,7 @@ impl Default for Settings {
             allow_zero_length_client_id: true,
             auto_id_prefix: "auto-".to_owned(),
             allow_duplicate_messages: false,
+            check_retain_source: true,
             response_information_prefix: None,
             redirect: None,
             scram_users: Vec::new(),

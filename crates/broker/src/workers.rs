@@ -147,8 +147,9 @@ impl<S: Store> Core<S> {
                 self.naming_for = None;
                 self.name_receivers_to_store(message.id, name_receivers);
             }
-            Frame::Retain { message, written } => {
-                self.retain(now, &Batch::unpack(bytes, message), from, written);
+            Frame::Retain { message, written, publisher } => {
+                let publisher = publisher.map(|publisher| self.publishers.note(&publisher.described()));
+                self.retain(now, &Batch::unpack(bytes, message), from, written, publisher);
                 self.record_retained_ended();
             }
             Frame::Deliver { member, grant, group, message } => {
@@ -266,7 +267,7 @@ impl<S: Store> Core<S> {
                 self.dispatch_here(now, group, &message);
                 message.retain = false;
                 if message.id.is_some() {
-                    self.record_publish(&message, 0, crate::persist::Origin::default());
+                    self.record_publish(&message, 0, crate::persist::Origin::default(), None);
                 }
             }
         }

@@ -74,7 +74,11 @@ impl Connection {
     }
 }
 
-fn first_line(path: &Path) -> Result<Vec<u8>, String> {
+/// The first line of a file with a secret.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn first_line(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(bytes.len());
     bytes.truncate(end);

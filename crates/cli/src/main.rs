@@ -3,6 +3,7 @@
 mod configuration;
 mod connection;
 mod daemon;
+mod dynsec;
 mod manual;
 mod probe;
 mod recording;
@@ -61,6 +62,9 @@ enum Command {
     /// Status: 0 if all were acknowledged, else 1.
     Replay(recording::Replay),
     Passwd(Passwd),
+    /// Make the first file of dynamic security.
+    #[command(subcommand)]
+    Dynsec(dynsec::Dynsec),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -178,6 +182,7 @@ fn main() -> ExitCode {
         Command::Replay(replay) => recording::replay(&replay),
         // Never here: see `run_passwd`. It is among the commands for what describes them.
         Command::Passwd(arguments) => ExitCode::from(passwd::run(&arguments)),
+        Command::Dynsec(arguments) => dynsec::run(&arguments),
         Command::Completions { shell } => print(&manual::completions(shell)),
         Command::Man { program } => match manual::man(program.as_deref()) {
             Some(page) => print(&page),

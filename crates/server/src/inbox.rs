@@ -1,5 +1,6 @@
 //! What passes between threads: letters to a worker, in the order in which they were sent.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,8 @@ pub(crate) enum Letter {
     Answer(ConnectionKey, u32, &'static str, Box<str>, Option<Arc<dyn RightsSource>>),
     /// End the connections of these users of a security domain, who could not connect again as they did.
     Leave(SecurityId, Arc<Who>),
+    /// Say who is connected of a security domain, and from where.
+    Connected(SecurityId, Sender<Vec<(Box<str>, IpAddr)>>),
     /// End all connections and stop.
     ShutDown,
     /// Write the counters into the log.

@@ -126,6 +126,7 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
         bounds: config.verification,
         patience: Duration::from_secs(settings.connect_seconds.into()),
         scram_users: security::scram_users(&config),
+        described: security::Described::of(&config),
         secret: security_secret,
         clock,
         log: log.clone(),

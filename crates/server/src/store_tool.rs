@@ -450,8 +450,8 @@ mod tests {
         let mut apart = String::new();
         for kind in Kind::ALL {
             let lines = dumped(folder.path(), Some(Selection::Kind(kind)));
-            // The store is of a time that knew no owners.
-            assert_eq!(lines.is_empty(), kind == Kind::Owner, "{kind:?}");
+            // The store is of a time that knew no owners and no publishers.
+            assert_eq!(lines.is_empty(), matches!(kind, Kind::Owner | Kind::Publisher), "{kind:?}");
             let begin = format!("{{\"kind\":\"{}\",", kind.name());
             assert!(lines.lines().all(|line| line.starts_with(&begin)), "{lines}");
             apart.push_str(&lines);

@@ -64,6 +64,8 @@ const SHUT_DOWN_DURATION_MAX: Duration = Duration::from_secs(1);
 const SLICES: usize = 64;
 /// Subscriptions that SIGUSR2 writes into the log, for each worker.
 const DUMPED_MAX: usize = 100;
+/// Connections that one command is told of.
+const CONNECTED_MAX: usize = 100_000;
 
 /// Monotonic time, the same for all workers.
 #[derive(Debug, Clone, Copy)]
@@ -778,6 +780,12 @@ impl Worker {
                 self.guarded(|core| {
                     core.disconnect_user(now, security, user_name, ReasonCode::AdministrativeAction);
                 });
+            }
+            Letter::Connected(security, answer) => {
+                let mut users = Vec::new();
+                self.guarded(|core| users = core.users_connected(security, CONNECTED_MAX));
+                // Who has asked may have given up.
+                drop(answer.send(users));
             }
             Letter::ShutDown => self.shut_down(now),
             Letter::Report => self.report(),

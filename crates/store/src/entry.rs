@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use crate::Clock;
 use crate::codec::Reader;
 use crate::format::{self, Kind};
-use crate::record::{Message, MessageId, Owner, Receiver, Session, SessionNumber, Stage, Will};
+use crate::record::{Message, MessageId, Owner, Publisher, Receiver, Session, SessionNumber, Stage, Will};
 
 /// What one key and its value say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,15 @@ pub enum Entry<'a> {
         /// Itself.
         message: Message<'a>,
     },
+    /// See [`Kind::Publisher`].
+    Publisher {
+        /// Topic Name of the Retained Message.
+        topic_name: &'a str,
+        /// The name that the message was published under.
+        id: MessageId,
+        /// By whom.
+        publisher: Publisher<'a>,
+    },
 }
 
 impl<'a> Entry<'a> {
@@ -142,6 +151,12 @@ impl<'a> Entry<'a> {
                 }
                 Self::Retained { id, message }
             }
+            Kind::Publisher => {
+                let mut reader = Reader(value);
+                let id = MessageId::from_number(reader.varint()?)?;
+                let publisher = format::read_publisher(reader)?;
+                Self::Publisher { topic_name: std::str::from_utf8(key).ok()?, id, publisher }
+            }
         })
     }
 
@@ -159,6 +174,7 @@ impl<'a> Entry<'a> {
             Self::Receiver { .. } => Kind::Receiver,
             Self::Settled { .. } => Kind::Settled,
             Self::Retained { .. } => Kind::Retained,
+            Self::Publisher { .. } => Kind::Publisher,
         }
     }
 }
@@ -219,6 +235,11 @@ mod tests {
                 put_varint(&mut value, id.number());
                 put_message(&mut value, message);
                 message.topic_name.as_bytes().to_vec()
+            }
+            Entry::Publisher { topic_name, id, publisher } => {
+                put_varint(&mut value, id.number());
+                format::put_publisher(&mut value, publisher);
+                topic_name.as_bytes().to_vec()
             }
         };
         (entry.kind() as u8, key, value)
@@ -329,6 +350,23 @@ mod tests {
         fn an_owner_comes_back(session in sessions(), security_domain in ".{0,30}", user_name in ".{0,30}") {
             let owner = Owner { security_domain: &security_domain, user_name: &user_name };
             comes_back(&Entry::Owner { session, owner })?;
+        }
+
+        #[test]
+        fn a_publisher_comes_back(
+            id in ids(), topic_name in ".{0,30}", security_domain in ".{0,30}", user_name in option::of(".{0,30}"),
+            client_id in ".{0,30}", address in option::of(any::<std::net::IpAddr>()), certificate in any::<bool>(),
+            granted in any::<bool>(),
+        ) {
+            let publisher = Publisher {
+                security_domain: &security_domain,
+                user_name: user_name.as_deref(),
+                client_id: &client_id,
+                address,
+                certificate,
+                granted,
+            };
+            comes_back(&Entry::Publisher { topic_name: &topic_name, id, publisher })?;
         }
 
         #[test]

@@ -4,11 +4,12 @@
 //! are varints (seven bits a byte, the lowest first) unless their width is given; widths are big-endian, so that keys of
 //! one Session sort together.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::codec::{Reader, put_option, put_text, put_varint};
-use crate::record::{Kept, Message, MessageId, Owed, Owner, Receiver, Session, SessionNumber, Stage, Will};
+use crate::record::{Kept, Message, MessageId, Owed, Owner, Publisher, Receiver, Session, SessionNumber, Stage, Will};
 
 /// What a key names: the kind of an entry in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,11 +37,13 @@ pub enum Kind {
     Retained = 10,
     /// The user that a Session belongs to.
     Owner = 11,
+    /// Who published a Retained Message.
+    Publisher = 12,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Clock,
         Self::Session,
         Self::Will,
@@ -52,6 +55,7 @@ impl Kind {
         Self::Settled,
         Self::Retained,
         Self::Owner,
+        Self::Publisher,
     ];
 
     /// Its name, for people and tools.
@@ -68,6 +72,7 @@ impl Kind {
             Self::Settled => "settled",
             Self::Retained => "retained",
             Self::Owner => "owner",
+            Self::Publisher => "publisher",
         }
     }
 
@@ -168,6 +173,54 @@ pub(crate) fn read_owner(value: &[u8]) -> Option<Owner<'_>> {
     let mut reader = Reader(value);
     let security_domain = reader.text()?;
     Some(Owner { security_domain, user_name: std::str::from_utf8(reader.0).ok()? })
+}
+
+const CERTIFICATE: u8 = 0b0000_0001;
+const GRANTED: u8 = 0b0000_0010;
+const USER_NAME: u8 = 0b0000_0100;
+
+/// All but the number of the message, which comes before it.
+pub(crate) fn put_publisher(out: &mut Vec<u8>, publisher: &Publisher<'_>) {
+    let flags = if publisher.certificate { CERTIFICATE } else { 0 }
+        | if publisher.granted { GRANTED } else { 0 }
+        | if publisher.user_name.is_some() { USER_NAME } else { 0 };
+    out.push(flags);
+    match publisher.address {
+        None => out.push(0),
+        Some(IpAddr::V4(address)) => {
+            out.push(4);
+            out.extend_from_slice(&address.octets());
+        }
+        Some(IpAddr::V6(address)) => {
+            out.push(16);
+            out.extend_from_slice(&address.octets());
+        }
+    }
+    put_text(out, publisher.security_domain);
+    if let Some(user_name) = publisher.user_name {
+        put_text(out, user_name);
+    }
+    out.extend_from_slice(publisher.client_id.as_bytes());
+}
+
+pub(crate) fn read_publisher(reader: Reader<'_>) -> Option<Publisher<'_>> {
+    let mut reader = reader;
+    let flags = reader.byte()?;
+    let address = match reader.bytes()? {
+        [] => None,
+        bytes if bytes.len() == 4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        bytes => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+    };
+    let security_domain = reader.text()?;
+    let user_name = if flags & USER_NAME > 0 { Some(reader.text()?) } else { None };
+    Some(Publisher {
+        security_domain,
+        user_name,
+        client_id: std::str::from_utf8(reader.0).ok()?,
+        address,
+        certificate: flags & CERTIFICATE > 0,
+        granted: flags & GRANTED > 0,
+    })
 }
 
 const QOS: u8 = 0b0000_0011;

@@ -56,6 +56,8 @@ pub(crate) struct Ledger {
     /// For topics written lately, the last message: two workers' records may come in another order than the messages have
     /// their numbers in. Two generations, of which the older is forgotten in time.
     retained: [HashMap<Box<str>, MessageId>; 2],
+    /// The log may have publishers of Retained Messages: only then one has to be deleted with its message.
+    has_publishers: bool,
     scratch: Vec<u8>,
 }
 
@@ -114,6 +116,11 @@ impl Ledger {
     pub(crate) fn new(workers: usize) -> Self {
         let streams = std::iter::repeat_with(Stream::default).take(workers).collect();
         Self { streams, ..Self::default() }
+    }
+
+    /// The log has publishers of Retained Messages.
+    pub(crate) fn knows_publishers(&mut self) {
+        self.has_publishers = true;
     }
 
     /// So many messages will be found in the log.
@@ -293,6 +300,9 @@ impl Ledger {
             Taken::RetainedEnded { topic_name, message } => {
                 if self.retained.iter().all(|recent| recent.get(topic_name).is_none_or(|last| *last <= message)) {
                     writes.delete(Kind::Retained, topic_name.as_bytes());
+                    if self.has_publishers {
+                        writes.delete(Kind::Publisher, topic_name.as_bytes());
+                    }
                 }
             }
             Taken::Moved { message, from, copy, to } => {
@@ -337,7 +347,7 @@ impl Ledger {
             writes.delete(Kind::Will, &format::session_key(session));
         }
         if publish.retained {
-            self.retain(id, publish.message, writes);
+            self.retain(id, publish.message, publish.publisher, writes);
         }
         if !receivers.is_empty() {
             receivers.sort_by_key(|receiver| (receiver.session, receiver.copy()));
@@ -351,7 +361,7 @@ impl Ledger {
         Step::Applied
     }
 
-    fn retain(&mut self, id: MessageId, value: &[u8], writes: &mut impl Writes) {
+    fn retain(&mut self, id: MessageId, value: &[u8], publisher: Option<&[u8]>, writes: &mut impl Writes) {
         let message = format::read_message(Reader(value)).expect("the message was written by this process");
         let topic_name = message.topic_name;
         if self.retained.iter().any(|recent| recent.get(topic_name).is_some_and(|last| *last > id)) {
@@ -370,6 +380,14 @@ impl Ledger {
             put_varint(&mut self.scratch, id.number());
             let value = if mutant!(RetainedTorn) { &value[..value.len() - 1] } else { value };
             writes.put(Kind::Retained, topic_name.as_bytes(), &[&self.scratch, value]);
+        }
+        match publisher.filter(|_| !message.payload.is_empty()) {
+            Some(publisher) => {
+                self.has_publishers = true;
+                writes.put(Kind::Publisher, topic_name.as_bytes(), &[&self.scratch, publisher]);
+            }
+            None if self.has_publishers => writes.delete(Kind::Publisher, topic_name.as_bytes()),
+            None => {}
         }
         if self.streams.len() > 1 || mutant!(RetainedNotReplaced) {
             let [young, old] = &mut self.retained;

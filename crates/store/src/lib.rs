@@ -46,11 +46,12 @@ pub use entry::Entry;
 pub use format::Kind;
 pub use inspect::{CompactError, Compacted, Inspection, compact};
 pub use record::{
-    Message, MessageId, Owner, Position, Publish, Receiver, Record, Session, SessionNumber, Stage, Will, copy_of,
+    Message, MessageId, Owner, Position, Publish, Publisher, Receiver, Record, Session, SessionNumber, Stage, Will,
+    copy_of,
 };
 pub use recover::{
-    Orphan, Recovered, RecoveredExchange, RecoveredMessage, RecoveredOwner, RecoveredRetained, RecoveredSession,
-    RecoveredWill, StoredMessage,
+    Orphan, Recovered, RecoveredExchange, RecoveredMessage, RecoveredOwner, RecoveredPublisher, RecoveredRetained,
+    RecoveredSession, RecoveredWill, StoredMessage,
 };
 
 use codec::{Reader, put_varint};

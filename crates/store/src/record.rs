@@ -1,5 +1,6 @@
 //! What is to be remembered: one [`Record`] for each change of state that an acknowledgement vouches for.
 
+use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
@@ -150,6 +151,25 @@ pub struct Publish<'a> {
     pub will_of: Option<SessionNumber>,
     /// It replaces, or with an empty payload ends, the Retained Message of its topic, unless a later one has.
     pub retained: bool,
+    /// Who published it, to be kept beside the Retained Message. None: nothing is.
+    pub publisher: Option<Publisher<'a>>,
+}
+
+/// Who published a Retained Message: what there is to ask rules about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publisher<'a> {
+    /// Name of the security domain that its client is of; empty where there is but one.
+    pub security_domain: &'a str,
+    /// User name; None for an anonymous client.
+    pub user_name: Option<&'a str>,
+    /// Client Identifier.
+    pub client_id: &'a str,
+    /// Where the client was.
+    pub address: Option<IpAddr>,
+    /// It proved itself by a certificate.
+    pub certificate: bool,
+    /// It had rights that came with its credentials, and that are not written down.
+    pub granted: bool,
 }
 
 /// A Session, without what has records of its own.

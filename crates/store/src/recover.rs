@@ -1,5 +1,6 @@
 //! What a log holds, put together as the broker needs it.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::ops::Range;
 
@@ -8,7 +9,7 @@ use crate::codec::Reader;
 use crate::entry::Entry;
 use crate::format::{self, Kind};
 use crate::ledger::Ledger;
-use crate::record::{Kept, Message, MessageId, Owed, Receiver, SessionNumber, Stage};
+use crate::record::{Kept, Message, MessageId, Owed, Publisher, Receiver, SessionNumber, Stage};
 
 // The numbers are ours: nobody can choose them to collide.
 type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
@@ -119,11 +120,44 @@ pub struct RecoveredSession {
     pub queue: Vec<RecoveredMessage>,
 }
 
+/// Who published a Retained Message: see [`Publisher`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredPublisher {
+    /// Name of the security domain.
+    pub security_domain: Box<str>,
+    /// User name.
+    pub user_name: Option<Box<str>>,
+    /// Client Identifier.
+    pub client_id: Box<str>,
+    /// Where the client was.
+    pub address: Option<IpAddr>,
+    /// It proved itself by a certificate.
+    pub certificate: bool,
+    /// It had rights that came with its credentials.
+    pub granted: bool,
+}
+
+impl From<Publisher<'_>> for RecoveredPublisher {
+    fn from(publisher: Publisher<'_>) -> Self {
+        let Publisher { security_domain, user_name, client_id, address, certificate, granted } = publisher;
+        Self {
+            security_domain: security_domain.into(),
+            user_name: user_name.map(Box::from),
+            client_id: client_id.into(),
+            address,
+            certificate,
+            granted,
+        }
+    }
+}
+
 /// A Retained Message that outlived the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredRetained {
     /// The message; its name is that of the publication.
     pub message: StoredMessage,
+    /// Who published it, if that was written down.
+    pub publisher: Option<RecoveredPublisher>,
 }
 
 /// A message of a Shared Subscription whose Session has ended, and that no other has been given yet.
@@ -178,6 +212,8 @@ pub(crate) struct Collector {
     receivers: HashMap<MessageId, Vec<Receiver>>,
     settled: HashSet<(MessageId, Owed)>,
     beside: HashMap<MessageId, Vec<(Kind, Owed)>>,
+    /// With the Topic Name.
+    publishers: HashMap<MessageId, (Box<str>, RecoveredPublisher)>,
     recovered: Recovered,
 }
 
@@ -265,7 +301,13 @@ impl Collector {
             Entry::Retained { id, message } => {
                 self.recovered.message_count = self.recovered.message_count.max(id.count());
                 let message = StoredMessage::of(Some(id), &message);
-                self.recovered.retained.push(RecoveredRetained { message });
+                self.recovered.retained.push(RecoveredRetained { message, publisher: None });
+            }
+            Entry::Publisher { topic_name, id, publisher } => {
+                self.recovered.message_count = self.recovered.message_count.max(id.count());
+                if let Some((topic_name, _)) = self.publishers.insert(id, (topic_name.into(), publisher.into())) {
+                    self.recovered.garbage.push((Kind::Publisher, topic_name.into_boxed_bytes()));
+                }
             }
         }
     }
@@ -357,6 +399,21 @@ impl Collector {
         // Exchanges whose message never got into the log: it was not acknowledged, and comes again.
         let lost = sent.into_iter().map(|((_, session), (packet_id, _))| format::exchange_key(session, packet_id));
         garbage.extend(lost.map(|key| (Kind::Outbound, key.into())));
+        if !self.publishers.is_empty() {
+            ledger.knows_publishers();
+            for retained in &mut recovered.retained {
+                let found = retained.message.id.and_then(|id| self.publishers.remove(&id));
+                match found {
+                    Some((topic_name, publisher)) if *topic_name == *retained.message.message().topic_name => {
+                        retained.publisher = Some(publisher);
+                    }
+                    Some((topic_name, _)) => garbage.push((Kind::Publisher, topic_name.into_boxed_bytes())),
+                    None => {}
+                }
+            }
+            let left = self.publishers.into_values();
+            garbage.extend(left.map(|(topic_name, _)| (Kind::Publisher, topic_name.into_boxed_bytes())));
+        }
         for (id, beside) in self.beside {
             let keys = beside.into_iter().map(|(kind, session)| (kind, Box::from(&*format::receiver_key(id, session))));
             garbage.extend(keys);

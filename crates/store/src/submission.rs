@@ -87,7 +87,7 @@ pub(crate) fn put(out: &mut Vec<u8>, record: &Record<'_>) {
         Record::Publish(publish) => {
             out.push(PUBLISH);
             put_varint(out, publish.id.number());
-            out.push(u8::from(publish.retained));
+            out.push(u8::from(publish.retained) << 1 | u8::from(publish.publisher.is_some()));
             put_varint(out, u64::from(publish.others));
             put_option(out, publish.opens.map(|(session, _)| session.number()));
             put_varint(out, publish.opens.map_or(0, |(_, packet_id)| u64::from(packet_id)));
@@ -97,6 +97,9 @@ pub(crate) fn put(out: &mut Vec<u8>, record: &Record<'_>) {
                 format::put_message_head(out, &publish.message);
                 out.extend_from_slice(publish.message.payload);
             });
+            if let Some(publisher) = &publish.publisher {
+                sized(out, |out| format::put_publisher(out, publisher));
+            }
         }
         Record::Sent { session, message, copy, packet_id, order } => {
             out.push(SENT);
@@ -181,6 +184,8 @@ pub(crate) struct TakenPublish<'a> {
     pub(crate) receivers: Reader<'a>,
     /// The message as it stands in the log.
     pub(crate) message: &'a [u8],
+    /// Who published it, as that stands in the log.
+    pub(crate) publisher: Option<&'a [u8]>,
 }
 
 impl TakenPublish<'_> {
@@ -227,7 +232,8 @@ fn take_some<'a>(reader: &mut Reader<'a>) -> Option<Taken<'a>> {
         SUBSCRIPTION_ENDED => Taken::SubscriptionEnded { session: session(reader)?, filter: reader.text()? },
         PUBLISH => {
             let id = message(reader)?;
-            let retained = reader.byte()? > 0;
+            let flags = reader.byte()?;
+            let retained = flags & 2 > 0;
             let others = reader.number()?;
             let opener = reader.option()?.and_then(SessionNumber::from_number);
             let packet_id = reader.number()?;
@@ -235,8 +241,9 @@ fn take_some<'a>(reader: &mut Reader<'a>) -> Option<Taken<'a>> {
             let receivers = *reader;
             skip_receivers(reader)?;
             let message = sized(reader)?;
+            let publisher = if flags & 1 > 0 { Some(sized(reader)?) } else { None };
             let opens = opener.map(|session| (session, packet_id));
-            Taken::Publish(TakenPublish { id, retained, others, opens, will_of, receivers, message })
+            Taken::Publish(TakenPublish { id, retained, others, opens, will_of, receivers, message, publisher })
         }
         SENT => Taken::Sent {
             session: session(reader)?,
@@ -278,7 +285,7 @@ fn skip_receivers(reader: &mut Reader<'_>) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Message, Owner, Publish, Session, Will};
+    use crate::record::{Message, Owner, Publish, Publisher, Session, Will};
     use std::num::NonZeroU64;
 
     #[test]
@@ -303,6 +310,14 @@ mod tests {
             group: Some("$share/g/a/#".into()),
         };
         let receivers = [receiver.clone(), receiver];
+        let publisher = Publisher {
+            security_domain: "d",
+            user_name: None,
+            client_id: "c",
+            address: Some([127, 0, 0, 1].into()),
+            certificate: false,
+            granted: true,
+        };
         let publish = Publish {
             id,
             message,
@@ -311,6 +326,7 @@ mod tests {
             opens: Some((session, 5)),
             will_of: None,
             retained: true,
+            publisher: Some(publisher),
         };
         let detached = Session { number: session, client_id: "c", expiry_interval: 60, detached_at: Some(0) };
         let will = Will { message, message_expiry_interval: Some(0), delay_interval: 4 };
@@ -330,6 +346,7 @@ mod tests {
         assert_eq!((taken.id, taken.others, taken.opens, taken.retained), (id, 3, Some((session, 5)), true));
         assert_eq!(taken.receivers(), receivers);
         assert_eq!(format::read_message(Reader(taken.message)), Some(message));
+        assert_eq!(format::read_publisher(Reader(taken.publisher.unwrap())), Some(publisher));
         let Taken::Will { value, .. } = take(&mut reader) else { panic!("not a Will") };
         assert_eq!(format::read_will(value), Some(will));
         let Taken::Owner { value, .. } = take(&mut reader) else { panic!("not an owner") };

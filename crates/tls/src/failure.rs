@@ -5,6 +5,7 @@ use std::fmt;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use crate::NameError;
+use crate::verifier::ChainTooLong;
 
 /// Why a TLS connection is of no use. The text is one of a fixed set: nothing that a client says is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,9 @@ fn certificate(cause: &CertificateError) -> &'static str {
         CertificateError::BadEncoding => "TLS: the client's certificate cannot be read",
         CertificateError::Other(other) => match other.0.downcast_ref::<NameError>() {
             Some(name) => name.as_str(),
+            None if other.0.is::<ChainTooLong>() => {
+                "TLS: the client's certificate comes with a chain of more than 10 others"
+            }
             None => "TLS: the client's certificate is not accepted",
         },
         _ => "TLS: the client's certificate is not accepted",

@@ -1,5 +1,6 @@
 //! Client certificates: the standard's checks, and what an operator adds to or takes from them.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -11,6 +12,22 @@ use crate::names::{self, UserNameFrom};
 
 /// Certificates of a chain that may be out of date before we give up: more than any chain has.
 const DATES_MAX: usize = 16;
+
+/// Certificates between a client's own and its authority's: no chain in use has so many. A longer one is refused before anything of
+/// it is looked at.
+const INTERMEDIATES_MAX: usize = 10;
+
+/// There are more than [`INTERMEDIATES_MAX`].
+#[derive(Debug)]
+pub(crate) struct ChainTooLong;
+
+impl fmt::Display for ChainTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TLS: the client's certificate comes with a chain of more than 10 others")
+    }
+}
+
+impl std::error::Error for ChainTooLong {}
 
 #[derive(Debug)]
 pub(crate) struct Verifier {
@@ -35,6 +52,9 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         mut now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        if intermediates.len() > INTERMEDIATES_MAX {
+            return Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(ChainTooLong)))));
+        }
         let mut result = self.web.verify_client_cert(end_entity, intermediates, now);
         // Dates are looked at first of all, so everything else is looked at again at a time that suits them.
         for _ in 0..DATES_MAX {

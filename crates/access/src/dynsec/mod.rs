@@ -27,6 +27,7 @@ mod client;
 mod command;
 mod file;
 mod group;
+mod initial;
 mod json;
 mod role;
 

@@ -45,6 +45,16 @@ impl Book {
         self
     }
 
+    pub fn anonymous(mut self, publish: &[&str], subscribe: &[&str]) -> Self {
+        let owned = |filters: &[&str]| filters.iter().map(|filter| (*filter).to_owned()).collect();
+        self.draft.rules.push(RuleDraft {
+            anonymous: Some(true),
+            permissions: Permissions { publish: owned(publish), subscribe: owned(subscribe), ..Permissions::default() },
+            ..RuleDraft::default()
+        });
+        self
+    }
+
     pub fn banned(mut self, user: &str) -> Self {
         self.banned.push(user.to_owned());
         self

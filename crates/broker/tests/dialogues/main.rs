@@ -15,6 +15,7 @@ mod limits;
 mod model;
 mod own;
 mod pace;
+mod publishers;
 mod reasons;
 mod reconfigure;
 mod recovery;

@@ -1,11 +1,12 @@
 //! Who may do what, in a whole broker: rules in TOML, and dynamic security with its commands.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
 use crate::client::{self, Client, Next, V5};
-use crate::process::{Broker, Folder, wait_for};
+use crate::process::{Broker, Folder, free_port, wait_for};
 
 const NOT_AUTHORIZED: u8 = 0x87;
 const COMMANDS: &str = "$CONTROL/dynamic-security/v1";
@@ -49,7 +50,11 @@ fn subscribe(client: &mut Client, filter: &str) -> u8 {
 
 /// The response to a request.
 fn command(client: &mut Client, request: &str) -> String {
-    client.send(&client::publish(V5, COMMANDS, 0, 0, request.as_bytes()));
+    command_to(client, COMMANDS, request)
+}
+
+fn command_to(client: &mut Client, topic_name: &str, request: &str) -> String {
+    client.send(&client::publish(V5, topic_name, 0, 0, request.as_bytes()));
     let answer = client.packet();
     assert_eq!(answer[0] & 0xf0, 0x30, "{answer:02x?}");
     String::from_utf8(client::taken_apart(V5, &answer).2.to_vec()).unwrap()
@@ -140,4 +145,164 @@ fn commands_change_who_may_do_what() {
     command(&mut admin, r#"{"commands":[{"command":"enableClient","username":"eve"}]}"#);
     assert_eq!(try_login(&again, "eve", "new", "e").1, 0);
     assert_ne!(fs::read_to_string(&file).unwrap(), text);
+}
+
+/// Retained Messages of the reader, so many that each worker has some. Their topics are the last in each worker's order.
+const MARKERS: usize = 16;
+
+/// Whose Retained Messages a new subscription to `#` gets, in order, but for those of the reader itself.
+fn retained(broker: &Broker) -> Vec<String> {
+    let (mut reader, code) = try_login(broker, "reader", "reader", "reader");
+    assert_eq!((code, subscribe(&mut reader, "#")), (0, 0));
+    let (mut publishers, mut markers) = (Vec::new(), 0);
+    while markers < MARKERS {
+        let packet = reader.packet();
+        match client::taken_apart(V5, &packet).2 {
+            b"reader" => markers += 1,
+            publisher => publishers.push(String::from_utf8(publisher.to_vec()).unwrap()),
+        }
+    }
+    publishers.sort();
+    publishers
+}
+
+/// K12, with a restart between.
+#[test]
+fn a_retained_message_needs_a_publisher_who_may_publish() {
+    const PASSWORDS: [&str; 3] = ["ann", "bob", "reader"];
+    let folder = Folder::new();
+    let passwords = folder.path("passwords");
+    fs::write(&passwords, "").unwrap();
+    for user in PASSWORDS {
+        let status = Command::new(env!("CARGO_BIN_EXE_pantala"))
+            .args(["passwd", "-b", "-H", "sha512-pbkdf2", "-I", "1"])
+            .arg(&passwords)
+            .args([user, user])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+    }
+    let acl = |users: &[&str]| -> String {
+        let users = users.iter().map(|user| format!("user {user}\ntopic readwrite #\n"));
+        users.collect::<String>() + "user reader\ntopic readwrite #\n"
+    };
+    let rules = folder.write("acl", &acl(&["ann", "bob"]));
+    let data = folder.path("data");
+    let text = format!(
+        "[broker]\nworkers = 2\ndata_dir = {data:?}\n[[security]]\npassword_file = {passwords:?}\nacl_file = {rules:?}\n"
+    );
+    let mut broker = Broker::start(&text);
+    for (user, count) in [("ann", 4), ("bob", 3), ("reader", MARKERS)] {
+        let (mut client, code) = try_login(&broker, user, user, user);
+        assert_eq!(code, 0);
+        for number in 0..count {
+            let mut packet = client::publish(V5, &format!("{user}/{number}"), 1, 7, user.as_bytes());
+            // RETAIN.
+            packet[0] |= 1;
+            client.send(&packet);
+            assert_eq!(client.packet()[0], 0x40);
+        }
+    }
+    let all = ["ann", "ann", "ann", "ann", "bob", "bob", "bob"];
+    assert_eq!(retained(&broker), all);
+    fs::write(&rules, acl(&["bob"])).unwrap();
+    broker.signal(Signal::HUP);
+    wait_for("the new rules", || (retained(&broker) == all[4..]).then_some(()));
+    assert!(broker.counter("withheld_publisher_not_authorized") >= 4);
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success());
+    // What was not allowed before is not after.
+    let mut broker = Broker::start(&text);
+    assert_eq!(retained(&broker), all[4..]);
+    broker.signal(Signal::TERM);
+    assert!(broker.wait().success());
+    // And is back with the right; a user who is gone is one without rights.
+    fs::write(&rules, acl(&["ann", "bob"])).unwrap();
+    let lines = fs::read_to_string(&passwords).unwrap();
+    let left: String = lines.lines().filter(|line| !line.starts_with("bob:")).map(|line| format!("{line}\n")).collect();
+    fs::write(&passwords, left).unwrap();
+    let broker = Broker::start(&text);
+    assert_eq!(retained(&broker), all[..4]);
+}
+
+/// From where a client is connected, wherever in the broker.
+#[test]
+fn connections_of_a_client_are_told() {
+    let folder = Folder::new();
+    let file = folder.write("dynsec.json", include_str!("../../../access/tests/mosquitto/dynsec-init.json"));
+    let broker = Broker::start(&format!("[broker]\nworkers = 3\n[[security]]\ndynamic_security_file = {file:?}\n"));
+    let (mut admin, _) = try_login(&broker, "admin", "secret", "a");
+    let create = |user: &str| format!(r#"{{"command":"createClient","username":"{user}","password":"pw"}}"#);
+    command(&mut admin, &format!(r#"{{"commands":[{},{}]}}"#, create("eve"), create("absent")));
+    let places = [(2, "e0"), (1, "e1"), (3, "e2"), (2, "e3"), (1, "e4")];
+    let connected: Vec<Client> = places
+        .into_iter()
+        .map(|(place, client_id)| {
+            let mut client = Client::open_from(std::net::Ipv4Addr::new(127, 0, 0, place), broker.address());
+            client.level = V5;
+            client.send(&login("eve", "pw", client_id));
+            assert_eq!(client.packet()[3], 0);
+            client
+        })
+        .collect();
+    let ask = |admin: &mut Client, user: &str| {
+        let request = format!(r#"{{"commands":[{{"command":"getClient","username":"{user}"}}]}}"#);
+        let answer: serde_json::Value = serde_json::from_str(&command(admin, &request)).unwrap();
+        let connections = &answer["responses"][0]["data"]["client"]["connections"];
+        let addresses = connections.as_array().unwrap().iter().map(|it| it["address"].as_str().unwrap().to_owned());
+        addresses.collect::<Vec<String>>()
+    };
+    let here = ["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.3"];
+    assert_eq!(ask(&mut admin, "eve"), here);
+    assert_eq!((ask(&mut admin, "admin"), ask(&mut admin, "absent")), (vec!["127.0.0.1".to_owned()], vec![]));
+    drop(connected);
+    wait_for("their end", || ask(&mut admin, "eve").is_empty().then_some(()));
+}
+
+/// What Mosquitto 2.1 calls its control API: it tells of listeners and plugins, to who may ask, and where that is wanted.
+#[test]
+fn listeners_and_plugins_are_told_by_command() {
+    const REQUEST: &str =
+        r#"{"commands":[{"command":"listListeners","correlationData":"1"},{"command":"listPlugins"}]}"#;
+    let folder = Folder::new();
+    let file = folder.write("dynsec.json", include_str!("../../../access/tests/mosquitto/dynsec-init.json"));
+    let (socket, port, other) = (folder.path("socket"), free_port(), free_port());
+    let text = format!(
+        "[broker]\ncontrol_api = true\n[[security]]\ndynamic_security_file = {file:?}\n\
+         [[listener]]\nhost = \"127.0.0.1\"\nport = {port}\n\
+         [[listener]]\nhost = \"127.0.0.1\"\nport = {other}\nprotocol = \"websocket\"\n\
+         [[listener]]\nunix_path = {socket:?}\n"
+    );
+    let config = folder.write("pantala.toml", &text);
+    let broker = Broker::with_arguments(folder, &["-c".as_ref(), config.as_os_str()]);
+    let (mut admin, code) = try_login(&broker, "admin", "secret", "a");
+    assert_eq!(code, 0);
+    // Not yet by a rule that names it.
+    assert_eq!(publish(&mut admin, "$CONTROL/broker/v1"), NOT_AUTHORIZED);
+    command(
+        &mut admin,
+        r#"{"commands":[{"command":"addRoleACL","rolename":"admin","acltype":"publishClientSend","topic":"$CONTROL/broker/#","allow":true}]}"#,
+    );
+    let told: serde_json::Value = serde_json::from_str(&command_to(&mut admin, "$CONTROL/broker/v1", REQUEST)).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    let listeners = serde_json::json!([
+        {"port": port, "protocol": "mqtt", "bind-address": "127.0.0.1", "tls": false},
+        {"port": other, "protocol": "websockets", "bind-address": "127.0.0.1", "tls": false},
+        {"protocol": "mqtt", "socket-path": socket, "tls": false},
+    ]);
+    let plugins = serde_json::json!([
+        {"name": "dynamic-security", "version": version, "control-endpoints": [COMMANDS]},
+    ]);
+    assert_eq!(
+        told,
+        serde_json::json!({"responses": [
+            {"command": "listListeners", "data": {"listeners": listeners}, "correlationData": "1"},
+            {"command": "listPlugins", "data": {"plugins": plugins}},
+        ]})
+    );
+    assert_eq!(
+        command_to(&mut admin, "$CONTROL/broker/v1", "x"),
+        r#"{"responses":[{"command":"Unknown command","error":"Payload not valid JSON"}]}"#
+    );
 }

@@ -10,8 +10,10 @@ mod operations;
 mod process;
 mod reload;
 mod security;
+mod sockets;
 mod start;
 mod stop;
 mod store;
 #[cfg(target_os = "linux")]
 mod strain;
+mod timing;

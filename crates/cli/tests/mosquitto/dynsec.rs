@@ -123,3 +123,90 @@ fn mosquitto_ctrl_prints_the_same() {
         assert_eq!(ours, theirs, "{topic} {user:?}");
     }
 }
+
+/// Keys and types of a document, and all of its texts but what comes of a password.
+fn shape(value: &serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::Object(object) => {
+            let shown = |(key, value): (&String, &Value)| {
+                let is_secret = matches!(key.as_str(), "password" | "salt" | "iterations");
+                (key.clone(), if is_secret { Value::from(value.is_string()) } else { shape(value) })
+            };
+            Value::Object(object.iter().map(shown).collect())
+        }
+        Value::Array(array) => Value::Array(array.iter().map(shape).collect()),
+        other => other.clone(),
+    }
+}
+
+fn init(arguments: &[&str], password: &str, variable: bool) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pantala"));
+    command.args(["dynsec", "init"]).args(arguments).env_clear();
+    if variable {
+        command.env("PANTALA_DYNSEC_PASSWORD", password);
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let input = if variable { String::new() } else { password.to_owned() };
+    // It may have ended without reading.
+    drop(std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()));
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn the_first_file_is_mosquittos_but_for_the_salt() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let path = |name: &str| file(name).display().to_string();
+    let json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+    let output = init(&[&path("typed.json")], "secret\nsecret\n", false);
+    assert!(output.status.success(), "{output:?}");
+    let output = init(&[&path("variable.json"), "--admin", "root"], "se cret", true);
+    assert!(output.status.success(), "{output:?}");
+    fs::write(file("password"), "secret\nand no more").unwrap();
+    let output = init(&[&path("file.json"), "--password-file", &path("password")], "", false);
+    assert!(output.status.success(), "{output:?}");
+    for name in ["typed.json", "file.json"] {
+        assert_eq!(shape(&json(&fs::read(file(name)).unwrap())), shape(&json(INIT.as_bytes())), "{name}");
+        assert_eq!(fs::metadata(file(name)).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    assert_eq!(json(&fs::read(file("variable.json")).unwrap())["clients"][0]["username"], "root");
+    // What is there stays, whatever it is; two passwords that differ, and none, are none.
+    std::os::unix::fs::symlink("/nowhere", file("link")).unwrap();
+    let before = fs::read(file("typed.json")).unwrap();
+    for (name, password, status) in [
+        ("typed.json", "other\nother\n", 1),
+        ("link", "other\nother\n", 1),
+        ("new.json", "one\nother\n", 2),
+        ("new.json", "one\n", 1),
+        ("new.json", "\n\n", 1),
+        ("nowhere/new.json", "one\none\n", 1),
+    ] {
+        let output = init(&[&path(name)], password, false);
+        assert_eq!(output.status.code(), Some(status), "{name} {password:?}: {output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1, "{output:?}");
+    }
+    assert_eq!(fs::read(file("typed.json")).unwrap(), before);
+    assert!(!file("new.json").exists());
+    // A broker lets the administrator in who was written there, with that password alone.
+    let broker = Broker::start(
+        Path::new(env!("CARGO_BIN_EXE_pantala")),
+        &["broker", "--durability", "memory"],
+        folder.path(),
+        "ours.toml",
+        |port| {
+            let file = file("typed.json");
+            format!(
+                "[[listener]]\nhost = \"127.0.0.1\"\nport = {port}\n[[security]]\ndynamic_security_file = {file:?}\n"
+            )
+        },
+    );
+    for (password, code) in [("wrong", "5"), ("secret", "0")] {
+        let ended = Command::new(env!("CARGO_BIN_EXE_pantala"))
+            .args(["pub", "-p", &broker.port.to_string(), "-u", "admin", "-P", password, "-q", "1", "-t", "x", "-n"])
+            .output()
+            .unwrap();
+        assert_eq!(ended.status.code(), Some(code.parse().unwrap()), "{ended:?}");
+    }
+}

@@ -53,7 +53,7 @@ fn wrong_flags_end_with_mosquittos_status() {
 
 #[test]
 fn every_command_has_a_man_page() {
-    for program in ["", "broker", "store", "passwd", "pub", "sub", "rr", "completions", "man"] {
+    for program in ["", "broker", "store", "passwd", "dynsec", "pub", "sub", "rr", "completions", "man"] {
         let arguments = if program.is_empty() { vec!["man"] } else { vec!["man", program] };
         let output = run(PANTALA, &arguments);
         assert!(output.status.success(), "{output:?}");
@@ -90,4 +90,21 @@ fn shells_complete_the_flags_of_the_table() {
         let output = run("/bin/bash", &["-n", script.path().to_str().unwrap()]);
         assert!(output.status.success(), "{output:?}");
     }
+}
+
+/// `docs/attacks.md` names tests that exist.
+#[test]
+fn the_tests_of_the_page_of_attacks_are_there() {
+    let crates = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let page = std::fs::read_to_string(format!("{crates}/../docs/attacks.md")).unwrap();
+    let mut named = 0;
+    for line in page.lines().filter(|line| line.starts_with("| ")) {
+        for test in line.split('`').skip(1).step_by(2) {
+            let Some((file, name)) = test.split_once(": ") else { continue };
+            let text = std::fs::read_to_string(format!("{crates}/{file}")).expect(file);
+            assert!(text.contains(&format!("fn {name}(")), "{file} has no test {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 80, "{named}");
 }

@@ -50,6 +50,27 @@ impl Authority {
         Signed { certificate: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
     }
 
+    /// A client's certificate with so many others between it and this authority, all of them in `certificate`.
+    pub fn client_behind(&self, others: usize) -> Signed {
+        let mut issuers: Vec<CertifiedIssuer<'static, KeyPair>> = Vec::new();
+        for number in 0..others {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, format!("authority {number}"));
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+            let (key, above) = (KeyPair::generate().unwrap(), issuers.last().unwrap_or(&self.issuer));
+            let issuer = CertifiedIssuer::signed_by(params, key, above).unwrap();
+            issuers.push(issuer);
+        }
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "deep");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let own = params.signed_by(&key, issuers.last().unwrap_or(&self.issuer)).unwrap();
+        let chain: String = issuers.iter().rev().map(|issuer| issuer.pem()).collect();
+        Signed { certificate: own.pem() + &chain, key: key.serialize_pem() }
+    }
+
     /// For localhost and 127.0.0.1, with this Common Name.
     pub fn server(&self, name: &str) -> Signed {
         self.sign(|params| {

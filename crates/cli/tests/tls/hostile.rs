@@ -2,11 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use rustls::ClientConnection;
+use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, NamedGroup, StreamOwned};
 
 use crate::client::{Client, TlsBroker, connect};
 use crate::process::{PATIENCE, wait_for};
@@ -173,4 +174,96 @@ fn a_damaged_record() {
     stream.sock.write_all(&record).unwrap();
     assert!(client.is_closed());
     running.broker.wait_for_log("Client a disconnected: TLS: a record that was damaged on the way.");
+}
+
+/// Sessions of TLS 1.3 to go on with, each changed to say that the broker takes early data.
+#[derive(Debug, Default)]
+struct Lies {
+    tickets: Mutex<Vec<Tls13ClientSessionValue>>,
+    /// What the broker itself said.
+    said: Mutex<Vec<u32>>,
+}
+
+impl ClientSessionStore for Lies {
+    fn set_kx_hint(&self, _server_name: ServerName<'static>, _group: NamedGroup) {}
+
+    fn kx_hint(&self, _server_name: &ServerName<'_>) -> Option<NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _server_name: ServerName<'static>, _value: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _server_name: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _server_name: ServerName<'static>, mut value: Tls13ClientSessionValue) {
+        self.said.lock().unwrap().push(value.max_early_data_size());
+        value._private_set_max_early_data_size(16_384);
+        self.tickets.lock().unwrap().push(value);
+    }
+
+    fn take_tls13_ticket(&self, _server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.tickets.lock().unwrap().pop()
+    }
+}
+
+/// L5: the broker offers nobody to send data before the handshake is over. A client that does so all the same, as one that
+/// repeats what somebody else has sent would, is not heard.
+#[test]
+fn early_data_is_never_acted_upon() {
+    let running = TlsBroker::start("", "");
+    let lies = Arc::new(Lies::default());
+    let mut config = running.trusting(None);
+    config.enable_early_data = true;
+    config.resumption = Resumption::store(Arc::clone(&lies) as Arc<dyn ClientSessionStore>);
+    let config = Arc::new(config);
+    // The tickets come with the first answer.
+    Client::open(running.tls, (*config).clone()).unwrap().connect_mqtt("first").ping();
+    let said = lies.said.lock().unwrap().clone();
+    assert!(!said.is_empty() && said.iter().all(|bytes| *bytes == 0), "{said:?}");
+    let before = running.broker.counter("connects_accepted");
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut connection = ClientConnection::new(config, name).unwrap();
+    connection.early_data().expect("a ticket").write_all(&connect("zero-rtt-a", None)).unwrap();
+    let mut socket = raw(&running);
+    // All that there is to say, early data included, in front of the broker's first word.
+    let mut out = Vec::new();
+    while connection.wants_write() {
+        connection.write_tls(&mut out).unwrap();
+    }
+    assert!(out.windows(2).any(|bytes| bytes == [0x17, 3]), "no early data has been written");
+    socket.write_all(&out).unwrap();
+    // Then the handshake may go on, or may not; CONNECT has not come in either case.
+    let end = Instant::now() + PATIENCE;
+    while connection.is_handshaking() && Instant::now() < end {
+        if !matches!(connection.read_tls(&mut socket), Ok(1..)) || connection.process_new_packets().is_err() {
+            break;
+        }
+        let mut out = Vec::new();
+        while connection.wants_write() {
+            connection.write_tls(&mut out).unwrap();
+        }
+        if socket.write_all(&out).is_err() {
+            break;
+        }
+    }
+    assert!(!connection.is_early_data_accepted());
+    if !connection.is_handshaking() {
+        // On the same connection, what comes after the handshake is the first that the broker hears.
+        connection.writer().write_all(&connect("zero-rtt-b", None)).unwrap();
+        let mut stream = StreamOwned::new(connection, socket);
+        stream.flush().unwrap();
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, [0x20, 2, 0, 0]);
+    }
+    running.connect(None).connect_mqtt("others").ping();
+    let log = running.broker.log();
+    assert!(!log.contains("zero-rtt-a"), "{log}");
+    let late = u64::from(log.contains("as zero-rtt-b "));
+    assert_eq!(running.broker.counter("connects_accepted"), before + 1 + late);
+    assert_eq!(running.broker.counter("panics"), 0);
 }

@@ -1,5 +1,7 @@
 //! Who a client is by its certificate.
 
+use std::time::Duration;
+
 use rcgen::{DistinguishedName, DnType, ExtendedKeyUsagePurpose, date_time_ymd};
 
 use crate::client::{Authority, Client, Signed, TlsBroker};
@@ -31,6 +33,25 @@ fn certificates_that_are_refused() {
     refusal(&running, Some(&expired), "TLS: the client's certificate has expired.");
     let for_servers = authority.sign(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
     refusal(&running, Some(&for_servers), "is not for clients (Extended Key Usage).");
+}
+
+/// J14: a chain that is good but for its length costs nothing, and is told apart from one of a stranger.
+#[test]
+fn chains_of_certificates() {
+    let running = TlsBroker::start(REQUIRED, "");
+    for others in [0, 1, 4] {
+        running.connect(Some(&running.authority.client_behind(others))).connect_mqtt("a").ping();
+    }
+    for others in [11, 100] {
+        let deep = running.authority.client_behind(others);
+        let before = running.broker.cpu();
+        refusal(&running, Some(&deep), "TLS: the client's certificate comes with a chain of more than 10 others.");
+        let spent = running.broker.cpu() - before;
+        assert!(spent < Duration::from_millis(200), "{spent:?} of processor time");
+    }
+    // Too long for what is looked at, and short enough to be looked at.
+    refusal(&running, Some(&running.authority.client_behind(10)), "TLS: the client's certificate is");
+    running.connect(Some(&running.authority.client("sensor", 1))).connect_mqtt("a").ping();
 }
 
 /// With the rule a certificate lets in where anonymous clients are not, and its name has to be a safe one.

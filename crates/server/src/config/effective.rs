@@ -13,6 +13,7 @@ const NEEDS_RESTART: &[&str] = &[
     "broker.workers",
     "broker.data_dir",
     "broker.durability",
+    "broker.control_api",
     "broker.pid_file",
     "broker.user",
     "limits.verification_threads",
@@ -152,6 +153,7 @@ impl Config {
         self.workers = old.workers;
         self.data_dir.clone_from(&old.data_dir);
         self.durability = old.durability;
+        self.control_api = old.control_api;
         self.pid_file.clone_from(&old.pid_file);
         self.user.clone_from(&old.user);
         self.verification = old.verification;

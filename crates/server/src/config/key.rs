@@ -329,6 +329,12 @@ pub(super) static SECTIONS: &[Section] = &[
                 show: |config| config.sys_interval_seconds.to_string(),
             },
             Key {
+                name: "control_api",
+                doc: "Whether commands to `$CONTROL/broker/v1` are answered, of clients that may publish there by a rule that names it; see [access.md](access.md#what-the-broker-tells-by-command). A change needs a restart.",
+                kind: Kind::Switch { put: |draft, value| draft.control_api = value },
+                show: |config| config.control_api.to_string(),
+            },
+            Key {
                 name: "pid_file",
                 doc: "File with the number of the process, written before the broker serves anybody, removed at its end; not through a symbolic link. A change needs a restart.",
                 kind: Kind::Text {
@@ -593,6 +599,10 @@ pub(super) static SECTIONS: &[Section] = &[
             switch!(
                 allow_duplicate_messages,
                 "Whether a client whose subscriptions overlap gets a copy for each, instead of one at the highest QoS with all Subscription Identifiers."
+            ),
+            switch!(
+                check_retain_source,
+                "Whether a Retained Message is delivered only as long as who published it may publish to its topic; see [access.md](access.md#when-rules-change). With false it is not kept who published it."
             ),
         ],
     },

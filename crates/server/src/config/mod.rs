@@ -74,6 +74,8 @@ pub struct Config {
     pub durability: Durability,
     /// Seconds between two looks at what `$SYS` tells. 0 is never, and no `$SYS`. Default 10.
     pub sys_interval_seconds: u32,
+    /// Whether `$CONTROL/broker/v1` is answered. Default false.
+    pub control_api: bool,
     /// Where the number of the process is written once it listens. Default None.
     pub pid_file: Option<PathBuf>,
     /// The user that the process becomes once it listens, if it was started as root. Default None.

@@ -643,6 +643,7 @@ impl Reader<'_> {
             "queue_qos0_messages" => settings.queue_qos0_messages = line.switch()?,
             "upgrade_outgoing_qos" => settings.upgrade_outgoing_qos = line.switch()?,
             "allow_duplicate_messages" => settings.allow_duplicate_messages = line.switch()?,
+            "check_retain_source" => settings.check_retain_source = line.switch()?,
             "persistent_client_expiration" => settings.session_expiry_max = Some(expiration(line)?),
             "set_tcp_nodelay" => self.tcp_no_delay = Some(line.switch()?),
 
@@ -690,19 +691,8 @@ impl Reader<'_> {
                 line.number(0, LENGTH_MAX)?;
                 self.warn(line, "has no effect: Retained Messages that have expired are looked for all the time");
             }
-            // Without it is what is done here.
-            "check_retain_source" => {
-                if line.switch()? {
-                    self.warn(
-                        line,
-                        "has no effect yet: who may read a topic gets its Retained Message, whoever set it",
-                    );
-                }
-            }
             "enable_control_api" => {
-                if line.switch()? {
-                    self.warn(line, "has no effect yet: nothing answers on $CONTROL/broker");
-                }
+                self.draft.control_api = line.switch()?;
             }
             "packet_buffer_size" | "websockets_headers_size" => {
                 line.number(0, LENGTH_MAX)?;

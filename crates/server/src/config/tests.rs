@@ -143,6 +143,7 @@ fn a_toml_with_every_key() {
 [broker]
 workers = 3
 sys_interval_seconds = 35
+control_api = true
 pid_file = "/run/p.pid"
 user = "mqtt"
 data_dir = "/srv/pantala"
@@ -195,6 +196,7 @@ queue_full = "refuse"
 queue_qos0_messages = true
 upgrade_outgoing_qos = true
 allow_duplicate_messages = true
+check_retain_source = false
 
 [features]
 maximum_qos = 1
@@ -301,6 +303,7 @@ password_file = "{}"
             allow_zero_length_client_id: false,
             auto_id_prefix: "p-".to_owned(),
             allow_duplicate_messages: true,
+            check_retain_source: false,
             response_information_prefix: Some("reply/".to_owned()),
             redirect: redirect.clone(),
             durability_rules: vec![DurabilityRule { filter: "telemetry/#".to_owned(), level: Durability::Memory }],
@@ -394,6 +397,7 @@ password_file = "{}"
     );
     assert_eq!(config.workers.map(NonZeroUsize::get), Some(3));
     assert_eq!((config.sys_interval_seconds, config.memory_bytes_max), (35, Some(34)));
+    assert!(config.control_api);
     assert_eq!((config.pid_file.as_deref(), config.user.as_deref()), (Some(Path::new("/run/p.pid")), Some("mqtt")));
     assert_eq!(config.connections_per_address_max, key::count(Some(32)));
     assert_eq!(config.connections_per_address_per_second_max, key::count(Some(33)));
@@ -1333,12 +1337,12 @@ const DIRECTIVES: &[(&str, Outcome)] = {
         ("auto_id_prefix a-", Effective("broker.auto_id_prefix\ta-\n")),
         ("autosave_interval 10", Warned("no snapshots")),
         ("autosave_on_changes true", Warned("no snapshots")),
-        ("check_retain_source false", Same),
-        ("check_retain_source true", Elsewhere),
+        ("check_retain_source false", Effective("delivery.check_retain_source\tfalse\n")),
+        ("check_retain_source true", Same),
         ("clientid_prefixes a", Elsewhere),
         ("connection_messages false", Effective("log.connection_messages\tfalse\n")),
         ("enable_control_api false", Same),
-        ("enable_control_api true", Warned("no effect yet")),
+        ("enable_control_api true", Effective("broker.control_api\ttrue\n")),
         ("global_max_clients 5", Effective("limits.sessions_max\t5\n")),
         ("global_max_connections 5", Effective("limits.connections_max\t5\n")),
         ("global_plugin /usr/lib/other.so", Elsewhere),

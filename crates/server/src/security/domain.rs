@@ -192,6 +192,13 @@ impl Domain {
         Some(self.rules.rights(subject))
     }
 
+    /// Whether everybody may do everything, whoever they are.
+    pub fn is_unrestricted(&self) -> bool {
+        let Self { dynamic, tokens, service, rules, only_users, .. } = self;
+        let nobody_is_asked = dynamic.is_none() && tokens.is_none() && service.is_none() && only_users.is_none();
+        nobody_is_asked && rules.is_everything()
+    }
+
     /// How many users its password file has, for the log.
     pub fn user_count(&self) -> Option<usize> {
         let of_dynamic = self.dynamic.as_ref().map(|dynamic| dynamic.snapshot().client_count());

@@ -1,14 +1,16 @@
 //! Dynamic security in force: the state, its file, and who carries out the commands that change it.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread;
+use std::time::Duration;
 
 use pantala_access::dynsec::{Credentials as Known, DynamicSecurity, FILE_BYTES_MAX, Host, Kick, Response};
 use pantala_access::{Rules, Subject};
@@ -19,16 +21,18 @@ use pantala_password::{Algorithm, Hash};
 use pantala_session::Instant;
 
 use super::domain::{lock, read_text};
-use super::{Counters, Security};
+use super::{Counters, Security, control};
 use crate::config::{LogType, Verification};
 use crate::inbox::{Inbox, Letter};
 use crate::log::shown;
 
 /// Where commands are published to; the answer comes by the same with `/response`.
-const COMMANDS: &str = "$CONTROL/dynamic-security/v1";
+pub(super) const COMMANDS: &str = "$CONTROL/dynamic-security/v1";
 const RESPONSES: &str = "$CONTROL/dynamic-security/v1/response";
 /// So many commands wait at most; what comes then is dropped, and logged.
 const COMMANDS_WAITING_MAX: usize = 64;
+/// The workers have so long to say who is connected.
+const CONNECTED_PATIENCE: Duration = Duration::from_secs(2);
 const NOT_SAVED: &str = r#"{"responses":[{"command":"Unknown command","error":"The change could not be saved"}]}"#;
 /// As a password file of ours.
 const ALGORITHM: Algorithm = Algorithm::Argon2id { iterations: 1 };
@@ -92,10 +96,10 @@ impl Dynamic {
 
     /// Carries out a request. What it changes is in the file, and in force here, before it is answered; what cannot be
     /// saved is not changed.
-    pub fn apply(&self, request: &[u8]) -> Result<Response, String> {
+    fn apply(&self, request: &[u8], world: &mut World<'_>) -> Result<Response, String> {
         let mut state = lock(&self.state);
         let mut new = state.clone();
-        let response = new.apply(request, &mut Hashing);
+        let response = new.apply(request, world);
         if response.changed {
             let snapshot = Snapshot::new(&new, self.kept_max)?;
             replace(&self.path, &new.to_json()).map_err(|error| format!("{}: {error}", self.path.display()))?;
@@ -180,18 +184,39 @@ impl Snapshot {
 }
 
 /// What commands are given of the world.
-struct Hashing;
+struct World<'a> {
+    security: SecurityId,
+    inboxes: &'a [Arc<Inbox>],
+    /// Who is connected, by user name: asked for when it is first needed, once for all commands of a request.
+    connected: OnceCell<HashMap<Box<str>, Vec<IpAddr>>>,
+}
 
-impl Host for Hashing {
+impl World<'_> {
+    /// Each connection belongs to a worker of its own, so that all are asked. One that does not answer in time has none.
+    fn connected(&self) -> &HashMap<Box<str>, Vec<IpAddr>> {
+        self.connected.get_or_init(|| {
+            let (sender, receiver) = channel();
+            self.inboxes.iter().for_each(|inbox| inbox.send(Letter::Connected(self.security, sender.clone())));
+            drop(sender);
+            let (begun, mut connected) = (std::time::Instant::now(), HashMap::<_, Vec<_>>::new());
+            while let Ok(some) = receiver.recv_timeout(CONNECTED_PATIENCE.saturating_sub(begun.elapsed())) {
+                some.into_iter().for_each(|(user, address)| connected.entry(user).or_default().push(address));
+            }
+            connected.values_mut().for_each(|addresses| addresses.sort_unstable());
+            connected
+        })
+    }
+}
+
+impl Host for World<'_> {
     fn hash(&mut self, password: &str) -> Option<String> {
         let mut salt = [0; SALT_BYTES];
         getrandom::fill(&mut salt).ok()?;
         Some(Hash::new(ALGORITHM, password.as_bytes(), &salt).ok()?.to_string())
     }
 
-    /// Each connection belongs to a worker of its own; nobody has a list of all.
-    fn addresses(&self, _user_name: &str) -> Vec<IpAddr> {
-        Vec::new()
+    fn addresses(&self, user_name: &str) -> Vec<IpAddr> {
+        self.connected().get(user_name).cloned().unwrap_or_default()
     }
 }
 
@@ -208,9 +233,9 @@ pub(crate) struct ControlRequest {
 }
 
 impl Security {
-    /// Starts the thread that carries out commands, if a domain has dynamic security.
+    /// Starts the thread that carries out commands, if there are some that it could.
     pub(crate) fn serve_commands(self: &Arc<Self>, inboxes: &Arc<[Arc<Inbox>]>) -> io::Result<()> {
-        if !self.domains().iter().any(|domain| domain.dynamic.is_some()) {
+        if self.described().is_none() && !self.domains().iter().any(|domain| domain.dynamic.is_some()) {
             return Ok(());
         }
         let (sender, receiver) = sync_channel(COMMANDS_WAITING_MAX);
@@ -224,7 +249,7 @@ impl Security {
 
     /// Has a command carried out. Called on a worker's thread, so it waits for nothing.
     pub(crate) fn command(&self, request: ControlRequest) {
-        if &*request.topic_name != COMMANDS {
+        if ![COMMANDS, control::COMMANDS].contains(&&*request.topic_name) {
             return;
         }
         let sent = self.commands.get().map(|sender: &SyncSender<ControlRequest>| sender.try_send(request));
@@ -236,12 +261,21 @@ impl Security {
     }
 
     fn carry_out(&self, request: ControlRequest, inboxes: &[Arc<Inbox>]) {
-        let ControlRequest { inbox, connection, generation, security, client_id, user_name, payload, .. } = request;
+        let ControlRequest { inbox, connection, generation, security, client_id, user_name, topic_name, payload } =
+            request;
+        if &*topic_name == control::COMMANDS {
+            if let Some(described) = self.described() {
+                let answer = described.answer(&payload).into_boxed_str();
+                inbox.send(Letter::Answer(connection, generation, control::RESPONSES, answer, None));
+            }
+            return;
+        }
         let domains = self.domains();
         let Some(dynamic) = domains.get(usize::from(security.0)).and_then(|domain| domain.dynamic.as_ref()) else {
             return;
         };
-        let applied = dynamic.apply(&payload).unwrap_or_else(|error| {
+        let mut world = World { security, inboxes, connected: OnceCell::new() };
+        let applied = dynamic.apply(&payload, &mut world).unwrap_or_else(|error| {
             self.log.line(LogType::Error, &format!("Dynamic security: nothing is changed, {}", shown(&error)));
             Response { json: NOT_SAVED.to_owned(), changed: false, kicks: Vec::new(), log: Vec::new() }
         });

@@ -10,6 +10,7 @@
 //! All else is a job that goes along the chain of its domain's back ends, on the threads that the next one needs. Whatever
 //! happens to it, it answers once: when it is dropped, by "not now".
 
+mod control;
 mod domain;
 mod dynamic;
 mod http;
@@ -31,6 +32,7 @@ use pantala_identity::jwt::KeySet;
 use pantala_identity::{Credentials, Identity, Outcome, Refusal, Unavailable};
 use pantala_session::Instant;
 
+pub(crate) use self::control::Described;
 pub(crate) use self::domain::DomainError;
 use self::domain::{Domain, FetchedKeys, Keys, Service, Tokens, lock};
 pub(crate) use self::dynamic::ControlRequest;
@@ -73,6 +75,8 @@ struct InForce {
     /// How long a client waits, and so how long an answer is of use.
     patience: Duration,
     domains: Arc<[Arc<Domain>]>,
+    /// What is told by `$CONTROL/broker`, if that is wanted.
+    described: Option<Arc<Described>>,
 }
 
 /// What has come of verifications.
@@ -121,6 +125,8 @@ pub(crate) struct Surroundings {
     /// `connect_seconds`.
     pub patience: Duration,
     pub scram_users: HashSet<Box<str>>,
+    /// For what is told by `$CONTROL/broker`.
+    pub described: Option<Described>,
     /// Random bytes.
     pub secret: [u8; 32],
     pub clock: Clock,
@@ -133,14 +139,16 @@ impl Security {
     /// # Errors
     /// The first thing that is wrong: a broker must not start with half of its rules.
     pub fn new(config: Vec<SecurityDomain>, surroundings: Surroundings) -> Result<Arc<Self>, DomainError> {
-        let Surroundings { allow_anonymous, bounds, patience, scram_users, secret, clock, log } = surroundings;
+        let Surroundings { allow_anonymous, bounds, patience, scram_users, described, secret, clock, log } =
+            surroundings;
+        let described = described.map(Arc::new);
         let hasher = Hasher::new(&secret);
         let domains: Result<Arc<[_]>, _> =
             config.iter().map(|it| Domain::new(it, &bounds, &hasher, &scram_users, None).map(Arc::new)).collect();
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = bounds.threads.unwrap_or((cores / 2).max(1));
         Ok(Arc::new(Self {
-            in_force: RwLock::new(InForce { allow_anonymous, patience, domains: domains? }),
+            in_force: RwLock::new(InForce { allow_anonymous, patience, domains: domains?, described }),
             brake: Mutex::new(Brake::new(bounds.brake)),
             hashing: Pool::new("passwords", threads, bounds.waiting_max, give_way, Job::go_on),
             calling: Pool::new("services", bounds.http_requests_max, bounds.waiting_max, || {}, Job::go_on),
@@ -170,6 +178,10 @@ impl Security {
 
     fn domains(&self) -> Arc<[Arc<Domain>]> {
         Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner).domains)
+    }
+
+    fn described(&self) -> Option<Arc<Described>> {
+        self.in_force.read().unwrap_or_else(PoisonError::into_inner).described.clone()
     }
 
     fn now(&self) -> Instant {
@@ -247,11 +259,12 @@ impl Reloadable for Arc<Security> {
         });
         let domains: Arc<[_]> = domains.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
         let patience = Duration::from_secs(new.settings.connect_seconds.into());
+        let described = Described::of(new).map(Arc::new);
         let security = Arc::clone(self);
         Ok(Box::new(move |committed| {
             let allow_anonymous = committed.allow_anonymous.into();
             *security.in_force.write().unwrap_or_else(PoisonError::into_inner) =
-                InForce { allow_anonymous, patience, domains };
+                InForce { allow_anonymous, patience, domains, described };
             let rights = security.rights_source();
             committed.inboxes.iter().for_each(|inbox| inbox.send(Letter::Rights(Arc::clone(&rights))));
             // That the files were read again is said for all of them.

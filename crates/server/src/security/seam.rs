@@ -71,6 +71,10 @@ impl RightsSource for InForce {
             _ => domain.rights(subject).map_or(Standing::Unknown, Standing::Rights),
         }
     }
+
+    fn is_unrestricted(&self) -> bool {
+        !self.domains.is_empty() && self.domains.iter().all(|domain| domain.is_unrestricted())
+    }
 }
 
 fn verdict(answer: Answer, now: Instant) -> Verdict {

@@ -1,5 +1,7 @@
 //! An entry as a line of JSON.
 
+use std::net::IpAddr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use pantala_store::{Entry, Kind, Message, Receiver, Stage};
@@ -32,6 +34,16 @@ pub(super) enum Line<'a> {
         session: u64,
         security_domain: &'a str,
         user_name: &'a str,
+    },
+    Publisher {
+        topic_name: &'a str,
+        message_id: u64,
+        security_domain: &'a str,
+        user_name: Option<&'a str>,
+        client_id: &'a str,
+        address: Option<IpAddr>,
+        certificate: bool,
+        granted: bool,
     },
     Subscription {
         session: u64,
@@ -183,6 +195,16 @@ impl<'a> Line<'a> {
             Entry::Retained { id, message } => {
                 Self::Retained { message_id: id.number(), message: MessageFields::of(message) }
             }
+            Entry::Publisher { topic_name, id, publisher } => Self::Publisher {
+                topic_name,
+                message_id: id.number(),
+                security_domain: publisher.security_domain,
+                user_name: publisher.user_name,
+                client_id: publisher.client_id,
+                address: publisher.address,
+                certificate: publisher.certificate,
+                granted: publisher.granted,
+            },
         }
     }
 
@@ -204,6 +226,7 @@ impl<'a> Line<'a> {
             Self::Receiver { .. } => Kind::Receiver,
             Self::Settled { .. } => Kind::Settled,
             Self::Retained { .. } => Kind::Retained,
+            Self::Publisher { .. } => Kind::Publisher,
             Self::Unreadable { .. } => return None,
         })
     }

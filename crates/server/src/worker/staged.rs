@@ -246,6 +246,7 @@ mod tests {
                 bounds: Verification::default(),
                 patience: Duration::from_secs(10),
                 scram_users: Default::default(),
+                described: None,
                 secret: [1; 32],
                 clock,
                 log: log.clone(),

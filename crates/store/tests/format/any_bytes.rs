@@ -12,7 +12,7 @@ proptest! {
 
     #[test]
     fn no_bytes_panic_or_take_more_memory_than_they_are_worth(
-        kind in 0..=12_u8, key in vec(any::<u8>(), 0..24), value in vec(any::<u8>(), 0..200),
+        kind in 0..=13_u8, key in vec(any::<u8>(), 0..24), value in vec(any::<u8>(), 0..200),
     ) {
         let allocated = allocation_counter::measure(|| {
             drop(Entry::read(kind, &key, &value));
@@ -23,7 +23,7 @@ proptest! {
     /// Keys that fit, so that values are looked at.
     #[test]
     fn nor_under_keys_that_make_sense(
-        kind in 0..10_usize, number in 1..1_u64 << 56, value in vec(prop_oneof![any::<u8>(), 0..4_u8, 0xfe..=0xff_u8], 0..200),
+        kind in 0..Kind::ALL.len(), number in 1..1_u64 << 56, value in vec(prop_oneof![any::<u8>(), 0..4_u8, 0xfe..=0xff_u8], 0..200),
     ) {
         let kind = Kind::ALL[kind];
         let mut key = number.to_be_bytes().to_vec();
@@ -31,6 +31,7 @@ proptest! {
             Kind::Inbound | Kind::Outbound => key.extend([1, 0]),
             Kind::Receiver | Kind::Settled => key.extend([0, 1, 1, 1, 1, 1, 1, 1]),
             Kind::Subscription => key.extend(b"a/#"),
+            Kind::Publisher => key.truncate(0),
             _ => {}
         }
         let allocated = allocation_counter::measure(|| {

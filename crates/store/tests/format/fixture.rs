@@ -1,7 +1,8 @@
 //! Stores that earlier versions wrote, as they wrote them.
 //!
-//! `tests/fixtures/v1` was written by the first version of the format, and stays as it is for as long as that can be opened.
-//! `cargo run -p pantala-store --example write_fixture FOLDER` writes one anew: for a later version, beside the old ones.
+//! `tests/fixtures/v1` was written by the first version of the format, and stays as it is for as long as that can be opened;
+//! `v1-users` by a later program of that version, with the kinds that came since.
+//! `cargo run -p pantala-store --example write_fixture FOLDER` writes such a one anew, with `users` behind the folder the second: for a later version, beside the old ones.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ use pantala_store::{
     Store, StoredMessage, compact, open,
 };
 
-use crate::scenario::{OPTIONS, live};
+use crate::scenario::{OPTIONS, live, live_among_users};
 
 fn fixture(version: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(version)
@@ -99,6 +100,9 @@ fn told<D: Disk>(opened: &Opened<D>) -> String {
     }
     for retained in &recovered.retained {
         let _ = writeln!(text, "retained {:?} {}", retained.message.id, message(&retained.message.message()));
+        if let Some(publisher) = &retained.publisher {
+            let _ = writeln!(text, "  of {publisher:?}");
+        }
     }
     for orphan in &recovered.orphans {
         let _ = writeln!(text, "orphan {:?} {}", orphan.id, receiver(&orphan.receiver));
@@ -120,9 +124,71 @@ fn it_has_every_kind_of_entry() {
     let folder = copy("v1");
     let inspection = Inspection::open(ReadOnly::open(folder.path()).unwrap()).unwrap();
     let kinds: BTreeSet<u8> = inspection.keys().unwrap().into_iter().map(|(kind, _)| kind).collect();
-    // Later programs of the same version know one more.
-    let all = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Owner);
+    // Later programs of the same version know two more.
+    let all = Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Owner | Kind::Publisher));
     assert_eq!(kinds, all.map(|kind| kind as u8).collect());
+}
+
+#[test]
+fn a_store_with_publishers_is_understood() {
+    let folder = copy("v1-users");
+    let disk = Directory::open(folder.path()).unwrap();
+    let opened = open(disk, LogOptions::default(), 2, Durability::Fsync).unwrap();
+    assert_eq!(opened.report.damages, []);
+    insta::assert_snapshot!("recovered_users", told_in_order(&opened));
+    drop(opened);
+    let today = SimDisk::new();
+    live_among_users(today.clone());
+    let opened = open(today, OPTIONS, 2, Durability::Fsync).unwrap();
+    insta::assert_snapshot!("recovered_users", told_in_order(&opened));
+}
+
+/// Publishers go with their messages; one whose message is another by now is nobody's, as a program leaves it that does not
+/// know of publishers.
+#[test]
+fn a_publisher_is_of_one_message() {
+    let disk = SimDisk::new();
+    live_among_users(disk.clone());
+    let publishers = |disk: &SimDisk| {
+        let (log, _) = Log::open(disk.clone(), OPTIONS).unwrap();
+        let mut topics = Vec::new();
+        log.for_each(|kind, key, _| {
+            if kind == Kind::Publisher as u8 {
+                topics.push(String::from_utf8(key.to_vec()).unwrap());
+            }
+        })
+        .unwrap();
+        topics.sort();
+        topics
+    };
+    assert_eq!(publishers(&disk), ["of/anna", "of/ben", "of/nobody", "to/ben"]);
+    let (mut log, _) = Log::open(disk.clone(), OPTIONS).unwrap();
+    let mut batch = Batch::new();
+    let reader = log.reader();
+    let value = |kind: Kind, topic: &str| reader.get(kind as u8, topic.as_bytes()).unwrap().unwrap();
+    // The message of another topic, and then no message at all.
+    batch.put(Kind::Publisher as u8, b"of/anna", &[&value(Kind::Publisher, "of/ben")]);
+    batch.delete(Kind::Retained as u8, b"of/nobody");
+    drop(reader);
+    log.commit(&mut batch, true).unwrap();
+    drop(log);
+    let mut opened = open(disk.clone(), OPTIONS, 1, Durability::Fsync).unwrap();
+    let known: Vec<_> = opened.recovered.retained.iter().filter(|it| it.publisher.is_some()).collect();
+    let topics: BTreeSet<&str> = known.iter().map(|it| it.message.message().topic_name).collect();
+    // One of both entries of ben's message is the right one.
+    assert!(topics.is_subset(&BTreeSet::from(["of/ben", "to/ben"])) && topics.contains("to/ben"), "{topics:?}");
+    let clock = opened.recovered.clock.unwrap();
+    opened.committer.step(clock, &mut |notice| panic!("{notice:?}"));
+    drop(opened);
+    assert!(publishers(&disk).len() <= 2);
+}
+
+/// As they are found is as they hash.
+fn told_in_order<D: Disk>(opened: &Opened<D>) -> String {
+    let text = told(opened);
+    let mut parts: Vec<&str> = text.split("retained ").collect();
+    parts[1..].sort_unstable();
+    parts.join("retained ")
 }
 
 /// If this fails and the test before does not, the store is written in another way than it was.

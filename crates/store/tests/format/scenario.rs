@@ -5,8 +5,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 use pantala_store::disk::Disk;
 use pantala_store::log::LogOptions;
 use pantala_store::{
-    Clock, Durability, DurableStore, Message, MessageId, Opened, Pause, Publish, Receiver, Record, Session,
-    SessionNumber, Store, Will, open,
+    Clock, Durability, DurableStore, Message, MessageId, Opened, Owner, Pause, Publish, Publisher, Receiver, Record,
+    Session, SessionNumber, Store, Will, open,
 };
 
 /// Small, so that a few entries fill two.
@@ -38,8 +38,30 @@ impl<D: Disk> Broker<D> {
 
     fn publish(&mut self, message: Message<'_>, receivers: &[Receiver]) -> MessageId {
         let id = self.worker(0).next_message().unwrap();
-        let publish =
-            Publish { id, message, receivers, others: 0, opens: None, will_of: None, retained: message.retain };
+        let publish = Publish {
+            id,
+            message,
+            receivers,
+            others: 0,
+            opens: None,
+            will_of: None,
+            retained: message.retain,
+            publisher: None,
+        };
+        self.worker(0).append(&Record::Publish(publish));
+        id
+    }
+
+    fn retain(
+        &mut self,
+        topic_name: &'static str,
+        payload: &'static [u8],
+        publisher: Option<Publisher<'_>>,
+    ) -> MessageId {
+        let id = self.worker(0).next_message().unwrap();
+        let message = Message { retain: true, ..plain(topic_name, payload) };
+        let (receivers, others) = (&[][..], 0);
+        let publish = Publish { id, message, receivers, others, opens: None, will_of: None, retained: true, publisher };
         self.worker(0).append(&Record::Publish(publish));
         id
     }
@@ -68,6 +90,50 @@ fn plain(topic_name: &'static str, payload: &'static [u8]) -> Message<'static> {
 
 fn receiver(session: SessionNumber, qos: u8, order: u64) -> Receiver {
     Receiver { session, qos, retain: false, order, identifiers: Vec::new(), group: None }
+}
+
+/// A small one with what later programs of the first version write besides: owners, and publishers of Retained Messages.
+pub fn live_among_users<D: Disk>(disk: D) {
+    let mut broker = Broker::new(disk);
+    let anna = broker.session("anna", 3_600, None);
+    let owner = Some(Owner { security_domain: "plant", user_name: "anna ☕" });
+    broker.worker(0).append(&Record::Owner { session: anna, owner });
+    broker.commit();
+
+    let nobody = Publisher {
+        security_domain: "",
+        user_name: None,
+        client_id: "",
+        address: None,
+        certificate: false,
+        granted: false,
+    };
+    let anna = Publisher {
+        security_domain: "plant",
+        user_name: Some("anna ☕"),
+        client_id: "anna",
+        address: Some([10, 0, 0, 1].into()),
+        certificate: true,
+        granted: true,
+    };
+    let ben = Publisher { client_id: "ben", address: Some(std::net::Ipv6Addr::LOCALHOST.into()), ..nobody };
+    broker.retain("of/anna", b"1", Some(anna));
+    broker.retain("of/ben", b"2", Some(ben));
+    broker.retain("of/nobody", b"3", Some(nobody));
+    broker.retain("of/the broker", b"4", None);
+    broker.commit();
+
+    // Replaced by somebody else, by a message without a publisher, ended twice: each with what stood beside it.
+    for topic_name in ["to/ben", "to/nobody", "ended", "expired"] {
+        broker.retain(topic_name, b"of anna", Some(anna));
+    }
+    broker.commit();
+    broker.retain("to/ben", b"of ben", Some(ben));
+    broker.retain("to/nobody", b"of whom?", None);
+    broker.retain("ended", b"", Some(anna));
+    let expired = broker.retain("expired", b"again", Some(anna));
+    broker.worker(0).append(&Record::RetainedEnded { topic_name: "expired", message: expired });
+    broker.commit();
 }
 
 /// Lives it.
@@ -142,6 +208,7 @@ pub fn live<D: Disk>(disk: D) {
         opens: Some((ben, 65_535)),
         will_of: None,
         retained: false,
+        publisher: None,
     };
     broker.worker(0).append(&Record::Publish(publish));
     broker.worker(1).add_receivers(lid, vec![receiver(cup, 2, 0)]);

@@ -63,7 +63,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ),
     // The store is for its outbox.
     ("pantala-client", &["pantala-proto", "pantala-session", "pantala-store"]),
-    ("pantala", &["pantala-password", "pantala-proto", "pantala-server", "pantala-client"]),
+    ("pantala", &["pantala-access", "pantala-password", "pantala-proto", "pantala-server", "pantala-client"]),
     // Black-box: what they shared with the broker, a bug could share too.
     ("pantala-conformance", &[]),
     // The client library is one of those it measures.
