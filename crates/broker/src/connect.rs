@@ -719,7 +719,7 @@ fn wanted_expiry(connect: &Connect<'_>) -> u32 {
 
 fn keep_will(will: &pantala_proto::Will<'_>, mounted_name: Option<&str>) -> Will {
     let properties: &PublishProperties<'_> = &will.properties;
-    let message = Message::new(&Incoming {
+    let message = Message::alone(&Incoming {
         topic_name: mounted_name.unwrap_or(will.topic_name),
         properties: properties.forward(),
         payload: will.payload,

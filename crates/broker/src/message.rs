@@ -117,14 +117,20 @@ pub(crate) struct Message {
 }
 
 impl Message {
+    /// One that is shared.
     pub(crate) fn new(incoming: &Incoming<'_>) -> Arc<Self> {
+        Arc::new(Self::alone(incoming))
+    }
+
+    /// One that has one owner.
+    pub(crate) fn alone(incoming: &Incoming<'_>) -> Self {
         let mut bytes = Vec::with_capacity(incoming.bytes());
         bytes.extend_from_slice(incoming.topic_name.as_bytes());
         for piece in incoming.properties.pieces() {
             bytes.extend_from_slice(piece);
         }
         bytes.extend_from_slice(incoming.payload);
-        Arc::new(Self {
+        Self {
             bytes: bytes.into_boxed_slice(),
             topic_bytes: incoming.topic_name.len() as u32,
             properties_bytes: incoming.properties.len() as u32,
@@ -133,7 +139,7 @@ impl Message {
             retain: incoming.retain,
             expires_at: incoming.expires_at.into(),
             id: incoming.id,
-        })
+        }
     }
 
     /// One that the store has kept.

@@ -16,7 +16,7 @@ use pantala_store::{
 use crate::core::{Core, Target, Timer};
 use crate::identity::Principal;
 use crate::maybe_instant::MaybeInstant;
-use crate::message::{Body, Identifiers, Message, Queued, Stored, qos_from};
+use crate::message::{Body, Identifiers, Incoming, Message, Queued, Stored, qos_from};
 use crate::owner;
 use crate::publisher::security_named;
 use crate::replay::{Retained, SWEEP_SECONDS};
@@ -216,7 +216,7 @@ impl AsRef<str> for Named {
 fn restore_will(will: &RecoveredWill, now: Instant, detached_at: Instant) -> Will {
     let due = detached_at.after_seconds(will.delay_interval);
     Will {
-        message: Message::from_stored(&will.message),
+        message: Message::alone(&Incoming::from_store(will.message.message(), will.message.id)),
         message_expiry_interval: will.message_expiry_interval,
         delay_interval: will.delay_interval,
         due: due.max(now.after_seconds(WILL_GRACE_SECONDS)).into(),

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use pantala_proto::{PacketId, QoS, SubscriptionOptions};
 use pantala_session::{Inbound, Instant, Outbound};
@@ -99,7 +98,7 @@ pub(crate) struct Received {
 /// A message to be published should the client vanish.
 #[derive(Debug)]
 pub(crate) struct Will {
-    pub(crate) message: Arc<Message>,
+    pub(crate) message: Message,
     /// Its life begins when it is published.
     pub(crate) message_expiry_interval: Option<u32>,
     pub(crate) delay_interval: u32,
@@ -269,6 +268,6 @@ mod tests {
     fn they_are_small() {
         assert_eq!(size_of::<Session>(), 136);
         assert_eq!(size_of::<Queued>(), 80);
-        assert_eq!(size_of::<Will>(), 40);
+        assert_eq!(size_of::<Will>(), 88);
     }
 }
