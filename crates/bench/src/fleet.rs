@@ -309,6 +309,10 @@ impl Fleet {
                 return Err(Fault::ConnectionClosed);
             }
         }
+        if self.events.is_empty() {
+            // Waiting may have ended with the time there is, which is no stall.
+            self.patience.check()?;
+        }
         Ok(!self.events.is_empty())
     }
 
