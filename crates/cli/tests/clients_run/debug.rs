@@ -143,7 +143,7 @@ fn sub_tells_of_each_packet() {
 #[test]
 fn sub_tells_of_pings_and_of_what_quiet_leaves() {
     with_each_suite("sub_tells_of_pings_and_of_what_quiet_leaves", |suite| {
-        let printed = suite.subscribe(&["-d", "--quiet", "-i", "s", "-t", "t", "-k", "6", "-W", "9"]);
+        let printed = suite.subscribe(&["-d", "--quiet", "-i", "s", "-t", "t", "-k", "6", "-W", "8"]);
         assert_eq!((printed.status, printed.stderr.as_str()), (Some(27), ""));
         are(
             &printed,
