@@ -293,6 +293,7 @@ impl<S: Store> Core<S> {
             let Some(extras) = connection.extras.as_mut() else { continue };
             let Some(asking) = extras.asking.take_if(|asking| asking.token == token) else { continue };
             let input = std::mem::take(&mut connection.input);
+            let paced = connection.paced;
             // So that the shell looks at it, and reads on, even if nothing is answered.
             if !connection.dirty {
                 connection.dirty = true;
@@ -301,7 +302,7 @@ impl<S: Store> Core<S> {
             self.verdict = Some(if asking.full { Verdict::Full } else { Verdict::Room(asking.members) });
             self.going_on = Some((key, connection.generation));
             // Its bytes were counted when it came.
-            if self.settings.has_pace() {
+            if paced {
                 self.receive_at_pace(now, key, &input, 0);
             } else {
                 self.take_in(now, key, &input);

@@ -53,6 +53,8 @@ pub(crate) struct Connection {
     pub(crate) gated: bool,
     /// Reason Strings and User Properties are welcome (v5 MQTT-3.1.2-29).
     pub(crate) problem_information: bool,
+    /// What it sends is charged: see [`Connection::set_pace`].
+    pub(crate) paced: bool,
     /// The client's Session, while `phase` is `Connected`.
     pub(crate) session: Option<SessionKey>,
     /// The front of a packet whose rest has not come.
@@ -230,6 +232,7 @@ impl Connection {
             dirty: false,
             gated: false,
             problem_information: true,
+            paced: false,
             session: None,
             input: Vec::new(),
             place: Place::Unknown,
@@ -250,6 +253,12 @@ impl Connection {
     /// When it was opened. Right for the 49 days after that.
     pub(crate) fn opened(&self, now: Instant) -> Instant {
         Instant(now.0 - u64::from((now.0 as u32).wrapping_sub(self.opened)))
+    }
+
+    /// Decides whether what it sends is charged, so that a read need not ask again: where there is a limit to how fast a client
+    /// may send, and the client is not on this machine. To be called when either may be new.
+    pub(crate) fn set_pace(&mut self, settings: &Settings) {
+        self.paced = settings.has_pace() && self.place.address().is_some_and(|address| !address.is_loopback());
     }
 
     pub(crate) fn extras(&mut self) -> &mut Extras {

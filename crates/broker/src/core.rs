@@ -420,6 +420,7 @@ impl<S: Store> Core<S> {
         self.settings = settings;
         let mut keys = Vec::new();
         for (key, connection) in &mut self.connections {
+            connection.set_pace(&self.settings);
             let not_let_in = !matches!(connection.phase, Phase::Connected | Phase::Closing);
             if not_let_in {
                 connection.told = Arc::clone(&self.settings);
@@ -443,13 +444,15 @@ impl<S: Store> Core<S> {
     pub fn introduce(&mut self, key: ConnectionKey, peer: Box<Peer>) {
         if let Some(connection) = self.connections.get_mut(key as usize) {
             connection.place = Place::Peer(peer);
+            connection.set_pace(&self.settings);
         }
     }
 
     /// Bytes have arrived. Unknown keys and connections that are closing are ignored.
     pub fn receive(&mut self, now: Instant, key: ConnectionKey, input: &[u8]) {
         self.counters.bytes_received += input.len() as u64;
-        if self.settings.has_pace() {
+        let Some(connection) = self.connections.get(key as usize) else { return };
+        if connection.paced {
             return self.receive_at_pace(now, key, input, input.len());
         }
         self.take_in(now, key, input);

@@ -16,7 +16,7 @@ use std::time::Duration;
 use pantala_session::Instant;
 use pantala_store::Store;
 
-use crate::connection::{Connection, Phase};
+use crate::connection::Phase;
 use crate::core::Core;
 use crate::{Cause, ConnectionKey, Event};
 
@@ -98,7 +98,7 @@ impl<S: Store> Core<S> {
         let settings = &*self.settings;
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         // Before that nothing but CONNECT is taken, which has limits of its own.
-        if connection.phase != Phase::Connected || is_of_this_machine(connection) {
+        if connection.phase != Phase::Connected {
             return;
         }
         let pace = self.paces.of(now.0.saturating_mul(1_000), key, connection.generation);
@@ -156,11 +156,6 @@ impl<S: Store> Core<S> {
         *count += 1;
         *count <= max.get()
     }
-}
-
-/// Whether a client that is let in comes from this machine.
-fn is_of_this_machine(connection: &Connection) -> bool {
-    connection.place.address().is_none_or(|address| address.is_loopback())
 }
 
 /// By Client Identifier: since when takeovers are counted, and how many there have been.

@@ -418,16 +418,13 @@ fn let_in(address: std::net::SocketAddr, before: &[u8], name: &str) -> Option<Cl
 fn by_default_a_flood_of_connections_is_refused() {
     let mut broker = Broker::start(PROXIED);
     let proxy = broker.address();
-    // A second may end in the middle, and on a slow machine several.
-    let refused = "Connection from 203.0.113.1:49152 closed: connections_per_address_per_second_max is 1000.";
-    let met = (0..60).any(|_| {
-        for _ in 0..500 {
-            let mut client = Client::open(proxy);
-            client.send(&header("203.0.113.1"));
-        }
-        broker.log().contains(refused)
-    });
-    assert!(met, "nothing was refused");
+    // They are all there when the broker goes on, however slow the machine is: as many as the system keeps for it.
+    broker.signal(Signal::STOP);
+    for _ in 0..3_000 {
+        Client::open(proxy).send(&header("203.0.113.1"));
+    }
+    broker.signal(Signal::CONT);
+    broker.wait_for_log("Connection from 203.0.113.1:49152 closed: connections_per_address_per_second_max is 1000.");
     assert!(broker.counter("connections_refused_address") >= 1);
     // Others are not.
     assert!(let_in(proxy, &header("203.0.113.2"), "other").is_some());
