@@ -20,6 +20,7 @@ use crate::census::Counting;
 use crate::connection::{Answer, Connection, Phase, Place};
 use crate::durability::RetainedBefore;
 use crate::event::Wanted;
+use crate::loaded::Loaded;
 use crate::mailbox::{Batch, Outbox, Phase as BatchPhase};
 use crate::maybe_instant::MaybeInstant;
 use crate::output::BufferPool;
@@ -308,6 +309,7 @@ pub struct Core<S> {
     pub(crate) events: VecDeque<Event>,
     pub(crate) dirty: Vec<ConnectionKey>,
     pub(crate) pool: BufferPool,
+    pub(crate) loaded: Loaded,
     pub(crate) counters: Counters,
     pub(crate) matches: Vec<Match>,
     pub(crate) group_matches: Vec<u32>,
@@ -383,6 +385,7 @@ impl<S: Store> Core<S> {
             events: VecDeque::new(),
             dirty: Vec::new(),
             pool: BufferPool::default(),
+            loaded: Loaded::default(),
             counters: Counters::default(),
             matches: Vec::new(),
             group_matches: Vec::new(),

@@ -62,6 +62,7 @@ mod durability;
 mod ending;
 mod event;
 mod identity;
+mod loaded;
 mod mailbox;
 mod maybe_instant;
 mod message;

@@ -19,6 +19,7 @@ use slab::Slab;
 use crate::access::{self, Permit, Receipt};
 use crate::connection::Connection;
 use crate::core::{Core, Target};
+use crate::loaded::Loaded;
 use crate::mailbox::Frame;
 use crate::message::{Body, Identifiers, Incoming, Message, Queued, Room};
 use crate::output::{BufferPool, SHARED_PAYLOAD_BYTES};
@@ -682,7 +683,7 @@ impl<S: Store> Core<S> {
             let Some(session) = self.sessions.get_mut(key as usize) else { return };
             let Some(owed) = &mut session.owed else { break };
             // What cannot be read is tried again later, and what came after it waits behind it.
-            if !load_next(&mut owed.exchanges, &self.store, &mut self.queued_memory) {
+            if !load_next(&mut owed.exchanges, &self.store, &mut self.loaded, &mut self.queued_memory) {
                 self.counters.store_read_errors += 1;
                 return;
             }
@@ -895,12 +896,17 @@ pub(crate) struct Path {
 }
 
 /// Reads the message that goes out next, if it is in the store only. False if that cannot be read.
-fn load_next(outbound: &mut Outbound<Queued>, store: &impl Store, queued_memory: &mut u64) -> bool {
+fn load_next(
+    outbound: &mut Outbound<Queued>,
+    store: &impl Store,
+    loaded: &mut Loaded,
+    queued_memory: &mut u64,
+) -> bool {
     if let Some((queued, from_queue)) = outbound.next_message_mut()
         && let Body::Stored(stored) = &queued.body
     {
-        let Some(message) = store.load(stored.id) else { return false };
-        queued.body = Body::Here(Message::from_stored(&message));
+        let Some(message) = loaded.get(store, stored.id) else { return false };
+        queued.body = Body::Here(message);
         if from_queue {
             *queued_memory += queued.bytes() as u64;
         }

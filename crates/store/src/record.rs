@@ -44,7 +44,8 @@ impl MessageId {
         (self.0.get() & ((1 << WORKER_BITS) - 1)) as usize
     }
 
-    pub(crate) fn count(self) -> u64 {
+    /// How many messages the store had named by then, this one among them.
+    pub fn count(self) -> u64 {
         self.0.get() >> WORKER_BITS
     }
 }
