@@ -121,7 +121,11 @@ counters! {
     commands_received,
     /// Retained Messages not stored: there were too many.
     dropped_retained_full,
-    /// Messages that the store could not read; they are tried again on the client's next connection.
+    /// QoS 0 messages delivered, but not retained: the disk is full or has failed.
+    dropped_retained_store_refused,
+    /// Messages dropped: what the store had of them is damaged.
+    dropped_store_damaged,
+    /// Messages that the store could not read; they are tried again later.
     store_read_errors,
     /// Acknowledgements for unknown Packet Identifiers.
     acknowledgements_unknown,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pantala_access::Rights;
 use pantala_proto::{DecodeError, Disconnect, ReasonCode};
 use pantala_session::Instant;
-use pantala_store::{Record, Store};
+use pantala_store::{LoadError, Record, Store};
 
 use crate::access::Access;
 use crate::connection::{Connection, Phase};
@@ -248,10 +248,19 @@ impl<S: Store> Core<S> {
                 self.queued_memory = self.queued_memory.saturating_sub(queued.bytes() as u64);
             }
             let handed_on = queued.group.clone().filter(|_| !begun);
-            match handed_on.and_then(|group| Some((group, self.body(&queued)?))) {
-                Some((group, message)) => {
+            match handed_on.map(|group| (group, self.body(&queued))) {
+                Some((group, Ok(message))) => {
                     self.record_settled(number, None, packet_id);
                     self.dispatch(now, &group, &message.incoming(), number.filter(|_| queued.id().is_some()));
+                }
+                // It stays where it is, and a later start finds another member.
+                Some((_, Err(LoadError::Unreadable))) => {
+                    self.record_settled(number, None, packet_id);
+                    self.counters.store_read_errors += 1;
+                }
+                Some((_, Err(LoadError::Damaged))) => {
+                    self.record_settled(number, queued.kept(), packet_id);
+                    self.counters.dropped_store_damaged += 1;
                 }
                 None => {
                     self.record_settled(number, queued.kept(), packet_id);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use pantala_store::{MessageId, Store};
+use pantala_store::{LoadError, MessageId, Store};
 
 use crate::message::Message;
 
@@ -17,20 +17,20 @@ const BYTES_MAX: usize = 16 * 1024;
 pub(crate) struct Loaded(Vec<Option<(MessageId, Arc<Message>)>>);
 
 impl Loaded {
-    /// The message; None if the store cannot read it.
-    pub(crate) fn get(&mut self, store: &impl Store, id: MessageId) -> Option<Arc<Message>> {
+    /// The message.
+    pub(crate) fn get(&mut self, store: &impl Store, id: MessageId) -> Result<Arc<Message>, LoadError> {
         let place = id.count() as usize % MESSAGES;
         if let Some(Some((known, message))) = self.0.get(place)
             && *known == id
         {
-            return Some(Arc::clone(message));
+            return Ok(Arc::clone(message));
         }
         let message = Message::from_stored(&store.load(id)?);
         if message.bytes() <= BYTES_MAX {
             self.0.resize_with(MESSAGES, || None);
             self.0[place] = Some((id, Arc::clone(&message)));
         }
-        Some(message)
+        Ok(message)
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use pantala_proto::{PacketId, QoS};
 use pantala_session::Instant;
-use pantala_store::{Durability, MessageId, Position, Publish, Receiver, Record, SessionNumber, Store};
+use pantala_store::{Durability, LoadError, MessageId, Position, Publish, Receiver, Record, SessionNumber, Store};
 
 use crate::core::Core;
 use crate::message::{Body, Identifiers, Incoming, Message, Queued, Stored};
@@ -51,8 +51,8 @@ struct Begun {
     waits: Option<SessionKey>,
 }
 
-/// While the bytes of queued messages take more than this for each worker, those of absent clients stay in the store.
-/// They are read when the client is back.
+/// While the bytes of queued messages take more than this for each worker, they stay in the store where it has them, and are
+/// read when they are sent.
 pub(crate) const QUEUED_MEMORY_BYTES_MAX: u64 = 64 << 20;
 /// Queued messages that are put out of memory for each one that comes, so that it is an even effort.
 const EVICTIONS: usize = 4;
@@ -118,6 +118,7 @@ impl<S: Store> Core<S> {
     pub(crate) fn record_publish(
         &mut self,
         incoming: &Incoming<'_>,
+        retains: bool,
         others: u32,
         origin: Origin,
         publisher: Option<SessionKey>,
@@ -131,14 +132,13 @@ impl<S: Store> Core<S> {
             will_of = None;
         }
         let nothing =
-            self.naming.receivers.is_empty() && others == 0 && !incoming.retain && opens.is_none() && will_of.is_none();
+            self.naming.receivers.is_empty() && others == 0 && !retains && opens.is_none() && will_of.is_none();
         if nothing {
             self.naming.begun.clear();
             return Position::default();
         }
         let receivers = std::mem::take(&mut self.naming.receivers);
-        let publisher =
-            publisher.filter(|_| incoming.retain && !incoming.payload.is_empty() && self.notes_publishers());
+        let publisher = publisher.filter(|_| retains && !incoming.payload.is_empty() && self.notes_publishers());
         let Self { store, sessions, settings, .. } = self;
         let position = store.append(&Record::Publish(Publish {
             id,
@@ -147,7 +147,7 @@ impl<S: Store> Core<S> {
             others,
             opens: opens.map(|(session, packet_id)| (session, packet_id.number())),
             will_of,
-            retained: incoming.retain,
+            retained: retains,
             publisher: publisher.and_then(|key| publisher::to_store(settings, &sessions[key as usize])),
         }));
         self.naming.receivers = receivers;
@@ -316,14 +316,14 @@ impl<S: Store> Core<S> {
 
     // ---- queues that are larger than memory -------------------------------------------------------------------
 
-    /// A message has been put into the queue of an absent client: if memory is short, older ones leave it.
+    /// A message has been put into a queue: if memory is short, older ones leave it.
     pub(crate) fn evict(&mut self, key: SessionKey) {
         if self.queued_memory <= QUEUED_MEMORY_BYTES_MAX {
             return;
         }
         let Self { sessions, store, .. } = self;
         let session = &mut sessions[key as usize];
-        if session.number.is_none() || session.connection.is_some() {
+        if session.number.is_none() {
             return;
         }
         let Some(owed) = &mut session.owed else { return };
@@ -377,17 +377,11 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// The message itself, from the store if it is there only. None if that cannot read it.
-    pub(crate) fn body(&mut self, queued: &Queued) -> Option<Arc<Message>> {
+    /// The message itself, from the store if it is there only.
+    pub(crate) fn body(&mut self, queued: &Queued) -> Result<Arc<Message>, LoadError> {
         match &queued.body {
-            Body::Here(message) => Some(Arc::clone(message)),
-            Body::Stored(stored) => match self.store.load(stored.id) {
-                Some(stored) => Some(Message::from_stored(&stored)),
-                None => {
-                    self.counters.store_read_errors += 1;
-                    None
-                }
-            },
+            Body::Here(message) => Ok(Arc::clone(message)),
+            Body::Stored(stored) => self.loaded.get(&self.store, stored.id),
         }
     }
 }
@@ -420,9 +414,15 @@ mod tests {
         packet
     }
 
-    /// What could not be put out of memory stopped all behind it from being so.
+    /// What could not be put out of memory stopped all behind it from being so. What a client was sent that takes nothing stayed
+    /// there too.
     #[test]
     fn messages_that_stay_in_memory_do_not_keep_others_there() {
+        [false, true].into_iter().for_each(fill_queue);
+    }
+
+    /// Of a client that is absent, or that is there and acknowledges nothing.
+    fn fill_queue(is_there: bool) {
         const PAYLOAD_BYTES: usize = 1 << 20;
         let rule = DurabilityRule { filter: "m/#".to_owned(), level: Durability::Memory };
         let listeners = vec![ListenerSettings::default()];
@@ -438,9 +438,11 @@ mod tests {
         // Clean Session 0.
         let absent = connect(&mut core, 0, b"s");
         core.receive(now, absent, &packet(0x82, &[b"\0\x01\0\x01#\x01"]));
-        core.lost(now, absent);
+        if !is_there {
+            core.lost(now, absent);
+        }
         let publisher = connect(&mut core, 2, b"p");
-        let messages = QUEUED_MEMORY_BYTES_MAX as usize / PAYLOAD_BYTES + 8;
+        let messages = QUEUED_MEMORY_BYTES_MAX as usize / PAYLOAD_BYTES + 40;
         for number in 0..messages {
             let topic_name = if number % 20 == 0 { b"\0\x03m/x" } else { b"\0\x03k/x" };
             core.receive(now, publisher, &packet(0x32, &[topic_name, b"\0\x01", &vec![0; PAYLOAD_BYTES]]));
@@ -454,7 +456,8 @@ mod tests {
             .filter_map(|(_, session)| session.owed.as_ref())
             .map(|owed| owed.queued_bytes)
             .sum::<u64>();
-        assert!(queued > (messages * PAYLOAD_BYTES) as u64);
+        let sent = if is_there { usize::from(core.settings.inflight_messages_max) } else { 0 };
+        assert!(queued > ((messages - sent) * PAYLOAD_BYTES) as u64);
         assert!(core.queued_memory <= QUEUED_MEMORY_BYTES_MAX, "{} bytes", core.queued_memory);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use pantala_proto::{PacketId, QoS, TopicFilter};
 use pantala_session::Instant;
 use pantala_store::{
-    CLOCK_INTERVAL, Durability, Orphan, Recovered, RecoveredMessage, RecoveredOwner, RecoveredRetained,
+    CLOCK_INTERVAL, Durability, LoadError, Orphan, Recovered, RecoveredMessage, RecoveredOwner, RecoveredRetained,
     RecoveredSession, RecoveredWill, Store,
 };
 
@@ -70,10 +70,15 @@ impl<S: Store> Core<S> {
     pub fn adopt(&mut self, now: Instant, orphans: Vec<Orphan>) {
         for Orphan { id, receiver } in orphans {
             let (from, copy) = (receiver.session, receiver.copy());
-            match receiver.group.zip(self.store.load(id)) {
-                Some((group, stored)) => {
-                    let message = Message::from_stored(&stored);
+            match receiver.group.map(|group| (group, self.loaded.get(&self.store, id))) {
+                Some((group, Ok(message))) => {
                     self.move_to_another(now, &group, &message.incoming(), Some(from));
+                }
+                // It stays where it is: the next start may be luckier.
+                Some((_, Err(LoadError::Unreadable))) => self.counters.store_read_errors += 1,
+                Some((_, Err(LoadError::Damaged))) => {
+                    self.counters.dropped_store_damaged += 1;
+                    self.record_settled(Some(from), Some((id, copy)), None);
                 }
                 None => {
                     self.counters.dropped_no_member += 1;

@@ -13,7 +13,7 @@ use pantala_proto::{
     ProtocolVersion, QoS, ReasonCode,
 };
 use pantala_session::{Instant, Outbound, Send, SentAlias};
-use pantala_store::{MessageId, Position, Record, Store};
+use pantala_store::{LoadError, MessageId, Position, Record, Store};
 use slab::Slab;
 
 use crate::access::{self, Permit, Receipt};
@@ -94,11 +94,15 @@ impl<S: Store> Core<S> {
         permit: Permit,
     ) -> Routed {
         let mut routed = self.route_locally(now, publisher, incoming, permit);
-        if incoming.retain {
+        // With RETAIN at QoS 0 nothing is promised, so a disk in trouble is no reason not to deliver it.
+        let retains =
+            incoming.retain && (incoming.qos != QoS::AtMostOnce || incoming.id.is_none() || self.store.accepts());
+        if incoming.retain && !retains {
+            self.counters.dropped_retained_store_refused += 1;
+        }
+        if retains {
             // Its number: what is subscribed from here on has not had it live.
             self.writes_seen[usize::from(self.worker.0)] += 1;
-        }
-        if incoming.retain {
             let home = owner(incoming.topic_name, self.workers);
             let written = self.written();
             // Of one that removes what is there nobody has to be known.
@@ -118,7 +122,7 @@ impl<S: Store> Core<S> {
             others = self.route_to_workers(incoming, &mut routed);
         }
         if incoming.id.is_some() {
-            routed.position = self.record_publish(incoming, others, origin, publisher);
+            routed.position = self.record_publish(incoming, retains, others, origin, publisher);
             if !self.retained_ended.is_empty() {
                 self.record_retained_ended();
             }
@@ -682,10 +686,14 @@ impl<S: Store> Core<S> {
             }
             let Some(session) = self.sessions.get_mut(key as usize) else { return };
             let Some(owed) = &mut session.owed else { break };
-            // What cannot be read is tried again later, and what came after it waits behind it.
-            if !load_next(&mut owed.exchanges, &self.store, &mut self.loaded, &mut self.queued_memory) {
-                self.counters.store_read_errors += 1;
-                return;
+            match load_next(&mut owed.exchanges, &self.store, &mut self.loaded, &mut self.queued_memory) {
+                // What is damaged is dropped where it would be sent.
+                Ok(()) | Err(LoadError::Damaged) => {}
+                // It is tried again later, and what came after it waits behind it.
+                Err(LoadError::Unreadable) => {
+                    self.counters.store_read_errors += 1;
+                    return;
+                }
             }
             let waiting = owed.exchanges.queue_len();
             let Some(send) = owed.exchanges.next(window, |queued| queued.ready_at <= durable) else { break };
@@ -729,11 +737,14 @@ impl<S: Store> Core<S> {
             matches!(delivery, Delivery::AtLeastOnce { dup: true, .. } | Delivery::ExactlyOnce { dup: true, .. });
         let expired = !sent_before && queued.is_expired(now) && !mutant!(ExpiredDelivered);
         self.counters.dropped_expired += u64::from(expired);
-        let Some(message) = self.body(queued) else { return };
+        let message = self.body(queued).ok();
+        self.counters.dropped_store_damaged += u64::from(message.is_none());
         // The rules may be others than when it was queued.
-        let receipt = access::receive(&self.sessions[key as usize].access, message.incoming().topic_name);
-        self.counters.withheld_not_authorized += u64::from(receipt.is_err());
-        if receipt.is_err()
+        let access = &self.sessions[key as usize].access;
+        let receipt = message.as_ref().and_then(|message| access::receive(access, message.incoming().topic_name).ok());
+        let withheld = message.as_ref().filter(|_| receipt.is_none());
+        self.counters.withheld_not_authorized += u64::from(withheld.is_some());
+        if receipt.is_none()
             && sent_before
             && let Delivery::ExactlyOnce { packet_id, .. } = delivery
         {
@@ -743,17 +754,19 @@ impl<S: Store> Core<S> {
             self.acknowledgement(now, connection, &received);
             return;
         }
-        let sent = match receipt {
-            Ok(receipt) if !expired => self.send_publish(now, connection, delivery, queued, &message, receipt),
+        let sent = match (receipt, &message) {
+            (Some(receipt), Some(message)) if !expired => {
+                self.send_publish(now, connection, delivery, queued, message, receipt)
+            }
             _ => false,
         };
         let Some(packet_id) = delivery.packet_id() else { return };
         if !sent {
             self.abandon(key, packet_id, queued.bytes() as u64);
             let packet_id = (!from_queue).then_some(packet_id);
-            match &queued.group {
+            match queued.group.as_ref().zip(withheld) {
                 // Of those who share the subscription another may have it.
-                Some(group) if receipt.is_err() && !expired => {
+                Some((group, message)) if !expired => {
                     self.record_settled(number, None, packet_id);
                     self.dispatch(now, group, &message.incoming(), number.filter(|_| queued.id().is_some()));
                 }
@@ -857,7 +870,7 @@ impl<S: Store> Core<S> {
         let path = Path::default();
         self.deliver(now, key, grant.qos, true, grant.identifier.into(), path, &incoming, receipt, &mut copies);
         if incoming.id.is_some() {
-            self.record_publish(&incoming, 0, Origin::default(), None);
+            self.record_publish(&incoming, incoming.retain, 0, Origin::default(), None);
         }
     }
 }
@@ -895,23 +908,22 @@ pub(crate) struct Path {
     named: bool,
 }
 
-/// Reads the message that goes out next, if it is in the store only. False if that cannot be read.
+/// Reads the message that goes out next, if it is in the store only.
 fn load_next(
     outbound: &mut Outbound<Queued>,
     store: &impl Store,
     loaded: &mut Loaded,
     queued_memory: &mut u64,
-) -> bool {
+) -> Result<(), LoadError> {
     if let Some((queued, from_queue)) = outbound.next_message_mut()
         && let Body::Stored(stored) = &queued.body
     {
-        let Some(message) = loaded.get(store, stored.id) else { return false };
-        queued.body = Body::Here(message);
+        queued.body = Body::Here(loaded.get(store, stored.id)?);
         if from_queue {
             *queued_memory += queued.bytes() as u64;
         }
     }
-    true
+    Ok(())
 }
 
 fn has_sent_aliases(connection: &Connection) -> bool {

@@ -267,7 +267,7 @@ impl<S: Store> Core<S> {
                 self.dispatch_here(now, group, &message);
                 message.retain = false;
                 if message.id.is_some() {
-                    self.record_publish(&message, 0, crate::persist::Origin::default(), None);
+                    self.record_publish(&message, false, 0, crate::persist::Origin::default(), None);
                 }
             }
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pantala_broker::{BatchPhase, Core, Share, WorkerId, shares};
 use pantala_session::Instant;
 use pantala_store::disk::Directory;
-use pantala_store::log::LogOptions;
+use pantala_store::log::{LogOptions, SetAside};
 use pantala_store::{Activity, AnyStore, Clock as Clocks, Committer, Durability, MemoryStore, Notice};
 
 use crate::config::{Config, LogType};
@@ -163,7 +163,14 @@ impl Storage {
                      start the broker anew when the disk is well."
                 ),
             ),
-            Notice::Cleaning(error) => log.line(LogType::Error, &format!("Old data cannot be cleaned up: {error}")),
+            Notice::Cleaning(error) => log.line(
+                LogType::Error,
+                &format!("Old data cannot be cleaned up until the broker is started anew, so its files grow: {error}"),
+            ),
+            Notice::Damaged(SetAside { segment, entries }) => log.line(
+                LogType::Error,
+                &format!("Damaged data set aside: {segment} is {segment}.damaged now; {entries} entries in it are lost."),
+            ),
         }
         };
         let thread = thread::Builder::new().name("commit".to_owned());

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use crate::disk::Disk;
 use crate::format::{self, Kind};
 use crate::ledger::{Ledger, Writes};
-use crate::log::{Batch, CommitError, Log, LogOptions, OpenError, OpenReport, Reader};
+use crate::log::{Batch, CommitError, Log, LogOptions, OpenError, OpenReport, Reader, SetAside};
 use crate::record::{MessageId, NUMBER_END, Position, Receiver, Record, SessionNumber};
 use crate::recover::{Collector, Recovered, StoredMessage};
 use crate::submission::{self, Submission};
-use crate::{Clock, MemoryStore, Store};
+use crate::{Clock, LoadError, MemoryStore, Store};
 
 /// What an acknowledgement vouches for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,6 +70,8 @@ pub enum Notice {
     Failed(io::Error),
     /// Old segments cannot be cleaned.
     Cleaning(io::Error),
+    /// An old segment is damaged; what was in it is lost.
+    Damaged(SetAside),
 }
 
 /// What the thread does after a step.
@@ -125,6 +127,9 @@ const GATHERING_PART: u32 = 8;
 const GATHERING_STEP_PART: u32 = 64;
 /// While nothing else is written, the clock is, this often, so that after a crash it is known when that was.
 pub const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
+/// A mark of life says no more than that it was so many milliseconds, 30 days, after the last time on record: a wall clock that
+/// was years ahead for a moment does not expire everything.
+const TROUBLE_MAX: u64 = 30 * 24 * 3_600 * 1_000;
 /// Between two looks whether a full disk has room again.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -221,11 +226,17 @@ pub fn open<D: Disk>(
     workers: u8,
     durability: Durability,
 ) -> Result<Opened<D>, OpenError> {
+    let last_alive = disk.last_alive();
     let (log, report) = Log::open(disk, options)?;
     let mut ledger = Ledger::new(usize::from(workers));
     let mut collector = Collector::default();
     log.for_each(|kind, key, value| collector.entry(kind, key, value)).map_err(OpenError::from)?;
     let mut recovered = collector.finish(&mut ledger);
+    if let (Some(clock), Some(wall)) = (&mut recovered.clock, last_alive)
+        && wall > clock.wall
+    {
+        *clock = Clock { broker: clock.resumed(wall, TROUBLE_MAX), wall };
+    }
     let mut batch = Batch::new();
     for (kind, key) in recovered.garbage.drain(..) {
         batch.delete(kind as u8, &key);
@@ -353,9 +364,15 @@ impl Store for DurableStore {
         passed.is_none_or(|passed| message.count() <= passed.load(Ordering::Acquire))
     }
 
-    fn load(&self, message: MessageId) -> Option<StoredMessage> {
-        let value = (self.shared.load)(message).ok()??;
-        StoredMessage::from_value(message, &value)
+    fn load(&self, message: MessageId) -> Result<StoredMessage, LoadError> {
+        let value = match (self.shared.load)(message) {
+            Ok(value) => value.ok_or(LoadError::Damaged)?,
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+                return Err(LoadError::Damaged);
+            }
+            Err(_) => return Err(LoadError::Unreadable),
+        };
+        StoredMessage::from_value(message, &value).ok_or(LoadError::Damaged)
     }
 
     fn submit(&mut self) {
@@ -375,13 +392,25 @@ impl Store for DurableStore {
     }
 }
 
-impl Writes for Batch {
+/// A batch that is being filled, and the log that it is for.
+struct Filling<'a, D: Disk> {
+    batch: &'a mut Batch,
+    log: &'a Log<D>,
+}
+
+impl<D: Disk> Writes for Filling<'_, D> {
     fn put(&mut self, kind: Kind, key: &[u8], value: &[&[u8]]) {
-        Batch::put(self, kind as u8, key, value);
+        self.batch.put(kind as u8, key, value);
     }
 
     fn delete(&mut self, kind: Kind, key: &[u8]) {
-        Batch::delete(self, kind as u8, key);
+        self.batch.delete(kind as u8, key);
+    }
+
+    fn retained(&self, topic_name: &str) -> Option<MessageId> {
+        // What cannot be read is no Retained Message after a restart either.
+        let value = self.log.reader().get(Kind::Retained as u8, topic_name.as_bytes()).ok()??;
+        MessageId::from_number(crate::codec::Reader(&value).varint()?)
     }
 }
 
@@ -404,6 +433,13 @@ impl<D: Disk> Committer<D> {
     /// The part of a step that others wait for. `written` is called for each worker of which more is written.
     fn commit(&mut self, clock: Clock, notice: &mut dyn FnMut(Notice), written: &dyn Fn(usize)) -> Pause {
         self.took = Duration::ZERO;
+        if self.shared.health() == Health::Failed {
+            // None of it will ever be safe, and nobody is to run out of memory, or to be held up, for its sake.
+            self.shared.queue().submissions.clear();
+            self.shared.waiting_bytes.store(0, Ordering::Relaxed);
+            self.mark_alive(clock);
+            return Pause::Trouble;
+        }
         let mut taken = std::mem::take(&mut self.taken);
         std::mem::swap(&mut taken, &mut self.shared.queue().submissions);
         for (worker, submission) in &mut taken {
@@ -421,15 +457,17 @@ impl<D: Disk> Committer<D> {
         self.taken = taken;
         let mut more = false;
         if !self.unfinished {
-            more = self.ledger.apply(&mut self.batch);
+            more = self.ledger.apply(&mut Filling { batch: &mut self.batch, log: &self.log });
             if self.batch.is_empty() {
                 // All of it has come and gone, or concerns nobody any more.
                 self.publish();
                 return if more { Pause::None } else { Pause::Idle };
             }
         }
+        if !self.unfinished {
+            self.put_clock(clock);
+        }
         self.unfinished = true;
-        self.put_clock(clock);
         let begun = Instant::now();
         let mut result = self.log.commit(&mut self.batch, false);
         if result.is_ok() && self.sync && !mutant!(SyncSkipped) {
@@ -447,14 +485,19 @@ impl<D: Disk> Committer<D> {
             Err(CommitError::NoSpace) => {
                 self.set_health(Health::Full, notice);
                 // Cleaning may make room.
-                drop(self.log.clean(CLEAN_BYTES, self.sync));
+                if let Err(CommitError::Unreadable(error)) = self.log.clean(CLEAN_BYTES, self.sync) {
+                    notice(Notice::Cleaning(error));
+                }
+                self.tell_damage(notice);
+                self.mark_alive(clock);
                 Pause::Trouble
             }
-            Err(error @ (CommitError::Failed(_) | CommitError::TooLarge)) => {
+            Err(error) => {
                 let error = match error {
                     CommitError::Failed(error) => error,
                     error => io::Error::other(error),
                 };
+                self.mark_alive(clock);
                 if self.shared.health.swap(Health::Failed as u8, Ordering::AcqRel) != Health::Failed as u8 {
                     notice(Notice::Failed(error));
                 }
@@ -469,14 +512,27 @@ impl<D: Disk> Committer<D> {
             // A full disk says so again when a batch needs the room.
             drop(self.log.prepare());
         }
-        match self.log.clean(CLEAN_BYTES, self.sync) {
+        let cleaned = self.log.clean(CLEAN_BYTES, self.sync);
+        self.tell_damage(notice);
+        match cleaned {
             Ok(true) => Pause::None,
             Ok(false) | Err(CommitError::NoSpace | CommitError::TooLarge) => Pause::Idle,
-            Err(CommitError::Failed(error)) => {
+            Err(CommitError::Failed(error) | CommitError::Unreadable(error)) => {
                 notice(Notice::Cleaning(error));
                 Pause::Idle
             }
         }
+    }
+
+    fn tell_damage(&mut self, notice: &mut dyn FnMut(Notice)) {
+        self.log.take_set_aside().into_iter().for_each(|damage| notice(Notice::Damaged(damage)));
+    }
+
+    /// While nothing can be written, the clock cannot be either; without this, all Sessions whose clients were there meanwhile
+    /// would count as left alone since then.
+    fn mark_alive(&self, clock: Clock) {
+        // If it cannot be marked, the last time is as good as can be had.
+        drop(self.log.disk().mark_alive(clock.wall));
     }
 
     fn put_clock(&mut self, clock: Clock) {
@@ -683,7 +739,7 @@ impl Store for AnyStore {
     }
 
     #[inline]
-    fn load(&self, message: MessageId) -> Option<StoredMessage> {
+    fn load(&self, message: MessageId) -> Result<StoredMessage, LoadError> {
         either!(self, store => store.load(message))
     }
 

@@ -37,6 +37,17 @@ pub trait Disk: Send + 'static {
 
     /// How much room there is for further files.
     fn free_bytes(&self) -> io::Result<u64>;
+
+    /// Leaves a mark that whoever has the folder open lives at this time, in milliseconds since 1970. It needs no room, and a
+    /// power cut may lose it.
+    fn mark_alive(&self, _wall: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The time of the last mark. None if there is none, or it cannot be known.
+    fn last_alive(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// An open file that several threads may use at once.

@@ -31,11 +31,13 @@ pub(crate) trait Writes {
     fn put(&mut self, kind: Kind, key: &[u8], value: &[&[u8]]);
     /// Ends a value. One that does not exist is no concern.
     fn delete(&mut self, kind: Kind, key: &[u8]);
+    /// What was the Retained Message of a topic when the last batch was written. None if there was none.
+    fn retained(&self, topic_name: &str) -> Option<MessageId>;
 }
 
 /// Record bytes that one batch takes before it is written: more would only let those wait who came first.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// Topics of which the writer of the last Retained Message is remembered.
+/// Topics of which the last Retained Message is remembered, beside those of one batch.
 const RECENT_RETAINED: usize = 4_096;
 
 #[derive(Default)]
@@ -54,8 +56,10 @@ pub(crate) struct Ledger {
     /// Exchanges begun or ended since then: None is ended.
     exchanges: HashMap<(Direction, SessionNumber, u16), Option<Exchange>>,
     /// For topics written lately, the last message: two workers' records may come in another order than the messages have
-    /// their numbers in. Two generations, of which the older is forgotten in time.
+    /// their numbers in. Two generations, of which the older is forgotten in time; then the log is asked.
     retained: [HashMap<Box<str>, MessageId>; 2],
+    /// The last of all messages that were retained, and with it all that were forgotten.
+    retained_last: Option<MessageId>,
     /// The log may have publishers of Retained Messages: only then one has to be deleted with its message.
     has_publishers: bool,
     scratch: Vec<u8>,
@@ -177,10 +181,12 @@ impl Ledger {
     pub(crate) fn apply(&mut self, writes: &mut impl Writes) -> bool {
         let mut bytes = 0;
         let mut more = false;
+        // Each gets its part, so that none waits for ever behind one that always has more.
+        let part = BATCH_BYTES_MAX / self.streams.len().max(1);
         loop {
             let before = bytes;
             for worker in 0..self.streams.len() {
-                bytes += self.apply_stream(worker, BATCH_BYTES_MAX.saturating_sub(bytes), writes);
+                bytes += self.apply_stream(worker, part, writes);
             }
             if bytes >= BATCH_BYTES_MAX {
                 more = true;
@@ -298,7 +304,11 @@ impl Ledger {
                 self.exchanges.insert((Direction::In, session, packet_id), None);
             }
             Taken::RetainedEnded { topic_name, message } => {
-                if self.retained.iter().all(|recent| recent.get(topic_name).is_none_or(|last| *last <= message)) {
+                if !self.has_passed(worker, message) {
+                    return Step::Waits;
+                }
+                if self.is_latest_retained(topic_name, message, writes) {
+                    self.note_retained(topic_name, message);
                     writes.delete(Kind::Retained, topic_name.as_bytes());
                     if self.has_publishers {
                         writes.delete(Kind::Publisher, topic_name.as_bytes());
@@ -364,7 +374,7 @@ impl Ledger {
     fn retain(&mut self, id: MessageId, value: &[u8], publisher: Option<&[u8]>, writes: &mut impl Writes) {
         let message = format::read_message(Reader(value)).expect("the message was written by this process");
         let topic_name = message.topic_name;
-        if self.retained.iter().any(|recent| recent.get(topic_name).is_some_and(|last| *last > id)) {
+        if !self.is_latest_retained(topic_name, id, writes) {
             return;
         }
         if mutant!(RetainedNotReplaced) && self.retained[0].contains_key(topic_name) {
@@ -389,12 +399,23 @@ impl Ledger {
             None if self.has_publishers => writes.delete(Kind::Publisher, topic_name.as_bytes()),
             None => {}
         }
+        self.note_retained(topic_name, id);
+    }
+
+    /// Whether no later message than this one has been the Retained Message of its topic.
+    fn is_latest_retained(&self, topic_name: &str, id: MessageId, writes: &impl Writes) -> bool {
+        // One worker's messages come in their order, and mostly those of several do.
+        if self.retained_last.is_none_or(|last| last <= id) {
+            return true;
+        }
+        let recent = self.retained.iter().find_map(|recent| recent.get(topic_name).copied());
+        recent.or_else(|| writes.retained(topic_name)).is_none_or(|last| last <= id)
+    }
+
+    fn note_retained(&mut self, topic_name: &str, id: MessageId) {
         if self.streams.len() > 1 || mutant!(RetainedNotReplaced) {
-            let [young, old] = &mut self.retained;
-            young.insert(topic_name.into(), id);
-            if young.len() >= RECENT_RETAINED {
-                *old = std::mem::take(young);
-            }
+            self.retained_last = self.retained_last.max(Some(id));
+            self.retained[0].insert(topic_name.into(), id);
         }
     }
 
@@ -452,6 +473,11 @@ impl Ledger {
 
     /// Writes what has begun since the last batch and not ended.
     fn write(&mut self, writes: &mut impl Writes) {
+        let [young, old] = &mut self.retained;
+        // Not before: of what is in this batch the log knows nothing.
+        if young.len() >= RECENT_RETAINED {
+            *old = std::mem::take(young);
+        }
         for (id, fresh) in self.fresh.drain() {
             let owed = fresh.receivers.into_iter().filter_map(|(_, receiver)| receiver);
             self.scratch.clear();

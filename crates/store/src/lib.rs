@@ -38,6 +38,8 @@ mod ledger;
 mod record;
 mod recover;
 mod submission;
+#[cfg(test)]
+mod trouble_tests;
 
 pub use commit::{
     Activity, AnyStore, CLOCK_INTERVAL, Committer, Durability, DurableStore, Health, Notice, Opened, Pause, open,
@@ -87,6 +89,15 @@ impl Clock {
     }
 }
 
+/// Why a message that a store should have cannot be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadError {
+    /// The disk has an error where it stands. It may be read later.
+    Unreadable,
+    /// What stands there is not what was written, or has been set aside for that.
+    Damaged,
+}
+
 /// Where records go.
 pub trait Store {
     /// Whether it keeps anything. If not, nothing need be appended, and there are no numbers for messages and Sessions.
@@ -120,8 +131,11 @@ pub trait Store {
     /// Whether a message has become durable, and can be loaded as long as somebody is owed it.
     fn holds(&self, message: MessageId) -> bool;
 
-    /// The bytes of a message that is durable and not settled. None if they cannot be read.
-    fn load(&self, message: MessageId) -> Option<StoredMessage>;
+    /// The bytes of a message that is durable and not settled.
+    ///
+    /// # Errors
+    /// If they cannot be read now, or are not there any more.
+    fn load(&self, message: MessageId) -> Result<StoredMessage, LoadError>;
 
     /// Hands over what has been appended: to be called at the end of each turn.
     fn submit(&mut self);
@@ -181,8 +195,8 @@ impl Store for MemoryStore {
     }
 
     #[inline]
-    fn load(&self, _message: MessageId) -> Option<StoredMessage> {
-        None
+    fn load(&self, _message: MessageId) -> Result<StoredMessage, LoadError> {
+        Err(LoadError::Damaged)
     }
 
     #[inline]

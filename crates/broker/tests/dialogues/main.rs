@@ -25,4 +25,5 @@ mod rules;
 mod sessions;
 mod shared;
 mod subscriptions;
+mod trouble;
 mod wills;

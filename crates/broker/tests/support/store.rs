@@ -1,7 +1,7 @@
 //! Stores under control: one that keeps nothing, and the real one on a simulated disk, which panics when it is told to.
 
 use pantala_store::{
-    AnyStore, MemoryStore, MessageId, Position, Receiver, Record, SessionNumber, Store, StoredMessage,
+    AnyStore, LoadError, MemoryStore, MessageId, Position, Receiver, Record, SessionNumber, Store, StoredMessage,
 };
 
 /// The store of one worker.
@@ -76,7 +76,7 @@ impl Store for TestStore {
         self.inner.holds(message)
     }
 
-    fn load(&self, message: MessageId) -> Option<StoredMessage> {
+    fn load(&self, message: MessageId) -> Result<StoredMessage, LoadError> {
         self.inner.load(message)
     }
 

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::{Disk, DiskFile};
 
@@ -120,6 +121,15 @@ impl Disk for Directory {
     fn free_bytes(&self) -> io::Result<u64> {
         let figures = rustix::fs::fstatvfs(&self.folder)?;
         Ok(figures.f_bavail.saturating_mul(figures.f_frsize))
+    }
+
+    fn mark_alive(&self, wall: u64) -> io::Result<()> {
+        self.lock.set_modified(UNIX_EPOCH + Duration::from_millis(wall))
+    }
+
+    fn last_alive(&self) -> Option<u64> {
+        let modified = self.lock.metadata().and_then(|metadata| metadata.modified()).ok()?;
+        u64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
     }
 }
 

@@ -66,6 +66,8 @@ struct State {
     failures: Vec<(Operation, u64, io::ErrorKind)>,
     cut_at: Option<u64>,
     bytes_max: Option<u64>,
+    reads_fail: Option<io::ErrorKind>,
+    alive: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -107,6 +109,11 @@ impl SimDisk {
     /// Allows files of so many bytes together; `None` is no limit.
     pub fn full(&self, bytes_max: Option<u64>) {
         self.state().bytes_max = bytes_max;
+    }
+
+    /// Lets all reads fail from now on; `None` ends that.
+    pub fn fail_reads(&self, kind: Option<io::ErrorKind>) {
+        self.state().reads_fail = kind;
     }
 
     /// How often the disk was used.
@@ -333,6 +340,15 @@ impl Disk for SimDisk {
         let state = self.state();
         Ok(state.bytes_max.map_or(u64::MAX, |max| max.saturating_sub(state.used())))
     }
+
+    fn mark_alive(&self, wall: u64) -> io::Result<()> {
+        self.state().alive = Some(wall);
+        Ok(())
+    }
+
+    fn last_alive(&self) -> Option<u64> {
+        self.state().alive
+    }
 }
 
 impl DiskFile for SimFile {
@@ -382,6 +398,9 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<usize> {
         let state = lock(&self.state);
+        if let Some(kind) = state.reads_fail {
+            return Err(kind.into());
+        }
         let file = &state.files[self.inode].bytes;
         let begin = usize::try_from(offset).unwrap_or(usize::MAX).min(file.len());
         let read = bytes.len().min(file.len() - begin);

@@ -8,7 +8,7 @@ use memchr::memmem;
 use super::batch::Batch;
 use super::format::{self, COPIES, FRAME_HEADER, SEGMENT_HEADER};
 use super::index::{Place, Segment};
-use super::{CommitError, Log, Purpose, SPARES, Spare};
+use super::{CommitError, Log, Purpose, SPARES, SetAside, Spare};
 use crate::disk::{Disk, DiskFile};
 
 /// A step is at least so large: with a header for every few bytes, the copies would be larger than what they replace.
@@ -34,6 +34,8 @@ pub(super) struct Cleaning {
     bytes: Vec<u8>,
     read_at: u32,
     batch: Batch,
+    /// It cannot be read: nothing is cleaned any more.
+    is_unreadable: bool,
 }
 
 impl<D: Disk> Log<D> {
@@ -131,6 +133,9 @@ impl<D: Disk> Log<D> {
         let index = self.shared.read();
         let head = self.head.as_ref().map(|head| head.number);
         let Some(oldest) = index.segments().front() else { return false };
+        if self.cleaning.is_unreadable {
+            return false;
+        }
         // The last one is never given up: the next header has to say where it ended.
         if Some(oldest.number) == head || index.segments().len() < 2 {
             return false;
@@ -142,6 +147,11 @@ impl<D: Disk> Log<D> {
         // each file empty; a stricter rule would copy them for ever.
         index.file_bytes > self.options.segments_min as u64 * u64::from(self.options.segment_bytes)
             && (index.live_bytes < index.log_bytes / 2 || index.live_bytes < index.file_bytes / 3)
+    }
+
+    /// Segments that cleaning has found damaged since this was called last.
+    pub fn take_set_aside(&mut self) -> Vec<SetAside> {
+        std::mem::take(&mut self.set_aside)
     }
 
     fn restart_cleaning(&mut self, segment: u32) {
@@ -171,7 +181,8 @@ impl<D: Disk> Log<D> {
         let mut cleaning = std::mem::take(&mut self.cleaning);
         cleaning.batch.clear();
         let collected = self.collect(&mut cleaning, number, file, runs, step, copy_max);
-        let mut result = collected.map_err(|error| self.fail(error));
+        cleaning.is_unreadable = collected.is_err();
+        let mut result = collected.map_err(CommitError::Unreadable);
         if !cleaning.batch.is_empty()
             && let Ok(is_done) = result
         {
@@ -264,6 +275,9 @@ impl<D: Disk> Log<D> {
         self.restart_cleaning(0);
         self.totals.cleaned_bytes += u64::from(oldest.bytes);
         self.totals.damaged_entries += damaged_entries;
+        if damaged_entries > 0 {
+            self.set_aside.push(SetAside { segment: name.clone(), entries: damaged_entries });
+        }
         let bytes = oldest.bytes;
         // A reader that is just reading from the file must not find something else in it.
         let file = Arc::into_inner(oldest.file);

@@ -87,6 +87,9 @@ pub enum CommitError {
     /// A write or sync failed, now or earlier. The log takes no further batch: what the disk has of the last one will only
     /// be known when it is opened again.
     Failed(io::Error),
+    /// Cleaning could not read an old segment, which stays as it is. Nothing has changed; nothing is cleaned any more until the
+    /// log is opened again.
+    Unreadable(io::Error),
 }
 
 impl std::fmt::Display for CommitError {
@@ -95,6 +98,7 @@ impl std::fmt::Display for CommitError {
             CommitError::NoSpace => f.write_str("no space for another segment of the log"),
             CommitError::TooLarge => f.write_str("the batch is too large for the log"),
             CommitError::Failed(error) => write!(f, "the log is closed for writing: {error}"),
+            CommitError::Unreadable(error) => write!(f, "an old part of the log cannot be read: {error}"),
         }
     }
 }
@@ -132,6 +136,15 @@ pub struct Statistics {
     pub damaged_entries: u64,
 }
 
+/// A segment that cleaning found damaged. Its file is kept under its name with `.damaged`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// The name that its file had.
+    pub segment: String,
+    /// Entries that were live in it and cannot be read.
+    pub entries: u64,
+}
+
 /// A log on a disk, open for reading and writing.
 ///
 /// Only its owner changes it; others look into it through a [`Reader`].
@@ -150,6 +163,7 @@ pub struct Log<D: Disk> {
     spares: Vec<Spare<D::File>>,
     failure: Option<Failure>,
     cleaning: clean::Cleaning,
+    set_aside: Vec<SetAside>,
     changes: Vec<Change>,
     totals: Statistics,
 }

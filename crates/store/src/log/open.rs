@@ -179,6 +179,7 @@ impl<D: Disk> Log<D> {
             spares,
             failure: None,
             cleaning: clean::Cleaning::default(),
+            set_aside: Vec::new(),
             changes: Vec::new(),
             totals: Statistics::default(),
         };
