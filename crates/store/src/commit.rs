@@ -133,7 +133,8 @@ const TROUBLE_MAX: u64 = 30 * 24 * 3_600 * 1_000;
 /// Between two looks whether a full disk has room again.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(500);
 
-type Load = dyn Fn(MessageId) -> io::Result<Option<Vec<u8>>> + Send + Sync;
+/// The entry of a message, and where its value begins.
+type Load = dyn Fn(MessageId) -> io::Result<Option<(Vec<u8>, usize)>> + Send + Sync;
 
 /// What workers and the commit thread share.
 struct Shared {
@@ -242,7 +243,7 @@ pub fn open<D: Disk>(
         batch.delete(kind as u8, &key);
     }
     let reader: Reader<D::File> = log.reader();
-    let load = move |id: MessageId| reader.get(Kind::Message as u8, &format::message_key(id));
+    let load = move |id: MessageId| reader.get_entry(Kind::Message as u8, &format::message_key(id));
     let zeros = || std::iter::repeat_with(AtomicU64::default).take(usize::from(workers)).collect();
     let shared = Arc::new(Shared {
         queue: Mutex::default(),
@@ -365,14 +366,14 @@ impl Store for DurableStore {
     }
 
     fn load(&self, message: MessageId) -> Result<StoredMessage, LoadError> {
-        let value = match (self.shared.load)(message) {
-            Ok(value) => value.ok_or(LoadError::Damaged)?,
+        let (entry, value) = match (self.shared.load)(message) {
+            Ok(entry) => entry.ok_or(LoadError::Damaged)?,
             Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
                 return Err(LoadError::Damaged);
             }
             Err(_) => return Err(LoadError::Unreadable),
         };
-        StoredMessage::from_value(message, &value).ok_or(LoadError::Damaged)
+        StoredMessage::from_entry(message, entry, value).ok_or(LoadError::Damaged)
     }
 
     fn submit(&mut self) {

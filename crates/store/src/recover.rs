@@ -19,20 +19,31 @@ type HashSet<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;
 const HEAD_BYTES_MAX: usize = 32;
 
 /// A message with bytes of its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct StoredMessage {
     /// Its name.
     pub id: Option<MessageId>,
     bytes: Box<[u8]>,
+    /// Where in them it begins.
+    begin: u32,
 }
 
+impl PartialEq for StoredMessage {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && self.message() == other.message()
+    }
+}
+
+impl Eq for StoredMessage {}
+
 impl StoredMessage {
-    /// From the value of a [`Kind::Message`].
-    pub(crate) fn from_value(id: MessageId, value: &[u8]) -> Option<Self> {
-        let mut reader = Reader(value);
+    /// From the entry of a [`Kind::Message`] whose value begins there.
+    pub(crate) fn from_entry(id: MessageId, entry: Vec<u8>, value: usize) -> Option<Self> {
+        let mut reader = Reader(entry.get(value..)?);
         format::read_receivers(&mut reader, drop)?;
         format::read_message(reader)?;
-        Some(Self { id: Some(id), bytes: reader.0.into() })
+        let begin = u32::try_from(entry.len() - reader.0.len()).ok()?;
+        Some(Self { id: Some(id), bytes: entry.into(), begin })
     }
 
     /// A copy of a message.
@@ -42,12 +53,13 @@ impl StoredMessage {
         let mut bytes = Vec::with_capacity(most);
         format::put_message_head(&mut bytes, message);
         bytes.extend_from_slice(message.payload);
-        Self { id, bytes: bytes.into() }
+        Self { id, bytes: bytes.into(), begin: 0 }
     }
 
     /// The message itself.
     pub fn message(&self) -> Message<'_> {
-        format::read_message(Reader(&self.bytes)).expect("the bytes were checked when they were read")
+        format::read_message(Reader(&self.bytes[self.begin as usize..]))
+            .expect("the bytes were checked when they were read")
     }
 }
 

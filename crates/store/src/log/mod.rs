@@ -391,7 +391,7 @@ impl<D: Disk> Log<D> {
         let index = self.shared.read();
         let hashing = &self.shared.hashing;
         // For keys that are not in the log, where in the batch the last delete is: nothing up to there has an effect.
-        let mut needless = HashMap::<_, usize>::new();
+        let mut needless = HashMap::<_, usize, foldhash::fast::RandomState>::default();
         let mut at = FRAME_HEADER;
         while let Some(entry) = format::entry_at(&batch.frame, at) {
             at = entry.end;

@@ -25,6 +25,14 @@ impl<F: DiskFile> Reader<F> {
 
     /// The value of a key as of the last commit that has returned. It costs one read of the file.
     pub fn get(&self, kind: u8, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.get_entry(kind, key)?.map(|(mut bytes, begin)| {
+            bytes.drain(..begin);
+            bytes
+        }))
+    }
+
+    /// The same, with what stands before it; and where it begins.
+    pub(crate) fn get_entry(&self, kind: u8, key: &[u8]) -> io::Result<Option<(Vec<u8>, usize)>> {
         let (packed, hash) = self.shared.hashing.key(kind, key);
         let (place, file) = {
             let index = self.shared.read();
@@ -40,8 +48,8 @@ impl<F: DiskFile> Reader<F> {
         match format::entry_at(&bytes, 0) {
             Some(entry) if entry.kind == kind && entry.key == key && entry.end == bytes.len() => {
                 let value_bytes = entry.value.map_or(0, <[u8]>::len);
-                bytes.drain(..bytes.len() - value_bytes);
-                Ok(Some(bytes))
+                let begin = bytes.len() - value_bytes;
+                Ok(Some((bytes, begin)))
             }
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
