@@ -115,7 +115,7 @@ impl<D: Disk> Keeper<D> {
             Ok(more) => Ok(more),
             // Whoever needs room will see.
             Err(CommitError::NoSpace | CommitError::TooLarge) => Ok(false),
-            Err(error @ CommitError::Failed(_)) => Err(failure(error)),
+            Err(error @ (CommitError::Failed(_) | CommitError::Unreadable(_))) => Err(failure(error)),
         }
     }
 
