@@ -108,17 +108,18 @@ impl Place {
     pub(crate) fn of(peer: Option<&Peer>) -> Self {
         let Some(peer) = peer else { return Self::Unknown };
         let certificate = peer.certificate.is_some();
-        match peer.address.map(|address| address.ip()) {
+        match peer.address.map(|address| address.ip().to_canonical()) {
             None => Self::NoAddress { certificate },
             Some(IpAddr::V4(address)) => Self::Ipv4 { certificate, address },
             Some(IpAddr::V6(address)) => Self::Ipv6 { certificate, address: Box::new(address) },
         }
     }
 
+    /// The address as its own protocol has it: one of IPv4 that came to a socket for both is one of IPv4.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Unknown | Self::NoAddress { .. } => None,
-            Self::Peer(peer) => peer.address.map(|address| address.ip()),
+            Self::Peer(peer) => peer.address.map(|address| address.ip().to_canonical()),
             Self::Ipv4 { address, .. } => Some(IpAddr::V4(*address)),
             Self::Ipv6 { address, .. } => Some(IpAddr::V6(**address)),
         }
