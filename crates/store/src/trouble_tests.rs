@@ -105,7 +105,7 @@ fn an_older_retained_message_does_not_come_back_however_late_it_is_written() {
         if !at_once {
             commit(&mut opened, Clock::default());
         }
-        for number in 0..10_000 {
+        for number in 0..20_000 {
             let id = opened.stores[0].next_message().unwrap();
             retain(&mut opened, 0, id, &format!("other/{number}"), 0);
             if !at_once && number % 1_000 == 0 {
@@ -116,7 +116,7 @@ fn an_older_retained_message_does_not_come_back_however_late_it_is_written() {
         commit(&mut opened, Clock::default());
         drop(opened);
         let retained = retained_messages(&disk);
-        assert_eq!(retained.len(), 10_001);
+        assert_eq!(retained.len(), 20_001);
         assert_eq!(retained.last(), Some(&("t".to_owned(), new.number().to_be_bytes().to_vec())));
     }
 }
