@@ -479,3 +479,6 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
