@@ -8,6 +8,7 @@
 //! to two readings (a message published while SUBSCRIBE is on its way), the reading that favours the broker counts.
 
 mod delivery;
+mod drops;
 mod expiry;
 mod index;
 mod integrity;
@@ -17,6 +18,7 @@ mod order;
 mod retained;
 mod session;
 mod shared;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod will;
@@ -72,6 +74,8 @@ pub enum Promise {
     S2,
     /// What SUBACK and UNSUBACK said survives.
     S3,
+    /// A client has one connection: nothing comes on one that has been taken over.
+    S4,
     /// No more inflight than the Receive Maximum.
     S5,
     /// A shared message goes to one member.
@@ -80,6 +84,8 @@ pub enum Promise {
     H3,
     /// An expired message is not delivered, and what is left of the interval is right.
     E1,
+    /// What is dropped is counted, under its name.
+    E2,
     /// Everything goes on after the fault.
     L1,
 }
@@ -140,8 +146,10 @@ pub fn check(history: &History, rules: Rules) -> Vec<Violation> {
     retained::check(&index, &mut found);
     session::check(&index, &mut found);
     shared::check(&index, &mut found);
+    takeover::check(&index, &mut found);
     will::check(&index, rules, &mut found);
     expiry::check(&index, &mut found);
+    drops::check(&index, &mut found);
     liveness::check(&index, &mut found);
     found.sort_by_key(|violation| violation.at);
     found

@@ -5,6 +5,9 @@
 
 mod exchange;
 mod script;
+mod superseded;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
@@ -26,6 +29,7 @@ use crate::random::Random;
 pub use script::Phase;
 
 use exchange::Exchange;
+use superseded::Old;
 
 /// What a client accepts of a packet: more than a broker does.
 const PACKET_BYTES_MAX: u32 = 16 << 20;
@@ -104,6 +108,8 @@ pub struct Client {
     version: ProtocolVersion,
     presence: Presence,
     link: Link,
+    /// The connection before, until the broker closes it.
+    old: Option<Old>,
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
     /// PINGREQ without PINGRESP.
@@ -124,6 +130,8 @@ pub struct Client {
     next_change: Instant,
     /// The next CONNECT has Clean Start, and so all after it until one is answered.
     clean_start: bool,
+    /// It is to connect anew while it is connected.
+    supersedes: bool,
     session_was_kept: bool,
 }
 
@@ -145,6 +153,7 @@ impl Client {
             version,
             presence: Presence::Present,
             link: Link::Away(Some(now)),
+            old: None,
             incoming: Vec::new(),
             outgoing: Vec::new(),
             pings: 0,
@@ -157,6 +166,7 @@ impl Client {
             published: 0,
             next_change: now,
             clean_start: false,
+            supersedes: false,
             session_was_kept: false,
         }
     }
@@ -167,6 +177,7 @@ impl Client {
             return true;
         }
         matches!(self.link, Link::Live(_))
+            && self.old.is_none()
             && self.outgoing.is_empty()
             && self.pings == 0
             && self.exchanges.is_empty()
@@ -205,6 +216,7 @@ impl Client {
 
     /// Reads all there is.
     pub fn read(&mut self, scene: &mut Scene<'_>) {
+        self.read_old(scene);
         let mut buffer = [0; READ_BYTES];
         loop {
             let stream = match &mut self.link {
@@ -231,6 +243,9 @@ impl Client {
     pub fn work(&mut self, scene: &mut Scene<'_>, registry: &Registry) {
         let now = Instant::now();
         self.follow_script(scene, now);
+        if std::mem::take(&mut self.supersedes) {
+            self.supersede(scene, registry, now);
+        }
         match &self.link {
             Link::Away(Some(until)) if *until <= now && self.wants_connection(scene.phase) => {
                 self.open(scene, registry, now);
@@ -251,12 +266,13 @@ impl Client {
     /// The broker is gone; what is still in the socket counts.
     pub fn collect(&mut self, scene: &mut Scene<'_>) {
         self.read(scene);
+        self.old = None;
         if !matches!(self.link, Link::Away(_)) {
             self.lose(scene, Ending::Lost);
         }
     }
 
-    fn open(&mut self, scene: &mut Scene<'_>, registry: &Registry, now: Instant) {
+    fn open(&mut self, scene: &Scene<'_>, registry: &Registry, now: Instant) {
         let opened = TcpStream::connect(scene.address).and_then(|mut stream| {
             let interest = Interest::READABLE | Interest::WRITABLE;
             registry.register(&mut stream, Token(usize::from(self.number)), interest)?;
@@ -315,6 +331,7 @@ impl Client {
 
     /// The connection is gone.
     fn lose(&mut self, scene: &mut Scene<'_>, ending: Ending) {
+        self.old = None;
         let had_begun = match &self.link {
             Link::Away(_) => return,
             Link::Opening { greeted, .. } => *greeted,
@@ -324,6 +341,11 @@ impl Client {
             scene.write(Event::Ended { client: self.number, ending });
         }
         self.link = Link::Away(Some(Instant::now() + self.random.millis(RETRY)));
+        self.forget_connection();
+    }
+
+    /// Nothing of the last connection concerns the next one.
+    fn forget_connection(&mut self) {
         self.incoming.clear();
         self.outgoing.clear();
         self.held.clear();
@@ -405,6 +427,7 @@ impl Client {
                     return false;
                 };
                 self.link = Link::Live(stream);
+                self.replace_old(scene);
                 self.broker_takes = ack.receive_maximum.map_or(20, |maximum| usize::from(maximum.get())).min(20);
                 scene.write(Event::Connected { client: self.number, session_present: ack.session_present });
                 self.clean_start = false;

@@ -40,8 +40,8 @@ enum Subcommands {
     ///
     /// Each cycle loads a real broker on loopback, inflicts one fault that the seed chooses, starts the broker again, lets
     /// all clients finish, and compares what they saw with the promises: R1–R3 integrity, Q1 and Q2 delivery, O1 and O2
-    /// order, T1–T4 Retained Messages, W1 and W2 Wills, S1–S5 Sessions, H1 and H3 Shared Subscriptions, E1 expiry, L1
-    /// liveness. Up to eight cycles share a data directory.
+    /// order, T1–T4 Retained Messages, W1 and W2 Wills, S1–S5 Sessions, H1 and H3 Shared Subscriptions, E1 expiry, E2
+    /// counting (pantala's counters of what was dropped), L1 liveness. Up to eight cycles share a data directory.
     ///
     /// Exit status: 0 when every promise held (or with --tolerate), 1 when one was broken, 2 when the laboratory could not
     /// do its work. Faults that cannot be made here (no root, no loop devices, no strace, no libfaketime) are listed as
@@ -105,7 +105,7 @@ struct Run {
         value_enum,
         value_name = "KIND",
         value_delimiter = ',',
-        default_value = "kill,power,pause,term,enospc,eio"
+        default_value = "kill,power,pause,term,enospc,eio,clock"
     )]
     faults: Vec<FaultKind>,
     /// Folder for data directories; what a violation leaves is kept there.

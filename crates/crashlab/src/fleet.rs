@@ -139,6 +139,9 @@ impl Fleet {
     pub fn settle(&mut self) -> usize {
         let before = self.history.moments.len();
         for number in 0..self.clients.len() {
+            if self.clients[number].has_two_connections() {
+                self.write(Event::Outlived { client: number as ClientNumber });
+            }
             if self.clients[number].is_expected() {
                 self.write(Event::Settled { client: number as ClientNumber });
             }

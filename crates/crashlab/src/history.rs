@@ -135,6 +135,8 @@ pub enum Ending {
     Vanished,
     /// The broker, or its death, closed it.
     Lost,
+    /// The client connects anew while it is there: the broker has to close it.
+    Superseded,
 }
 
 /// A packet with an Application Message, as a client got it.
@@ -156,6 +158,26 @@ pub struct Reception {
     pub expiry: Option<u32>,
     /// What the payload turned out to be.
     pub content: Content,
+}
+
+/// What the broker's process says it has dropped since its start, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// Expired before they were delivered.
+    pub expired: u32,
+    /// The Session ended before they were delivered.
+    pub session_ended: u32,
+    /// Refused to their publisher.
+    pub refused: u32,
+    /// For reasons that nobody here gives: nothing is published at QoS 0, no queue or packet is too large, all is permitted.
+    pub other: u32,
+}
+
+impl fmt::Display for Drops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { expired, session_ended, refused, other } = self;
+        write!(f, "{expired} expired, {session_ended} with their Session, {refused} refused, {other} others")
+    }
 }
 
 /// Something that happened.
@@ -188,6 +210,10 @@ pub enum Event {
     Completed { message: MessageId, releases: u8, found: bool },
     /// PUBLISH came.
     Received(Reception),
+    /// A packet other than DISCONNECT came on a connection after CONNACK had come on the one that took its place.
+    Stale { client: ClientNumber, content: Option<Content> },
+    /// A connection is still open although another has taken its place.
+    Outlived { client: ClientNumber },
     /// PUBACK or PUBCOMP sent: the Packet Identifier is free again.
     Freed { client: ClientNumber, packet_id: u16 },
     /// A fresh client asks for Retained Messages.
@@ -207,6 +233,8 @@ pub enum Event {
     /// The client is connected, and nothing came for a while: what is owed to it should have come, what it sent should
     /// have been answered.
     Settled { client: ClientNumber },
+    /// The broker was asked what it has dropped.
+    Counted(Drops),
     /// A cycle begins.
     Cycle { number: u32 },
 }
@@ -241,6 +269,11 @@ impl fmt::Display for Event {
                 f.write_str(if retain { ", RETAIN" } else { "" })?;
                 expiry.map_or(Ok(()), |seconds| write!(f, ", {seconds} s left"))
             }
+            Self::Stale { client, content } => {
+                let what = content.map_or_else(|| "a packet".to_owned(), |content| content.to_string());
+                write!(f, "client {client} got {what} on its old connection")
+            }
+            Self::Outlived { client } => write!(f, "client {client} still has its old connection"),
             Self::Freed { client, packet_id } => write!(f, "client {client} frees {packet_id}"),
             Self::ProbeBegan { probe } => write!(f, "probe {probe} asks"),
             Self::ProbeFound { probe, topic, content } => write!(f, "probe {probe} got {content}, topic {topic}"),
@@ -250,6 +283,7 @@ impl fmt::Display for Event {
             Self::BrokerDied => f.write_str("broker died of itself"),
             Self::BrokerBack { after } => write!(f, "broker back after {after:.3?}"),
             Self::Settled { client } => write!(f, "client {client} settled"),
+            Self::Counted(drops) => write!(f, "dropped: {drops}"),
             Self::Cycle { number } => write!(f, "cycle {number}"),
         }
     }
@@ -305,6 +339,8 @@ impl History {
             | Event::Subscribed { client: other, .. }
             | Event::Unsubscribing { client: other, .. }
             | Event::Unsubscribed { client: other, .. }
+            | Event::Stale { client: other, .. }
+            | Event::Outlived { client: other }
             | Event::Settled { client: other } => {
                 client == Some(other) || message.is_some_and(|message| message.publisher == other)
             }
@@ -320,6 +356,7 @@ impl History {
             | Event::BrokerGone
             | Event::BrokerDied
             | Event::BrokerBack { .. }
+            | Event::Counted(_)
             | Event::Cycle { .. } => true,
         }
     }

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::broker::{Broker, Kind, Place, Program, free_port};
 use crate::checker::{self, Class, Promise, Rules, Violation};
 use crate::client::Phase;
+use crate::drops::Asked;
 use crate::fault::FaultKind;
 use crate::fleet::Fleet;
 use crate::history::Event;
@@ -38,6 +39,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(60);
 
 /// How often a broker that starts is asked whether it listens.
 const START_POLL: Duration = Duration::from_millis(2);
+
+/// How long a broker may take to say what it has dropped.
+const COUNT_MAX: Duration = Duration::from_secs(5);
 
 /// Data directories that are kept at most; a broker that breaks promises in each cycle would fill the disk.
 const KEPT_MAX: usize = 20;
@@ -245,6 +249,8 @@ impl<'o> Bench<'o> {
                     volume.relieve()?;
                 }
                 self.work(plan.aftermath, 1.3)?;
+                // What it has refused is known to this process alone.
+                self.count()?;
                 self.crash(plan, plan.worse)
             }
             FaultKind::Eio => {
@@ -384,6 +390,26 @@ impl<'o> Bench<'o> {
         probe::run(&mut self.fleet, self.address, self.stretch.salt, self.probes);
     }
 
+    /// Asks the broker what it has dropped, and writes that down. One that is not there any more, or says nothing, has
+    /// nothing to be held against it.
+    fn count(&mut self) -> io::Result<()> {
+        if self.options.program.kind != Kind::Pantala {
+            return Ok(());
+        }
+        let log = self.place.folder.join("broker.log");
+        let (Some(asked), Some(broker)) = (Asked::new(&log), &mut self.broker) else { return Ok(()) };
+        broker.signal(Signal::USR1)?;
+        let deadline = Instant::now() + COUNT_MAX;
+        while broker.ended()?.is_none() && Instant::now() < deadline {
+            if let Some(drops) = asked.answer() {
+                self.fleet.write(Event::Counted(drops));
+                break;
+            }
+            thread::sleep(START_POLL);
+        }
+        Ok(())
+    }
+
     /// Waits until all that is owed has come, or the time for it is over; then what is missing is lost.
     fn drain(&mut self) -> io::Result<()> {
         let began = Instant::now();
@@ -402,6 +428,7 @@ impl<'o> Bench<'o> {
             if self.fleet.is_quiet() || deadline_is_over {
                 self.probe();
                 let before = self.fleet.settle();
+                self.count()?;
                 let violations = checker::check(&self.fleet.history, self.options.rules);
                 let waits = violations.iter().any(|one| one.class == Class::Lost || one.promise == Promise::L1);
                 if !waits || deadline_is_over {

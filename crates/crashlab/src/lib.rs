@@ -8,6 +8,7 @@
 //! * [`fleet`] is all clients in one thread: publishers and subscribers with the memory of a durable client, which
 //!   survives the broker's crash because it is here. It writes down every packet in a [`history`].
 //! * [`checker`] reads a history and says which promises it breaks. It knows neither sockets nor the plan.
+//! * [`drops`] reads what a broker says it has dropped, to be compared with what did not come.
 //! * [`expectation`] says which of them each seeded bug breaks: the checker is tested by those.
 //! * [`laboratory`] runs the cycles and counts; [`report`] shows it.
 //!
@@ -21,6 +22,7 @@ pub mod broker;
 pub mod checker;
 pub mod client;
 pub mod command;
+pub mod drops;
 pub mod expectation;
 pub mod fault;
 pub mod fleet;

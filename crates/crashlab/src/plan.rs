@@ -122,7 +122,9 @@ impl Stretch {
         let (cast, parts) = Casting::draw(&mut origin.branch(1));
         let mut random = origin.branch(2);
         let count = random.count(2..=STRETCH_CYCLES_MAX).min(cycles_max.max(1));
-        let mut cycles: Vec<CyclePlan> = (0..count).map(|_| CyclePlan::draw(&mut random, faults, &parts)).collect();
+        let numbers = (u64::from(first_cycle)..).take(count);
+        let mut cycles: Vec<CyclePlan> =
+            numbers.map(|number| CyclePlan::draw(&mut random, fault_of(seed, number, faults), &parts)).collect();
         if let Some(last) = cycles.last_mut() {
             // Everybody comes back in the end, so that nothing stays unseen.
             last.presences.iter_mut().filter(|one| **one == Presence::Absent).for_each(|one| *one = Presence::Present);
@@ -132,9 +134,8 @@ impl Stretch {
 }
 
 impl CyclePlan {
-    fn draw(random: &mut Random, faults: &[FaultKind], parts: &[Part]) -> Self {
+    fn draw(random: &mut Random, fault: FaultKind, parts: &[Part]) -> Self {
         let (shortest, longest) = random.pick(&WORKLOADS);
-        let fault = random.pick(faults);
         Self {
             workload: random.millis(shortest..=longest),
             fault,
@@ -148,6 +149,19 @@ impl CyclePlan {
             presences: parts.iter().map(|part| random.pick(&part.presences)).collect(),
         }
     }
+}
+
+/// The fault of a cycle. All kinds are dealt out, in an order of chance, before the first comes again: so a short run has
+/// each of them.
+fn fault_of(seed: u64, cycle: u64, faults: &[FaultKind]) -> FaultKind {
+    let count = faults.len() as u64;
+    // Stretches branch off by their first cycle, which has fewer bits.
+    let mut random = Random::new(seed).branch(u64::MAX - cycle / count);
+    let mut deck = faults.to_vec();
+    for last in (1..deck.len()).rev() {
+        deck.swap(last, random.count(0..=last));
+    }
+    deck[(cycle % count) as usize]
 }
 
 /// Collects the cast.
@@ -305,6 +319,27 @@ mod tests {
         let (one, two) = (draw(3), draw(3));
         assert_eq!((&one.cast, &one.cycles, one.salt), (&two.cast, &two.cycles, two.salt));
         assert_ne!(one.salt, draw(4).salt);
+    }
+
+    #[test]
+    fn no_fault_comes_again_before_all_have_come() {
+        use FaultKind::{Clock, Eio, Enospc, Kill, Pause, Power, Term};
+        let faults = [Kill, Power, Pause, Term, Enospc, Eio, Clock];
+        let mut orders = std::collections::BTreeSet::new();
+        for seed in 0..20 {
+            for round in 0..3 {
+                let mut dealt: Vec<FaultKind> =
+                    (round * 7..(round + 1) * 7).map(|cycle| fault_of(seed, cycle, &faults)).collect();
+                orders.insert(dealt.clone());
+                dealt.sort_unstable();
+                assert_eq!(dealt, faults);
+            }
+        }
+        assert!(orders.len() > 50, "{} orders", orders.len());
+        // A stretch has those of its own cycles, wherever it begins.
+        for plan in Stretch::draw(3, 5, &faults, 20).cycles.iter().zip(5..) {
+            assert_eq!(plan.0.fault, fault_of(3, plan.1, &faults));
+        }
     }
 
     #[test]

@@ -150,28 +150,8 @@ impl Storage {
         let Some((committer, stop)) = self.committer else { return Ok(Running(None)) };
         let clock = move || Clocks { broker: clock.now().0, wall: wall() };
         let notice = move |notice| {
-            match notice {
-            Notice::Full => log.line(
-                LogType::Error,
-                "The disk is full: what has to be kept is refused, and not acknowledged, until there is room again.",
-            ),
-            Notice::Working => log.line(LogType::Notice, "There is room on the disk again: messages are kept as before."),
-            Notice::Failed(error) => log.line(
-                LogType::Error,
-                &format!(
-                    "The disk has failed ({error}): nothing that has to be kept is acknowledged any more. What was is safe; \
-                     start the broker anew when the disk is well."
-                ),
-            ),
-            Notice::Cleaning(error) => log.line(
-                LogType::Error,
-                &format!("Old data cannot be cleaned up until the broker is started anew, so its files grow: {error}"),
-            ),
-            Notice::Damaged(SetAside { segment, entries }) => log.line(
-                LogType::Error,
-                &format!("Damaged data set aside: {segment} is {segment}.damaged now; {entries} entries in it are lost."),
-            ),
-        }
+            let (kind, text) = told(&notice);
+            log.line(kind, &text);
         };
         let thread = thread::Builder::new().name("commit".to_owned());
         let thread = thread.spawn(move || committer.run(clock, completed, notice)).map_err(RunError::System)?;
@@ -185,6 +165,32 @@ impl Running {
         let Some((thread, stop)) = self.0 else { return Ok(()) };
         stop();
         thread.join().map_err(|_| RunError::System(std::io::Error::other("the commit thread ended unexpectedly")))
+    }
+}
+
+/// What the log says of the disk.
+fn told(notice: &Notice) -> (LogType, String) {
+    match notice {
+        Notice::Full => (
+            LogType::Error,
+            "The disk is full: what has to be kept is refused, and not acknowledged, until there is room again.".into(),
+        ),
+        Notice::Working => (LogType::Notice, "There is room on the disk again: messages are kept as before.".into()),
+        Notice::Failed(error) => (
+            LogType::Error,
+            format!(
+                "The disk has failed ({error}): nothing that has to be kept is acknowledged any more. What was is safe; \
+                 start the broker anew when the disk is well."
+            ),
+        ),
+        Notice::Cleaning(error) => (
+            LogType::Error,
+            format!("Old data cannot be cleaned up until the broker is started anew, so its files grow: {error}"),
+        ),
+        Notice::Damaged(SetAside { segment, entries }) => (
+            LogType::Error,
+            format!("Damaged data set aside: {segment} is {segment}.damaged now; {entries} entries in it are lost."),
+        ),
     }
 }
 
@@ -238,5 +244,44 @@ pub(crate) fn describe(config: &Config) -> String {
             "Durability: fsync. What is acknowledged survives a power cut; data is in {}.",
             place(&config.data_dir)
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// `docs/store.md` tells operators to look for these words.
+    #[test]
+    fn the_log_says_how_the_disk_is() {
+        let error = || io::Error::from_raw_os_error(5);
+        for (notice, kind, words) in [
+            (Notice::Full, LogType::Error, &["The disk is full", "not acknowledged", "until there is room again"][..]),
+            (Notice::Working, LogType::Notice, &["There is room on the disk again"]),
+            (
+                Notice::Failed(error()),
+                LogType::Error,
+                &[
+                    "The disk has failed (",
+                    "error 5",
+                    "nothing that has to be kept is acknowledged",
+                    "start the broker anew",
+                ],
+            ),
+            (Notice::Cleaning(error()), LogType::Error, &["Old data cannot be cleaned up", "files grow", "error 5"]),
+            (
+                Notice::Damaged(SetAside { segment: "7.log".to_owned(), entries: 3 }),
+                LogType::Error,
+                &["Damaged data set aside: 7.log is 7.log.damaged now; 3 entries"],
+            ),
+        ] {
+            let (told_as, text) = told(&notice);
+            assert_eq!(told_as, kind, "{text}");
+            for word in words {
+                assert!(text.contains(word), "{word} in {text}");
+            }
+        }
     }
 }

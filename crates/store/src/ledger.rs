@@ -505,3 +505,6 @@ impl Ledger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -233,7 +233,11 @@ fn damage_is_found_and_named() {
     store(&["dump"], &data_dir).with_status(1);
     assert!(files(&data_dir.join("store")) == before);
     // The broker starts with the rest, and keeps what it found.
-    stop(start(&data_dir));
+    let broker = start(&data_dir);
+    let place = format!("{}: 0000000000000001.log, byte 88: frames are damaged\n", data_dir.join("store").display());
+    let said = broker.wait_for_log("Damaged data set aside in ");
+    assert!(said.contains(&format!("Damaged data set aside in {place}")), "{said}");
+    stop(broker);
     let said = store(&["check"], &data_dir).with_status(1);
     assert!(said.stdout.contains("Set aside earlier  0000000000000001.log.damaged\n"), "{}", said.stdout);
     // The damage is gone with what is copied together; the file that was set aside is not.

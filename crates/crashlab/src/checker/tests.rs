@@ -7,7 +7,7 @@ use pantala_proto::QoS;
 use super::{Promise, Rules, check};
 use crate::fault::FaultKind;
 use crate::history::{
-    ClientFacts, ClientNumber, Ending, Event, History, MessageFacts, MessageId, Moment, Purpose, Reception,
+    ClientFacts, ClientNumber, Drops, Ending, Event, History, MessageFacts, MessageId, Moment, Purpose, Reception,
     SubscriptionFacts, TopicNumber,
 };
 use crate::payload::Content;
@@ -203,6 +203,11 @@ impl Story {
 
     fn settle(&mut self, client: ClientNumber) -> &mut Self {
         self.event(Event::Settled { client })
+    }
+
+    /// The broker says what it has dropped.
+    fn count(&mut self, drops: Drops) -> &mut Self {
+        self.event(Event::Counted(drops))
     }
 
     fn probe(&mut self, found: Option<Content>) -> &mut Self {
@@ -603,6 +608,95 @@ fn wrong_sessions_are_found() {
 }
 
 #[test]
+fn connections_that_go_on_are_found() {
+    judge(&[
+        ("a message after the new connection was answered", &[Promise::S4], |story| {
+            let message =
+                story.subscriber(ONE).end(ONE, Ending::Superseded).connect(ONE, true).publish(PLAIN, QoS::AtLeastOnce);
+            story
+                .event(Event::Stale { client: ONE, content: Some(Content::Message(message)) })
+                .deliver(ONE, 1, message);
+        }),
+        ("any other packet", &[Promise::S4], |story| {
+            story.subscriber(ONE).end(ONE, Ending::Superseded).connect(ONE, true);
+            story.event(Event::Stale { client: ONE, content: None });
+        }),
+        ("one that is not closed", &[Promise::S4], |story| {
+            story.subscriber(ONE).end(ONE, Ending::Superseded).connect(ONE, true);
+            story.event(Event::Outlived { client: ONE }).settle(ONE);
+        }),
+        ("a message before that, and again on the new one, is right", &[], |story| {
+            let connecting = Event::Connecting { client: ONE, clean_start: false };
+            story.subscriber(ONE).end(ONE, Ending::Superseded).event(connecting);
+            let message = story.publish(PLAIN, QoS::AtLeastOnce);
+            story.receive(ONE, 1, message).event(Event::Connected { client: ONE, session_present: true });
+            story.repeat(ONE, 1, message).free(ONE, 1).settle(ONE);
+        }),
+        ("a Session that is lost in a takeover", &[Promise::S1], |story| {
+            story.subscriber(ONE).end(ONE, Ending::Superseded).connect(ONE, false);
+        }),
+    ]);
+}
+
+#[test]
+fn wrong_counts_are_found() {
+    judge(&[
+        ("a message that expired and was not counted", &[Promise::E2], |story| {
+            story.subscriber(NARROW).end(NARROW, Ending::Vanished).perishable(1);
+            story.wait(2_000).connect(NARROW, true).settle(NARROW).count(Drops::default());
+        }),
+        ("one that was counted under another name", &[Promise::E2], |story| {
+            story.subscriber(NARROW).end(NARROW, Ending::Vanished).perishable(1);
+            story.wait(2_000).connect(NARROW, true).settle(NARROW);
+            story.count(Drops { other: 1, ..Drops::default() });
+        }),
+        ("more than can have expired", &[Promise::E2], |story| {
+            story.subscriber(NARROW).end(NARROW, Ending::Vanished).perishable(1);
+            story.wait(2_000).connect(NARROW, true).settle(NARROW);
+            story.count(Drops { expired: 2, ..Drops::default() });
+        }),
+        ("one counted as expired that came", &[Promise::E2], |story| {
+            let message = story.subscriber(NARROW).perishable(100);
+            story.deliver(NARROW, 1, message).settle(NARROW).count(Drops { expired: 1, ..Drops::default() });
+        }),
+        ("one that went with its Session and was not counted", &[Promise::E2], |story| {
+            story.subscriber(ONE).end(ONE, Ending::Vanished).publish(PLAIN, QoS::AtLeastOnce);
+            story.connect_as(ONE, true, false).subscribe(ONE).settle(ONE).count(Drops::default());
+        }),
+        ("one counted so where no Session has ended", &[Promise::E2], |story| {
+            let message = story.subscriber(ONE).publish(PLAIN, QoS::AtLeastOnce);
+            story.deliver(ONE, 1, message).settle(ONE).count(Drops { session_ended: 1, ..Drops::default() });
+        }),
+        ("one that was refused and was not counted", &[Promise::E2], |story| {
+            let message = story.send(PLAIN, QoS::AtLeastOnce);
+            story.event(Event::Refused { message }).count(Drops::default());
+        }),
+        ("one counted as refused while the disk was well", &[Promise::E2], |story| {
+            story.publish(PLAIN, QoS::AtLeastOnce);
+            story.count(Drops { refused: 1, ..Drops::default() });
+        }),
+        ("what is there for a reason is right, each by its name", &[], |story| {
+            story.subscriber(NARROW).end(NARROW, Ending::Vanished).perishable(1);
+            story.subscriber(ONE).end(ONE, Ending::Vanished).publish(PLAIN, QoS::AtLeastOnce);
+            story.connect_as(ONE, true, false).subscribe(ONE).event(Event::Fault { kind: FaultKind::Enospc });
+            let refused = story.send(PLAIN, QoS::AtLeastOnce);
+            story.event(Event::Refused { message: refused });
+            story.wait(2_000).connect(NARROW, true).settle(NARROW);
+            // A client before MQTT 5 got no answer.
+            story.count(Drops { expired: 1, session_ended: 1, refused: 2, other: 0 });
+        }),
+        ("another process has counted what was before it", &[], |story| {
+            story.subscriber(NARROW).end(NARROW, Ending::Vanished).perishable(1);
+            story.wait(2_000).crash().restart().connect(NARROW, true).settle(NARROW).count(Drops::default());
+        }),
+        ("a client that is away may have it yet", &[], |story| {
+            story.subscriber(NARROW).end(NARROW, Ending::Vanished).perishable(1);
+            story.wait(2_000).count(Drops::default());
+        }),
+    ]);
+}
+
+#[test]
 fn wrong_shares_are_found() {
     judge(&[
         ("to two members", &[Promise::H1], |story| {
@@ -660,8 +754,14 @@ fn wrong_wills_are_found() {
             // The client had been there for a while, and stays away.
             let end = story.history.moments.pop().unwrap();
             story.wait(2_000).crash().end(WATCHER, Ending::Lost).event(end.event).restart();
-            story.connect(WATCHER, true).wait(4_000).settle(WATCHER);
+            story.connect(WATCHER, true).wait(14_000).settle(WATCHER);
             assert_eq!(will.publisher, DOOMED);
+        }),
+        ("not yet there after a restart, as its client may come back", &[], |story| {
+            story.subscriber(WATCHER).doomed(0, Ending::Lost);
+            let end = story.history.moments.pop().unwrap();
+            story.wait(2_000).crash().end(WATCHER, Ending::Lost).event(end.event).restart();
+            story.connect(WATCHER, true).wait(9_000).settle(WATCHER);
         }),
         ("once, when it is due", &[], |story| {
             let will = story.subscriber(WATCHER).doomed(1, Ending::Vanished);

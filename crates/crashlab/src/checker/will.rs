@@ -17,6 +17,9 @@ const EARLY_MAX: Duration = Duration::from_millis(50);
 /// A broker that runs reads what it is sent within this.
 const READ_WITHIN: Duration = Duration::from_millis(500);
 
+/// After a start of the broker clients have so long to come back before their Wills are published.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// How long before a crash a connection must have been there so that the broker had stored its Will.
 const STORED_AFTER: Duration = Duration::from_secs(1);
 
@@ -89,6 +92,8 @@ struct Life {
     /// The next CONNECT of the client.
     back: Option<usize>,
     delay: Duration,
+    /// Of its Session.
+    expiry: Option<Duration>,
 }
 
 impl Life {
@@ -100,7 +105,8 @@ impl Life {
             .find(|at| matches!(moments[*at].event, Event::Connected { client: other, .. } if other == client));
         let back = (until..moments.len())
             .find(|at| matches!(moments[*at].event, Event::Connecting { client: other, .. } if other == client));
-        Self { connected, ended, back, delay }
+        let expiry = index.history.cast.clients[usize::from(client)].session_expiry;
+        Self { connected, ended, back, delay, expiry }
     }
 
     fn is_lost(&self) -> bool {
@@ -119,7 +125,9 @@ impl Life {
             (Ending::Vanished | Ending::Lost, Some((at, moment))) if rules.wills_survive => {
                 let stored = index.time(connected) + STORED_AFTER < moment.at;
                 let back = index.moments().skip(at).find(|(_, m)| matches!(m.event, Event::BrokerBack { .. }));
-                let due = back.map(|(_, moment)| moment.at + self.delay)?;
+                // At the end of the Session at the latest (v5 MQTT-3.1.2-8).
+                let after = self.delay.max(GRACE).min(self.expiry.unwrap_or(Duration::MAX));
+                let due = back.map(|(_, moment)| moment.at + after)?;
                 (stored && stays_away(due + LATE_MAX)).then_some(due)
             }
             _ => None,

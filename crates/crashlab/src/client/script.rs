@@ -16,6 +16,9 @@ const SIZES: [usize; 12] = [16, 16, 17, 32, 64, 110, 127, 128, 200, 1_000, 16_35
 /// Size of the large ones.
 const LARGE_BYTES: usize = 1_000_000;
 
+/// So many of a hundred clients that connect anew do so while they are connected.
+const SUPERSEDES_PERCENT: u64 = 40;
+
 /// Whether there is new work.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Phase {
@@ -70,7 +73,7 @@ impl Client {
                 let away = match self.random.within(0..=9) {
                     0..=5 => self.random.millis(20..=500),
                     6..=7 => self.random.millis(500..=2_000),
-                    _ => self.random.millis(4_000..=8_000),
+                    _ => self.random.millis(4_000..=16_000),
                 };
                 self.leave(scene, ending, Some(now + away));
                 self.next_change = now + away + self.random.millis(50..=600);
@@ -84,6 +87,11 @@ impl Client {
             }
             Role::Restarting if self.random.percent(20) => {
                 self.clean_start = true;
+                if self.random.percent(SUPERSEDES_PERCENT) {
+                    self.supersedes = true;
+                    self.next_change = now + self.random.millis(100..=600);
+                    return;
+                }
                 let ending = self.any_ending();
                 self.leave(scene, ending, Some(now + self.random.clone().millis(5..=100)));
                 self.next_change = now + self.random.millis(100..=600);
@@ -92,6 +100,11 @@ impl Client {
             _ => self.next_change = now + self.random.millis(50..=400),
         }
         if self.presence == Presence::Reconnecting {
+            if self.random.percent(SUPERSEDES_PERCENT) {
+                self.supersedes = true;
+                self.next_change = now + self.random.millis(30..=400);
+                return;
+            }
             let ending = self.any_ending();
             let away = self.random.millis(5..=200);
             self.leave(scene, ending, Some(now + away));
