@@ -22,7 +22,8 @@
 //! assert!(matches!(machine.poll_event(), Some(Event::Connected(_))));
 //! ```
 //!
-//! After each input, take events until there are none, write the output, and be back at [`Machine::deadline`].
+//! After each input, take events until there are none, write the output, and be back at [`Machine::deadline`]. Where writing may
+//! take long, tell of it: [`Machine::report_writes`].
 
 mod authenticate;
 mod connect;
