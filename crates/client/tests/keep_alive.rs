@@ -133,5 +133,6 @@ async fn a_connection_that_comes_to_a_stop_is_given_up() {
     assert!(matches!(client.status(), Status::Connected(_)));
     let (error, seconds) = timeout(1_000 * SECOND, end_of(&client, Instant::now())).await.unwrap();
     assert_eq!(error, ConnectionError::TimedOut);
-    assert!((28..31).contains(&seconds), "{seconds}");
+    // And some for DISCONNECT, which does not get through.
+    assert!((28..35).contains(&seconds), "{seconds}");
 }

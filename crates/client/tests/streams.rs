@@ -743,7 +743,7 @@ async fn a_stream_is_not_full_before_its_subscription_is_answered() {
         let mut overlapping = overlapping.unwrap();
         let ask = Subscribe::new("a/+", QoS::AtMostOnce).buffer(2).overflow(Overflow::Wait);
         let subscribing = tokio::time::timeout(Duration::from_secs(60), client.subscribe(ask));
-        let (stream, mut end) = tokio::join!(subscribing, async move {
+        let (stream, end) = tokio::join!(subscribing, async move {
             let packet = end.skip_to(0x82).await;
             for number in 0..100 {
                 end.send(&message(number)).await;
