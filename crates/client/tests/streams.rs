@@ -748,6 +748,8 @@ async fn a_stream_is_not_full_before_its_subscription_is_answered() {
             for number in 0..100 {
                 end.send(&message(number)).await;
             }
+            // They have been read by then.
+            tokio::time::sleep(Duration::from_secs(1)).await;
             end.send(&sub_ack(&packet, v5)).await;
             // From here on it waits.
             for number in 100..20_000 {
@@ -845,7 +847,8 @@ async fn a_stream_outlives_an_earlier_unsubscribe_of_its_filter() {
     let (mut stream, identifier) = subscribed(&client, &mut peer, "a").await;
     peer.unsub_ack(packet_id, &[ReasonCode::Success]).await;
     unsubscribing.await.unwrap().unwrap();
-    assert_eq!(ended.recv().await.unwrap_err().to_string(), "its filters were unsubscribed");
+    let ended = tokio::time::timeout(Duration::from_secs(60), ended.recv()).await.expect("it ends");
+    assert_eq!(ended.unwrap_err().to_string(), "its filters were unsubscribed");
     peer.send_bytes(&publish_for(0x30, "a", 0, &[identifier])).await;
     assert_eq!(stream.recv().await.unwrap().topic_name(), "a");
     // One that was refused changes nothing.
