@@ -47,7 +47,8 @@ pub enum PublishError {
     /// Too many messages, or bytes, wait already.
     #[error("too many messages wait to be sent")]
     QueueFull,
-    /// It waited here for longer than its Message Expiry Interval.
+    /// It waited here for longer than its Message Expiry Interval. That is seen when it could be sent, so without a connection not
+    /// before there is one.
     #[error("the message expired before it could be sent")]
     Expired,
     /// The broker refused it.
@@ -168,6 +169,13 @@ pub enum ConnectionError {
     /// There is no outbox, or none any more. The client ends, since it could not keep what it is given.
     #[error(transparent)]
     Outbox(OutboxError),
+    /// The task of the client is gone, and the client with it: its runtime was shut down, or something of the program's that it
+    /// called has panicked, as an [observer](crate::Options::observer), an
+    /// [`Authenticator`](crate::authentication::Authenticator) or a [`Connector`](crate::Connector).
+    #[error(
+        "the client's task is gone: its runtime was shut down, or an observer, authenticator or connector has panicked"
+    )]
+    Aborted,
 }
 
 /// What a broker did that the standard forbids.

@@ -45,6 +45,8 @@
 //!   [`Subscription`].
 //! - **Reconnects.** What was in flight is sent again, with DUP, and QoS 2 stays exactly once, as long as the broker has the Session.
 //!   If it has lost it, unacknowledged messages are published anew, which may double one, and the client subscribes again.
+//! - **No time limits of its own.** What is asked for waits for a connection as long as there is none; `tokio::time::timeout` around
+//!   it is a limit. When the client ends, for whatever reason, everybody who waits is told.
 //! - **Topic Aliases, Keep Alive, Packet Identifiers and quotas** need no thought.
 //!
 //! It leaves to others: what payloads mean, metrics, and the choice of a runtime other than tokio.

@@ -35,6 +35,10 @@ impl Gate {
         self.0.1.notify_all();
     }
 
+    fn is_open(&self) -> bool {
+        self.0.0.lock().unwrap().1
+    }
+
     /// Until somebody is at work for the `n`-th time, in whatever thread that is.
     async fn reached(&self, n: u32) {
         let gate = self.clone();
@@ -209,9 +213,34 @@ async fn a_step_that_never_comes_to_an_end_is_given_up_with_the_connection() {
     let mut end = challenged(&mut listener, b"first").await;
     gate.reached(1).await;
     assert_eq!(end.packet().await, None);
-    gate.open();
     assert_eq!(client.connected().await.unwrap_err(), ConnectionError::TimedOut);
+    // All that is while the step is still at work.
     gate.assert_in_time();
+    assert!(!gate.is_open());
+    gate.open();
+}
+
+/// The client was said to be connected for as long as the step took.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_next_connection_waits_for_a_step_is_not_connected() {
+    let (options, mut listener, gate) = options();
+    let client = Client::start(options);
+    let mut end = listener.accept().await;
+    assert_eq!(end.packet().await.expect("CONNECT")[0], 0x10);
+    end.send(&welcome("SLOW")).await;
+    client.connected().await.unwrap();
+    let mut changes = client.changes();
+    assert!(matches!(changes.next().await, Some(Status::Connected(_))));
+    end.send(&challenge("SLOW", b"again")).await;
+    gate.reached(1).await;
+    drop(end);
+    // A wait, and an attempt.
+    while !matches!(changes.next().await, Some(Status::Connecting)) {}
+    gate.assert_in_time();
+    assert!(!gate.is_open());
+    gate.open();
+    let mut end = listener.accept().await;
+    assert_eq!(end.packet().await.expect("CONNECT")[0], 0x10);
 }
 
 /// The task of the client ended with it, and whoever waited waited for ever.

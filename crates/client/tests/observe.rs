@@ -133,3 +133,16 @@ fn an_alias_that_was_asked_for_is_set_once_for_each_connection() {
         .subscribe(NOW, SubscribeRequest { filters: vec![("f".into(), Default::default())], ..Default::default() }, 0)
         .unwrap();
 }
+
+/// PINGREQ that goes past output that is held back.
+#[test]
+fn a_ping_that_is_taken_apart_is_shown() {
+    let (mut machine, seen) = observed(SessionSettings::default());
+    machine.report_writes();
+    connect(&mut machine, &[0x20, 3, 0, 0, 0]);
+    assert_eq!(take(&seen), ["> CONNECT true", "< CONNACK"]);
+    machine.handle_timeout(Instant(60_000));
+    let mut ping = Vec::new();
+    assert!(machine.take_ping(Instant(60_000), &mut ping));
+    assert_eq!(take(&seen), ["> PingReq"]);
+}

@@ -713,3 +713,178 @@ async fn a_refused_subscription_is_an_error_and_leaves_nothing() {
     client.disconnect().await;
     broker.assert_no_violations();
 }
+
+/// SUBACK to this SUBSCRIBE, with one Reason Code.
+fn sub_ack(packet: &[u8], v5: bool) -> Vec<u8> {
+    if v5 { vec![0x90, 4, packet[2], packet[3], 0, 0] } else { vec![0x90, 3, packet[2], packet[3], 0] }
+}
+
+/// A stream that waits was full before the broker had said yes: its answer was not read, and nobody had the stream yet to make
+/// room.
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_not_full_before_its_subscription_is_answered() {
+    for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
+        let v5 = version == ProtocolVersion::V5;
+        let message = |number: u32| {
+            let text = number.to_string();
+            if v5 {
+                publish(0x30, "a/b", 0, &text)
+            } else {
+                [&[0x30, 5 + text.len() as u8], &b"\0\x03a/b"[..], text.as_bytes()].concat()
+            }
+        };
+        let (options, mut listener) = wire();
+        let client = Client::start(options.client_id("c").version(version));
+        let mut end = listener.welcome(false).await;
+        let (overlapping, ()) = tokio::join!(client.subscribe("a/#"), async {
+            let packet = end.skip_to(0x82).await;
+            end.send(&sub_ack(&packet, v5)).await;
+        });
+        let mut overlapping = overlapping.unwrap();
+        let ask = Subscribe::new("a/+", QoS::AtMostOnce).buffer(2).overflow(Overflow::Wait);
+        let subscribing = tokio::time::timeout(Duration::from_secs(60), client.subscribe(ask));
+        let (stream, end) = tokio::join!(subscribing, async move {
+            let packet = end.skip_to(0x82).await;
+            for number in 0..100 {
+                end.send(&message(number)).await;
+            }
+            // They have been read by then.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            end.send(&sub_ack(&packet, v5)).await;
+            // From here on it waits.
+            for number in 100..20_000 {
+                let sent = tokio::time::timeout(Duration::from_secs(1), end.send(&message(number))).await;
+                if sent.is_err() {
+                    return (end, number);
+                }
+            }
+            panic!("nothing waits")
+        });
+        let mut stream = stream.expect("the answer is read").unwrap();
+        for number in 0..100 {
+            assert_eq!(stream.recv().await.unwrap().payload(), &number.to_string());
+            assert_eq!(overlapping.recv().await.unwrap().payload(), &number.to_string());
+        }
+        assert_eq!(stream.dropped(), 0);
+        drop(end.0.stream);
+        // What was on the wire still comes.
+        for number in 100..end.1 {
+            assert_eq!(stream.recv().await.unwrap().payload(), &number.to_string());
+        }
+    }
+}
+
+/// The same by what had waited for a stream.
+#[tokio::test(start_paused = true)]
+async fn what_was_unclaimed_does_not_keep_a_subscription_from_its_answer() {
+    let (options, mut listener) = wire();
+    let client = Client::start(options.client_id("c"));
+    let mut end = listener.welcome(false).await;
+    client.connected().await.unwrap();
+    end.send(&publish(0x30, "t", 0, "x").repeat(1_000)).await;
+    // Behind them, so that they have come.
+    let (published, ()) = tokio::join!(client.publish(Message::new("up", "").qos(QoS::AtLeastOnce)), async {
+        end.skip_to(0x32).await;
+        end.send(&acknowledgement(0x40, 1)).await;
+    });
+    published.unwrap();
+    let ask = Subscribe::new("t", QoS::AtMostOnce).overflow(Overflow::Wait);
+    let (stream, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(60), client.subscribe(ask)), async {
+        let packet = end.skip_to(0x82).await;
+        end.send(&sub_ack(&packet, true)).await;
+    });
+    let mut stream = stream.expect("the answer is read").unwrap();
+    for _ in 0..1_000 {
+        stream.recv().await.unwrap();
+    }
+    assert_eq!(stream.dropped(), 0);
+}
+
+/// Who waited for the next message waited for ever.
+#[tokio::test]
+async fn a_stream_ends_when_the_last_of_its_filters_is_unsubscribed() {
+    for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
+        let broker = MockBroker::serve().await;
+        let options = Options::new(broker.url()).unwrap().client_id("c").version(version);
+        let client = Client::connect(options).await.unwrap();
+        let ask = Subscribe::new("a", QoS::AtLeastOnce).filter("b", QoS::AtLeastOnce);
+        let mut both = client.subscribe(ask).await.unwrap();
+        let mut other = client.subscribe("b").await.unwrap();
+        let waiting = tokio::spawn(async move {
+            let mut payloads = Vec::new();
+            loop {
+                match both.recv().await {
+                    Ok(received) => payloads.push(received.payload().clone()),
+                    Err(ended) => return (payloads, ended.to_string(), both),
+                }
+            }
+        });
+        client.unsubscribe(["a"]).await.unwrap();
+        client.publish(Message::new("a", "nobody").qos(QoS::AtLeastOnce)).await.unwrap();
+        client.publish(Message::new("b", "1").qos(QoS::AtLeastOnce)).await.unwrap();
+        client.unsubscribe(["b", "c"]).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it ends").unwrap();
+        assert_eq!((&ended.0[..], ended.1.as_str()), (&["1"].map(Into::into)[..], "its filters were unsubscribed"));
+        assert_eq!(other.recv().await.unwrap().payload(), "1");
+        assert_eq!(other.recv().await.unwrap_err().to_string(), "its filters were unsubscribed");
+        // They can be had again, by streams of their own.
+        let mut again = client.subscribe(("b", QoS::AtLeastOnce)).await.unwrap();
+        drop((ended.2, other));
+        client.publish(Message::new("b", "2").qos(QoS::AtLeastOnce)).await.unwrap();
+        assert_eq!(again.recv().await.unwrap().payload(), "2");
+        client.disconnect().await;
+        broker.assert_no_violations();
+    }
+}
+
+/// An UNSUBSCRIBE that is not answered yet says nothing of a stream that subscribes after it.
+#[tokio::test]
+async fn a_stream_outlives_an_earlier_unsubscribe_of_its_filter() {
+    let (_broker, client, mut peer) = scripted(|options| options).await;
+    let (first, mut ended) = (client.clone(), subscribed(&client, &mut peer, "a").await.0);
+    let unsubscribing = tokio::spawn(async move { first.unsubscribe(["a"]).await });
+    let packet_id = peer.expect_unsubscribe().await.unsubscribe().packet_id;
+    let (mut stream, identifier) = subscribed(&client, &mut peer, "a").await;
+    peer.unsub_ack(packet_id, &[ReasonCode::Success]).await;
+    unsubscribing.await.unwrap().unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), ended.recv()).await.expect("it ends");
+    assert_eq!(ended.unwrap_err().to_string(), "its filters were unsubscribed");
+    peer.send_bytes(&publish_for(0x30, "a", 0, &[identifier])).await;
+    assert_eq!(stream.recv().await.unwrap().topic_name(), "a");
+    // One that was refused changes nothing.
+    let (refused, ()) = tokio::join!(client.unsubscribe(["a"]), async {
+        let packet_id = peer.expect_unsubscribe().await.unsubscribe().packet_id;
+        peer.unsub_ack(packet_id, &[ReasonCode::NotAuthorized]).await;
+    });
+    assert!(matches!(refused, Err(SubscribeError::Refused(_))));
+    peer.send_bytes(&publish_for(0x30, "a", 0, &[identifier])).await;
+    assert_eq!(stream.recv().await.unwrap().topic_name(), "a");
+}
+
+/// A broker that knows no wildcards any more was not asked again, and the stream stayed silent.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_cannot_be_made_again_ends_its_stream() {
+    let (options, mut listener) = wire();
+    let client = Client::start(options.client_id("c"));
+    let mut end = listener.welcome(false).await;
+    let mut streams = Vec::new();
+    for filter in ["a/#", "a/b"] {
+        let (stream, ()) = tokio::join!(client.subscribe(filter), async {
+            let packet = end.skip_to(0x82).await;
+            end.send(&sub_ack(&packet, true)).await;
+        });
+        streams.push(stream.unwrap());
+    }
+    drop(end);
+    let mut end = listener.accept().await;
+    end.packet().await;
+    // Wildcard Subscription Available is 0.
+    end.send(&[0x20, 5, 0, 0, 2, 0x28, 0]).await;
+    let waiting = tokio::time::timeout(Duration::from_secs(60), streams[0].recv());
+    let ended = waiting.await.expect("it ends").unwrap_err();
+    assert!(ended.to_string().contains("wildcard subscriptions not supported"), "{ended}");
+    let packet = end.skip_to(0x82).await;
+    end.send(&sub_ack(&packet, true)).await;
+    end.send(&publish(0x30, "a/b", 0, "x")).await;
+    assert_eq!(streams[1].recv().await.unwrap().topic_name(), "a/b");
+}

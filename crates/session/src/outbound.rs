@@ -392,6 +392,18 @@ impl<M: Clone, O: OtherPacketIds> Outbound<M, O> {
         self.queue.len()
     }
 
+    /// The place that the next message will have.
+    pub fn next_order(&self) -> u64 {
+        self.next_order
+    }
+
+    /// The place of the oldest message that is open or waits: all places below it are done with.
+    pub fn oldest_order(&self) -> Option<u64> {
+        // Both are in the order of their places, and what waits came after what is open.
+        let open = self.inflight.front().map(|exchange| exchange.order);
+        open.or_else(|| self.queue.front().map(|(_, order, _)| *order))
+    }
+
     /// Whether nothing is open and nothing waits.
     pub fn is_idle(&self) -> bool {
         self.inflight.is_empty() && self.queue.is_empty()
@@ -493,6 +505,29 @@ mod tests {
         outbound.queued_mut(2).for_each(|message| *message += 10);
         assert_eq!(outbound.queued_mut(9).len(), 0);
         assert_eq!(outbound.queued_mut(0).map(|message| *message).collect::<Vec<_>>(), [1, 2, 13, 14]);
+    }
+
+    #[test]
+    fn the_oldest_place_is_that_of_what_is_open_and_then_of_what_waits() {
+        let mut outbound = Outbound::<_>::default();
+        assert_eq!((outbound.oldest_order(), outbound.next_order()), (None, 1));
+        outbound.start(QoS::AtLeastOnce, 1);
+        outbound.start(QoS::ExactlyOnce, 2);
+        outbound.enqueue(QoS::AtMostOnce, 3);
+        outbound.enqueue(QoS::AtLeastOnce, 4);
+        assert_eq!((outbound.oldest_order(), outbound.next_order()), (Some(1), 5));
+        outbound.pub_ack(id(1)).unwrap();
+        outbound.pub_rec(id(2), false).unwrap();
+        // Until PUBCOMP it is not over, nor when the Session is lost and what is left begins anew.
+        assert_eq!(outbound.oldest_order(), Some(2));
+        outbound.session_lost(|_| {});
+        assert_eq!(outbound.oldest_order(), Some(3));
+        assert_eq!(outbound.next(9, |_| true), publish(0, 1, false, 3));
+        assert_eq!(outbound.next(9, |_| true), publish(1, 3, false, 4));
+        assert_eq!(outbound.oldest_order(), Some(4));
+        outbound.connection_lost();
+        outbound.session_lost(|_| {});
+        assert_eq!((outbound.oldest_order(), outbound.next_order()), (Some(4), 5));
     }
 
     /// What every packet does to an exchange in every stage.

@@ -62,6 +62,10 @@ pub trait Authenticator: Send {
     /// Takes the Authentication Data of an AUTH packet with Reason Code 0x18, and returns that of our answer. An AUTH
     /// packet without data is None.
     ///
+    /// It has to come to an end by itself: if its connection is given up meanwhile, the next one needs this
+    /// `Authenticator`, and waits for it with [`Status::Connecting`](crate::Status::Connecting). If it panics, the
+    /// connection ends; if one of the other calls does, the client.
+    ///
     /// # Errors
     /// [`AuthenticationError`] if the exchange cannot go on. The connection is closed then.
     fn step(&mut self, data: Option<&[u8]>) -> Result<Option<Vec<u8>>, AuthenticationError>;

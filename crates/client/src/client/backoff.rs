@@ -6,6 +6,12 @@ use std::time::Duration;
 /// between nothing and a bound that doubles with every failure, so that a thousand clients that lost the same broker do not
 /// come back at once.
 ///
+/// Nearly everything is tried again, for ever by default: also what the broker refuses, as a wrong password, and TLS that fails, as
+/// with a certificate that is not trusted, since either may be put right where the client cannot see it.
+/// [`Client::changes`](crate::Client::changes) tells each error; who would rather end says so with `attempts_max`, or calls
+/// [`Client::disconnect`](crate::Client::disconnect). Not tried again is what would fail at once in the same way: settings that
+/// CONNECT cannot say, an outbox that fails, and a Session that is [not to be accepted](crate::UnknownSession::Close).
+///
 /// A client whose Session was taken over by another with its Client Identifier (v5 Reason Code 0x8E) does not come back: the
 /// two would throw each other out for ever. The exception is once in the first 5 s of its first connection, since the other
 /// may be the same program, killed just after CONNECT and started again.
@@ -18,7 +24,7 @@ pub struct Reconnect {
     /// Give up after so many attempts in a row without a connection; None is never. Default: never.
     pub attempts_max: Option<u32>,
     /// Whether the first connection is tried again as well. If not, [`Client::connect`](crate::Client::connect) ends with the
-    /// first error. Default: false.
+    /// first error, so that a wrong password or host is seen at the start. Default: false.
     pub retry_first: bool,
 }
 

@@ -40,10 +40,19 @@ thread_local! {
 
 pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
-    pub(super) connector: Arc<dyn Connector>,
-    pub(super) reconnect: Reconnect,
-    pub(super) follow_redirects: bool,
-    pub(super) clock: Clock,
+    connector: Arc<dyn Connector>,
+    reconnect: Reconnect,
+    follow_redirects: bool,
+    clock: Clock,
+    /// The answer to an AUTH packet, which may take long.
+    authenticating: Option<JoinHandle<AuthenticationAnswer>>,
+}
+
+/// Something that the task called has panicked, or its runtime is gone: who waits would wait for ever.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shared.lock().abort();
+    }
 }
 
 /// Milliseconds since the client began; with an outbox, since 1970, as far as the wall clock knew when the client began.
@@ -74,6 +83,16 @@ impl Clock {
 }
 
 impl Driver {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        connector: Arc<dyn Connector>,
+        reconnect: Reconnect,
+        follow_redirects: bool,
+        clock: Clock,
+    ) -> Self {
+        Self { shared, connector, reconnect, follow_redirects, clock, authenticating: None }
+    }
+
     pub(super) async fn run(mut self) {
         // In a row: connections that were none or did not last, and those that were none.
         let (mut failures, mut in_vain) = (0, 0);
@@ -122,8 +141,12 @@ impl Driver {
             let rivals = taken_over && !by_ghost;
             let wanted = was_connected || self.reconnect.retry_first;
             // The next connection would end like this one.
-            let kept =
-                !matches!(error, ConnectionError::Outbox(_) | ConnectionError::Protocol(Violation::UnknownSession));
+            let kept = !matches!(
+                error,
+                ConnectionError::Outbox(_)
+                    | ConnectionError::Settings(_)
+                    | ConnectionError::Protocol(Violation::UnknownSession)
+            );
             let wait = self.reconnect.wait(failures, in_vain, random()).filter(|_| wanted && kept && !rivals);
             let error = Arc::new(error);
             let Some(wait) = wait else { break self.end(Some(error)).await };
@@ -152,9 +175,11 @@ impl Driver {
     async fn end(&self, error: Option<Arc<ConnectionError>>) {
         {
             let mut state = self.shared.lock();
-            // A failure is told below.
-            drop(state.keep());
-            state.outbox.iter().for_each(|outbox| outbox.stop());
+            if state.outbox.is_none() {
+                return state.end(error);
+            }
+            // The disk may take long, and who waits for the broker waits in vain.
+            state.close(error.clone());
         }
         let failure = std::future::poll_fn(|context| match &self.shared.lock().outbox {
             None => Poll::Ready(None),
@@ -182,6 +207,12 @@ impl Driver {
 
     /// One connection, from its beginning to its end.
     async fn connection(&mut self) -> Result<(), ConnectionError> {
+        if let Some(authenticating) = self.authenticating.take() {
+            // It has the authenticator, which CONNECT needs.
+            if Box::pin(self.or_stop(authenticating)).await.is_none() {
+                return Ok(());
+            }
+        }
         // In a box of its own, since making a connection needs much more memory than having one.
         let connecting = self.connector.clone().connect();
         let Some(connected) = self.or_stop(connecting).await else { return Ok(()) };
@@ -195,17 +226,10 @@ impl Driver {
         }
         let mut connection = Connection::new(&mut *self, stream);
         let result = std::future::poll_fn(|context| connection.poll(context)).await;
-        let authenticating = connection.authenticating.take();
         Box::pin(connection.close()).await;
-        {
-            let mut state = self.shared.lock();
-            state.machine.connection_lost();
-            state.dispatch();
-        }
-        if let Some(authenticating) = authenticating {
-            // The next connection needs the authenticator.
-            Box::pin(self.or_stop(authenticating)).await;
-        }
+        let mut state = self.shared.lock();
+        state.machine.connection_lost();
+        state.dispatch();
         result
     }
 }
@@ -220,14 +244,16 @@ struct Connection<'d> {
     stream: BoxedStream,
     writing: Vec<u8>,
     written: usize,
-    /// What has to be safe in the outbox before `writing` goes out.
+    /// Bytes of `writing` that wait for nothing: a PINGREQ before what is held back.
+    free: usize,
+    /// What has to be safe in the outbox before the rest of `writing` goes out.
     follows: Position,
     /// What is.
     safe: Position,
     flushed: bool,
+    /// Bytes that were written since the machine was told.
+    unreported: usize,
     sleep: Option<Pin<Box<Sleep>>>,
-    /// The answer to an AUTH packet, which may take long.
-    authenticating: Option<JoinHandle<AuthenticationAnswer>>,
     /// When the last packet must have been written.
     last_call: Option<Instant>,
 }
@@ -247,11 +273,12 @@ impl<'d> Connection<'d> {
             stream,
             writing: Vec::new(),
             written: 0,
+            free: 0,
             follows: 0,
             safe: 0,
             flushed: true,
+            unreported: 0,
             sleep: None,
-            authenticating: None,
             last_call: None,
         }
     }
@@ -262,7 +289,7 @@ impl<'d> Connection<'d> {
                 Ok(look) => look,
                 Err(failure) => {
                     // What was taken meanwhile follows from records that are not kept.
-                    (self.writing, self.written, self.flushed) = (Vec::new(), 0, true);
+                    self.forget_output();
                     return Poll::Ready(Err(ConnectionError::Outbox(failure)));
                 }
             };
@@ -276,12 +303,13 @@ impl<'d> Connection<'d> {
             };
             let all_out = self.written == self.writing.len() && self.flushed && !self.has_output();
             if look.phase == Phase::Closing && (all_out || look.late) {
+                if !all_out {
+                    self.forget_output();
+                }
                 let mut state = self.driver.shared.lock();
                 let stopped = state.stop.is_some();
                 let error = state.ended.take();
-                if !all_out {
-                    (self.writing, self.written) = (Vec::new(), 0);
-                }
+                drop(state);
                 return Poll::Ready(match error {
                     Some(error) => Err(error),
                     None if stopped => Ok(()),
@@ -295,7 +323,7 @@ impl<'d> Connection<'d> {
             };
             if !wrote && !read {
                 if self.written == self.writing.len() && self.writing.capacity() > OUTPUT_KEPT_BYTES {
-                    (self.writing, self.written) = (Vec::new(), 0);
+                    (self.writing, self.written, self.free) = (Vec::new(), 0, 0);
                 }
                 if self.poll_sleep(context, look.deadline).is_pending() {
                     return Poll::Pending;
@@ -304,6 +332,15 @@ impl<'d> Connection<'d> {
         }
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn forget_output(&mut self) {
+        (self.writing, self.written, self.free, self.flushed) = (Vec::new(), 0, 0, true);
+    }
+
+    /// Whether packets wait for the outbox, of which nothing has been written.
+    fn is_held(&self) -> bool {
+        self.safe < self.follows && self.written == self.free && self.free < self.writing.len()
     }
 
     fn has_output(&self) -> bool {
@@ -321,36 +358,55 @@ impl<'d> Connection<'d> {
         let state = &mut *state;
         state.driver_sleeps(context);
         state.now = now;
+        if self.unreported > 0 {
+            state.machine.output_written(now, std::mem::take(&mut self.unreported));
+        }
         state.machine.handle_timeout(now);
         if let Some(stop) = &state.stop {
             state.machine.disconnect_with(stop);
         }
+        // If what is recorded cannot be kept, what was taken never goes out.
+        let mut follows = std::mem::replace(&mut self.follows, Position::MAX);
         let mut fresh = false;
         if self.written == self.writing.len() {
-            self.written = 0;
             self.writing.clear();
-            fresh = state.machine.output_len() > 0;
-            if fresh {
+            (self.written, self.free, follows) = (0, 0, 0);
+            if state.machine.take_ping(now, &mut self.writing) {
+                self.flushed = false;
+            } else if state.machine.output_len() > 0 {
+                // CONNECT and AUTH, which are all that there is before CONNACK, follow from no record.
+                fresh = state.machine.phase() != Phase::Connecting;
                 self.writing = state.machine.swap_output(now, std::mem::take(&mut self.writing));
                 self.flushed = false;
             }
         }
         if state.outbox.is_some() {
             // After the output was taken, so that nothing is missing that it follows from.
-            // If it cannot be kept, what was taken never goes out.
-            let before = std::mem::replace(&mut self.follows, Position::MAX);
             let recorded = state.keep()?;
-            self.follows = if fresh { recorded } else { before };
+            follows = if fresh { recorded } else { follows };
             self.safe = state.safe(context)?;
+        }
+        self.follows = follows;
+        let held = self.is_held();
+        if held {
+            let mut ping = Vec::new();
+            if state.machine.take_ping(now, &mut ping) {
+                // The broker must not take us for dead because our disk is slow.
+                self.free = ping.len();
+                self.writing.splice(..self.written, ping);
+                (self.written, self.flushed) = (0, false);
+            }
         }
         if let Some(step) = state.machine.take_authentication() {
             // Not here: the lock is held.
-            self.authenticating = Some(tokio::task::spawn_blocking(|| step.run()));
+            self.driver.authenticating = Some(tokio::task::spawn_blocking(|| step.run()));
         }
         state.dispatch();
         let paused = state.reading_paused();
-        state.machine.set_reading_paused(now, paused);
-        let behind = state.machine.output_len() > state.machine.settings().output_bytes_max * OUTPUT_OVER;
+        let behind =
+            state.machine.output_len() > state.machine.settings().output_bytes_max().saturating_mul(OUTPUT_OVER);
+        // Then it is our disk that keeps us from reading.
+        state.machine.set_reading_paused(now, paused || (behind && held));
         let phase = state.machine.phase();
         // A broker that does not read would keep us here for ever.
         let last_call = match phase {
@@ -368,9 +424,9 @@ impl<'d> Connection<'d> {
 
     /// Ready when an answer has been worked out, and is in the output.
     fn poll_authentication(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(authenticating) = &mut self.authenticating else { return Poll::Pending };
+        let Some(authenticating) = &mut self.driver.authenticating else { return Poll::Pending };
         let answer = ready!(Pin::new(authenticating).poll(context));
-        self.authenticating = None;
+        self.driver.authenticating = None;
         let machine = &mut self.driver.shared.lock().machine;
         match answer {
             Ok(answer) => machine.answer_authentication(answer),
@@ -381,14 +437,16 @@ impl<'d> Connection<'d> {
 
     /// Ready with whether anything was written or flushed.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<bool>> {
+        let end = if self.safe < self.follows { self.free } else { self.writing.len() };
         let mut any = false;
-        while self.written < self.writing.len() {
-            if self.safe < self.follows {
-                return if any { Poll::Ready(Ok(true)) } else { Poll::Pending };
-            }
-            match Pin::new(&mut self.stream).poll_write(context, &self.writing[self.written..]) {
+        while self.written < end {
+            match Pin::new(&mut self.stream).poll_write(context, &self.writing[self.written..end]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(bytes)) => self.written += bytes,
+                Poll::Ready(Ok(bytes)) => {
+                    self.written += bytes;
+                    self.unreported += bytes;
+                    self.flushed = false;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return if any { Poll::Ready(Ok(true)) } else { Poll::Pending },
             }
@@ -444,7 +502,7 @@ impl<'d> Connection<'d> {
     async fn close(mut self) {
         if self.safe < self.follows {
             // It must not go out, and goes out again on the next connection.
-            (self.writing, self.written, self.flushed) = (Vec::new(), 0, true);
+            self.forget_output();
         }
         let shut_down = std::future::poll_fn(|context| {
             match self.poll_write(context) {

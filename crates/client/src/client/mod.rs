@@ -44,7 +44,8 @@ pub type BoxedStream = Box<dyn Io>;
 /// Makes the network connections of a client. [`Options`] have one for every kind of URL; whoever has a transport of their own
 /// brings theirs.
 pub trait Connector: Send + Sync + 'static {
-    /// One attempt. May be dropped before it ends.
+    /// One attempt. May be dropped before it ends. There is no time limit but its own: while it takes, the client is
+    /// [`Status::Connecting`], and makes no other attempt. If it panics, the client ends.
     fn connect(self: Arc<Self>) -> Pin<Box<dyn Future<Output = Result<BoxedStream, ConnectError>> + Send>>;
 
     /// A connector to the server that a Server Reference names; None if it cannot be followed, which is the default.
@@ -94,7 +95,8 @@ impl Client {
     /// Dropping the future ends the client.
     ///
     /// # Errors
-    /// Why the first connection did not come about, unless [`Reconnect::retry_first`] is set.
+    /// Why the first connection did not come about. With [`Reconnect::retry_first`] only what another attempt would not change: it
+    /// waits for as long as it takes, also with a wrong password or a certificate that is not trusted.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -121,6 +123,7 @@ impl Client {
     ) -> Self {
         let Options { session, reconnect, outbox, connector, authenticator, follow_redirects, observer } = options;
         let mut machine = Machine::new(session);
+        machine.report_writes();
         if let Some(observer) = observer {
             machine = machine.with_observer(observer);
         }
@@ -131,12 +134,13 @@ impl Client {
         let Some(outbox) = outbox else {
             let clock = Clock::start();
             let shared = Arc::new(Shared::new(machine, clock, None));
-            return Self::drive(Driver { shared, connector, reconnect, follow_redirects, clock });
+            return Self::drive(Driver::new(shared, connector, reconnect, follow_redirects, clock));
         };
         let clock = Clock::start_at_wall_time();
         let opened = crate::outbox::check(machine.settings())
             .and_then(|()| open(&outbox, &machine.settings().client_id))
             .and_then(|(keeper, recovered)| {
+                // At least 1 each, as the machine has it.
                 machine.settings_mut().queue_messages_max = outbox.messages_max;
                 machine.settings_mut().queue_bytes_max = outbox.bytes_max;
                 machine.keep_journal();
@@ -148,7 +152,7 @@ impl Client {
         match opened {
             Ok(outbox) => {
                 let shared = Arc::new(Shared::new(machine, clock, Some(outbox)));
-                Self::drive(Driver { shared, connector, reconnect, follow_redirects, clock })
+                Self::drive(Driver::new(shared, connector, reconnect, follow_redirects, clock))
             }
             Err(error) => {
                 let shared = Arc::new(Shared::new(machine, clock, None));
@@ -175,13 +179,11 @@ impl Client {
     pub async fn connected(&self) -> Result<Arc<Connected>, ConnectionError> {
         poll_fn(|context| {
             let mut state = self.shared().lock();
-            match &state.status {
-                Status::Connected(connected) => return Poll::Ready(Ok(connected.clone())),
-                Status::Ended(error) => {
-                    let error = error.as_ref().map_or(ConnectionError::Closed, |error| (**error).clone());
-                    return Poll::Ready(Err(error));
-                }
-                Status::Connecting | Status::Waiting { .. } => {}
+            if let Some(error) = state.why_over() {
+                return Poll::Ready(Err(error));
+            }
+            if let Status::Connected(connected) = &state.status {
+                return Poll::Ready(Ok(connected.clone()));
             }
             state.wait_for_status(context);
             Poll::Pending
@@ -214,7 +216,8 @@ impl Client {
     /// ```
     ///
     /// When the future is dropped while it waits for room, the message is not published; later, it is, and only the answer is
-    /// lost.
+    /// lost. It has no time limit of its own: without a connection it waits for one. Who wants a limit has `tokio::time::timeout`,
+    /// and [`Message::message_expiry_interval`] for a message that is to go out in time or not at all.
     ///
     /// # Errors
     /// [`PublishError`]. [`PublishError::QueueFull`] is not among them.
@@ -309,20 +312,23 @@ impl Client {
         self.shared().lock().outbox.as_ref().map(|outbox| outbox.report().clone())
     }
 
-    /// Waits until every message that was taken has been acknowledged, or sent at QoS 0. May be dropped at any time.
+    /// Waits until every message that was taken before has been acknowledged, or sent at QoS 0; what is published meanwhile is
+    /// not waited for. May be dropped at any time.
     ///
     /// # Errors
     /// The client has ended before.
     pub async fn settled(&self) -> Result<(), PublishError> {
+        let mut mark = None;
         poll_fn(|context| {
             let mut state = self.shared().lock();
+            let mark = *mark.get_or_insert_with(|| state.machine.mark());
+            if state.machine.is_settled(mark) {
+                return Poll::Ready(Ok(()));
+            }
             if state.is_over() {
                 return Poll::Ready(Err(PublishError::Ended));
             }
-            if state.machine.unsettled() == 0 {
-                return Poll::Ready(Ok(()));
-            }
-            state.wait_for_settled(context);
+            state.wait_for_settled(mark, context);
             Poll::Pending
         })
         .await
@@ -343,7 +349,8 @@ impl Client {
     /// # Ok(()) }
     /// ```
     ///
-    /// When the future is dropped, the subscription ends as if the stream had been dropped.
+    /// When the future is dropped, the subscription ends as if the stream had been dropped. It has no time limit of its own:
+    /// without a connection it waits for one.
     ///
     /// # Errors
     /// What is wrong with the request, or that the broker refused every filter; [`Subscription::granted`] has its answers.
@@ -371,6 +378,9 @@ impl Client {
             }
             // Messages may come before SUBACK does.
             state.add_route(&names, &identifiers, subscribe.replays(), &queue);
+            for token in requests.iter().filter_map(|request| request.token) {
+                state.begins_with(token, queue.clone());
+            }
             state.dispatch();
             state.wake_driver();
         }
@@ -379,7 +389,7 @@ impl Client {
     }
 
     /// The stream of all messages that no other stream is for: those of a Session from before this program began, and those of
-    /// streams that were dropped. There is one; asking again ends the one before.
+    /// streams that were dropped. There is one; asking again ends the one before, with [`Ended::Replaced`].
     ///
     /// Without it such messages wait, unacknowledged at QoS 1 and 2, until somebody subscribes with the filter that they came
     /// for; of QoS 0 the last 1 000.
@@ -399,7 +409,8 @@ impl Client {
     /// Subscribes without a stream: what comes goes to [`Client::unclaimed`], together with what a Session of before has. For
     /// programs that take everything from one place, and that choose the Subscription Identifier, or none, themselves.
     ///
-    /// When the future is dropped, the request goes out all the same.
+    /// When the future is dropped, the request goes out all the same. It has no time limit of its own: without a connection it
+    /// waits for one.
     ///
     /// # Errors
     /// What is wrong with the request, or that the broker refused every filter.
@@ -423,8 +434,12 @@ impl Client {
         waiting.answered().await
     }
 
-    /// Ends subscriptions, also those of an earlier program. Streams for these filters get nothing more; one that is dropped
-    /// needs no call, see [`Subscription`].
+    /// Ends subscriptions, also those of an earlier program. When the broker has said yes, streams with these filters get nothing
+    /// more by them, and one whose filters are all gone ends with [`Ended::Unsubscribed`], once what it holds is taken. One that
+    /// is dropped needs no call, see [`Subscription`].
+    ///
+    /// When the future is dropped, the request goes out all the same. It has no time limit of its own: without a connection it
+    /// waits for one.
     ///
     /// # Errors
     /// What is wrong with the request, or that the broker refused every filter.
@@ -435,7 +450,7 @@ impl Client {
         self.end_subscriptions(UnsubscribeRequest::of(filters.into_iter().map(Into::into).collect()), None).await
     }
 
-    /// As [`Client::unsubscribe`], with User Properties (MQTT 5).
+    /// As [`Client::unsubscribe`], also when it is dropped, with User Properties (MQTT 5).
     ///
     /// # Errors
     /// What is wrong with the request, or that the broker refused every filter.
@@ -457,6 +472,7 @@ impl Client {
             }
             let token = state.begin();
             let now = state.now;
+            let filters = stream.is_none().then(|| packet.filters.clone());
             if let Err(error) = state.machine.unsubscribe(now, packet, token) {
                 state.forget(token);
                 if let Some(stream) = stream {
@@ -467,6 +483,9 @@ impl Client {
             request.token = Some(token);
             if let Some(stream) = stream {
                 state.ends_with(token, stream.clone());
+            }
+            if let Some(filters) = filters {
+                state.filters_end_with(token, filters);
             }
             state.dispatch();
             state.wake_driver();
@@ -486,6 +505,10 @@ impl Client {
 
     /// Ends the connection with DISCONNECT, and the client with it, and waits until that is done. What waits to be sent is not
     /// waited for: see [`Client::settled`].
+    ///
+    /// All other futures and the streams of the client end at once; an [`outbox`](Options::outbox) is written first, however long
+    /// its disk takes, and is free for another client then. DISCONNECT is behind what was sent before, of which some may wait for
+    /// that disk: if it takes more than two seconds, the connection is closed without, and the broker publishes the Will.
     ///
     /// When the future is dropped, the client ends all the same.
     pub async fn disconnect(&self) {
@@ -508,7 +531,7 @@ impl Client {
         }
         poll_fn(|context| {
             let mut state = self.shared().lock();
-            if state.is_over() {
+            if state.has_ended() {
                 return Poll::Ready(());
             }
             state.wait_for_status(context);
@@ -633,7 +656,7 @@ impl Changes {
                 self.seen = state.status_version + 1;
                 return Poll::Ready(Some(state.status.clone()));
             }
-            if state.is_over() {
+            if state.has_ended() {
                 return Poll::Ready(None);
             }
             state.wait_for_status(context);
@@ -661,8 +684,9 @@ mod tests {
     #[tokio::test]
     async fn dropped_futures_leave_nothing_behind() {
         let mut options = Options::with_connector(Nowhere);
-        options.session.queue_messages_max = 0;
+        options.session.queue_messages_max = 1;
         let client = Client::start(options);
+        client.try_publish(&Message::new("t", "")).unwrap();
         for _ in 0..100 {
             let mut publishing = Box::pin(client.publish(Message::new("t", "")));
             assert!(publishing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());

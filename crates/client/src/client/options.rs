@@ -206,8 +206,8 @@ impl Options {
     /// Default: none, which costs nothing. With one, each packet that is sent is decoded again.
     ///
     /// A packet that is sent is shown when it is about to be written, once for each time it is. It is called while the client is
-    /// locked: it must not call the client, and while it waits the client waits too. CONNECT shows the password, and texts from
-    /// the broker are as they came; escape them before a terminal gets them.
+    /// locked: it must not call the client, while it waits the client waits too, and if it panics the client ends. CONNECT shows
+    /// the password, and texts from the broker are as they came; escape them before a terminal gets them.
     ///
     /// ```
     /// use pantala_client::machine::Direction;

@@ -2,20 +2,29 @@
 
 use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use pantala_proto::PacketType;
 use pantala_store::disk::{Disk, DiskFile, Operation, SimDisk, SimFile};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::mpsc;
 
-use super::{Client, Options, Status};
+use super::{BoxedStream, Client, Connector, Options, OutboxOptions, Reconnect, Status};
 use crate::error::{ConnectionError, PublishError};
 use crate::mock::MockBroker;
 use crate::outbox::{Keeper, OutboxDurability, OutboxError};
+use crate::transport::ConnectError;
 use crate::{Message, QoS};
 
 fn start<D: Disk>(url: &str, disk: D) -> Client {
-    let options = Options::new(url).unwrap().client_id("c").keep_session(Duration::MAX).outbox(Path::new("here"));
+    start_with(Options::new(url).unwrap(), disk)
+}
+
+fn start_with<D: Disk>(options: Options, disk: D) -> Client {
+    let outbox = OutboxOptions::new("here");
+    let options = options.client_id("c").keep_session(Duration::MAX).outbox(outbox);
     Client::start_with(options, |_, client_id| {
         Keeper::open_on(disk, 64 << 10, OutboxDurability::Fsync, "here", client_id)
     })
@@ -224,4 +233,171 @@ async fn on_a_full_disk_a_client_without_a_connection_ends_too() {
     disk.full(None);
     let (_, recovered) = Keeper::open_on(disk, 64 << 10, OutboxDurability::Fsync, "here", "c").unwrap();
     assert_eq!(recovered.kept.len(), taken);
+}
+
+/// Connections in memory, whose other end the test has.
+struct Wire(mpsc::UnboundedSender<DuplexStream>);
+
+impl Connector for Wire {
+    fn connect(self: Arc<Self>) -> Pin<Box<dyn Future<Output = Result<BoxedStream, ConnectError>> + Send>> {
+        let (ours, theirs) = duplex(64 << 10);
+        let sent = self.0.send(theirs);
+        Box::pin(async move {
+            sent.map_err(|_| ConnectError::Other("nobody listens".to_owned()))?;
+            Ok(Box::new(ours) as BoxedStream)
+        })
+    }
+}
+
+fn wire() -> (Options, mpsc::UnboundedReceiver<DuplexStream>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Options::with_connector(Wire(sender)), receiver)
+}
+
+/// The next packet, which has to come within a minute.
+async fn packet(stream: &mut DuplexStream) -> Vec<u8> {
+    let reading = async {
+        // None here is longer than 127 bytes.
+        let mut packet = vec![0; 2];
+        stream.read_exact(&mut packet).await.unwrap();
+        packet.resize(2 + usize::from(packet[1]), 0);
+        stream.read_exact(&mut packet[2..]).await.unwrap();
+        packet
+    };
+    tokio::time::timeout(Duration::from_secs(60), reading).await.expect("a packet comes within a minute")
+}
+
+/// A connection that has been welcomed, with its Session.
+async fn welcomed(connections: &mut mpsc::UnboundedReceiver<DuplexStream>) -> DuplexStream {
+    let mut stream = connections.recv().await.unwrap();
+    assert_eq!(packet(&mut stream).await[0], 0x10);
+    stream.write_all(&[0x20, 3, 1, 0, 0]).await.unwrap();
+    stream
+}
+
+/// Waits without letting tokio's clock go on: for what a thread does.
+async fn at_once<T>(future: impl Future<Output = T>) -> T {
+    tokio::select! {
+        biased;
+        output = future => output,
+        () = async { loop { tokio::task::yield_now().await } } => unreachable!("it has no end"),
+    }
+}
+
+/// The disk stands at the gate, and a message waits for it.
+async fn stalled(client: &Client, gate: &Gate) {
+    gate.close();
+    client.try_publish(&message()).unwrap();
+    while !gate.somebody_waits() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// CONNECT waited for the disk, for so long that the client gave up.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_stalls_does_not_hold_up_connect() {
+    let (options, mut connections) = wire();
+    let gate = Gate::default();
+    let client = start_with(options, Slow(SimDisk::new(), gate.clone()));
+    let _opens = Opens(gate.clone());
+    stalled(&client, &gate).await;
+    let mut stream = welcomed(&mut connections).await;
+    client.connected().await.unwrap();
+    // That is all that goes out.
+    let rest = tokio::time::timeout(Duration::from_secs(30), stream.read_u8()).await;
+    assert!(rest.is_err(), "{rest:?}");
+    gate.open();
+    assert_eq!(at_once(packet(&mut stream)).await[0], 0x34);
+}
+
+/// Messages that waited for the disk held up PINGREQ: the client gave the broker up for its silence, or the broker the client.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_stalls_does_not_end_the_connection() {
+    let (options, mut connections) = wire();
+    let gate = Gate::default();
+    let client = start_with(options.reconnect(Reconnect::NEVER), Slow(SimDisk::new(), gate.clone()));
+    let _opens = Opens(gate.clone());
+    let mut stream = welcomed(&mut connections).await;
+    client.connected().await.unwrap();
+    // The last that the broker hears for a while.
+    client.try_publish(&Message::new("up", "0")).unwrap();
+    assert_eq!(packet(&mut stream).await[0], 0x30);
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    stalled(&client, &gate).await;
+    for round in 0..20 {
+        // Within the Keep Alive of 60 s, and again.
+        let within = if round == 0 { 10 } else { 60 };
+        let ping = tokio::time::timeout(Duration::from_secs(within), packet(&mut stream)).await;
+        assert_eq!(ping.expect("PINGREQ comes in time"), [0xc0, 0]);
+        stream.write_all(&[0xd0, 0]).await.unwrap();
+        // More that has to wait.
+        client.try_publish(&message()).unwrap();
+    }
+    assert!(matches!(client.status(), Status::Connected(_)));
+    gate.open();
+    for _ in 0..21 {
+        assert_eq!(at_once(packet(&mut stream)).await[0], 0x34);
+    }
+    // A broker that does not answer is given up all the same, with nothing out that is not safe.
+    stalled(&client, &gate).await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(packet(&mut stream).await, [0xc0, 0]);
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut rest)).await;
+    assert!(end.is_ok() && rest.is_empty(), "{rest:02x?}");
+    assert!(began.elapsed() < Duration::from_secs(60 + 35), "{:?}", began.elapsed());
+    gate.open();
+    assert_eq!(at_once(client.connected()).await.unwrap_err(), ConnectionError::TimedOut);
+}
+
+/// Whoever waited for the broker waited for the disk, though the client had long been asked to end.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_ends_keeps_nobody_waiting_for_its_disk() {
+    let (options, mut connections) = wire();
+    let gate = Gate::default();
+    let client = start_with(options, Slow(SimDisk::new(), gate.clone()));
+    let _opens = Opens(gate.clone());
+    let _stream = welcomed(&mut connections).await;
+    client.connected().await.unwrap();
+    stalled(&client, &gate).await;
+    let mut unclaimed = client.unclaimed();
+    let disconnecting = tokio::spawn({
+        let client = client.clone();
+        async move { client.disconnect().await }
+    });
+    let waiting = async { tokio::join!(client.publish(message()), client.settled(), unclaimed.recv()) };
+    let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("they hear of it");
+    assert_eq!((waited.0, waited.1), (Err(PublishError::Ended), Err(PublishError::Ended)));
+    assert!(waited.2.is_err());
+    assert_eq!(client.try_publish(&message()), Err(PublishError::Ended));
+    assert_eq!(client.connected().await.unwrap_err(), ConnectionError::Closed);
+    // But the outbox is not free yet.
+    settle_down().await;
+    assert!(!disconnecting.is_finished() && !matches!(client.status(), Status::Ended(_)));
+    gate.open();
+    at_once(disconnecting).await.unwrap();
+    assert_eq!(client.status(), Status::Ended(None));
+}
+
+/// Nothing was ever taken.
+#[tokio::test]
+async fn an_outbox_has_room_for_one_message() {
+    let broker = MockBroker::serve().await;
+    for builder in [false, true] {
+        let mut outbox = OutboxOptions::new("here").messages_max(0).bytes_max(0);
+        if !builder {
+            (outbox.messages_max, outbox.bytes_max) = (0, 0);
+        }
+        let options = Options::new(broker.url()).unwrap().client_id("c").keep_session(Duration::MAX).outbox(outbox);
+        let client = Client::start_with(options, |_, client_id| {
+            Keeper::open_on(SimDisk::new(), 64 << 10, OutboxDurability::Fsync, "here", client_id)
+        });
+        for _ in 0..3 {
+            let enqueueing = tokio::time::timeout(Duration::from_secs(20), client.enqueue(message()));
+            enqueueing.await.expect("there is room").unwrap();
+        }
+        client.settled().await.unwrap();
+        client.disconnect().await;
+    }
+    broker.assert_no_violations();
 }

@@ -21,8 +21,15 @@ pub enum Overflow {
     /// Nothing is read from the connection until there is room, so the broker holds the messages, by its own rules. **While
     /// nothing is read, no acknowledgement comes either:** who waits for one in the same task that takes the messages waits
     /// for ever. For programs that only receive.
+    ///
+    /// What comes before the broker has answered SUBSCRIBE, as Retained Messages may, cannot wait so, since the answer is behind
+    /// it: up to 64 MiB of it are held beside the buffer. Of what is beyond, the last goes, and
+    /// [`Subscription::dropped`](super::Subscription::dropped) counts it.
     Wait,
 }
+
+/// What a stream that waits holds at QoS 0 before SUBACK, with what each message takes besides. Bytes.
+const EARLY_BYTES_MAX: usize = 64 << 20;
 
 /// Why a stream has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +38,18 @@ pub(super) enum Closed {
     Client,
     /// The broker lost the Session and then refused to subscribe us again.
     Refused(crate::error::Refusal),
+    /// Its filters were unsubscribed.
+    Unsubscribed,
+    /// Another takes what no stream is for.
+    Replaced,
+}
+
+/// What follows from a message that was put in.
+pub(super) struct Pushed {
+    /// Nothing more is to be read from the connection until [`Queue::is_full`] says no.
+    pub(super) full: bool,
+    /// Who waits for it: to be woken when no lock is held.
+    pub(super) waker: Option<Waker>,
 }
 
 pub(super) struct Queue {
@@ -48,6 +67,10 @@ struct Inner {
     at_most_once: usize,
     /// Nobody wants what comes.
     discards: bool,
+    /// The broker has answered SUBSCRIBE. Until then nobody can have taken the stream, and it is never full.
+    granted: bool,
+    /// What has come before at QoS 0.
+    early_bytes: usize,
     dropped: u64,
     waker: Option<Waker>,
     closed: Option<Closed>,
@@ -62,15 +85,23 @@ impl Queue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a message in. True if nothing more is to be read from the connection until [`Queue::is_full`] says no.
-    pub(super) fn push(&self, message: Inbound) -> bool {
+    /// Puts a message in.
+    pub(super) fn push(&self, message: Inbound) -> Pushed {
         let mut inner = self.lock();
         let inner = &mut *inner;
+        let waits = self.overflow == Overflow::Wait;
         if may_be_dropped(&message) {
-            if inner.at_most_once >= self.qos0_max && self.overflow != Overflow::Wait {
+            if waits && !inner.granted {
+                let bytes = bytes(&message);
+                if inner.early_bytes + bytes > EARLY_BYTES_MAX {
+                    inner.dropped += 1;
+                    return Pushed { full: false, waker: None };
+                }
+                inner.early_bytes += bytes;
+            } else if !waits && inner.at_most_once >= self.qos0_max {
                 inner.dropped += 1;
                 if self.overflow == Overflow::DropNewest {
-                    return false;
+                    return Pushed { full: false, waker: None };
                 }
                 let oldest = inner.messages.iter().position(may_be_dropped);
                 oldest.map(|at| inner.messages.remove(at));
@@ -79,9 +110,13 @@ impl Queue {
             inner.at_most_once += 1;
         }
         inner.messages.push_back(message);
-        if let Some(waker) = inner.waker.take() {
-            waker.wake();
-        }
+        Pushed { full: waits && inner.granted && inner.at_most_once >= self.qos0_max, waker: inner.waker.take() }
+    }
+
+    /// The broker has answered. True if nothing more is to be read from the connection until [`Queue::is_full`] says no.
+    pub(super) fn grant(&self) -> bool {
+        let mut inner = self.lock();
+        inner.granted = true;
         self.overflow == Overflow::Wait && inner.at_most_once >= self.qos0_max
     }
 
@@ -138,14 +173,17 @@ impl Queue {
         self.lock().dropped
     }
 
-    /// Nothing more will come.
-    pub(super) fn close(&self, why: Closed) {
+    /// Nothing more will come. Who waits is to be woken when no lock is held.
+    pub(super) fn close(&self, why: Closed) -> Option<Waker> {
         let mut inner = self.lock();
         inner.closed.get_or_insert(why);
-        if let Some(waker) = inner.waker.take() {
-            waker.wake();
-        }
+        inner.waker.take()
     }
+}
+
+/// What a message takes, about.
+fn bytes(message: &Inbound) -> usize {
+    size_of::<Inbound>() + message.topic_name.len() + message.payload.len() + message.properties.section().len()
 }
 
 /// Whether nobody is owed its delivery.
@@ -157,4 +195,44 @@ pub(super) fn may_be_dropped(message: &Inbound) -> bool {
 /// have acknowledged what nobody has taken. At QoS 2 the machine knows it again.
 pub(super) fn is_repeated(message: &Inbound) -> bool {
     message.qos == QoS::AtLeastOnce && message.acknowledgement.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_before_the_answer_has_a_limit_of_its_own() {
+        static PAYLOAD: [u8; 1 << 20] = [0; 1 << 20];
+        let message = Inbound {
+            topic_name: "t".into(),
+            payload: Bytes::from_static(&PAYLOAD),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            dup: false,
+            properties: crate::message::Properties::default(),
+            packet_id: 0,
+            acknowledgement: None,
+        };
+        let queue = Queue::new(2, Overflow::Wait);
+        for _ in 0..100 {
+            assert!(!queue.push(message.clone()).full);
+        }
+        // What each takes besides is counted too.
+        assert_eq!(queue.lock().messages.len(), 63);
+        assert_eq!(queue.dropped(), 37);
+        assert!(queue.grant() && queue.is_full());
+        assert!(queue.push(message.clone()).full);
+        assert_eq!(queue.dropped(), 37);
+        // Others drop by their own rule, then and later.
+        let queue = Queue::new(2, Overflow::DropNewest);
+        for _ in 0..100 {
+            assert!(!queue.push(message.clone()).full);
+        }
+        assert!(!queue.grant());
+        assert_eq!(queue.lock().messages.len(), 2);
+        assert_eq!(queue.dropped(), 98);
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pantala_proto::QoS;
 
+use super::shared::Wakers;
 use super::subscription::{Ended, Received};
 use super::{Client, Subscribe, Subscription};
 use crate::Message;
@@ -71,6 +72,9 @@ impl Client {
     /// # Ok(()) }
     /// ```
     ///
+    /// When the future is dropped, the subscription ends as if a stream had been dropped. It has no time limit of its own: without
+    /// a connection it waits for one.
+    ///
     /// # Errors
     /// [`SubscribeError::NeedsV5`], or why there is no subscription.
     pub async fn requester(&self) -> Result<Requester, SubscribeError> {
@@ -103,7 +107,8 @@ impl Requester {
     /// Publishes `message` with a Response Topic and Correlation Data, and returns the first answer. QoS 1 lets the broker say
     /// that nobody is there to answer.
     ///
-    /// When the future is dropped, an answer that still comes is ignored.
+    /// When the future is dropped, or the time is over, an answer that still comes is ignored; the question may still go out, if it
+    /// waits for a connection. [`Message::message_expiry_interval`] prevents that.
     ///
     /// # Errors
     /// [`RequestError`].
@@ -141,18 +146,20 @@ impl Waiting<'_> {
     /// Whoever waits takes the answers that have come, of all.
     async fn answer(&self) -> Result<Received, RequestError> {
         poll_fn(|context| {
+            // In this order, so that they are woken when the lock is free.
+            let mut woken = Wakers::default();
             let mut inner = self.requester.lock();
             let inner = &mut *inner;
             loop {
                 if let Some(Slot::Answered(_)) = inner.waiting.get(&self.number) {
                     let Some(Slot::Answered(answer)) = inner.waiting.remove(&self.number) else { continue };
-                    inner.wake_one();
+                    woken.extend(inner.next_waker());
                     return Poll::Ready(Ok(answer));
                 }
                 match inner.subscription.poll_recv(context) {
-                    Poll::Ready(Ok(answer)) => inner.answered(answer),
+                    Poll::Ready(Ok(answer)) => woken.extend(inner.answered(answer)),
                     Poll::Ready(Err(ended)) => {
-                        inner.waiting.values_mut().for_each(Slot::wake);
+                        woken.extend(inner.waiting.values_mut().filter_map(Slot::take_waker));
                         return Poll::Ready(Err(ended.into()));
                     }
                     Poll::Pending => break,
@@ -169,37 +176,37 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        let mut woken = Wakers::default();
         let mut inner = self.requester.lock();
         inner.waiting.remove(&self.number);
         // The stream may have known only this task.
-        inner.wake_one();
+        woken.extend(inner.next_waker());
     }
 }
 
 impl Inner {
-    fn answered(&mut self, answer: Received) {
-        let number = answer.properties().correlation_data().and_then(|data| data.try_into().ok());
-        let Some(slot) = number.and_then(|data| self.waiting.get_mut(&u64::from_be_bytes(data))) else { return };
+    /// Who waits for this answer.
+    fn answered(&mut self, answer: Received) -> Option<Waker> {
+        let number = answer.properties().correlation_data()?.try_into().ok()?;
+        let slot = self.waiting.get_mut(&u64::from_be_bytes(number))?;
+        let waker = slot.take_waker();
         if matches!(slot, Slot::Waiting(_)) {
-            slot.wake();
             *slot = Slot::Answered(answer);
         }
+        waker
     }
 
-    /// Has somebody else look at the stream.
-    fn wake_one(&mut self) {
-        if let Some(slot) = self.waiting.values_mut().find(|slot| matches!(slot, Slot::Waiting(Some(_)))) {
-            slot.wake();
-        }
+    /// Who is to look at the stream now.
+    fn next_waker(&mut self) -> Option<Waker> {
+        self.waiting.values_mut().find_map(Slot::take_waker)
     }
 }
 
 impl Slot {
-    fn wake(&mut self) {
-        if let Self::Waiting(waker) = self
-            && let Some(waker) = waker.take()
-        {
-            waker.wake();
+    fn take_waker(&mut self) -> Option<Waker> {
+        match self {
+            Self::Waiting(waker) => waker.take(),
+            Self::Answered(_) => None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::num::NonZeroU32;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -57,10 +58,50 @@ pub(super) enum Outcome {
     Answered(Result<Answered, SubscribeError>),
 }
 
+/// What the answer to a request means to streams.
+enum Asked {
+    /// SUBSCRIBE: the stream can be taken.
+    Begin(Arc<Queue>),
+    /// UNSUBSCRIBE: the stream, which was dropped, is gone.
+    End(Arc<Queue>),
+    /// UNSUBSCRIBE: these streams lose the filters.
+    Filters(Vec<String>, Vec<Arc<Queue>>),
+}
+
+/// Who is to be woken when the lock is free: what a waker does is not ours to know, it may drop a future that takes the lock.
+#[derive(Default)]
+pub(super) struct Wakers {
+    /// There is seldom more than one.
+    first: Option<Waker>,
+    others: Vec<Waker>,
+}
+
+impl Wakers {
+    fn push(&mut self, waker: Waker) {
+        match &self.first {
+            None => self.first = Some(waker),
+            Some(_) => self.others.push(waker),
+        }
+    }
+}
+
+impl Extend<Waker> for Wakers {
+    fn extend<I: IntoIterator<Item = Waker>>(&mut self, wakers: I) {
+        wakers.into_iter().for_each(|waker| self.push(waker));
+    }
+}
+
+impl Drop for Wakers {
+    fn drop(&mut self) {
+        self.first.take().into_iter().chain(self.others.drain(..)).for_each(Waker::wake);
+    }
+}
+
 /// Where the messages of a stream come from.
 struct Route {
     /// Its own, and those of streams with one of its filters that are gone.
     identifiers: Vec<u32>,
+    /// Those that have not been unsubscribed.
     filters: Vec<String>,
     queue: Arc<Queue>,
     replays: Replays,
@@ -110,15 +151,15 @@ pub(super) struct State {
     completions: Slab<Completion>,
     /// Who waits for room for a message.
     room: Vec<Waker>,
-    /// Who waits until no message is left.
-    settled: Vec<Waker>,
+    /// Who waits until no message before a mark is left.
+    settled: Vec<(u64, Waker)>,
     routes: Vec<Route>,
     /// Nearly always a few, which a tree finds without hashing.
     by_identifier: BTreeMap<u32, Arc<Queue>>,
     /// Filters that several streams have, with their Subscription Identifier, which means nothing but this filter.
     common: BTreeMap<String, u32>,
-    /// Streams that are gone, until the broker has answered UNSUBSCRIBE.
-    ending: Vec<(Token, Arc<Queue>)>,
+    /// What streams wait for an answer of the broker for.
+    asked: Vec<(Token, Asked)>,
     /// Takes what matches no stream.
     catch_all: Option<Arc<Queue>>,
     unclaimed: VecDeque<Inbound>,
@@ -134,6 +175,36 @@ pub(super) struct State {
     pub(super) stop: Option<Box<DisconnectRequest>>,
     /// Why the connection is over.
     pub(super) ended: Option<ConnectionError>,
+    /// Nothing more is taken, for this reason, if it is one. The status says so once the outbox is written.
+    closing: Option<Option<Arc<ConnectionError>>>,
+    woken: Wakers,
+}
+
+/// The state, locked. Who is to be woken is woken once it is free again.
+pub(super) struct Locked<'s> {
+    // In this order: fields are dropped from the first to the last.
+    state: MutexGuard<'s, State>,
+    woken: Wakers,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        std::mem::swap(&mut self.woken, &mut self.state.woken);
+    }
 }
 
 pub(super) struct Shared {
@@ -155,7 +226,7 @@ impl Shared {
                 routes: Vec::new(),
                 by_identifier: BTreeMap::new(),
                 common: BTreeMap::new(),
-                ending: Vec::new(),
+                asked: Vec::new(),
                 catch_all: None,
                 unclaimed: VecDeque::new(),
                 unclaimed_at_most_once: 0,
@@ -166,26 +237,41 @@ impl Shared {
                 status_wakers: Vec::new(),
                 stop: None,
                 ended: None,
+                closing: None,
+                woken: Wakers::default(),
             }),
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> Locked<'_> {
         // The state is consistent between any two calls into the machine; a panic of one task is not to end the others.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Locked { state: self.state.lock().unwrap_or_else(PoisonError::into_inner), woken: Wakers::default() }
     }
 }
 
 impl State {
+    /// Nothing more is taken.
     pub(super) fn is_over(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// All is done, the outbox is free.
+    pub(super) fn has_ended(&self) -> bool {
         matches!(self.status, Status::Ended(_))
+    }
+
+    /// Why nothing more is taken, if that is so.
+    pub(super) fn why_over(&self) -> Option<ConnectionError> {
+        let error = match (&self.status, &self.closing) {
+            (Status::Ended(error), _) | (_, Some(error)) => error,
+            _ => return None,
+        };
+        Some(error.as_ref().map_or(ConnectionError::Closed, |error| (**error).clone()))
     }
 
     /// The task has to look again.
     pub(super) fn wake_driver(&mut self) {
-        if let Some(waker) = self.driver.take() {
-            waker.wake();
-        }
+        self.woken.extend(self.driver.take());
     }
 
     pub(super) fn driver_sleeps(&mut self, context: &Context<'_>) {
@@ -197,7 +283,7 @@ impl State {
     pub(super) fn set_status(&mut self, status: Status) {
         self.status = status;
         self.status_version += 1;
-        self.status_wakers.drain(..).for_each(Waker::wake);
+        self.woken.extend(self.status_wakers.drain(..));
     }
 
     pub(super) fn wait_for_status(&mut self, context: &Context<'_>) {
@@ -208,14 +294,17 @@ impl State {
         add_waker(&mut self.room, context);
     }
 
-    pub(super) fn wait_for_settled(&mut self, context: &Context<'_>) {
-        add_waker(&mut self.settled, context);
+    /// Until all that was taken before `mark` is settled.
+    pub(super) fn wait_for_settled(&mut self, mark: u64, context: &Context<'_>) {
+        if !self.settled.iter().any(|(known, waker)| *known == mark && waker.will_wake(context.waker())) {
+            self.settled.push((mark, context.waker().clone()));
+        }
     }
 
     /// There may be room for messages again.
     pub(super) fn room_made(&mut self) {
         if !self.room.is_empty() && self.machine.has_room() {
-            self.room.drain(..).for_each(Waker::wake);
+            self.woken.extend(self.room.drain(..));
         }
     }
 
@@ -277,15 +366,25 @@ impl State {
 
     fn complete(&mut self, token: Token, outcome: Outcome) {
         let Some(completion) = self.completions.get_mut(token as usize) else { return };
-        match std::mem::replace(completion, Completion::Done(outcome)) {
+        match completion {
             Completion::Waiting(waker) => {
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
+                self.woken.extend(waker.take());
+                *completion = Completion::Done(outcome);
             }
             Completion::Abandoned => self.forget(token),
+            // The broker's answer holds, also if the client ends before it is fetched.
             Completion::Done(_) => {}
         }
+    }
+
+    fn take_asked(&mut self, token: Token) -> Option<Asked> {
+        let at = self.asked.iter().position(|(known, _)| *known == token)?;
+        let (_, asked) = self.asked.swap_remove(at);
+        if self.asked.is_empty() {
+            // Few are asked for after the beginning.
+            self.asked = Vec::new();
+        }
+        Some(asked)
     }
 
     /// Passes on what the machine has to say.
@@ -294,11 +393,17 @@ impl State {
             match event {
                 Event::Message(message) => self.deliver(message),
                 Event::Published { token, outcome } => self.complete(token, Outcome::Published(outcome)),
-                Event::Subscribed { token, outcome } => self.complete(token, Outcome::Answered(outcome)),
+                Event::Subscribed { token, outcome } => {
+                    if let Some(Asked::Begin(queue)) = self.take_asked(token) {
+                        self.begun(queue);
+                    }
+                    self.complete(token, Outcome::Answered(outcome));
+                }
                 Event::Unsubscribed { token, outcome } => {
-                    if let Some(at) = self.ending.iter().position(|(known, _)| *known == token) {
-                        let (_, queue) = self.ending.swap_remove(at);
-                        self.remove_route(&queue);
+                    match self.take_asked(token) {
+                        Some(Asked::End(queue)) => drop(self.remove_route(&queue)),
+                        Some(Asked::Filters(filters, queues)) => self.filters_ended(filters, &queues, &outcome),
+                        Some(Asked::Begin(_)) | None => {}
                     }
                     self.complete(token, Outcome::Answered(outcome));
                 }
@@ -314,7 +419,7 @@ impl State {
                 Event::SubscriptionLost { filter, refusal } => {
                     for route in &self.routes {
                         if route.filters.contains(&filter) {
-                            route.queue.close(Closed::Refused(refusal.clone()));
+                            self.woken.extend(route.queue.close(Closed::Refused(refusal.clone())));
                         }
                     }
                 }
@@ -322,30 +427,52 @@ impl State {
             }
         }
         self.room_made();
-        if !self.settled.is_empty() && self.machine.unsettled() == 0 {
-            self.settled.drain(..).for_each(Waker::wake);
+        if !self.settled.is_empty() {
+            let Self { settled, machine, woken, .. } = self;
+            woken.extend(settled.extract_if(.., |(mark, _)| machine.is_settled(*mark)).map(|(_, waker)| waker));
         }
     }
 
-    /// The client has ended: everybody who waits is told.
-    pub(super) fn end(&mut self, error: Option<Arc<ConnectionError>>) {
+    /// Nothing more is taken, and what is recorded is the last: everybody is told who waits for something else than the end.
+    pub(super) fn close(&mut self, error: Option<Arc<ConnectionError>>) {
+        if self.is_over() {
+            return;
+        }
+        self.closing = Some(error);
+        // A failure is told at the end.
+        drop(self.keep());
+        self.outbox.iter().for_each(Outbox::stop);
         let tokens: Vec<usize> = self.completions.iter().map(|(token, _)| token).collect();
         for token in tokens {
             // What kind of request it was matters only to the words: each future turns this into its own error.
             self.complete(token as Token, Outcome::Published(Err(PublishError::Ended)));
         }
         for route in self.routes.drain(..) {
-            route.queue.close(Closed::Client);
+            self.woken.extend(route.queue.close(Closed::Client));
         }
         if let Some(queue) = self.catch_all.take() {
-            queue.close(Closed::Client);
+            self.woken.extend(queue.close(Closed::Client));
         }
         self.by_identifier.clear();
-        self.ending.clear();
+        self.asked.clear();
         self.unclaimed.clear();
+        self.woken.extend(self.status_wakers.drain(..));
+        self.woken.extend(self.room.drain(..));
+        self.woken.extend(self.settled.drain(..).map(|(_, waker)| waker));
+    }
+
+    /// The client has ended.
+    pub(super) fn end(&mut self, error: Option<Arc<ConnectionError>>) {
+        self.close(error.clone());
         self.set_status(Status::Ended(error));
-        self.room.drain(..).for_each(Waker::wake);
-        self.settled.drain(..).for_each(Waker::wake);
+    }
+
+    /// The task is gone before it came to the end.
+    pub(super) fn abort(&mut self) {
+        if !self.has_ended() {
+            let error = self.closing.clone().unwrap_or_else(|| Some(Arc::new(ConnectionError::Aborted)));
+            self.end(error);
+        }
     }
 
     // Messages and streams.
@@ -436,8 +563,49 @@ impl State {
         if discards {
             return;
         }
-        if queue.push(message) {
+        let pushed = queue.push(message);
+        self.woken.extend(pushed.waker);
+        if pushed.full {
             self.full.push(queue.clone());
+        }
+    }
+
+    /// The broker has answered a SUBSCRIBE of this stream. From the last one on it can be taken, and may be full.
+    fn begun(&mut self, queue: Arc<Queue>) {
+        let awaited = |asked: &Asked| matches!(asked, Asked::Begin(other) if Arc::ptr_eq(other, &queue));
+        if !self.asked.iter().any(|(_, asked)| awaited(asked)) && queue.grant() {
+            self.full.push(queue);
+        }
+    }
+
+    /// The broker has answered an UNSUBSCRIBE of these filters. Streams that have no other end.
+    fn filters_ended(
+        &mut self,
+        filters: Vec<String>,
+        queues: &[Arc<Queue>],
+        outcome: &Result<Answered, SubscribeError>,
+    ) {
+        let Ok(Answered { reason_codes, .. }) = outcome else { return };
+        // There are none before MQTT 5, when it cannot be refused.
+        let codes = reason_codes.iter().map(Some).chain(std::iter::repeat(None));
+        let over: Vec<String> = filters
+            .into_iter()
+            .zip(codes)
+            .filter(|(_, code)| !code.is_some_and(|code| code.is_error()))
+            .map(|(filter, _)| filter)
+            .collect();
+        for queue in queues {
+            let Some(route) = self.routes.iter_mut().find(|route| route.is(queue)) else { continue };
+            route.filters.retain(|filter| !over.contains(filter));
+            if route.filters.is_empty() {
+                self.woken.extend(queue.close(Closed::Unsubscribed));
+                self.remove_route(queue);
+            }
+        }
+        for filter in &over {
+            if self.sharing(filter).is_none() {
+                self.common.remove(filter);
+            }
         }
     }
 
@@ -565,8 +733,14 @@ impl State {
     }
 
     pub(super) fn set_catch_all(&mut self, queue: &Arc<Queue>) {
+        // Nobody asks the broker for it.
+        queue.grant();
+        if self.is_over() {
+            self.woken.extend(queue.close(Closed::Client));
+            return;
+        }
         if let Some(old) = self.catch_all.replace(queue.clone()) {
-            old.close(Closed::Client);
+            self.woken.extend(old.close(Closed::Replaced));
         }
         self.unclaimed_at_most_once = 0;
         for message in std::mem::take(&mut self.unclaimed) {
@@ -632,9 +806,23 @@ impl State {
         filters
     }
 
+    /// The stream can be taken when the SUBSCRIBE with this token, and all others of it, have been answered.
+    pub(super) fn begins_with(&mut self, token: Token, queue: Arc<Queue>) {
+        self.asked.push((token, Asked::Begin(queue)));
+    }
+
     /// The stream is gone for good when the UNSUBSCRIBE with this token has been answered.
     pub(super) fn ends_with(&mut self, token: Token, queue: Arc<Queue>) {
-        self.ending.push((token, queue));
+        self.asked.push((token, Asked::End(queue)));
+    }
+
+    /// The streams of today with these filters have them no more when the UNSUBSCRIBE with this token has been answered.
+    pub(super) fn filters_end_with(&mut self, token: Token, filters: Vec<String>) {
+        let concerned = self.routes.iter().filter(|route| route.filters.iter().any(|filter| filters.contains(filter)));
+        let queues: Vec<Arc<Queue>> = concerned.map(|route| route.queue.clone()).collect();
+        if !queues.is_empty() {
+            self.asked.push((token, Asked::Filters(filters, queues)));
+        }
     }
 
     /// The user dropped a stream. If the Session ends with the connection anyway, so does the subscription, and what it still

@@ -208,9 +208,27 @@ pub enum Ended {
     /// The client has ended.
     #[error("the client has ended")]
     Client,
-    /// The broker had lost the Session and did not let us subscribe again.
+    /// The broker had lost the Session and did not let us subscribe again to one of the filters, or it does not take such a filter
+    /// any more.
     #[error("the broker did not let us subscribe again: {0}")]
     Refused(Refusal),
+    /// All its filters were unsubscribed, with [`Client::unsubscribe`].
+    #[error("its filters were unsubscribed")]
+    Unsubscribed,
+    /// It was for what no other stream is for ([`Client::unclaimed`]), and somebody has asked for that again.
+    #[error("another stream takes the unclaimed messages now")]
+    Replaced,
+}
+
+impl From<Closed> for Ended {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Client => Self::Client,
+            Closed::Refused(refusal) => Self::Refused(refusal),
+            Closed::Unsubscribed => Self::Unsubscribed,
+            Closed::Replaced => Self::Replaced,
+        }
+    }
 }
 
 impl Subscription {
@@ -248,8 +266,7 @@ impl Subscription {
         self.acknowledge();
         match self.queue.poll_pop(context) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(Closed::Client)) => Poll::Ready(Err(Ended::Client)),
-            Poll::Ready(Err(Closed::Refused(refusal))) => Poll::Ready(Err(Ended::Refused(refusal))),
+            Poll::Ready(Err(closed)) => Poll::Ready(Err(closed.into())),
             Poll::Ready(Ok((message, room))) => {
                 let shared = self.client.shared();
                 if room {
@@ -311,7 +328,7 @@ impl std::fmt::Debug for Subscription {
     }
 }
 
-/// Ends with the client; [`Subscription::recv`] says why.
+/// Ends when nothing more will come; [`Subscription::recv`] says why.
 impl Stream for Subscription {
     type Item = Received;
 

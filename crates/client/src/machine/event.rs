@@ -41,11 +41,11 @@ pub enum Event {
         /// A Reason Code for each filter, in their order; none before MQTT 5.
         outcome: Result<Answered, SubscribeError>,
     },
-    /// The broker lost the Session and then refused to subscribe us again.
+    /// The broker lost the Session and then refused to subscribe us again, or its CONNACK said that it would.
     SubscriptionLost {
         /// The filter.
         filter: String,
-        /// Why.
+        /// Why. Without details if the broker was not asked.
         refusal: Refusal,
     },
     /// The connection is to be closed once the output is written.

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! With a journal, whoever drives the machine takes the records after each call, and keeps one rule: **no byte of output goes
-//! out before the records that were made before it are safe**, [`Record::Settled`] excepted. After a restart the net effect of
+//! out before the records that were made before it are safe**, [`Record::Settled`] excepted. CONNECT, AUTH and PINGREQ follow
+//! from no record, and need not wait: see [`Machine::take_ping`]. After a restart the net effect of
 //! the records is given to [`Machine::restore`].
 
 use std::collections::VecDeque;

@@ -22,7 +22,8 @@
 //! assert!(matches!(machine.poll_event(), Some(Event::Connected(_))));
 //! ```
 //!
-//! After each input, take events until there are none, write the output, and be back at [`Machine::deadline`].
+//! After each input, take events until there are none, write the output, and be back at [`Machine::deadline`]. Where writing may
+//! take long, tell of it: [`Machine::report_writes`].
 
 mod authenticate;
 mod connect;
@@ -66,8 +67,11 @@ use request::Requests;
 const INPUT_KEPT_BYTES: usize = 4 << 10;
 /// PINGREQ goes out this long before the Keep Alive is over, or a quarter of it where that is less.
 const PING_MARGIN: Duration = Duration::from_secs(5);
-/// PINGRESP may take this long, or half the Keep Alive where that is more.
+/// PINGRESP may take this long, or half the Keep Alive where that is more, from the last byte that went either way.
 const PING_TIMEOUT_MIN: Duration = Duration::from_secs(5);
+/// Each byte that goes either way since PINGREQ prolongs the wait for PINGRESP by this much at most: bytes that trickle are no
+/// sign of life.
+const BYTE_PROLONGS: Duration = Duration::from_millis(10);
 
 /// Where the connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,10 +125,19 @@ pub struct Machine {
     output: Vec<u8>,
     events: VecDeque<Event>,
 
+    /// When bytes were written last, or PINGREQ was due.
     last_sent: Instant,
     last_received: Instant,
-    /// When CONNECT or PINGREQ was sent, if its answer has not come.
+    /// When CONNECT or PINGREQ was sent, or was to be sent, if its answer has not come.
     asked: Option<Instant>,
+    /// Bytes that went either way since then.
+    moved: u32,
+    /// What is taken is not yet written, and PINGREQ is taken apart.
+    reports_writes: bool,
+    /// PINGREQ is to be taken apart.
+    ping_due: bool,
+    /// A PINGREQ has been taken apart, and is not answered.
+    ping_taken: bool,
     /// Nobody reads: silence says nothing about the broker.
     reading_paused: bool,
 }
@@ -160,6 +173,10 @@ impl Machine {
             last_sent: Instant::default(),
             last_received: Instant::default(),
             asked: None,
+            moved: 0,
+            reports_writes: false,
+            ping_due: false,
+            ping_taken: false,
             reading_paused: false,
         }
     }
@@ -239,7 +256,9 @@ impl Machine {
         if self.output.is_empty() {
             return empty;
         }
-        self.last_sent = now;
+        if !self.reports_writes {
+            self.output_written(now, self.output.len());
+        }
         empty.clear();
         self.observe_output();
         let output = std::mem::replace(&mut self.output, empty);
@@ -249,11 +268,48 @@ impl Machine {
         output
     }
 
+    /// From here on what is taken does not count as written: whoever drives the machine calls [`Machine::output_written`] for
+    /// that, and takes PINGREQ with [`Machine::take_ping`]. For drivers that hold output back, or whose connections are slow.
+    /// Default: what is taken counts as written at once, and PINGREQ stands in the output.
+    pub fn report_writes(&mut self) {
+        self.reports_writes = true;
+    }
+
+    /// So many bytes were written.
+    pub fn output_written(&mut self, now: Instant, bytes: usize) {
+        self.last_sent = now;
+        self.moved = self.moved.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+    }
+
+    /// Appends PINGREQ to `output`, if it is due; whether it was. It may be written between any two packets, also before output
+    /// that was taken earlier and is held back: to be asked for after [`Machine::handle_timeout`].
+    pub fn take_ping(&mut self, now: Instant, output: &mut Vec<u8>) -> bool {
+        if !self.ping_due || self.phase != Phase::Open {
+            return false;
+        }
+        self.ping_due = false;
+        Packet::PingReq.encode(self.version(), output);
+        self.observe_sent(&Packet::PingReq);
+        if !self.ping_taken {
+            // It may have waited for the rest of a packet.
+            self.ping_taken = true;
+            self.asked_now(now);
+        }
+        true
+    }
+
+    fn asked_now(&mut self, now: Instant) {
+        self.asked = Some(now);
+        self.moved = 0;
+    }
+
     /// Nothing is read from here on, or it is again: while nobody reads, the broker's silence is not held against it.
     pub fn set_reading_paused(&mut self, now: Instant, paused: bool) {
         if self.reading_paused && !paused {
             self.last_received = now;
-            self.asked = self.asked.map(|_| now);
+            if self.asked.is_some() {
+                self.asked_now(now);
+            }
         }
         self.reading_paused = paused;
     }
@@ -261,6 +317,7 @@ impl Machine {
     /// Bytes have come. What follows a packet that ends the connection is not looked at.
     pub fn handle_input(&mut self, now: Instant, bytes: &[u8]) {
         self.last_received = now;
+        self.moved = self.moved.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         if self.input.is_empty() {
             let used = self.handle_packets(now, bytes);
             self.input.extend_from_slice(&bytes[used..]);
@@ -318,6 +375,7 @@ impl Machine {
             Packet::UnsubAck(unsub_ack) => self.handle_unsub_ack(&unsub_ack),
             Packet::PingResp => {
                 self.asked = None;
+                self.ping_taken = false;
                 Ok(())
             }
             Packet::Disconnect(disconnect) if self.version().is_v5() => Err(ConnectionError::Disconnected {
@@ -384,6 +442,7 @@ impl Machine {
         self.output = Vec::new();
         self.observe_anew();
         self.asked = None;
+        (self.ping_due, self.ping_taken) = (false, false);
         self.forget_authentication();
         self.outbound.connection_lost();
         self.received_aliases = ReceivedAliases::default();
@@ -415,10 +474,13 @@ impl Machine {
     }
 
     fn patience_ends(&self, asked: Instant) -> Instant {
-        match self.phase {
-            Phase::Connecting => asked.after(self.settings.connect_timeout),
-            _ => asked.after((self.keep_alive / 2).max(PING_TIMEOUT_MIN)),
+        if self.phase == Phase::Connecting {
+            return asked.after(self.settings.connect_timeout);
         }
+        let patience = (self.keep_alive / 2).max(PING_TIMEOUT_MIN);
+        // Behind a large packet PINGREQ or its answer takes as long as that does, for which bytes have to go on and on.
+        let stands_still = asked.max(self.last_sent).max(self.last_received).after(patience);
+        stands_still.min(asked.after(patience + BYTE_PROLONGS * self.moved))
     }
 
     /// The deadline may have come: sends PINGREQ, or gives a silent broker up.
@@ -428,12 +490,18 @@ impl Machine {
         }
         let heard = !self.reading_paused || self.phase == Phase::Connecting;
         if heard && self.asked.is_some_and(|asked| self.patience_ends(asked) <= now) {
-            self.fail(ConnectionError::TimedOut);
+            return self.fail(ConnectionError::TimedOut);
+        }
+        if self.reports_writes {
+            self.ping_due = true;
         } else {
             Packet::PingReq.encode(self.version(), &mut self.output);
-            self.asked.get_or_insert(now);
-            self.last_sent = now;
         }
+        if self.asked.is_none() {
+            self.asked_now(now);
+        }
+        // Not again at once, also if it cannot be written.
+        self.last_sent = now;
     }
 }
 

@@ -37,6 +37,13 @@ impl Machine {
         }
     }
 
+    /// Shows a packet that goes out past the output.
+    pub(super) fn observe_sent(&mut self, packet: &Packet<'_>) {
+        if let Some(observed) = &mut self.observed {
+            (observed.observer)(Direction::Sent, packet);
+        }
+    }
+
     /// Shows what has been added to the output.
     pub(super) fn observe_output(&mut self) {
         if let Some(observed) = &mut self.observed {

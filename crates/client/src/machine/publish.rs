@@ -65,7 +65,7 @@ impl Machine {
         }
         if self.phase == Phase::Open {
             self.encoder().check_limits(message)?;
-            let free = self.output.len() < self.settings.output_bytes_max;
+            let free = self.output.len() < self.settings.output_bytes_max();
             let alone = self.outbound.queue_len() == 0 && !self.outbound.has_resends();
             if free && alone && message.qos == QoS::AtMostOnce {
                 self.encode(now, Delivery::AtMostOnce, message, now)?;
@@ -100,13 +100,23 @@ impl Machine {
 
     /// Whether one more message is taken to wait.
     pub fn has_room(&self) -> bool {
-        self.outbound.queue_len().max(self.kept()) < self.settings.queue_messages_max
-            && self.waiting_bytes < self.settings.queue_bytes_max
+        self.outbound.queue_len().max(self.kept()) < self.settings.queue_messages_max.max(1)
+            && self.waiting_bytes < self.settings.queue_bytes_max.max(1)
     }
 
     /// Messages that the broker has not acknowledged, or that have not been sent.
     pub fn unsettled(&self) -> usize {
         self.outbound.inflight_len() + self.outbound.queue_len()
+    }
+
+    /// A mark behind all messages that were taken so far, for [`Machine::is_settled`].
+    pub fn mark(&self) -> u64 {
+        self.outbound.next_order()
+    }
+
+    /// Whether all messages that were taken before this mark are acknowledged, or sent at QoS 0.
+    pub fn is_settled(&self, mark: u64) -> bool {
+        self.outbound.oldest_order().is_none_or(|oldest| oldest >= mark)
     }
 
     fn window(&self) -> u16 {
@@ -142,7 +152,7 @@ impl Machine {
     /// Encodes what may go out, while there is room in the output.
     pub(super) fn pump(&mut self, now: Instant) {
         let window = self.window();
-        while self.phase == Phase::Open && self.output.len() < self.settings.output_bytes_max {
+        while self.phase == Phase::Open && self.output.len() < self.settings.output_bytes_max() {
             match self.outbound.next_in_place(window, |_| true) {
                 Some(Send::Publish(delivery, waiting)) => {
                     let mut encoder = Encoder {

@@ -227,7 +227,7 @@ impl Machine {
         while self.phase == Phase::Open && self.requests.awaiting.len() < REQUESTS_AWAITING_MAX {
             let Some(request) = self.requests.waiting.pop_front() else { return };
             if let Err(error) = self.check_request(&request.kind) {
-                self.answer(request, Err(error));
+                self.cannot_send(request, error);
                 continue;
             }
             let packet_id = self.outbound.take_packet_id();
@@ -237,12 +237,42 @@ impl Machine {
             let maximum = self.limits.maximum_packet_size.map_or(u32::MAX, u32::from) as usize;
             if bytes > maximum {
                 self.output.truncate(start);
-                self.answer(request, Err(SubscribeError::PacketTooLarge));
+                self.cannot_send(request, SubscribeError::PacketTooLarge);
                 continue;
             }
             self.outbound.others_mut().push(packet_id);
             self.requests.awaiting.push_back((packet_id, request));
         }
+    }
+
+    /// A request is not sent. One of our own is tried in parts; a filter that cannot be sent alone is lost.
+    fn cannot_send(&mut self, request: Request, error: SubscribeError) {
+        let Request { token: None, kind: Kind::Subscribe(mut first) } = request else {
+            return self.answer(request, Err(error));
+        };
+        if first.filters.len() > 1 {
+            let filters = first.filters.split_off(first.filters.len() / 2);
+            let second = SubscribeRequest { filters, ..first.clone() };
+            for part in [second, first] {
+                self.requests.waiting.push_front(Request { token: None, kind: Kind::Subscribe(part) });
+            }
+            return;
+        }
+        // What the broker would have answered.
+        let reason_code = match error {
+            SubscribeError::WildcardUnsupported => ReasonCode::WildcardSubscriptionsNotSupported,
+            SubscribeError::SharedUnsupported => ReasonCode::SharedSubscriptionsNotSupported,
+            SubscribeError::PacketTooLarge => ReasonCode::PacketTooLarge,
+            _ => ReasonCode::UnspecifiedError,
+        };
+        for (filter, _) in first.filters {
+            self.subscription_lost(filter, Refusal { reason_code, details: Details::default() });
+        }
+    }
+
+    fn subscription_lost(&mut self, filter: String, refusal: Refusal) {
+        self.requests.held.retain(|held| held.filter != filter);
+        self.events.push_back(Event::SubscriptionLost { filter, refusal });
     }
 
     /// What CONNACK forbids.
@@ -308,9 +338,8 @@ impl Machine {
                 let (filter, options) = (filter.clone(), *options);
                 self.requests.hold(Held { filter, options, identifier: subscribe.identifier });
             } else if request.token.is_none() {
-                self.requests.held.retain(|held| held.filter != *filter);
                 let refusal = Refusal { reason_code, details: details.clone() };
-                self.events.push_back(Event::SubscriptionLost { filter: filter.clone(), refusal });
+                self.subscription_lost(filter.clone(), refusal);
             }
         }
         self.answer(request, outcome(sub_ack.reason_codes.clone(), details));

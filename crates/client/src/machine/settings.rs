@@ -25,8 +25,9 @@ pub struct SessionSettings {
     /// How long the broker keeps the Session when the connection is gone. Whole seconds; [`Duration::MAX`] is for ever. Default:
     /// 0, it ends with the connection. Before MQTT 5 there is no such thing: the Session is kept unless `clean_start`.
     pub session_expiry_interval: Duration,
-    /// The longest silence: a PINGREQ goes out in time, and a broker that does not answer is given up. Whole seconds, 0 (never)
-    /// to 65 535. Default: 60 s.
+    /// The longest silence: a PINGREQ goes out in time, and a broker that does not answer is given up after half of this, or 5 s
+    /// where that is more. While packets move, in either direction and at 100 bytes a second or more, it is waited for longer: the
+    /// answer may be behind them. Whole seconds, 0 (never) to 65 535. Default: 60 s.
     pub keep_alive: Duration,
     /// QoS 1 and 2 messages that we take before we have acknowledged them. 1..=65 535. Default: 1 000. MQTT 5; before it the
     /// broker decides.
@@ -55,11 +56,14 @@ pub struct SessionSettings {
     /// Whether the broker may send Reason Strings and User Properties with other packets than PUBLISH, CONNACK and DISCONNECT.
     /// Default: true. MQTT 5.
     pub request_problem_information: bool,
-    /// Messages that wait here because the broker is slow or away; above it nothing more is taken. Default: 10 000.
+    /// Messages that wait here because the broker is slow or away; above it nothing more is taken. From 1; 0 is taken for 1.
+    /// Default: 10 000.
     pub queue_messages_max: usize,
-    /// Bytes of topics and payloads that wait here; above it nothing more is taken. Default: 64 MiB.
+    /// Bytes of topics and payloads that wait here; when there are as many, nothing more is taken, so the last message may go
+    /// beyond. From 1; 0 is taken for 1. Default: 64 MiB.
     pub queue_bytes_max: usize,
-    /// Bytes of encoded packets that wait for the socket; above it no message is encoded. Default: 256 KiB.
+    /// Bytes of encoded packets that wait for the socket; when there are as many, no message is encoded, so the last may go
+    /// beyond. From 1; 0 is taken for 1. Default: 256 KiB.
     pub output_bytes_max: usize,
     /// How long CONNACK may take. Default: 10 s.
     pub connect_timeout: Duration,
@@ -97,6 +101,10 @@ impl SessionSettings {
     /// Whether the broker keeps the Session beyond a connection.
     pub fn outlives_connection(&self) -> bool {
         if self.version.is_v5() { self.session_expiry_interval > Duration::ZERO } else { !self.clean_start }
+    }
+
+    pub(crate) fn output_bytes_max(&self) -> usize {
+        self.output_bytes_max.max(1)
     }
 
     /// Session Expiry Interval as it is written: whole seconds, rounded up, `u32::MAX` for ever.

@@ -379,3 +379,77 @@ fn a_message_that_comes_again_and_again_takes_no_memory() {
     machine.acknowledge(message.acknowledgement.unwrap());
     assert_eq!(packets(&mut machine), [ack(0x40, 8), ack(0x50, 9)]);
 }
+
+/// They were left out without a word.
+#[test]
+fn what_cannot_be_subscribed_again_is_told_and_the_rest_goes_out_in_parts() {
+    let mut machine = open(kept(), RESUMED);
+    let long = "x".repeat(60);
+    let filters = ["first/one", "a/#", "second/one", "$share/g/a", &long, "third/one"];
+    for filter in filters {
+        subscribe(&mut machine, filter).unwrap();
+    }
+    for packet in packets(&mut machine) {
+        machine.handle_input(NOW, &[0x90, 4, packet[2], packet[3], 0, 0]);
+    }
+    machine.connection_lost();
+    while machine.poll_event().is_some() {}
+    // Maximum Packet Size 40, no wildcards, no Shared Subscriptions.
+    connect(&mut machine, &[0x20, 12, 0, 0, 9, 0x27, 0, 0, 0, 40, 0x28, 0, 0x2a, 0]);
+    let again = packets(&mut machine);
+    assert!(again.iter().all(|packet| packet.len() <= 40), "{again:02x?}");
+    let text = String::from_utf8_lossy(&again.concat()).into_owned();
+    for (filter, lost) in filters.into_iter().zip([false, true, false, true, true, false]) {
+        assert_eq!(text.contains(filter), !lost, "{filter}");
+    }
+    let mut lost = Vec::new();
+    while let Some(event) = machine.poll_event() {
+        if let Event::SubscriptionLost { filter, refusal } = event {
+            lost.push((filter, refusal.reason_code));
+        }
+    }
+    let expected = [
+        ("a/#".to_owned(), ReasonCode::WildcardSubscriptionsNotSupported),
+        ("$share/g/a".to_owned(), ReasonCode::SharedSubscriptionsNotSupported),
+        (long, ReasonCode::PacketTooLarge),
+    ];
+    assert_eq!(lost, expected);
+    // They are not asked for again, even if the next broker could.
+    machine.connection_lost();
+    connect(&mut machine, WELCOME);
+    let text = String::from_utf8_lossy(&packets(&mut machine).concat()).into_owned();
+    assert!(text.contains("first/one") && text.contains("third/one") && !text.contains("a/#"), "{text}");
+}
+
+/// A driver that holds output back takes PINGREQ past it, and patience begins when it has.
+#[test]
+fn a_ping_that_is_taken_apart_has_its_whole_time() {
+    let keep_alive = Duration::from_secs(60);
+    let mut machine = Machine::new(SessionSettings { keep_alive, ..settings() });
+    machine.report_writes();
+    connect(&mut machine, WELCOME);
+    let at = |seconds: u64| Instant(seconds * 1_000);
+    let mut ping = Vec::new();
+    publish(&mut machine, "t", QoS::AtMostOnce);
+    assert!(!machine.take_output(at(20)).is_empty());
+    // It has been taken, and not been written.
+    assert_eq!(machine.deadline(), Some(at(55)));
+    machine.handle_timeout(at(55));
+    assert_eq!(machine.output_len(), 0);
+    // The connection takes nothing for a while.
+    assert!(machine.take_ping(at(75), &mut ping) && !machine.take_ping(at(75), &mut ping));
+    assert_eq!(ping, [0xc0, 0]);
+    assert_eq!(machine.deadline(), Some(at(105)));
+    machine.handle_input(at(80), &[0xd0, 0]);
+    machine.output_written(at(81), 500);
+    // It has not been heard since 80 s.
+    assert_eq!(machine.deadline(), Some(at(135)));
+    machine.handle_timeout(at(135));
+    assert_eq!(machine.deadline(), Some(at(165)));
+    machine.handle_timeout(at(165));
+    assert!(matches!(
+        std::iter::from_fn(|| machine.poll_event()).last(),
+        Some(Event::Ended(ConnectionError::TimedOut))
+    ));
+    assert!(!machine.take_ping(at(165), &mut ping));
+}

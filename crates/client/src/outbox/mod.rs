@@ -44,7 +44,8 @@
 //!
 //! # What is not
 //!
-//! - QoS 0 is not kept. It can be delayed: what is sent after a message of QoS 1 or 2 waits with it for the disk.
+//! - QoS 0 is not kept. It can be delayed: what is sent after a message of QoS 1 or 2 waits with it for the disk. That is so for
+//!   DISCONNECT too, see [`Client::disconnect`]; not for CONNECT and PINGREQ, so a disk that stalls ends no connection.
 //! - [`Client::try_publish`] returns before its message is safe.
 //! - When the broker has lost the Session (its interval was over, or the broker forgot), what was sent and not acknowledged goes
 //!   out again as new messages, also at QoS 2: whether they had arrived only the lost Session knew. Ask for a Session Expiry
@@ -56,6 +57,7 @@
 //!
 //! Without an outbox none of this costs anything: no thread, no lock, one branch for each message.
 //!
+//! [`Client::disconnect`]: crate::Client::disconnect
 //! [`Client::enqueue`]: crate::Client::enqueue
 //! [`Client::publish`]: crate::Client::publish
 //! [`Client::try_publish`]: crate::Client::try_publish
@@ -85,10 +87,12 @@ pub struct OutboxOptions {
     /// Messages of QoS 1 and 2 that are kept; above it [`Client::publish`](crate::Client::publish) and
     /// [`Client::enqueue`](crate::Client::enqueue) wait, and [`Client::try_publish`](crate::Client::try_publish) fails with
     /// [`QueueFull`](crate::error::PublishError::QueueFull). It takes the place of
-    /// [`queue_messages_max`](SessionSettings::queue_messages_max), for QoS 0 too. Default: 10 000.
+    /// [`queue_messages_max`](SessionSettings::queue_messages_max), for QoS 0 too. From 1; 0 is taken for 1.
+    /// Default: 10 000.
     pub messages_max: usize,
-    /// Bytes of topics, properties and payloads that are kept; above it no message is taken, as above. The files may be twice as
-    /// large, and some MiB. It takes the place of [`queue_bytes_max`](SessionSettings::queue_bytes_max). Default: 64 MiB.
+    /// Bytes of topics, properties and payloads that are kept; when there are as many, no message is taken, as above, so the last
+    /// may go beyond. The files may be twice as large, and some MiB. It takes the place of
+    /// [`queue_bytes_max`](SessionSettings::queue_bytes_max). From 1; 0 is taken for 1. Default: 64 MiB.
     pub bytes_max: usize,
     /// What is survived. Default: a power cut.
     pub durability: OutboxDurability,
@@ -122,17 +126,17 @@ impl OutboxOptions {
         }
     }
 
-    /// Messages that are kept.
+    /// Messages that are kept. At least 1.
     #[must_use]
     pub fn messages_max(mut self, messages: usize) -> Self {
-        self.messages_max = messages;
+        self.messages_max = messages.max(1);
         self
     }
 
-    /// Bytes that are kept.
+    /// Bytes that are kept. At least 1.
     #[must_use]
     pub fn bytes_max(mut self, bytes: usize) -> Self {
-        self.bytes_max = bytes;
+        self.bytes_max = bytes.max(1);
         self
     }
 

@@ -24,6 +24,10 @@ impl Writes for Recording {
     fn delete(&mut self, kind: Kind, key: &[u8]) {
         self.deleted.push((kind, key.to_vec()));
     }
+
+    fn retained(&self, _topic_name: &str) -> Option<MessageId> {
+        None
+    }
 }
 
 impl Recording {
