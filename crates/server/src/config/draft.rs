@@ -171,11 +171,7 @@ impl Draft {
         self.place_ports(&overrides.ports);
         let security = security::domains(std::mem::take(&mut self.security))?;
         let listeners = self.listeners(&security)?;
-        // The default one has no name for the core: whoever adds another does not rename it.
-        let name = |domain: &SecurityDomain| Some(&domain.name).filter(|name| *name != DEFAULT_DOMAIN).cloned();
-        if security.len() > 1 {
-            self.settings.security_domains = security.iter().map(|domain| name(domain).unwrap_or_default()).collect();
-        }
+        self.settings.security_domains = security::stored_names(&security);
         self.settings.listeners = listeners.iter().map(|listener| listener.settings.clone()).collect();
         for listener in &listeners {
             let settings = &listener.settings;

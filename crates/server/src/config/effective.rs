@@ -6,7 +6,7 @@ use std::fmt;
 use pantala_broker::SecurityId;
 
 use super::key::{self, Key};
-use super::{Config, ListenAddress, Listener, SecurityDomain};
+use super::{Config, ListenAddress, Listener, SecurityDomain, security};
 
 /// What a running broker cannot change. Everything else is taken over by a reload.
 const NEEDS_RESTART: &[&str] = &[
@@ -145,6 +145,8 @@ impl Config {
             listener.settings.security = SecurityId(number as u16);
             settings.security = listener.settings.security;
         }
+        // Owners are kept by the names that stand under these numbers.
+        self.settings.security_domains = security::stored_names(&self.security);
         self
     }
 
