@@ -169,15 +169,15 @@ struct OwnListener {
     /// `listener_allow_anonymous`, which stands above all else.
     allow_anonymous: Option<bool>,
     /// `listener_auto_id_prefix`, the same.
-    auto_id_prefix: Option<(String, Origin)>,
+    auto_id_prefix: Option<String>,
 }
 
 /// Settings of a listener when `per_listener_settings` is on, of the broker otherwise.
 #[derive(Default)]
 struct ListenerOptions {
     allow_anonymous: Option<bool>,
-    allow_zero_length_client_id: Option<(bool, Origin)>,
-    auto_id_prefix: Option<(String, Origin)>,
+    allow_zero_length_client_id: Option<bool>,
+    auto_id_prefix: Option<String>,
     client_id_prefixes: Vec<String>,
     security: SecurityOptions,
 }
@@ -464,7 +464,7 @@ impl Reader<'_> {
 
             "listener_auto_id_prefix" => {
                 let prefix = line.text(key::client_id_prefix)?;
-                self.current(line, *current).auto_id_prefix = Some((prefix, line.origin.clone()));
+                self.current(line, *current).auto_id_prefix = Some(prefix);
             }
             "certfile" => {
                 let path = line.text(key::path)?;
@@ -602,14 +602,14 @@ impl Reader<'_> {
             "allow_zero_length_clientid" => {
                 let allow = line.switch()?;
                 match self.options(*current) {
-                    Some(options) => options.allow_zero_length_client_id = Some((allow, line.origin.clone())),
+                    Some(options) => options.allow_zero_length_client_id = Some(allow),
                     None => self.draft.settings.allow_zero_length_client_id = allow,
                 }
             }
             "auto_id_prefix" => {
                 let prefix = line.text(key::client_id_prefix)?;
                 match self.options(*current) {
-                    Some(options) => options.auto_id_prefix = Some((prefix, line.origin.clone())),
+                    Some(options) => options.auto_id_prefix = Some(prefix),
                     None => self.draft.settings.auto_id_prefix = prefix,
                 }
             }
@@ -888,11 +888,11 @@ impl Reader<'_> {
             if self.per_listener {
                 self.draft.client_id_prefixes = client_id_prefixes;
             }
-            if let Some((allow, _)) = allow_zero_length_client_id {
-                self.draft.settings.allow_zero_length_client_id = allow;
-            }
-            if let Some((prefix, _)) = auto_id_prefix {
-                self.draft.settings.auto_id_prefix = prefix;
+            let settings = &mut self.draft.settings;
+            settings.allow_zero_length_client_id =
+                allow_zero_length_client_id.unwrap_or(settings.allow_zero_length_client_id);
+            if let Some(prefix) = auto_id_prefix {
+                settings.auto_id_prefix = prefix;
             }
         }
         listeners.append(&mut self.listed);
@@ -901,25 +901,13 @@ impl Reader<'_> {
 
         let anonymous = self.anonymous.or(unlisted_anonymous);
         self.draft.loopback_anonymous = anonymous.unwrap_or(listeners.is_empty());
-        if self.per_listener {
-            let settings = &mut self.draft.settings;
-            let of = |listener: &OwnListener| listener.options.allow_zero_length_client_id.clone();
-            if let Some(allow) = common("allow_zero_length_clientid", listeners.iter().map(of))? {
-                settings.allow_zero_length_client_id = allow;
-            }
-            let of = |listener: &OwnListener| listener.options.auto_id_prefix.clone();
-            if let Some(prefix) = common("auto_id_prefix", listeners.iter().map(of))? {
-                settings.auto_id_prefix = prefix;
-            }
-        }
-        let own = |listener: &OwnListener| listener.auto_id_prefix.clone();
-        if let Some(prefix) = common("listener_auto_id_prefix", listeners.iter().map(own))? {
-            self.draft.settings.auto_id_prefix = prefix;
-        }
         for mut listener in listeners {
             let of_all = if self.per_listener { listener.options.allow_anonymous } else { self.anonymous };
             listener.draft.allow_anonymous = Some(listener.allow_anonymous.or(of_all).unwrap_or(false));
             listener.draft.tcp_no_delay = self.draft.tcp_no_delay;
+            let clients = &mut listener.draft.clients;
+            clients.allow_zero_length_client_id = listener.options.allow_zero_length_client_id;
+            clients.auto_id_prefix = listener.auto_id_prefix.or(listener.options.auto_id_prefix);
             finish_tls(&mut listener.draft)?;
             let name = listener.draft.domain_name();
             if let Some(domain) = security_draft(listener.options.security, Some(name.clone())) {
@@ -975,30 +963,6 @@ fn security_draft(options: SecurityOptions, name: Option<String>) -> Option<Secu
     draft.acl_file = acl_file.map(|(path, _)| path);
     draft.dynamic_security_file = dynamic_security_file.map(|(path, _)| path);
     Some(draft)
-}
-
-/// The value that all listeners have in common; None if none has one. The core has one value for all of them.
-fn common<T: PartialEq>(
-    name: &'static str,
-    values: impl Iterator<Item = Option<(T, Origin)>>,
-) -> Result<Option<T>, ConfigError> {
-    let values: Vec<_> = values.collect();
-    let all = values.len();
-    let mut given = values.into_iter().flatten();
-    let Some((first, origin)) = given.next() else { return Ok(None) };
-    let mut same = 1;
-    for (other, origin) in given {
-        if other != first {
-            return Err(differs(name, origin));
-        }
-        same += 1;
-    }
-    if same < all { Err(differs(name, origin)) } else { Ok(Some(first)) }
-}
-
-fn differs(name: &'static str, origin: Origin) -> ConfigError {
-    let reason = "has to be the same for all listeners; one of its own for each is not supported yet";
-    ConfigError::new(origin, Fault::WrongPlace { name, reason })
 }
 
 /// All directives that are known.

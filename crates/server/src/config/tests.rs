@@ -224,12 +224,15 @@ socket_domain = "ipv6"
 allow_anonymous = false
 connections_max = 26
 maximum_qos = 0
+packet_bytes_max = 35
 topic_alias_max = 27
 topic_alias_broker_max = 28
 mount_point = "plant/"
 versions = ["3.1.1", "5.0"]
 use_user_name_as_client_id = true
 client_id_prefixes = ["dev-", "app-"]
+allow_zero_length_client_id = true
+auto_id_prefix = "l-"
 deny_special_characters = true
 sessions_belong_to_users = false
 believe_user_names = true
@@ -337,12 +340,15 @@ password_file = "{}"
                     allow_anonymous: false,
                     connections_max: key::count(Some(26)),
                     maximum_qos: QoS::AtMostOnce,
+                    packet_bytes_max: Some(35),
                     topic_alias_max: Some(27),
                     topic_alias_broker_max: Some(28),
                     mount_point: Some("plant/".into()),
                     versions: AcceptedVersions { v31: false, v311: true, v5: true },
                     use_user_name_as_client_id: true,
                     client_id_prefixes: vec!["dev-".to_owned(), "app-".to_owned()],
+                    allow_zero_length_client_id: Some(true),
+                    auto_id_prefix: Some("l-".to_owned()),
                     deny_special_characters: true,
                     sessions_belong_to_users: false,
                     believe_user_names: true,
@@ -423,8 +429,9 @@ password_file = "{}"
         "durability of telemetry/# = memory\n",
         "scram_user ann\nscram_user bob\n",
         "listener [::1]:1884, no anonymous, socket_domain = ipv6, connections_max = 26, maximum_qos = 0, \
-         topic_alias_max = 27, topic_alias_broker_max = 28, mount_point = plant/, versions = 3.1.1,5.0, \
-         use_user_name_as_client_id = true, client_id_prefixes = dev-,app-, deny_special_characters = true, \
+         packet_bytes_max = 35, topic_alias_max = 27, topic_alias_broker_max = 28, mount_point = plant/, versions = 3.1.1,5.0, \
+         use_user_name_as_client_id = true, client_id_prefixes = dev-,app-, \
+         allow_zero_length_client_id = true, auto_id_prefix = l-, deny_special_characters = true, \
          sessions_belong_to_users = false, believe_user_names = true, tcp_no_delay = false, protocol = any, \
          websocket_path = /mqtt, websocket_origins = https://app.example,http://localhost:8080, proxy_protocol = v2, \
          proxy_require_tls = true, proxy_trusted = 10.0.0.0/8,::1, allow_addresses = 192.0.2.0/24, \
@@ -1397,7 +1404,7 @@ const DIRECTIVES: &[(&str, Outcome)] = {
         ("protocol mqttsn", Refused("\"mqttsn\"")),
         ("accept_protocol_versions 4,5", Elsewhere),
         ("listener_allow_anonymous true", Effective("listener *:1883 allow_anonymous\ttrue\n")),
-        ("listener_auto_id_prefix l-", Effective("broker.auto_id_prefix\tl-\n")),
+        ("listener_auto_id_prefix l-", Effective("listener *:1883 auto_id_prefix\tl-\n")),
         ("max_connections 5", Effective("listener *:1883 connections_max\t5\n")),
         ("max_qos 1", Effective("listener *:1883 maximum_qos\t1\n")),
         ("maximum_qos 1", Effective("listener *:1883 maximum_qos\t1\n")),
@@ -1533,6 +1540,12 @@ fn a_converted_mosquitto_conf_comes_to_the_same() {
         "listener 1883\nlistener 1884 ::1\nmax_connections -1\nlistener 0 /run/m m.sock\nallow_anonymous true"
             .to_owned(),
         "per_listener_settings true\nlistener 1\nallow_anonymous true\nlistener 2\nset_tcp_nodelay false".to_owned(),
+        // What is one text has to stay one: as two or a shorter one it lets others in.
+        "clientid_prefixes dev,".to_owned(),
+        "per_listener_settings true\nlistener 1\nallow_zero_length_clientid false\nauto_id_prefix a\nlistener 2"
+            .to_owned(),
+        r"clientid_prefixes a\,b".to_owned(),
+        "listener 1\ncertfile /a,b.pem\nkeyfile /c, d\\\ncafile /e,\nrequire_certificate true".to_owned(),
     ]);
     let mut converted = 0;
     for text in texts {
@@ -1637,11 +1650,6 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
             r#"mosquitto.conf:2: directive "bind_interface" cannot be for a listener that has an address already"#,
         ),
         (
-            "listener 1\nlistener_auto_id_prefix a\nlistener 2",
-            "mosquitto.conf:2: directive \"listener_auto_id_prefix\" has to be the same for all listeners; one of its own \
-             for each is not supported yet",
-        ),
-        (
             "plugin_opt_anything x",
             "mosquitto.conf:1: directive \"plugin_opt_\" has to stand behind the plugin that it is for",
         ),
@@ -1709,16 +1717,6 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
             "mosquitto.conf:2: directive \"per_listener_settings\" has to stand in front of all listeners and security \
              settings",
         ),
-        (
-            "per_listener_settings true\nlistener 1\nauto_id_prefix a\nlistener 2\nauto_id_prefix b",
-            "mosquitto.conf:5: directive \"auto_id_prefix\" has to be the same for all listeners; one of its own for \
-             each is not supported yet",
-        ),
-        (
-            "per_listener_settings true\nlistener 1\nlistener 2\nallow_zero_length_clientid false",
-            "mosquitto.conf:4: directive \"allow_zero_length_clientid\" has to be the same for all listeners; one of \
-             its own for each is not supported yet",
-        ),
         ("include_dir /nonexistent/d", "/nonexistent/d: cannot be read: No such file or directory (os error 2)"),
         ("include_dir", r#"mosquitto.conf:1: directive "include_dir" needs a value"#),
         ("auto_id_prefix", r#"mosquitto.conf:1: directive "auto_id_prefix" needs a value"#),
@@ -1743,8 +1741,26 @@ fn per_listener_settings_give_each_listener_its_own() {
     let config = of_conf("per_listener_settings true\nallow_anonymous false\nauto_id_prefix x-").expect("no listener");
     assert_eq!(listeners(&config), "127.0.0.1:1883 [::1]:1883?");
     assert_eq!(config.settings.auto_id_prefix, "x-");
-    let config = of_conf("per_listener_settings true\nlistener 1\nauto_id_prefix x-\nlistener 2\nauto_id_prefix x-");
-    assert_eq!(config.expect("the same prefix").settings.auto_id_prefix, "x-");
+    // What a listener is silent about is as it is by default, and not as another has it.
+    let config = of_conf(
+        "per_listener_settings true\nallow_zero_length_clientid false\nauto_id_prefix x-\nport 1\nlistener 2\n\
+         auto_id_prefix y-\nlistener 3\nallow_zero_length_clientid false\nlistener 4\nauto_id_prefix no-\n\
+         listener_auto_id_prefix z-",
+    )
+    .expect("four listeners");
+    let default = Settings::default();
+    assert_eq!(
+        (config.settings.allow_zero_length_client_id, config.settings.auto_id_prefix),
+        (default.allow_zero_length_client_id, default.auto_id_prefix)
+    );
+    let own = config.listeners.iter().map(|listener| &listener.settings);
+    let own: Vec<_> = own.map(|it| (it.allow_zero_length_client_id, it.auto_id_prefix.as_deref())).collect();
+    assert_eq!(own, [(Some(false), Some("x-")), (None, Some("y-")), (Some(false), None), (None, Some("z-"))]);
+    // The one that stands above all others needs no settings per listener.
+    let config =
+        of_conf("auto_id_prefix x-\nlistener 1\nlistener_auto_id_prefix a\nlistener 2").expect("two listeners");
+    let own: Vec<_> = config.listeners.iter().map(|listener| listener.settings.auto_id_prefix.as_deref()).collect();
+    assert_eq!((config.settings.auto_id_prefix.as_str(), own), ("x-", vec![Some("a"), None]));
 }
 
 #[test]
@@ -2031,6 +2047,11 @@ fn what_is_wrong_with_a_variable() {
         ("PANTALA__KEEP_ALIVE_MAX", "1", "unknown key \"keep_alive_max\""),
         ("PANTALA__", "1", "unknown key \"\""),
         ("PANTALA__LISTENER__PORT", "1", "unknown key \"listener__port\"; did you mean \"listener__0__port\"?"),
+        (
+            "PANTALA__SECURITY__PASSWORD_FILE",
+            "f",
+            "unknown key \"security__password_file\"; did you mean \"security__0__password_file\"?",
+        ),
         ("PANTALA__LISTENER__X__PORT", "1", r#""position" is x, but has to be from 0 to 65535"#),
         ("PANTALA__LISTENER__1__PORT", "1", "there are 0 entries of [[listener]], so the next one is 0, not 1"),
         ("PANTALA__LIMITS__KEEP_ALIVE_MAX", "a", r#""keep_alive_max" takes an integer from 0 to 65535, not "a""#),
@@ -2195,8 +2216,9 @@ fn the_example_shows_every_key_with_its_default() {
             "scram_user ann",
             "security \"default\", tokens with keys of https://id.example.org/keys, password file /etc/pantala/passwords, \
              https://id.example.org/mqtt, ACL file /etc/pantala/acl",
-            "listener 127.0.0.1:1883, anonymous, topic_alias_max = 10, topic_alias_broker_max = 10, \
-             mount_point = plant/, client_id_prefixes = dev-,app-",
+            "listener 127.0.0.1:1883, anonymous, packet_bytes_max = 2000000, topic_alias_max = 10, \
+             topic_alias_broker_max = 10, mount_point = plant/, client_id_prefixes = dev-,app-, \
+             allow_zero_length_client_id = true, auto_id_prefix = auto-",
             "listener unix:/run/pantala/mqtt.sock, anonymous",
             "listener *:9001, no anonymous, protocol = any, websocket_path = /mqtt, websocket_origins = https://app.example, \
              proxy_protocol = v2, proxy_trusted = 10.0.0.0/8, allow_addresses = 192.0.2.0/24, \
