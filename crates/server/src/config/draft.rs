@@ -34,6 +34,7 @@ pub(super) struct Draft {
     pub log: LogConfig,
     pub workers: Option<NonZeroUsize>,
     pub data_dir: Option<PathBuf>,
+    pub import_file: Option<PathBuf>,
     /// None: what the kind of file means by silence.
     pub durability: Option<Durability>,
     pub durability_default: Durability,
@@ -121,6 +122,7 @@ impl Draft {
             log: LogConfig::default(),
             workers: None,
             data_dir: None,
+            import_file: None,
             durability: None,
             durability_default: Durability::Fsync,
             durability_rules: Vec::new(),
@@ -205,6 +207,7 @@ impl Draft {
             log: self.log,
             workers: self.workers,
             data_dir,
+            import_file: self.import_file,
             durability,
             sys_interval_seconds: self.sys_interval_seconds,
             control_api: self.control_api,

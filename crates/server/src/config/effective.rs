@@ -12,6 +12,7 @@ use super::{Config, ListenAddress, Listener, SecurityDomain, security};
 const NEEDS_RESTART: &[&str] = &[
     "broker.workers",
     "broker.data_dir",
+    "broker.import_file",
     "broker.durability",
     "broker.control_api",
     "broker.pid_file",
@@ -154,6 +155,7 @@ impl Config {
     pub(crate) fn taken_over(mut self, old: &Self) -> Self {
         self.workers = old.workers;
         self.data_dir.clone_from(&old.data_dir);
+        self.import_file.clone_from(&old.import_file);
         self.durability = old.durability;
         self.control_api = old.control_api;
         self.pid_file.clone_from(&old.pid_file);

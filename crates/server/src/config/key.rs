@@ -301,6 +301,17 @@ pub(super) static SECTIONS: &[Section] = &[
                 show: |config| config.data_dir.as_ref().map_or(String::new(), |path| path.display().to_string()),
             },
             Key {
+                name: "import_file",
+                doc: "File of a Mosquitto broker (`mosquitto.db`) that is taken over once, at a start with nothing stored; see [store.md](store.md#coming-from-mosquitto). Without durability it is not read.",
+                kind: Kind::Text {
+                    put: |draft, text| {
+                        draft.import_file = Some(path(text)?);
+                        Ok(())
+                    },
+                },
+                show: |config| config.import_file.as_ref().map_or(String::new(), |path| path.display().to_string()),
+            },
+            Key {
                 name: "durability",
                 doc: "What an acknowledgement vouches for: with `fsync` a PUBACK or PUBREC survives a power cut, with `os` the end of the process, with `memory` neither.",
                 kind: Kind::Choice {

@@ -49,6 +49,8 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
         log_timestamp_format: None,
         log_destination_seen: false,
         tcp_no_delay: None,
+        persistence_location: None,
+        persistence_file: None,
         bridges: Vec::new(),
         bridge: None,
     };
@@ -245,6 +247,8 @@ struct Reader<'a> {
     log_timestamp_format: Option<Timestamp>,
     log_destination_seen: bool,
     tcp_no_delay: Option<bool>,
+    persistence_location: Option<PathBuf>,
+    persistence_file: Option<PathBuf>,
     bridges: Vec<Bridge>,
     /// The bridge that the file is at.
     bridge: Option<usize>,
@@ -653,9 +657,9 @@ impl Reader<'_> {
             }
             "persistence_location" => {
                 // A directory of its own, so that our files and mosquitto.db stay apart.
-                let location =
-                    line.text(|text| if text.contains('\0') { Err("a path has no NUL") } else { Ok(text) })?;
-                self.draft.data_dir = Some(Path::new(&location).join("pantala"));
+                let location = line.path()?;
+                self.draft.data_dir = Some(location.join("pantala"));
+                self.persistence_location = Some(location);
             }
 
             "connection_messages" => self.draft.log.connection_messages = line.switch()?,
@@ -705,7 +709,7 @@ impl Reader<'_> {
                 line.number(0, LENGTH_MAX)?;
                 self.warn(line, "has no effect: WebSocket has no log of its own");
             }
-            "persistence_file" => self.warn(line, "has no effect: the data directory holds several files"),
+            "persistence_file" => self.persistence_file = Some(line.path()?),
             "sys_interval" => {
                 self.draft.sys_interval_seconds = line.number(0, key::SYS_INTERVAL_MAX)? as u32;
             }
@@ -874,6 +878,12 @@ impl Reader<'_> {
             None => Timestamp::EpochSeconds,
         };
         self.draft.tcp_no_delay = self.tcp_no_delay.unwrap_or(self.draft.tcp_no_delay);
+        // Where what Mosquitto has kept lies, if it keeps anything.
+        let kept = matches!(self.draft.durability, Some(Durability::Fsync | Durability::Os));
+        if kept && (self.persistence_location.is_some() || self.persistence_file.is_some()) {
+            let file = self.persistence_file.take().unwrap_or_else(|| PathBuf::from("mosquitto.db"));
+            self.draft.import_file = Some(self.persistence_location.take().unwrap_or_default().join(file));
+        }
 
         let mut listeners: Vec<OwnListener> = Vec::new();
         let unlisted_anonymous = self.unlisted_options.allow_anonymous;

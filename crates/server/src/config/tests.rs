@@ -147,6 +147,7 @@ control_api = true
 pid_file = "/run/p.pid"
 user = "mqtt"
 data_dir = "/srv/pantala"
+import_file = "/srv/mosquitto.db"
 durability = "os"
 allow_zero_length_client_id = false
 auto_id_prefix = "p-"
@@ -408,6 +409,7 @@ password_file = "{}"
     assert_eq!(config.connections_per_address_max, key::count(Some(32)));
     assert_eq!(config.connections_per_address_per_second_max, key::count(Some(33)));
     assert_eq!((config.data_dir.as_deref(), config.durability), (Some(Path::new("/srv/pantala")), Durability::Os));
+    assert_eq!(config.import_file.as_deref(), Some(Path::new("/srv/mosquitto.db")));
 
     // Each key of the tables was among them, so none can be forgotten above. Those of security and TLS have tests of their own.
     let elsewhere: Vec<_> = names(key::SECURITY).chain(["security", "user_name_from_certificate"]).collect();
@@ -1161,6 +1163,7 @@ connection_messages false\t# trailing
         }
     );
     assert_eq!((config.data_dir, config.durability), (Some("/var/lib/mosquitto/pantala".into()), Durability::Fsync));
+    assert_eq!(config.import_file, Some("/var/lib/mosquitto/mosquitto.db".into()));
     assert_eq!(config.warnings, Vec::<String>::new());
 }
 
@@ -1823,7 +1826,7 @@ fn a_directive_of_a_listener_without_one_makes_the_default_listener() {
 #[test]
 fn directives_without_effect_are_warned_about_once_each() {
     let config = of_conf(
-        "retry_interval 20\nautosave_interval 1800\nautosave_on_changes false\npersistence_file mosquitto.db\n\
+        "retry_interval 20\nautosave_interval 1800\nautosave_on_changes false\n\
          log_dest dlt\nauth_plugin_deny_special_chars false",
     )
     .expect("all accepted");
@@ -1831,11 +1834,25 @@ fn directives_without_effect_are_warned_about_once_each() {
         "mosquitto.conf:1: directive \"retry_interval\" has no effect: MQTT messages are sent again after a reconnect only",
         "mosquitto.conf:2: directive \"autosave_interval\" has no effect: there are no snapshots to be saved",
         "mosquitto.conf:3: directive \"autosave_on_changes\" has no effect: there are no snapshots to be saved",
-        "mosquitto.conf:4: directive \"persistence_file\" has no effect: the data directory holds several files",
-        "mosquitto.conf:5: directive \"log_dest\" has no effect: that log is not supported",
-        "mosquitto.conf:6: directive \"auth_plugin_deny_special_chars\" has no effect: a name with such characters is never put into a rule",
+        "mosquitto.conf:4: directive \"log_dest\" has no effect: that log is not supported",
+        "mosquitto.conf:5: directive \"auth_plugin_deny_special_chars\" has no effect: a name with such characters is never put into a rule",
     ];
     assert_eq!(config.warnings, expected);
+}
+
+#[test]
+fn what_mosquitto_has_kept_is_looked_for_where_it_lies() {
+    for (text, expected) in [
+        ("persistence true\npersistence_location /m", Some("/m/mosquitto.db")),
+        ("persistence_file x y.db\npersistence true\npersistence_location /m/", Some("/m/x y.db")),
+        ("persistence true\npersistence_file m.db", Some("m.db")),
+        // It keeps nothing, or nobody says where.
+        ("persistence false\npersistence_location /m\npersistence_file m.db", None),
+        ("persistence_location /m\npersistence_file m.db", None),
+        ("persistence true", None),
+    ] {
+        assert_eq!(of_conf(text).expect(text).import_file, expected.map(PathBuf::from), "{text}");
+    }
 }
 
 #[test]
@@ -2207,6 +2224,7 @@ fn the_example_shows_every_key_with_its_default() {
         shown,
         [
             "broker.data_dir = /var/lib/pantala",
+            "broker.import_file = /var/lib/mosquitto/mosquitto.db",
             "broker.pid_file = /run/pantala.pid",
             "broker.user = pantala",
             "broker.response_information_prefix = reply/",
