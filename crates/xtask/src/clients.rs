@@ -154,7 +154,7 @@ pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts
         }
     };
     let certificate = match drivers.iter().any(|driver| driver.client.is_tls()) {
-        true => Some(Certificate::make(workspace, "127.0.0.1")?),
+        true => Some(Certificate::make(workspace, "127.0.0.1", "CA:TRUE")?),
         false => None,
     };
     for driver in drivers.iter_mut().filter(|driver| driver.client.is_tls()) {

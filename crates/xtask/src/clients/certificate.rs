@@ -17,8 +17,8 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Makes one for 127.0.0.1, with this Common Name.
-    pub fn make(workspace: &Workspace, common_name: &str) -> Result<Self, Failure> {
+    /// Makes one for 127.0.0.1, with this Common Name and these Basic Constraints.
+    pub fn make(workspace: &Workspace, common_name: &str, constraints: &str) -> Result<Self, Failure> {
         let folder = workspace.scratch()?.join("certificate").join(common_name);
         fs::create_dir_all(&folder).map_err(|error| Failure::io(folder.display(), &error))?;
         let made = Self { certificate: folder.join("own.crt"), key: folder.join("own.key") };
@@ -27,7 +27,7 @@ impl Certificate {
         let text = format!(
             "[req]\nprompt = no\ndistinguished_name = name\nx509_extensions = extensions\n\
              [name]\nCN = {common_name}\n\
-             [extensions]\nsubjectAltName = IP:127.0.0.1\nbasicConstraints = critical, CA:TRUE\n"
+             [extensions]\nsubjectAltName = IP:127.0.0.1\nbasicConstraints = critical, {constraints}\n"
         );
         fs::write(&settings, text).map_err(|error| Failure::io(settings.display(), &error))?;
         let key_kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];

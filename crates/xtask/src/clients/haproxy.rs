@@ -61,7 +61,9 @@ impl Haproxy {
     /// Passes connections on, each with a header of version 2.
     pub fn start(workspace: &Workspace, to: Behind) -> Result<Self, Failure> {
         let (address, tls) = (broker::free_address()?, broker::free_address()?);
-        let (own, client) = (Certificate::make(workspace, "haproxy")?, Certificate::make(workspace, COMMON_NAME)?);
+        // Our own programs take no authority for a server.
+        let own = Certificate::make(workspace, "haproxy", "CA:FALSE")?;
+        let client = Certificate::make(workspace, COMMON_NAME, "CA:TRUE")?;
         let folder = workspace.scratch()?.join(format!("haproxy-{}", address.port()));
         let failed = |error: &std::io::Error| Failure::io(folder.display(), error);
         fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
