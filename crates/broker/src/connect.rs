@@ -198,7 +198,8 @@ impl<S: Store> Core<S> {
         let v3_keeps_nothing = connect.clean_start || connect.version.is_v5();
         if connect.client_id.is_empty() {
             // v3.1.1 MQTT-3.1.3-7, MQTT-3.1.3-8; MQTT 3.1 has no assigned identifiers.
-            let assigned = self.settings.allow_zero_length_client_id && v3_keeps_nothing;
+            let here = listener.and_then(|listener| listener.allow_zero_length_client_id);
+            let assigned = here.unwrap_or(self.settings.allow_zero_length_client_id) && v3_keeps_nothing;
             return if assigned && connect.version != ProtocolVersion::V31 {
                 Ok(())
             } else {
@@ -412,7 +413,7 @@ impl<S: Store> Core<S> {
         data: Vec<u8>,
     ) -> Flow {
         let appended = self.store.appended();
-        let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
+        let assigned = connect.client_id.is_empty().then(|| self.assign_client_id(key));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let expires_at = identity.expires_at;
         let admitted = match self.admit(key, connect, client_id, identity) {
@@ -553,8 +554,8 @@ impl<S: Store> Core<S> {
             packet.topic_alias_maximum = (alias_max > 0).then_some(alias_max);
             packet.assigned_client_identifier = assigned.as_deref();
             packet.server_keep_alive = too_slow.then_some(keep_alive_max);
-            packet.maximum_packet_size =
-                NonZeroU32::new(settings.packet_bytes_max).filter(|size| size.get() < PACKET_BYTES_UNLIMITED);
+            packet.maximum_packet_size = NonZeroU32::new(self.connections[key as usize].told.packet_bytes_max)
+                .filter(|size| size.get() < PACKET_BYTES_UNLIMITED);
             packet.receive_maximum = NonZeroU16::new(settings.receive_maximum).filter(|max| *max != NonZeroU16::MAX);
             packet.session_expiry_interval = (expiry_interval != wanted_expiry).then_some(expiry_interval);
             packet.maximum_qos = self.maximum_qos(key);
@@ -663,13 +664,15 @@ impl<S: Store> Core<S> {
     }
 
     /// A Client Identifier that no Session has and nobody can guess: 122 random bits, as a UUID. It belongs to this worker.
-    fn assign_client_id(&mut self) -> String {
+    fn assign_client_id(&mut self, key: ConnectionKey) -> String {
+        let here = self.listener(key).and_then(|listener| listener.auto_id_prefix.clone());
+        let prefix = here.unwrap_or_else(|| self.settings.auto_id_prefix.clone());
         loop {
             let mut random = [0; 16];
             (self.random)(&mut random);
             random[6] = random[6] & 0x0f | 0x40;
             random[8] = random[8] & 0x3f | 0x80;
-            let mut client_id = self.settings.auto_id_prefix.clone();
+            let mut client_id = prefix.clone();
             for (at, byte) in random.iter().enumerate() {
                 if matches!(at, 4 | 6 | 8 | 10) {
                     client_id.push('-');

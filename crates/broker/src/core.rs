@@ -31,6 +31,7 @@ use crate::replay::{Query, Retained};
 use crate::route::Match;
 use crate::sent::Unsent;
 use crate::session::{Grant, Session, SessionKey};
+use crate::settings::Told;
 use crate::shared::Groups;
 use crate::timers::Timers;
 use crate::{
@@ -239,6 +240,8 @@ enum Step {
 /// One worker's share of a broker. See the crate's page.
 pub struct Core<S> {
     pub(crate) settings: Arc<Settings>,
+    /// The same, as clients are told of them.
+    told: Told,
     pub(crate) worker: WorkerId,
     pub(crate) workers: u8,
     pub(crate) totals: Arc<Totals>,
@@ -334,6 +337,7 @@ impl<S: Store> Core<S> {
         let seed = |bytes: &[u8]| bytes.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte));
         let workers = options.workers.clamp(1, crate::WORKERS_MAX);
         Self {
+            told: Told::new(&options.settings),
             settings: options.settings,
             worker: options.worker,
             workers,
@@ -404,8 +408,8 @@ impl<S: Store> Core<S> {
     pub fn open(&mut self, now: Instant, listener: ListenerId) -> ConnectionKey {
         self.counters.connections_opened += 1;
         let generation = self.generation();
-        let key = self.connections.insert(Connection::new(generation, listener, Arc::clone(&self.settings), now))
-            as ConnectionKey;
+        let connection = Connection::new(generation, listener, self.told.at(listener), now);
+        let key = self.connections.insert(connection) as ConnectionKey;
         self.arm(now, key);
         key
     }
@@ -420,13 +424,14 @@ impl<S: Store> Core<S> {
         self.totals.grow(settings.listeners.len());
         let others = settings.connect_seconds != self.settings.connect_seconds
             || settings.write_stall_seconds != self.settings.write_stall_seconds;
+        self.told = Told::new(&settings);
         self.settings = settings;
         let mut keys = Vec::new();
         for (key, connection) in &mut self.connections {
             connection.set_pace(&self.settings);
             let not_let_in = !matches!(connection.phase, Phase::Connected | Phase::Closing);
             if not_let_in {
-                connection.told = Arc::clone(&self.settings);
+                connection.told = self.told.at(connection.listener);
             }
             if others && (not_let_in || connection.stalled_since.is_some()) {
                 keys.push(key as ConnectionKey);
@@ -844,7 +849,7 @@ impl<S: Store> Core<S> {
                 return Step::Stop;
             }
             Phase::AwaitConnect | Phase::Authenticating => {
-                self.settings.connect_packet_bytes_max.min(self.settings.packet_bytes_max)
+                connection.told.connect_packet_bytes_max.min(connection.told.packet_bytes_max)
             }
         };
         // Wrong first bytes are known for wrong before the rest has come.

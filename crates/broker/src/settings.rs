@@ -9,7 +9,7 @@ use std::sync::Arc;
 use pantala_proto::{ProtocolVersion, QoS};
 use pantala_store::Durability;
 
-use crate::SecurityId;
+use crate::{ListenerId, SecurityId};
 
 /// All settings of the core. Shared by every worker, and replaced as a whole by `Core::reconfigure`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +134,37 @@ pub struct Settings {
     pub security_domains: Vec<String>,
 }
 
+/// Settings as clients are told of them: with limits of their listener in the place of those of all, so that nothing has to be
+/// looked for when a packet comes.
+#[derive(Debug)]
+pub(crate) struct Told {
+    of_all: Arc<Settings>,
+    /// One for each `packet_bytes_max` that listeners have of their own.
+    others: Vec<Arc<Settings>>,
+}
+
+impl Told {
+    pub(crate) fn new(settings: &Arc<Settings>) -> Self {
+        let mut told = Self { of_all: Arc::clone(settings), others: Vec::new() };
+        for packet_bytes_max in settings.listeners.iter().filter_map(|listener| listener.packet_bytes_max) {
+            if told.of(packet_bytes_max).is_none() {
+                told.others.push(Arc::new(Settings { packet_bytes_max, ..(**settings).clone() }));
+            }
+        }
+        told
+    }
+
+    fn of(&self, packet_bytes_max: u32) -> Option<&Arc<Settings>> {
+        self.others.iter().find(|other| other.packet_bytes_max == packet_bytes_max)
+    }
+
+    /// At this listener.
+    pub(crate) fn at(&self, listener: ListenerId) -> Arc<Settings> {
+        let own = self.of_all.listeners.get(usize::from(listener)).and_then(|listener| listener.packet_bytes_max);
+        Arc::clone(own.and_then(|own| self.of(own)).unwrap_or(&self.of_all))
+    }
+}
+
 impl Settings {
     /// The name that a security domain has in the store.
     pub(crate) fn security_domain(&self, security: SecurityId) -> &str {
@@ -150,6 +181,8 @@ pub struct ListenerSettings {
     pub connections_max: Option<NonZeroU32>,
     /// Highest QoS here, if lower than [`Settings::maximum_qos`].
     pub maximum_qos: QoS,
+    /// Largest Control Packet here, in place of [`Settings::packet_bytes_max`].
+    pub packet_bytes_max: Option<u32>,
     /// Topic Alias Maximum here, in place of [`Settings::topic_alias_max`].
     pub topic_alias_max: Option<u16>,
     /// Aliases we set towards clients here, in place of [`Settings::topic_alias_broker_max`].
@@ -177,6 +210,11 @@ pub struct ListenerSettings {
     /// What a Client Identifier has to begin with, one of them; empty is no condition and the default. Others: CONNACK 0x87.
     /// Assigned ones are not asked.
     pub client_id_prefixes: Vec<String>,
+    /// Whether a zero-length Client Identifier gets an assigned one here, in place of
+    /// [`Settings::allow_zero_length_client_id`].
+    pub allow_zero_length_client_id: Option<bool>,
+    /// What Client Identifiers begin with that are assigned here, in place of [`Settings::auto_id_prefix`].
+    pub auto_id_prefix: Option<String>,
     /// Whether clients with `+`, `#` or `/` in user name or Client Identifier are refused (0x87), since rules put both into
     /// Topic Filters. Default false: such a rule does not match such a client.
     pub deny_special_characters: bool,
@@ -319,6 +357,7 @@ impl Default for ListenerSettings {
             allow_anonymous: true,
             connections_max: None,
             maximum_qos: QoS::ExactlyOnce,
+            packet_bytes_max: None,
             topic_alias_max: None,
             topic_alias_broker_max: None,
             security: SecurityId::default(),
@@ -329,6 +368,8 @@ impl Default for ListenerSettings {
             versions: AcceptedVersions::ALL,
             use_user_name_as_client_id: false,
             client_id_prefixes: Vec::new(),
+            allow_zero_length_client_id: None,
+            auto_id_prefix: None,
             deny_special_characters: false,
         }
     }

@@ -4,7 +4,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use pantala_broker::{Action, Core, CoreOptions, ListenerSettings, Redirect, Settings};
+use pantala_broker::{Action, Core, CoreOptions, ListenerId, ListenerSettings, Redirect, Settings};
 use pantala_proto::{ConnAck, Connect, ConnectProperties, ProtocolVersion, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::MemoryStore;
@@ -26,8 +26,13 @@ fn connect(version: ProtocolVersion, properties: ConnectProperties<'static>) -> 
 /// Connects a client; hands over what it gets, and whether the connection ends with it.
 fn answer(settings: Settings, connect: &Connect<'_>, check: impl FnOnce(ConnAck<'_>, bool)) {
     let settings = Settings { listeners: vec![ListenerSettings::default()], ..settings };
+    answer_at(0, settings, connect, check);
+}
+
+/// The same at one of the listeners of the settings.
+fn answer_at(listener: ListenerId, settings: Settings, connect: &Connect<'_>, check: impl FnOnce(ConnAck<'_>, bool)) {
     let mut core = Core::new(CoreOptions::alone(Arc::new(settings), Box::new(|bytes| bytes.fill(7))), MemoryStore);
-    let key = core.open(Instant(1), 0);
+    let key = core.open(Instant(1), listener);
     let mut bytes = Vec::new();
     connect.encode(&mut bytes);
     core.receive(Instant(1), key, &bytes);
@@ -85,4 +90,34 @@ fn what_the_server_caps_it_says() {
         assert_eq!(ack.maximum_packet_size.map(|size| size.get()), Some(2_000_000));
         assert_eq!(ack.topic_alias_maximum, Some(10));
     });
+}
+
+#[test]
+fn listeners_assign_identifiers_and_announce_sizes_of_their_own() {
+    let own = ListenerSettings {
+        packet_bytes_max: Some(1_000),
+        auto_id_prefix: Some("own-".to_owned()),
+        allow_zero_length_client_id: Some(true),
+        ..ListenerSettings::default()
+    };
+    let refusing = ListenerSettings { allow_zero_length_client_id: Some(false), ..ListenerSettings::default() };
+    let settings = || Settings {
+        listeners: vec![ListenerSettings::default(), own.clone(), refusing.clone()],
+        ..Settings::default()
+    };
+    let nameless = Connect { client_id: "", ..connect(ProtocolVersion::V5, ConnectProperties::default()) };
+    for (listener, prefix, size) in [(0, "auto-", 2_000_000), (1, "own-", 1_000)] {
+        answer_at(listener, settings(), &nameless, |ack, ends| {
+            let (code, assigned) = (ack.reason_code, ack.assigned_client_identifier.unwrap());
+            assert_eq!((code, ends), (ReasonCode::Success, false));
+            assert!(assigned.starts_with(prefix) && assigned.len() == prefix.len() + 36, "{assigned}");
+            assert_eq!(ack.maximum_packet_size.map(|size| size.get()), Some(size));
+        });
+    }
+    answer_at(2, settings(), &nameless, |ack, ends| {
+        assert_eq!((ack.reason_code, ends), (ReasonCode::ClientIdentifierNotValid, true));
+    });
+    // What a listener says stands above what all say.
+    let settings = Settings { allow_zero_length_client_id: false, ..settings() };
+    answer_at(1, settings, &nameless, |ack, _| assert_eq!(ack.reason_code, ReasonCode::Success));
 }

@@ -4,16 +4,18 @@
 //! to look: `worker.rs` for a turn of the loop, `inbox.rs` for what passes between workers, `listen.rs` for sockets,
 //! `stage.rs` for what stands between a socket and MQTT, `tls.rs` for certificates, `security` for who is let in, `guard.rs` for
 //! who is turned away before that, `log.rs` for the log, `sys.rs` for what is told below `$SYS/` and `reporter.rs` for who
-//! gathers it, `user.rs` for who the process becomes, `reload.rs` for SIGHUP, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
+//! gathers it, `user.rs` for who the process becomes, `import.rs` for what a Mosquitto broker has left, `reload.rs` for SIGHUP, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
 //! stopped.
 
 mod check;
 pub mod config;
 mod guard;
+mod import;
 mod inbox;
 mod key_log;
 mod listen;
 mod log;
+mod mosquitto_db;
 mod pid_file;
 mod reload;
 mod reporter;

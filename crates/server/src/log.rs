@@ -132,12 +132,13 @@ impl Log {
         drop(self.shared.publisher.set(publisher));
     }
 
-    /// Gives the file to another user, who will have to open it anew some day: a file of root's, no device and no terminal.
+    /// Gives the file to another user, who will have to open it anew some day: a file of root's, no device and no terminal. It was no
+    /// link when it was opened.
     pub(crate) fn give_to(&self, owner: Uid, group: Gid) -> io::Result<()> {
         let state = self.state();
         let Some(file) = &state.file else { return Ok(()) };
         let metadata = file.metadata()?;
-        if metadata.is_file() && metadata.uid() == 0 {
+        if metadata.is_file() && metadata.uid() == 0 && metadata.nlink() == 1 {
             rustix::fs::fchown(file, Some(owner), Some(group))?;
         }
         Ok(())
@@ -240,8 +241,18 @@ impl Log {
 }
 
 /// A log file is for its owner, and for a group to read.
+///
+/// A link in its place is refused, as is a file with another name besides: who may write to its folder could have root write to, and
+/// give away, what is somebody else's. The links in `/dev` are root's own.
 fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
+    let is_device = path.parent() == Some(Path::new("/dev"));
+    let flags = if is_device { libc::O_CLOEXEC } else { libc::O_CLOEXEC | libc::O_NOFOLLOW };
+    let file = OpenOptions::new().create(true).append(true).mode(0o640).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.nlink() > 1 {
+        return Err(io::Error::other("it has another name besides (a hard link)"));
+    }
+    Ok(file)
 }
 
 /// Where lines of a kind are published. Those about packets are not: publishing them would bring more of them.
@@ -323,6 +334,34 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o137, 0, "{mode:o}");
+    }
+
+    /// Somebody who may write to its folder could have had root give them any file.
+    #[test]
+    fn what_is_no_file_of_its_own_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, link, victim] = ["log", "link", "victim"].map(|name| folder.path().join(name));
+        let config = |path: &Path| LogConfig { stderr: false, file: Some(path.to_owned()), ..LogConfig::default() };
+        std::fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        assert!(Log::open(config(&link)).is_err());
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("nowhere"), &link).unwrap();
+        assert!(Log::open(config(&link)).is_err() && !folder.path().join("nowhere").exists());
+        std::fs::remove_file(&link).unwrap();
+        std::fs::hard_link(&victim, &link).unwrap();
+        assert!(Log::open(config(&link)).is_err());
+        // One that comes to its place later is not gone over to.
+        let log = Log::open(config(&path)).unwrap();
+        std::fs::rename(&path, folder.path().join("log.1")).unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        log.reopen();
+        let text = std::fs::read_to_string(folder.path().join("log.1")).unwrap();
+        assert!(text.contains("Cannot open the log file"), "{text}");
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+        // What leads from /dev elsewhere is no trick.
+        assert!(Log::open(config(Path::new("/dev/null"))).is_ok());
+        assert!(open_file(Path::new("/dev/stderr")).is_ok_and(|file| file.metadata().is_ok()));
     }
 
     #[test]

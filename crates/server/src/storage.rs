@@ -13,6 +13,7 @@ use pantala_store::log::{LogOptions, SetAside};
 use pantala_store::{Activity, AnyStore, Clock as Clocks, Committer, Durability, MemoryStore, Notice};
 
 use crate::config::{Config, LogType};
+use crate::import;
 use crate::log::Log;
 use crate::run::RunError;
 use crate::worker::Clock;
@@ -75,6 +76,9 @@ impl Storage {
         let refuse = |error: &dyn std::fmt::Display| {
             RunError::Storage(format!("cannot keep data in {}: {error}", data_dir.display()))
         };
+        if let Some(file) = &config.import_file {
+            import::take_over(config, file, &path, log).map_err(RunError::Storage)?;
+        }
         let directory = Directory::open(&path).map_err(|error| refuse(&error))?;
         let begun = std::time::Instant::now();
         let opened = pantala_store::open(directory, LogOptions::default(), workers, config.durability)
@@ -214,7 +218,8 @@ fn exchange(cores: &mut [Core<AnyStore>], now: Instant) {
     }
 }
 
-fn wall() -> u64 {
+/// Milliseconds since 1970.
+pub(crate) fn wall() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

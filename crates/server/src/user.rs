@@ -3,11 +3,17 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Gid, Uid};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
 
 use crate::reload::RUNNING;
+
+/// How what is given is opened: no link, and without waiting for anybody.
+const FILE: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = FILE.union(OFlags::DIRECTORY);
 
 /// A user of the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,13 +76,25 @@ impl User {
 
     /// Gives a folder in a data directory, and the files in it, to the user, as far as they are root's. The data directory goes
     /// with it if it holds nothing else: then it was made for this.
+    ///
+    /// Who was given them before may have put anything in their places meanwhile. So links are not followed, what is given is what was
+    /// opened, and a file that has another name besides is left alone.
     pub(crate) fn give_folder(&self, data_dir: &Path, folder: &str) -> io::Result<()> {
         let path = data_dir.join(folder);
-        self.give(&path)?;
-        for entry in fs::read_dir(&path)? {
+        let given = rustix::fs::open(&path, DIRECTORY, Mode::empty())
+            .map_err(|error| io::Error::other(format!("{} is no folder of its own: {error}", path.display())))?;
+        self.give(&given)?;
+        for entry in Dir::read_from(&given)? {
             let entry = entry?;
-            if entry.file_type()?.is_file() {
-                self.give(&entry.path())?;
+            let is_regular = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+            // Looked at first, as opening some others does something.
+            if rustix::fs::statat(&given, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|it| is_regular(&it))
+            {
+                let file = rustix::fs::openat(&given, entry.file_name(), FILE, Mode::empty())?;
+                let stat = rustix::fs::fstat(&file)?;
+                if is_regular(&stat) && stat.st_nlink == 1 {
+                    self.give(&file)?;
+                }
             }
         }
         for entry in fs::read_dir(data_dir)? {
@@ -85,15 +103,19 @@ impl User {
                 return Ok(());
             }
         }
-        self.give(data_dir)
+        // One that is a link was not made for this.
+        match rustix::fs::open(data_dir, DIRECTORY, Mode::empty()) {
+            Ok(data_dir) => self.give(&data_dir),
+            Err(_) => Ok(()),
+        }
     }
 
-    fn give(&self, path: &Path) -> io::Result<()> {
-        use std::os::unix::fs::MetadataExt as _;
-        if fs::symlink_metadata(path)?.uid() != 0 {
-            return Ok(());
+    /// Gives what is open to the user, if it is root's.
+    fn give(&self, open: &OwnedFd) -> io::Result<()> {
+        if rustix::fs::fstat(open)?.st_uid == 0 {
+            rustix::fs::fchown(open, Some(self.uid), Some(self.gid))?;
         }
-        Ok(rustix::fs::chownat(CWD, path, Some(self.uid), Some(self.gid), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(())
     }
 
     /// Becomes this user, for good.
@@ -124,5 +146,45 @@ mod tests {
         assert_eq!(User::find("pantal", users, groups), None);
         assert_eq!(User::find("broken", users, groups), None);
         assert!(User::find("root", users, groups).unwrap().uid.is_root());
+    }
+
+    /// The folder is another's after the first start, who could lead root elsewhere at the next one.
+    #[test]
+    fn links_do_not_give_away_what_is_elsewhere() {
+        use std::os::unix::fs::{MetadataExt as _, symlink};
+        if !is_root() {
+            // Nobody else can give anything away.
+            return;
+        }
+        let users = "other:x:4321:4321::/:/bin/false\n";
+        let user = User::find("other", users, "").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let owner = |name: &str| fs::symlink_metadata(path(name)).unwrap().uid();
+        for name in ["elsewhere", "data", "data/store", "data/store/inner"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        for name in ["elsewhere/victim", "elsewhere/other", "data/store/segment"] {
+            fs::write(path(name), "").unwrap();
+        }
+        symlink(path("elsewhere/victim"), path("data/store/soft")).unwrap();
+        fs::hard_link(path("elsewhere/other"), path("data/store/hard")).unwrap();
+        user.give_folder(&path("data"), "store").unwrap();
+        for (name, expected) in [
+            ("data", 4321),
+            ("data/store", 4321),
+            ("data/store/segment", 4321),
+            ("data/store/inner", 0),
+            ("data/store/soft", 0),
+            ("elsewhere/victim", 0),
+            ("elsewhere/other", 0),
+        ] {
+            assert_eq!(owner(name), expected, "{name}");
+        }
+        fs::rename(path("data/store"), path("data/old")).unwrap();
+        symlink(path("elsewhere"), path("data/store")).unwrap();
+        let error = user.give_folder(&path("data"), "store").unwrap_err().to_string();
+        assert!(error.contains("data/store is no folder of its own"), "{error}");
+        assert_eq!((owner("elsewhere"), owner("elsewhere/victim")), (0, 0));
     }
 }

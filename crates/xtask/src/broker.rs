@@ -104,6 +104,21 @@ impl Broker {
         )))
     }
 
+    /// Whether its log says this, within a while.
+    pub fn says(&self, text: &str) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(READY_SECONDS_MAX);
+        loop {
+            let log = fs::read(&self.log).unwrap_or_default();
+            if String::from_utf8_lossy(&log).contains(text) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
     /// The end of its log, for a failure.
     pub fn last_words(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use self::certificate::Certificate;
-use self::haproxy::Haproxy;
+use self::haproxy::{Behind, Haproxy};
 use crate::ClientsArguments;
 use crate::broker::{self, Broker, Start};
 use crate::cargo;
@@ -154,25 +154,29 @@ pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts
         }
     };
     let certificate = match drivers.iter().any(|driver| driver.client.is_tls()) {
-        true => Some(Certificate::make(workspace)?),
+        true => Some(Certificate::make(workspace, "127.0.0.1", "CA:TRUE")?),
         false => None,
     };
     for driver in drivers.iter_mut().filter(|driver| driver.client.is_tls()) {
         driver.certificate = certificate.as_ref().map(|certificate| certificate.certificate.clone());
     }
     for workers in [1, 2] {
-        let (websocket, websocket_tls, proxied) =
-            (broker::free_address()?, broker::free_address()?, broker::free_address()?);
+        let (websocket, websocket_tls) = (broker::free_address()?, broker::free_address()?);
+        let behind = Behind { proxied: broker::free_address()?, named: broker::free_address()? };
         let tls = certificate.as_ref().map(|certificate| (websocket_tls.port(), certificate));
-        let configuration = |port: u16| listeners(port, websocket.port(), tls, proxied.port());
+        let configuration = |port: u16| listeners(port, websocket.port(), tls) + &behind.listeners();
         let start = Start { executable: &executable, workers, configuration: Some(&configuration) };
         let broker = Broker::start(workspace, &start)?;
         let haproxy = match drivers.iter().any(|driver| driver.client == Client::Haproxy) {
-            true => Some(Haproxy::start(workspace, proxied)?),
+            true => Some(Haproxy::start(workspace, behind)?),
             false => None,
         };
-        let haproxy_address = haproxy.as_ref().map_or(proxied, |haproxy| haproxy.address);
+        let haproxy_address = haproxy.as_ref().map_or(behind.proxied, |haproxy| haproxy.address);
         println!("-- {} at {}", broker.title, broker.address);
+        // Before the others come, whose lines in the log would take the place of these.
+        if let Some(haproxy) = haproxy.as_ref().filter(|_| arguments.check.is_none()) {
+            counts += haproxy.check(&executable, &broker);
+        }
         let places = Places { plain: broker.address, websocket, websocket_tls, haproxy: haproxy_address };
         let results = run_drivers(&drivers, arguments, places);
         if results.failed > 0 {
@@ -195,12 +199,10 @@ pub fn run(workspace: &Workspace, arguments: &ClientsArguments) -> Result<Counts
 }
 
 /// The listeners that the clients come to.
-fn listeners(plain: u16, websocket: u16, websocket_tls: Option<(u16, &Certificate)>, proxied: u16) -> String {
+fn listeners(plain: u16, websocket: u16, websocket_tls: Option<(u16, &Certificate)>) -> String {
     let mut text = format!(
         "[[listener]]\nhost = \"127.0.0.1\"\nport = {plain}\n\n\
-         [[listener]]\nhost = \"127.0.0.1\"\nport = {websocket}\nprotocol = \"websocket\"\nwebsocket_path = \"/mqtt\"\n\n\
-         [[listener]]\nhost = \"127.0.0.1\"\nport = {proxied}\nproxy_protocol = \"v2\"\n\
-         proxy_trusted = [\"127.0.0.1\"]\n"
+         [[listener]]\nhost = \"127.0.0.1\"\nport = {websocket}\nprotocol = \"websocket\"\nwebsocket_path = \"/mqtt\"\n"
     );
     if let Some((port, Certificate { certificate, key })) = websocket_tls {
         // What Rust prints of a path is a string of TOML.

@@ -65,6 +65,39 @@ fn a_client_may_count_on_what_its_connack_said() {
 }
 
 #[test]
+fn packets_of_a_listener_have_a_size_of_its_own() {
+    let at = |packet_bytes_max| ListenerSettings { packet_bytes_max, ..settings().listeners[0].clone() };
+    let listeners = vec![at(None), at(Some(100)), at(Some(300))];
+    let all = Settings { packet_bytes_max: 200, connect_packet_bytes_max: 200, listeners, ..settings() };
+    everywhere(&all, |world| {
+        for (listener, payload, survived) in
+            [(0, 150, true), (0, 250, false), (1, 50, true), (1, 150, false), (2, 250, true), (2, 350, false)]
+        {
+            let peer = world.client("a").at(listener).connect();
+            if survived {
+                assert!(survives(world, &peer, payload));
+                continue;
+            }
+            peer.send_publish(&Pub::new("t", &"x".repeat(payload)));
+            world.run();
+            peer.expect_end(ReasonCode::PacketTooLarge);
+        }
+        // CONNECT is bounded by what is less, as it is without a size of the listener.
+        let long = "c".repeat(150);
+        world.client(&long).at(2).connect();
+        assert_eq!(world.client(&long).at(1).try_connect().1, None);
+        // Who was told the old size may count on it.
+        let old = world.client("old").at(1).connect();
+        world.reconfigure(&Settings { listeners: vec![at(None), at(Some(50)), at(Some(300))], ..all.clone() });
+        assert!(survives(world, &old, 80));
+        let new = world.client("new").at(1).connect();
+        new.send_publish(&Pub::new("t", &"x".repeat(80)));
+        world.run();
+        new.expect_end(ReasonCode::PacketTooLarge);
+    });
+}
+
+#[test]
 fn a_connection_that_is_not_let_in_yet_gets_the_new_settings() {
     everywhere(&Settings { connect_seconds: 100, ..settings() }, |world| {
         let peer = Peer::open(world, ProtocolVersion::V5, 0, None);

@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod cuts;
 mod delivery;
+mod import;
 mod operations;
 mod process;
 mod reload;

@@ -413,18 +413,19 @@ fn let_in(address: std::net::SocketAddr, before: &[u8], name: &str) -> Option<Cl
     }
 }
 
-/// Where nothing is said there is a limit, which a flood from one address meets.
+/// The limit that holds where nothing is said would need a thousand connections in a second, whatever the machine does besides;
+/// that it holds then is in the list of all keys and what they are by default.
 #[test]
-fn by_default_a_flood_of_connections_is_refused() {
-    let mut broker = Broker::start(PROXIED);
+fn a_flood_of_connections_is_refused() {
+    let mut broker = Broker::start(&format!("[limits]\nconnections_per_address_per_second_max = 20\n{PROXIED}"));
     let proxy = broker.address();
-    // They are all there when the broker goes on, however slow the machine is: as many as the system keeps for it.
+    // They are all there when the broker goes on, however slow the machine is.
     broker.signal(Signal::STOP);
-    for _ in 0..3_000 {
+    for _ in 0..500 {
         Client::open(proxy).send(&header("203.0.113.1"));
     }
     broker.signal(Signal::CONT);
-    broker.wait_for_log("Connection from 203.0.113.1:49152 closed: connections_per_address_per_second_max is 1000.");
+    broker.wait_for_log("Connection from 203.0.113.1:49152 closed: connections_per_address_per_second_max is 20.");
     assert!(broker.counter("connections_refused_address") >= 1);
     // Others are not.
     assert!(let_in(proxy, &header("203.0.113.2"), "other").is_some());

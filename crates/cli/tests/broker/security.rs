@@ -187,6 +187,59 @@ fn a_password_file_is_read_again_and_a_wrong_one_changes_nothing() {
     broker.check();
 }
 
+/// A reload that had the domains in another order kept the owners of Sessions under the names of each other's domains, so that the
+/// user of that name in the other domain was let into them after a restart.
+#[test]
+fn domains_in_another_order_keep_the_sessions_of_their_users() {
+    for gone in [false, true] {
+        let folder = Folder::new();
+        let users = password_lines(&folder, &[("ann", "a", FAST)]);
+        let file = folder.write("passwords", &users);
+        let ports = [crate::process::free_port(), crate::process::free_port()];
+        let domain = |name: &str| format!("[[security]]\nname = \"{name}\"\npassword_file = \"{}\"\n", file.display());
+        let listener = |name: &str, port: u16| {
+            format!(
+                "[[listener]]\nhost = \"127.0.0.1\"\nport = {port}\nsecurity = \"{name}\"\nallow_anonymous = false\n"
+            )
+        };
+        let both = listener("a", ports[0]) + &listener("b", ports[1]);
+        let data = format!("[broker]\ndata_dir = \"{}\"\n", folder.path("data").display());
+        let text = data.clone() + &domain("a") + &domain("b") + &both;
+        // The listener of a domain that is not there any more is the other one's.
+        let other = match gone {
+            true => data + &domain("b") + &both.replace("\"a\"", "\"b\""),
+            false => data + &domain("b") + &domain("a") + &both,
+        };
+        let config = folder.write("pantala.toml", &text);
+        let start = || {
+            let broker = Broker::with_arguments(Folder::new(), &["-c".as_ref(), config.as_os_str()]);
+            broker.wait_for_log("Try it");
+            broker
+        };
+        let mut broker = start();
+        std::fs::write(&config, &other).unwrap();
+        broker.signal(Signal::HUP);
+        broker.wait_for_log("SIGHUP: ");
+        // With Clean Session 0, so that it is there after the end.
+        let resume = |port: u16, client_id: &str| {
+            let mut client = Client::open(SocketAddr::from((HOME, port)));
+            let mut packet = connect_as(V311, client_id, Some("ann"), Some(b"a"));
+            packet[9] &= !2;
+            client.send(&packet);
+            client.packet()
+        };
+        assert_eq!(resume(ports[1], "of-b"), [0x20, 2, 0, 0]);
+        broker.signal(Signal::TERM);
+        assert_eq!(broker.wait().code(), Some(0));
+        // The file as it was at first: who owns what is said by names, whatever their order.
+        std::fs::write(&config, &text).unwrap();
+        let mut broker = start();
+        assert_eq!(resume(ports[0], "of-b"), [0x20, 2, 0, 5], "the other ann, {gone}");
+        assert_eq!(resume(ports[1], "of-b"), [0x20, 2, 1, 0], "{gone}");
+        broker.check();
+    }
+}
+
 #[test]
 fn a_broker_does_not_start_with_users_that_it_cannot_read() {
     for (content, said) in [(Some("ann\n"), "line 1: expected NAME:HASH"), (None, "No such file")] {

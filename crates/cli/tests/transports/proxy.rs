@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 
-use crate::client::{Client, V311, connect};
+use crate::client::{Client, V311, connect, connect_as};
 use crate::{start, start_one};
 
 const CONN_ACK: [u8; 4] = [0x20, 2, 0, 0];
@@ -153,7 +153,8 @@ fn a_verified_common_name_can_be_the_user_name() {
     connected(&tls(0x07, 0, "sensor-7")).expect(&CONN_ACK);
     // Not verified, and no certificate: nobody the listener knows.
     for values in [tls(0x07, 1, "sensor-7"), tls(0x01, 1, "sensor-7"), Vec::new()] {
-        connected(&values).expect(&[0x20, 2, 0, 5]);
+        connected(&values).expect_closed();
+        broker.wait_for_log("the client came to the proxy without a certificate that it has verified");
     }
     for (name, words) in [("#", "has a wildcard"), ("a\0", "has a control character"), ("", "has no name")] {
         connected(&tls(0x07, 0, name)).expect_closed();
@@ -163,6 +164,38 @@ fn a_verified_common_name_can_be_the_user_name() {
     let mut without_the_rule = Client::open(address);
     without_the_rule.send(&[header(0x21, &tls(0x07, 0, "sensor-7")), connect(V311, "a")].concat());
     without_the_rule.expect(&[0x20, 2, 0, 5]);
+}
+
+/// Names were believed where nobody verifies them, and a client that came to the proxy without a certificate could give itself
+/// the name of another's.
+#[test]
+fn where_the_proxy_names_users_nobody_names_himself() {
+    let folder = crate::Folder::new();
+    let rules = folder.write("rules", "user admin\ntopic readwrite #\n");
+    let port = crate::process::free_port();
+    let text = format!(
+        "acl_file {}\nlistener {port} 127.0.0.1\nenable_proxy_protocol 2\nuse_identity_as_username true\nallow_anonymous true\n",
+        rules.display()
+    );
+    let file = folder.write("mosquitto.conf", &text);
+    let mut broker = crate::Broker::with_arguments(folder, &["-c".as_ref(), file.as_os_str()]);
+    assert_eq!(broker.listening_on().len(), 1);
+    let address = broker.address();
+    let as_admin = connect_as(V311, "a", Some("admin"), None);
+    for values in [&[][..], &TLS] {
+        let mut client = Client::open(address);
+        client.send(&[header(0x21, values), as_admin.clone()].concat());
+        client.expect_closed();
+    }
+    broker.wait_for_log("the client came to the proxy without a certificate that it has verified");
+    let verified = [0x20, 0, 13, 7, 0, 0, 0, 0, 0x22, 0, 5, b'a', b'd', b'm', b'i', b'n'];
+    let mut admin = Client::open(address);
+    admin.send(&[header(0x21, &verified), connect(V311, "a")].concat());
+    admin.expect(&CONN_ACK);
+    admin.subscribe("t", 0);
+    admin.send(&crate::client::publish(V311, "t", 0, 0, b"x"));
+    admin.expect(&crate::client::publish(V311, "t", 0, 0, b"x"));
+    broker.check();
 }
 
 #[test]

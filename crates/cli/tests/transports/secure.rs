@@ -73,22 +73,32 @@ fn mqtt_and_websocket_with_and_without_tls_share_a_port() {
 /// Nobody gets round a certificate by leaving TLS out.
 #[test]
 fn where_certificates_are_required_a_shared_port_takes_nobody_without() {
-    let running = TlsBroker::start(&format!("protocol = \"any\"\n{CERTIFICATES}"), "");
-    for bytes in [connect(V311, "a"), REQUEST.as_bytes().to_vec(), b"SSH-2.0-x".to_vec()] {
-        let mut client = crate::client::Client::open(running.tls);
-        client.send(&bytes);
-        client.expect_closed();
+    // One that is to name its user is required, whatever else is said.
+    for more in ["", "tls_require_certificate = false\nuser_name_from_certificate = \"cn\""] {
+        let running = TlsBroker::start(&format!("protocol = \"any\"\n{CERTIFICATES}\n{more}"), "");
+        for bytes in [connect(V311, "a"), REQUEST.as_bytes().to_vec(), b"SSH-2.0-x".to_vec()] {
+            let mut client = crate::client::Client::open(running.tls);
+            client.send(&bytes);
+            client.expect_closed();
+        }
+        running.broker.wait_for_log(" closed: a client without TLS, where a certificate is required.");
+        running.connect(Some(&running.authority.client("sensor", 1))).connect_mqtt("a").ping();
     }
-    running.broker.wait_for_log(" closed: a client without TLS, where a certificate is required.");
-    running.connect(Some(&running.authority.client("sensor", 1))).connect_mqtt("a").ping();
+    // Where it need not be there, it need not be there without TLS either.
+    let running = TlsBroker::start(&format!("protocol = \"any\"\n{CERTIFICATES}\ntls_require_certificate = false"), "");
+    crate::client::Client::connect(running.tls, V311, "plain");
 }
 
 /// Attack L12: a page somewhere else whose browser has the user's certificate.
 #[test]
 fn where_a_certificate_is_enough_other_pages_are_refused() {
-    let keys = format!("protocol = \"websocket\"\n{CERTIFICATES}\nuser_name_from_certificate = \"cn\"");
+    let keys = format!("protocol = \"websocket\"\n{CERTIFICATES}");
+    const NAMED: &str = "user_name_from_certificate = \"cn\"";
     for (more, origin, status) in [
         ("", "https://evil.example", "403 Forbidden"),
+        ("tls_require_certificate = false", "https://evil.example", "403 Forbidden"),
+        (NAMED, "https://evil.example", "403 Forbidden"),
+        (NAMED, "https://localhost", "101 Switching Protocols"),
         ("", "https://localhost", "101 Switching Protocols"),
         ("websocket_origins = [\"https://app.example\"]", "https://localhost", "403 Forbidden"),
         ("websocket_origins = [\"https://app.example\"]", "https://app.example", "101 Switching Protocols"),

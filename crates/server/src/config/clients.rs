@@ -17,6 +17,10 @@ pub(super) struct ClientsDraft {
     pub use_user_name_as_client_id: bool,
     /// None: those of all listeners.
     pub client_id_prefixes: Option<Vec<String>>,
+    /// None: as all listeners have it.
+    pub allow_zero_length_client_id: Option<bool>,
+    /// None: that of all listeners.
+    pub auto_id_prefix: Option<String>,
     pub deny_special_characters: bool,
     /// None: as the file's kind has it.
     pub sessions_belong_to_users: Option<bool>,
@@ -32,6 +36,8 @@ impl Default for ClientsDraft {
             versions,
             use_user_name_as_client_id: false,
             client_id_prefixes: None,
+            allow_zero_length_client_id: None,
+            auto_id_prefix: None,
             deny_special_characters: false,
             sessions_belong_to_users: None,
             believe_user_names: None,
@@ -47,6 +53,8 @@ impl ClientsDraft {
             versions,
             use_user_name_as_client_id,
             client_id_prefixes: client_id_prefixes.unwrap_or_default(),
+            allow_zero_length_client_id: self.allow_zero_length_client_id,
+            auto_id_prefix: self.auto_id_prefix,
             deny_special_characters: self.deny_special_characters,
             sessions_belong_to_users: self.sessions_belong_to_users.unwrap_or(true),
             believe_user_names: self.believe_user_names.unwrap_or(false),

@@ -123,8 +123,8 @@ fn put<Written, Used>(text: &mut String, key: &Key<Written, Used>, used: &Used, 
         Kind::Number { word, .. } if word != Some(value.as_str()) => value,
         Kind::Number { .. } | Kind::Text { .. } | Kind::Choice { .. } => quoted(&value),
         Kind::List { .. } | Kind::Texts { .. } => {
-            let words = value.split(',').filter(|word| !word.is_empty()).map(quoted);
-            format!("[{}]", words.collect::<Vec<_>>().join(", "))
+            let words: Vec<_> = key::separated(&value).iter().map(|word| quoted(word)).collect();
+            format!("[{}]", words.join(", "))
         }
     };
     let _ = writeln!(text, "{} = {value}", key.name);

@@ -34,6 +34,7 @@ pub(super) struct Draft {
     pub log: LogConfig,
     pub workers: Option<NonZeroUsize>,
     pub data_dir: Option<PathBuf>,
+    pub import_file: Option<PathBuf>,
     /// None: what the kind of file means by silence.
     pub durability: Option<Durability>,
     pub durability_default: Durability,
@@ -84,6 +85,7 @@ pub(super) struct ListenerDraft {
     pub allow_anonymous: Option<bool>,
     pub connections_max: Option<NonZeroU32>,
     pub maximum_qos: QoS,
+    pub packet_bytes_max: Option<u32>,
     pub topic_alias_max: Option<u16>,
     pub topic_alias_broker_max: Option<u16>,
     pub clients: ClientsDraft,
@@ -120,6 +122,7 @@ impl Draft {
             log: LogConfig::default(),
             workers: None,
             data_dir: None,
+            import_file: None,
             durability: None,
             durability_default: Durability::Fsync,
             durability_rules: Vec::new(),
@@ -171,11 +174,7 @@ impl Draft {
         self.place_ports(&overrides.ports);
         let security = security::domains(std::mem::take(&mut self.security))?;
         let listeners = self.listeners(&security)?;
-        // The default one has no name for the core: whoever adds another does not rename it.
-        let name = |domain: &SecurityDomain| Some(&domain.name).filter(|name| *name != DEFAULT_DOMAIN).cloned();
-        if security.len() > 1 {
-            self.settings.security_domains = security.iter().map(|domain| name(domain).unwrap_or_default()).collect();
-        }
+        self.settings.security_domains = security::stored_names(&security);
         self.settings.listeners = listeners.iter().map(|listener| listener.settings.clone()).collect();
         for listener in &listeners {
             let settings = &listener.settings;
@@ -208,6 +207,7 @@ impl Draft {
             log: self.log,
             workers: self.workers,
             data_dir,
+            import_file: self.import_file,
             durability,
             sys_interval_seconds: self.sys_interval_seconds,
             control_api: self.control_api,
@@ -330,6 +330,7 @@ impl ListenerDraft {
             allow_anonymous: None,
             connections_max: None,
             maximum_qos: QoS::ExactlyOnce,
+            packet_bytes_max: None,
             topic_alias_max: None,
             topic_alias_broker_max: None,
             clients: ClientsDraft::default(),
@@ -386,6 +387,7 @@ impl ListenerDraft {
                 allow_anonymous: self.allow_anonymous.unwrap_or_else(|| is_local(&address)),
                 connections_max: self.connections_max,
                 maximum_qos: self.maximum_qos,
+                packet_bytes_max: self.packet_bytes_max,
                 topic_alias_max: self.topic_alias_max,
                 topic_alias_broker_max: self.topic_alias_broker_max,
                 security: SecurityId(security as u16),

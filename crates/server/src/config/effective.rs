@@ -6,12 +6,13 @@ use std::fmt;
 use pantala_broker::SecurityId;
 
 use super::key::{self, Key};
-use super::{Config, ListenAddress, Listener, SecurityDomain};
+use super::{Config, ListenAddress, Listener, SecurityDomain, security};
 
 /// What a running broker cannot change. Everything else is taken over by a reload.
 const NEEDS_RESTART: &[&str] = &[
     "broker.workers",
     "broker.data_dir",
+    "broker.import_file",
     "broker.durability",
     "broker.control_api",
     "broker.pid_file",
@@ -145,6 +146,8 @@ impl Config {
             listener.settings.security = SecurityId(number as u16);
             settings.security = listener.settings.security;
         }
+        // Owners are kept by the names that stand under these numbers.
+        self.settings.security_domains = security::stored_names(&self.security);
         self
     }
 
@@ -152,6 +155,7 @@ impl Config {
     pub(crate) fn taken_over(mut self, old: &Self) -> Self {
         self.workers = old.workers;
         self.data_dir.clone_from(&old.data_dir);
+        self.import_file.clone_from(&old.import_file);
         self.durability = old.durability;
         self.control_api = old.control_api;
         self.pid_file.clone_from(&old.pid_file);

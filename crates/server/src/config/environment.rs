@@ -162,7 +162,8 @@ fn all_paths() -> Vec<String> {
     let listeners = key::LISTENER.iter().map(|key| format!("listener__0__{}", key.name));
     let rules = key::DURABILITY.iter().map(|key| format!("durability__0__{}", key.name));
     let users = key::SCRAM_USER.iter().map(|key| format!("scram_user__0__{}", key.name));
-    tables.chain(listeners).chain(rules).chain(users).collect()
+    let domains = key::SECURITY.iter().map(|key| format!("security__0__{}", key.name));
+    tables.chain(listeners).chain(rules).chain(users).chain(domains).collect()
 }
 
 fn position(text: &str) -> Result<usize, Fault> {

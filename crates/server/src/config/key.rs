@@ -301,6 +301,17 @@ pub(super) static SECTIONS: &[Section] = &[
                 show: |config| config.data_dir.as_ref().map_or(String::new(), |path| path.display().to_string()),
             },
             Key {
+                name: "import_file",
+                doc: "File of a Mosquitto broker (`mosquitto.db`) that is taken over once, at a start with nothing stored; see [store.md](store.md#coming-from-mosquitto). Without durability it is not read.",
+                kind: Kind::Text {
+                    put: |draft, text| {
+                        draft.import_file = Some(path(text)?);
+                        Ok(())
+                    },
+                },
+                show: |config| config.import_file.as_ref().map_or(String::new(), |path| path.display().to_string()),
+            },
+            Key {
                 name: "durability",
                 doc: "What an acknowledgement vouches for: with `fsync` a PUBACK or PUBREC survives a power cut, with `os` the end of the process, with `memory` neither.",
                 kind: Kind::Choice {
@@ -664,7 +675,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "file",
-                doc: "File to which lines go too, beside the destinations. SIGRTMIN opens it anew, for those who rotate it.",
+                doc: "File to which lines go too, beside the destinations; not through a link. SIGRTMIN opens it anew, for those who rotate it.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.log.file = Some(PathBuf::from(not_empty(text)?));
@@ -815,6 +826,17 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |listener| qos_digit(listener.settings.maximum_qos).to_owned(),
     },
     Key {
+        name: "packet_bytes_max",
+        doc: "The same as `limits.packet_bytes_max`, for this listener.",
+        kind: Kind::Number {
+            min: 16,
+            max: 268_435_460,
+            word: None,
+            put: |listener, value| listener.packet_bytes_max = value.and_then(|value| u32::try_from(value).ok()),
+        },
+        show: |listener| listener.settings.packet_bytes_max.map_or(String::new(), |bytes| bytes.to_string()),
+    },
+    Key {
         name: "topic_alias_max",
         doc: "The same as `limits.topic_alias_max`, for this listener.",
         kind: Kind::Number {
@@ -883,7 +905,24 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
                 Ok(())
             },
         },
-        show: |listener| listener.settings.client_id_prefixes.join(","),
+        show: |listener| joined(&listener.settings.client_id_prefixes),
+    },
+    Key {
+        name: "allow_zero_length_client_id",
+        doc: "The same as `broker.allow_zero_length_client_id`, for this listener.",
+        kind: Kind::Switch { put: |listener, value| listener.clients.allow_zero_length_client_id = Some(value) },
+        show: |listener| listener.settings.allow_zero_length_client_id.map_or(String::new(), |allow| allow.to_string()),
+    },
+    Key {
+        name: "auto_id_prefix",
+        doc: "The same as `broker.auto_id_prefix`, for this listener.",
+        kind: Kind::Text {
+            put: |listener, text| {
+                listener.clients.auto_id_prefix = Some(client_id_prefix(text)?);
+                Ok(())
+            },
+        },
+        show: |listener| listener.settings.auto_id_prefix.clone().unwrap_or_default(),
     },
     Key {
         name: "deny_special_characters",
@@ -983,7 +1022,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
                 Ok(())
             },
         },
-        show: |listener| listener.tls.as_ref().map_or_else(|| "mqtt".to_owned(), |tls| tls.alpn.join(",")),
+        show: |listener| listener.tls.as_ref().map_or_else(|| "mqtt".to_owned(), |tls| joined(&tls.alpn)),
     },
     Key {
         name: "tls_ignore_certificate_dates",
@@ -1032,7 +1071,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "websocket_origins",
-        doc: "Pages that may connect by WebSocket, each as browsers name them: `https://app.example`, exactly. Others get 403. Without it, all.",
+        doc: "Pages that may connect by WebSocket, each as browsers name them: `https://app.example`, exactly. Others get 403. Without it all, or those of the same host where certificates are asked for.",
         kind: Kind::Texts {
             put: |listener, texts| {
                 let origins = texts.iter().map(|text| transport::origin(text));
@@ -1041,7 +1080,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
             },
         },
         show: |listener| match &listener.transport.websocket.origins {
-            Origins::Listed(listed) => listed.join(","),
+            Origins::Listed(listed) => joined(listed),
             Origins::Any | Origins::SameHost => String::new(),
         },
     },
@@ -1132,7 +1171,29 @@ pub(super) fn path(text: String) -> Result<PathBuf, &'static str> {
 
 fn shown_paths(listener: &Listener, of: fn(&Tls) -> &Vec<PathBuf>) -> String {
     let paths = listener.tls.as_ref().map(of).into_iter().flatten();
-    paths.map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
+    joined(&paths.map(|path| path.display().to_string()).collect::<Vec<_>>())
+}
+
+/// Texts as one: with commas between, and a backslash before what is no such comma.
+fn joined<T: AsRef<str>>(texts: &[T]) -> String {
+    let texts = texts.iter().map(|text| text.as_ref().replace('\\', r"\\").replace(',', r"\,"));
+    texts.collect::<Vec<_>>().join(",")
+}
+
+/// What [`joined`] has joined; none of them is empty.
+pub(super) fn separated(text: &str) -> Vec<String> {
+    let (mut texts, mut text_now) = (Vec::new(), String::new());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            ',' => texts.push(std::mem::take(&mut text_now)),
+            '\\' => text_now.extend(characters.next()),
+            character => text_now.push(character),
+        }
+    }
+    texts.push(text_now);
+    texts.retain(|text| !text.is_empty());
+    texts
 }
 
 /// The keys of a `[[scram_user]]`. What is shown is never the secret.

@@ -70,6 +70,8 @@ pub struct Config {
     /// Where data is kept. It may not exist yet. None where neither a flag, a variable nor a file names one and there
     /// is no home directory to put one into.
     pub data_dir: Option<PathBuf>,
+    /// A `mosquitto.db` to be taken over at a start with an empty store. Default None.
+    pub import_file: Option<PathBuf>,
     /// What an acknowledgement vouches for. Default fsync; in a mosquitto.conf memory, and fsync with `persistence true`.
     pub durability: Durability,
     /// Seconds between two looks at what `$SYS` tells. 0 is never, and no `$SYS`. Default 10.

@@ -49,6 +49,8 @@ pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), Con
         log_timestamp_format: None,
         log_destination_seen: false,
         tcp_no_delay: None,
+        persistence_location: None,
+        persistence_file: None,
         bridges: Vec::new(),
         bridge: None,
     };
@@ -169,15 +171,15 @@ struct OwnListener {
     /// `listener_allow_anonymous`, which stands above all else.
     allow_anonymous: Option<bool>,
     /// `listener_auto_id_prefix`, the same.
-    auto_id_prefix: Option<(String, Origin)>,
+    auto_id_prefix: Option<String>,
 }
 
 /// Settings of a listener when `per_listener_settings` is on, of the broker otherwise.
 #[derive(Default)]
 struct ListenerOptions {
     allow_anonymous: Option<bool>,
-    allow_zero_length_client_id: Option<(bool, Origin)>,
-    auto_id_prefix: Option<(String, Origin)>,
+    allow_zero_length_client_id: Option<bool>,
+    auto_id_prefix: Option<String>,
     client_id_prefixes: Vec<String>,
     security: SecurityOptions,
 }
@@ -245,6 +247,8 @@ struct Reader<'a> {
     log_timestamp_format: Option<Timestamp>,
     log_destination_seen: bool,
     tcp_no_delay: Option<bool>,
+    persistence_location: Option<PathBuf>,
+    persistence_file: Option<PathBuf>,
     bridges: Vec<Bridge>,
     /// The bridge that the file is at.
     bridge: Option<usize>,
@@ -464,7 +468,7 @@ impl Reader<'_> {
 
             "listener_auto_id_prefix" => {
                 let prefix = line.text(key::client_id_prefix)?;
-                self.current(line, *current).auto_id_prefix = Some((prefix, line.origin.clone()));
+                self.current(line, *current).auto_id_prefix = Some(prefix);
             }
             "certfile" => {
                 let path = line.text(key::path)?;
@@ -602,14 +606,14 @@ impl Reader<'_> {
             "allow_zero_length_clientid" => {
                 let allow = line.switch()?;
                 match self.options(*current) {
-                    Some(options) => options.allow_zero_length_client_id = Some((allow, line.origin.clone())),
+                    Some(options) => options.allow_zero_length_client_id = Some(allow),
                     None => self.draft.settings.allow_zero_length_client_id = allow,
                 }
             }
             "auto_id_prefix" => {
                 let prefix = line.text(key::client_id_prefix)?;
                 match self.options(*current) {
-                    Some(options) => options.auto_id_prefix = Some((prefix, line.origin.clone())),
+                    Some(options) => options.auto_id_prefix = Some(prefix),
                     None => self.draft.settings.auto_id_prefix = prefix,
                 }
             }
@@ -653,9 +657,9 @@ impl Reader<'_> {
             }
             "persistence_location" => {
                 // A directory of its own, so that our files and mosquitto.db stay apart.
-                let location =
-                    line.text(|text| if text.contains('\0') { Err("a path has no NUL") } else { Ok(text) })?;
-                self.draft.data_dir = Some(Path::new(&location).join("pantala"));
+                let location = line.path()?;
+                self.draft.data_dir = Some(location.join("pantala"));
+                self.persistence_location = Some(location);
             }
 
             "connection_messages" => self.draft.log.connection_messages = line.switch()?,
@@ -705,7 +709,7 @@ impl Reader<'_> {
                 line.number(0, LENGTH_MAX)?;
                 self.warn(line, "has no effect: WebSocket has no log of its own");
             }
-            "persistence_file" => self.warn(line, "has no effect: the data directory holds several files"),
+            "persistence_file" => self.persistence_file = Some(line.path()?),
             "sys_interval" => {
                 self.draft.sys_interval_seconds = line.number(0, key::SYS_INTERVAL_MAX)? as u32;
             }
@@ -874,6 +878,12 @@ impl Reader<'_> {
             None => Timestamp::EpochSeconds,
         };
         self.draft.tcp_no_delay = self.tcp_no_delay.unwrap_or(self.draft.tcp_no_delay);
+        // Where what Mosquitto has kept lies, if it keeps anything.
+        let kept = matches!(self.draft.durability, Some(Durability::Fsync | Durability::Os));
+        if kept && (self.persistence_location.is_some() || self.persistence_file.is_some()) {
+            let file = self.persistence_file.take().unwrap_or_else(|| PathBuf::from("mosquitto.db"));
+            self.draft.import_file = Some(self.persistence_location.take().unwrap_or_default().join(file));
+        }
 
         let mut listeners: Vec<OwnListener> = Vec::new();
         let unlisted_anonymous = self.unlisted_options.allow_anonymous;
@@ -888,11 +898,11 @@ impl Reader<'_> {
             if self.per_listener {
                 self.draft.client_id_prefixes = client_id_prefixes;
             }
-            if let Some((allow, _)) = allow_zero_length_client_id {
-                self.draft.settings.allow_zero_length_client_id = allow;
-            }
-            if let Some((prefix, _)) = auto_id_prefix {
-                self.draft.settings.auto_id_prefix = prefix;
+            let settings = &mut self.draft.settings;
+            settings.allow_zero_length_client_id =
+                allow_zero_length_client_id.unwrap_or(settings.allow_zero_length_client_id);
+            if let Some(prefix) = auto_id_prefix {
+                settings.auto_id_prefix = prefix;
             }
         }
         listeners.append(&mut self.listed);
@@ -901,25 +911,13 @@ impl Reader<'_> {
 
         let anonymous = self.anonymous.or(unlisted_anonymous);
         self.draft.loopback_anonymous = anonymous.unwrap_or(listeners.is_empty());
-        if self.per_listener {
-            let settings = &mut self.draft.settings;
-            let of = |listener: &OwnListener| listener.options.allow_zero_length_client_id.clone();
-            if let Some(allow) = common("allow_zero_length_clientid", listeners.iter().map(of))? {
-                settings.allow_zero_length_client_id = allow;
-            }
-            let of = |listener: &OwnListener| listener.options.auto_id_prefix.clone();
-            if let Some(prefix) = common("auto_id_prefix", listeners.iter().map(of))? {
-                settings.auto_id_prefix = prefix;
-            }
-        }
-        let own = |listener: &OwnListener| listener.auto_id_prefix.clone();
-        if let Some(prefix) = common("listener_auto_id_prefix", listeners.iter().map(own))? {
-            self.draft.settings.auto_id_prefix = prefix;
-        }
         for mut listener in listeners {
             let of_all = if self.per_listener { listener.options.allow_anonymous } else { self.anonymous };
             listener.draft.allow_anonymous = Some(listener.allow_anonymous.or(of_all).unwrap_or(false));
             listener.draft.tcp_no_delay = self.draft.tcp_no_delay;
+            let clients = &mut listener.draft.clients;
+            clients.allow_zero_length_client_id = listener.options.allow_zero_length_client_id;
+            clients.auto_id_prefix = listener.auto_id_prefix.or(listener.options.auto_id_prefix);
             finish_tls(&mut listener.draft)?;
             let name = listener.draft.domain_name();
             if let Some(domain) = security_draft(listener.options.security, Some(name.clone())) {
@@ -975,30 +973,6 @@ fn security_draft(options: SecurityOptions, name: Option<String>) -> Option<Secu
     draft.acl_file = acl_file.map(|(path, _)| path);
     draft.dynamic_security_file = dynamic_security_file.map(|(path, _)| path);
     Some(draft)
-}
-
-/// The value that all listeners have in common; None if none has one. The core has one value for all of them.
-fn common<T: PartialEq>(
-    name: &'static str,
-    values: impl Iterator<Item = Option<(T, Origin)>>,
-) -> Result<Option<T>, ConfigError> {
-    let values: Vec<_> = values.collect();
-    let all = values.len();
-    let mut given = values.into_iter().flatten();
-    let Some((first, origin)) = given.next() else { return Ok(None) };
-    let mut same = 1;
-    for (other, origin) in given {
-        if other != first {
-            return Err(differs(name, origin));
-        }
-        same += 1;
-    }
-    if same < all { Err(differs(name, origin)) } else { Ok(Some(first)) }
-}
-
-fn differs(name: &'static str, origin: Origin) -> ConfigError {
-    let reason = "has to be the same for all listeners; one of its own for each is not supported yet";
-    ConfigError::new(origin, Fault::WrongPlace { name, reason })
 }
 
 /// All directives that are known.

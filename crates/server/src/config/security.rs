@@ -314,6 +314,17 @@ pub(super) fn domains(drafts: Vec<SecurityDraft>) -> Result<Vec<SecurityDomain>,
     Ok(domains)
 }
 
+/// The names by which the core keeps what belongs to users, in the order of the domains. The default one has none: whoever adds
+/// another does not rename it.
+pub(super) fn stored_names(domains: &[SecurityDomain]) -> Vec<String> {
+    // It is the default one then.
+    if domains.len() < 2 {
+        return Vec::new();
+    }
+    let stored = |domain: &SecurityDomain| if domain.name == DEFAULT_DOMAIN { "" } else { &domain.name }.to_owned();
+    domains.iter().map(stored).collect()
+}
+
 /// The algorithms by these names, which are known.
 pub(super) fn algorithms(names: &[&str]) -> Vec<Algorithm> {
     names.iter().filter_map(|name| name.parse().ok()).collect()

@@ -147,6 +147,7 @@ control_api = true
 pid_file = "/run/p.pid"
 user = "mqtt"
 data_dir = "/srv/pantala"
+import_file = "/srv/mosquitto.db"
 durability = "os"
 allow_zero_length_client_id = false
 auto_id_prefix = "p-"
@@ -224,12 +225,15 @@ socket_domain = "ipv6"
 allow_anonymous = false
 connections_max = 26
 maximum_qos = 0
+packet_bytes_max = 35
 topic_alias_max = 27
 topic_alias_broker_max = 28
 mount_point = "plant/"
 versions = ["3.1.1", "5.0"]
 use_user_name_as_client_id = true
 client_id_prefixes = ["dev-", "app-"]
+allow_zero_length_client_id = true
+auto_id_prefix = "l-"
 deny_special_characters = true
 sessions_belong_to_users = false
 believe_user_names = true
@@ -337,12 +341,15 @@ password_file = "{}"
                     allow_anonymous: false,
                     connections_max: key::count(Some(26)),
                     maximum_qos: QoS::AtMostOnce,
+                    packet_bytes_max: Some(35),
                     topic_alias_max: Some(27),
                     topic_alias_broker_max: Some(28),
                     mount_point: Some("plant/".into()),
                     versions: AcceptedVersions { v31: false, v311: true, v5: true },
                     use_user_name_as_client_id: true,
                     client_id_prefixes: vec!["dev-".to_owned(), "app-".to_owned()],
+                    allow_zero_length_client_id: Some(true),
+                    auto_id_prefix: Some("l-".to_owned()),
                     deny_special_characters: true,
                     sessions_belong_to_users: false,
                     believe_user_names: true,
@@ -402,6 +409,7 @@ password_file = "{}"
     assert_eq!(config.connections_per_address_max, key::count(Some(32)));
     assert_eq!(config.connections_per_address_per_second_max, key::count(Some(33)));
     assert_eq!((config.data_dir.as_deref(), config.durability), (Some(Path::new("/srv/pantala")), Durability::Os));
+    assert_eq!(config.import_file.as_deref(), Some(Path::new("/srv/mosquitto.db")));
 
     // Each key of the tables was among them, so none can be forgotten above. Those of security and TLS have tests of their own.
     let elsewhere: Vec<_> = names(key::SECURITY).chain(["security", "user_name_from_certificate"]).collect();
@@ -423,8 +431,9 @@ password_file = "{}"
         "durability of telemetry/# = memory\n",
         "scram_user ann\nscram_user bob\n",
         "listener [::1]:1884, no anonymous, socket_domain = ipv6, connections_max = 26, maximum_qos = 0, \
-         topic_alias_max = 27, topic_alias_broker_max = 28, mount_point = plant/, versions = 3.1.1,5.0, \
-         use_user_name_as_client_id = true, client_id_prefixes = dev-,app-, deny_special_characters = true, \
+         packet_bytes_max = 35, topic_alias_max = 27, topic_alias_broker_max = 28, mount_point = plant/, versions = 3.1.1,5.0, \
+         use_user_name_as_client_id = true, client_id_prefixes = dev-,app-, \
+         allow_zero_length_client_id = true, auto_id_prefix = l-, deny_special_characters = true, \
          sessions_belong_to_users = false, believe_user_names = true, tcp_no_delay = false, protocol = any, \
          websocket_path = /mqtt, websocket_origins = https://app.example,http://localhost:8080, proxy_protocol = v2, \
          proxy_require_tls = true, proxy_trusted = 10.0.0.0/8,::1, allow_addresses = 192.0.2.0/24, \
@@ -1154,6 +1163,7 @@ connection_messages false\t# trailing
         }
     );
     assert_eq!((config.data_dir, config.durability), (Some("/var/lib/mosquitto/pantala".into()), Durability::Fsync));
+    assert_eq!(config.import_file, Some("/var/lib/mosquitto/mosquitto.db".into()));
     assert_eq!(config.warnings, Vec::<String>::new());
 }
 
@@ -1397,7 +1407,7 @@ const DIRECTIVES: &[(&str, Outcome)] = {
         ("protocol mqttsn", Refused("\"mqttsn\"")),
         ("accept_protocol_versions 4,5", Elsewhere),
         ("listener_allow_anonymous true", Effective("listener *:1883 allow_anonymous\ttrue\n")),
-        ("listener_auto_id_prefix l-", Effective("broker.auto_id_prefix\tl-\n")),
+        ("listener_auto_id_prefix l-", Effective("listener *:1883 auto_id_prefix\tl-\n")),
         ("max_connections 5", Effective("listener *:1883 connections_max\t5\n")),
         ("max_qos 1", Effective("listener *:1883 maximum_qos\t1\n")),
         ("maximum_qos 1", Effective("listener *:1883 maximum_qos\t1\n")),
@@ -1533,6 +1543,12 @@ fn a_converted_mosquitto_conf_comes_to_the_same() {
         "listener 1883\nlistener 1884 ::1\nmax_connections -1\nlistener 0 /run/m m.sock\nallow_anonymous true"
             .to_owned(),
         "per_listener_settings true\nlistener 1\nallow_anonymous true\nlistener 2\nset_tcp_nodelay false".to_owned(),
+        // What is one text has to stay one: as two or a shorter one it lets others in.
+        "clientid_prefixes dev,".to_owned(),
+        "per_listener_settings true\nlistener 1\nallow_zero_length_clientid false\nauto_id_prefix a\nlistener 2"
+            .to_owned(),
+        r"clientid_prefixes a\,b".to_owned(),
+        "listener 1\ncertfile /a,b.pem\nkeyfile /c, d\\\ncafile /e,\nrequire_certificate true".to_owned(),
     ]);
     let mut converted = 0;
     for text in texts {
@@ -1637,11 +1653,6 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
             r#"mosquitto.conf:2: directive "bind_interface" cannot be for a listener that has an address already"#,
         ),
         (
-            "listener 1\nlistener_auto_id_prefix a\nlistener 2",
-            "mosquitto.conf:2: directive \"listener_auto_id_prefix\" has to be the same for all listeners; one of its own \
-             for each is not supported yet",
-        ),
-        (
             "plugin_opt_anything x",
             "mosquitto.conf:1: directive \"plugin_opt_\" has to stand behind the plugin that it is for",
         ),
@@ -1709,16 +1720,6 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
             "mosquitto.conf:2: directive \"per_listener_settings\" has to stand in front of all listeners and security \
              settings",
         ),
-        (
-            "per_listener_settings true\nlistener 1\nauto_id_prefix a\nlistener 2\nauto_id_prefix b",
-            "mosquitto.conf:5: directive \"auto_id_prefix\" has to be the same for all listeners; one of its own for \
-             each is not supported yet",
-        ),
-        (
-            "per_listener_settings true\nlistener 1\nlistener 2\nallow_zero_length_clientid false",
-            "mosquitto.conf:4: directive \"allow_zero_length_clientid\" has to be the same for all listeners; one of \
-             its own for each is not supported yet",
-        ),
         ("include_dir /nonexistent/d", "/nonexistent/d: cannot be read: No such file or directory (os error 2)"),
         ("include_dir", r#"mosquitto.conf:1: directive "include_dir" needs a value"#),
         ("auto_id_prefix", r#"mosquitto.conf:1: directive "auto_id_prefix" needs a value"#),
@@ -1743,8 +1744,26 @@ fn per_listener_settings_give_each_listener_its_own() {
     let config = of_conf("per_listener_settings true\nallow_anonymous false\nauto_id_prefix x-").expect("no listener");
     assert_eq!(listeners(&config), "127.0.0.1:1883 [::1]:1883?");
     assert_eq!(config.settings.auto_id_prefix, "x-");
-    let config = of_conf("per_listener_settings true\nlistener 1\nauto_id_prefix x-\nlistener 2\nauto_id_prefix x-");
-    assert_eq!(config.expect("the same prefix").settings.auto_id_prefix, "x-");
+    // What a listener is silent about is as it is by default, and not as another has it.
+    let config = of_conf(
+        "per_listener_settings true\nallow_zero_length_clientid false\nauto_id_prefix x-\nport 1\nlistener 2\n\
+         auto_id_prefix y-\nlistener 3\nallow_zero_length_clientid false\nlistener 4\nauto_id_prefix no-\n\
+         listener_auto_id_prefix z-",
+    )
+    .expect("four listeners");
+    let default = Settings::default();
+    assert_eq!(
+        (config.settings.allow_zero_length_client_id, config.settings.auto_id_prefix),
+        (default.allow_zero_length_client_id, default.auto_id_prefix)
+    );
+    let own = config.listeners.iter().map(|listener| &listener.settings);
+    let own: Vec<_> = own.map(|it| (it.allow_zero_length_client_id, it.auto_id_prefix.as_deref())).collect();
+    assert_eq!(own, [(Some(false), Some("x-")), (None, Some("y-")), (Some(false), None), (None, Some("z-"))]);
+    // The one that stands above all others needs no settings per listener.
+    let config =
+        of_conf("auto_id_prefix x-\nlistener 1\nlistener_auto_id_prefix a\nlistener 2").expect("two listeners");
+    let own: Vec<_> = config.listeners.iter().map(|listener| listener.settings.auto_id_prefix.as_deref()).collect();
+    assert_eq!((config.settings.auto_id_prefix.as_str(), own), ("x-", vec![Some("a"), None]));
 }
 
 #[test]
@@ -1807,7 +1826,7 @@ fn a_directive_of_a_listener_without_one_makes_the_default_listener() {
 #[test]
 fn directives_without_effect_are_warned_about_once_each() {
     let config = of_conf(
-        "retry_interval 20\nautosave_interval 1800\nautosave_on_changes false\npersistence_file mosquitto.db\n\
+        "retry_interval 20\nautosave_interval 1800\nautosave_on_changes false\n\
          log_dest dlt\nauth_plugin_deny_special_chars false",
     )
     .expect("all accepted");
@@ -1815,11 +1834,25 @@ fn directives_without_effect_are_warned_about_once_each() {
         "mosquitto.conf:1: directive \"retry_interval\" has no effect: MQTT messages are sent again after a reconnect only",
         "mosquitto.conf:2: directive \"autosave_interval\" has no effect: there are no snapshots to be saved",
         "mosquitto.conf:3: directive \"autosave_on_changes\" has no effect: there are no snapshots to be saved",
-        "mosquitto.conf:4: directive \"persistence_file\" has no effect: the data directory holds several files",
-        "mosquitto.conf:5: directive \"log_dest\" has no effect: that log is not supported",
-        "mosquitto.conf:6: directive \"auth_plugin_deny_special_chars\" has no effect: a name with such characters is never put into a rule",
+        "mosquitto.conf:4: directive \"log_dest\" has no effect: that log is not supported",
+        "mosquitto.conf:5: directive \"auth_plugin_deny_special_chars\" has no effect: a name with such characters is never put into a rule",
     ];
     assert_eq!(config.warnings, expected);
+}
+
+#[test]
+fn what_mosquitto_has_kept_is_looked_for_where_it_lies() {
+    for (text, expected) in [
+        ("persistence true\npersistence_location /m", Some("/m/mosquitto.db")),
+        ("persistence_file x y.db\npersistence true\npersistence_location /m/", Some("/m/x y.db")),
+        ("persistence true\npersistence_file m.db", Some("m.db")),
+        // It keeps nothing, or nobody says where.
+        ("persistence false\npersistence_location /m\npersistence_file m.db", None),
+        ("persistence_location /m\npersistence_file m.db", None),
+        ("persistence true", None),
+    ] {
+        assert_eq!(of_conf(text).expect(text).import_file, expected.map(PathBuf::from), "{text}");
+    }
 }
 
 #[test]
@@ -2031,6 +2064,11 @@ fn what_is_wrong_with_a_variable() {
         ("PANTALA__KEEP_ALIVE_MAX", "1", "unknown key \"keep_alive_max\""),
         ("PANTALA__", "1", "unknown key \"\""),
         ("PANTALA__LISTENER__PORT", "1", "unknown key \"listener__port\"; did you mean \"listener__0__port\"?"),
+        (
+            "PANTALA__SECURITY__PASSWORD_FILE",
+            "f",
+            "unknown key \"security__password_file\"; did you mean \"security__0__password_file\"?",
+        ),
         ("PANTALA__LISTENER__X__PORT", "1", r#""position" is x, but has to be from 0 to 65535"#),
         ("PANTALA__LISTENER__1__PORT", "1", "there are 0 entries of [[listener]], so the next one is 0, not 1"),
         ("PANTALA__LIMITS__KEEP_ALIVE_MAX", "a", r#""keep_alive_max" takes an integer from 0 to 65535, not "a""#),
@@ -2186,6 +2224,7 @@ fn the_example_shows_every_key_with_its_default() {
         shown,
         [
             "broker.data_dir = /var/lib/pantala",
+            "broker.import_file = /var/lib/mosquitto/mosquitto.db",
             "broker.pid_file = /run/pantala.pid",
             "broker.user = pantala",
             "broker.response_information_prefix = reply/",
@@ -2195,8 +2234,9 @@ fn the_example_shows_every_key_with_its_default() {
             "scram_user ann",
             "security \"default\", tokens with keys of https://id.example.org/keys, password file /etc/pantala/passwords, \
              https://id.example.org/mqtt, ACL file /etc/pantala/acl",
-            "listener 127.0.0.1:1883, anonymous, topic_alias_max = 10, topic_alias_broker_max = 10, \
-             mount_point = plant/, client_id_prefixes = dev-,app-",
+            "listener 127.0.0.1:1883, anonymous, packet_bytes_max = 2000000, topic_alias_max = 10, \
+             topic_alias_broker_max = 10, mount_point = plant/, client_id_prefixes = dev-,app-, \
+             allow_zero_length_client_id = true, auto_id_prefix = auto-",
             "listener unix:/run/pantala/mqtt.sock, anonymous",
             "listener *:9001, no anonymous, protocol = any, websocket_path = /mqtt, websocket_origins = https://app.example, \
              proxy_protocol = v2, proxy_trusted = 10.0.0.0/8, allow_addresses = 192.0.2.0/24, \

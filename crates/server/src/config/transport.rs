@@ -105,11 +105,12 @@ impl TransportDraft {
             return Err(Fault::Missing { key: "proxy_trusted", section: "[[listener]] with \"proxy_protocol\"" });
         }
         let proxy_trusted: Box<[Network]> = self.proxy_trusted.unwrap_or_default().into();
-        let has_user_names = tls.user_name_from_certificate != UserNameFrom::No;
+        // Those that a proxy has taken off, too.
+        let has_certificates = !tls.client_ca_files.is_empty() || tls.user_name_from_certificate != UserNameFrom::No;
         let origins = match self.websocket_origins {
             Some(listed) if !listed.is_empty() => Origins::Listed(listed.into()),
             // A browser shows its user's certificate for whatever page asks.
-            None if has_user_names => Origins::SameHost,
+            None if has_certificates => Origins::SameHost,
             _ => Origins::Any,
         };
         // The proxy has taken TLS off, and says the Common Name alone.

@@ -33,6 +33,10 @@ impl Proxy {
             if self.transport.proxy_require_tls && proxied.tls.is_none() {
                 return Progress::Failed("the client came to the proxy without TLS");
             }
+            // Nobody gets round a certificate by leaving it out, as at a listener that speaks TLS itself.
+            if self.transport.user_name_by_proxy && !has_certificate(&proxied) {
+                return Progress::Failed("the client came to the proxy without a certificate that it has verified");
+            }
             if let Err(why) = introduce(proxied, self.transport.user_name_by_proxy, peer) {
                 return Progress::Failed(why);
             }
@@ -43,6 +47,11 @@ impl Proxy {
         inward.extend_from_slice(&bytes[used..]);
         Progress::Done
     }
+}
+
+/// Whether the proxy has verified a certificate of the client.
+fn has_certificate(proxied: &Proxied) -> bool {
+    proxied.tls.as_ref().is_some_and(|tls| tls.certificate == Certificate::Verified)
 }
 
 /// What the proxy knows about the client takes the place of what the socket says, which is the proxy's.

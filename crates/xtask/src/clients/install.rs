@@ -22,7 +22,8 @@ fn programs(client: Client) -> &'static [(&'static str, &'static str)] {
             &[("mosquitto_sub", "mosquitto-clients"), ("python3", "python3"), ("stdbuf", "coreutils")]
         }
         // haproxy is looked for where it is.
-        Client::PahoMqtt | Client::Aiomqtt | Client::Haproxy => &[("python3", "python3")],
+        Client::Haproxy => &[("python3", "python3"), ("openssl", "openssl")],
+        Client::PahoMqtt | Client::Aiomqtt => &[("python3", "python3")],
         Client::Mqttjs | Client::MqttjsWebsocket => &[("node", "nodejs"), ("npm", "npm")],
         Client::MqttjsWebsocketTls => &[("node", "nodejs"), ("npm", "npm"), ("openssl", "openssl")],
         Client::Chromium => &[("node", "nodejs"), ("npm", "npm"), ("chromium", "chromium")],

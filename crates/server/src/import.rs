@@ -1,0 +1,351 @@
+//! What a Mosquitto broker has kept, for a broker that takes its place: taken over once, at a start with an empty store.
+//!
+//! A store is written beside the place of the real one, and put there when all of it is down. So it is taken over whole or not
+//! at all, and the start goes on as one with a store of its own.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io;
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use pantala_proto::{Property, PublishProperties, TopicFilter, valid_topic_name};
+use pantala_store::disk::Directory;
+use pantala_store::log::LogOptions;
+use pantala_store::{
+    Clock, Durability, Notice, Opened, Owner, Pause, Publish, Publisher, Receiver, Record, Session, SessionNumber,
+    Store as _,
+};
+use pantala_tls::UserNameFrom;
+
+use crate::config::{Config, ListenAddress, LogType};
+use crate::log::Log;
+use crate::mosquitto_db::{Client, Database, Message, Owed, Stage, Who};
+use crate::storage::wall;
+
+/// Where the store is written, beside its place.
+const UNFINISHED: &str = "store.unfinished";
+/// The broker's time when it is, so large that whatever began before it has a time, too.
+const NOW: u64 = u32::MAX as u64 * 1_000;
+/// Records that go down together.
+const RECORDS_PER_BATCH: usize = 4_096;
+
+/// How much was taken over, and how much was not.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    retained: usize,
+    sessions: usize,
+    subscriptions: usize,
+    messages: usize,
+    /// What had expired meanwhile.
+    expired: usize,
+    /// Messages at QoS 0 that waited.
+    at_most_once: usize,
+    /// Messages of clients that had not released them.
+    unreleased: usize,
+    /// What cannot be what it should be.
+    wrong: usize,
+}
+
+/// Takes the file over, unless there is none or the store has been used.
+pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -> Result<(), String> {
+    let failed = |error: &dyn Display| {
+        format!("cannot take over {}: {error}; without that file the broker starts with nothing", file.display())
+    };
+    if fs::read_dir(store).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Ok(());
+    }
+    let bytes = match fs::read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        read => read.map_err(|error| failed(&error))?,
+    };
+    let database = Database::read(&bytes).map_err(|error| failed(&error))?;
+    let unfinished = store.with_file_name(UNFINISHED);
+    // That of a start that was broken off.
+    match fs::remove_dir_all(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&error)),
+        _ => {}
+    }
+    let directory = Directory::open(&unfinished).map_err(|error| failed(&error))?;
+    let opened = pantala_store::open(directory, LogOptions::default(), 1, Durability::Fsync);
+    let opened = opened.map_err(|error| failed(&error))?;
+    let mut import = Import { config, opened, appended: 0, counts: Counts::default(), wall: wall() };
+    import.put(&database).map_err(|error| failed(&error))?;
+    let counts = import.counts;
+    drop(import.opened);
+    let parent = store.parent().unwrap_or(Path::new("."));
+    fs::rename(&unfinished, store).and_then(|()| File::open(parent)?.sync_all()).map_err(|error| failed(&error))?;
+    let Counts { retained, sessions, subscriptions, messages, expired, at_most_once, unreleased, wrong } = counts;
+    log.line(
+        LogType::Notice,
+        &format!(
+            "Taken over from Mosquitto's {}: {retained} Retained Messages, {sessions} Sessions with {subscriptions} subscriptions and \
+             {messages} messages that wait.",
+            file.display()
+        ),
+    );
+    let left_out = [
+        (expired, "had expired"),
+        (at_most_once, "messages at QoS 0 waited"),
+        (unreleased, "messages had not been released by their publishers"),
+        (wrong + database.unknown, "entries are not understood"),
+    ];
+    let left_out = left_out.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+    let left_out = left_out.collect::<Vec<_>>().join(", ");
+    if !left_out.is_empty() {
+        log.line(LogType::Warning, &format!("Warning: not taken over from Mosquitto: {left_out}."));
+    }
+    Ok(())
+}
+
+struct Import<'c> {
+    config: &'c Config,
+    opened: Opened<Directory>,
+    /// Records since the last commit.
+    appended: usize,
+    counts: Counts,
+    /// Milliseconds since 1970.
+    wall: u64,
+}
+
+/// What is owed of one message.
+struct Debt {
+    receiver: Receiver,
+    stage: Stage,
+    packet_id: u16,
+}
+
+impl Import<'_> {
+    fn put(&mut self, database: &Database<'_>) -> io::Result<()> {
+        let mut sessions = HashMap::new();
+        for client in &database.clients {
+            if sessions.contains_key(client.who.client_id) {
+                self.counts.wrong += 1;
+                continue;
+            }
+            let number = self.session(client)?;
+            sessions.insert(client.who.client_id, number);
+        }
+        for subscription in &database.subscriptions {
+            let valid = |filter: &&str| {
+                let (qos, handling) = (subscription.options & 0b11, subscription.options >> 4 & 0b11);
+                TopicFilter::parse(filter).is_ok() && qos < 3 && handling < 3
+            };
+            let filter = std::str::from_utf8(subscription.filter).ok().filter(valid);
+            let (Some(filter), Some(session)) = (filter, sessions.get(subscription.client_id)) else {
+                self.counts.wrong += 1;
+                continue;
+            };
+            // What is not taken over takes all that it held with it.
+            let Some(session) = *session else { continue };
+            let options = subscription.options;
+            let identifier = NonZeroU32::new(subscription.identifier);
+            self.append(&Record::Subscription { session, filter, options, identifier })?;
+            self.counts.subscriptions += 1;
+        }
+        let mut debts = self.debts(database, &sessions);
+        let retained: HashSet<u64> = database.retained.iter().copied().collect();
+        let mut messages: Vec<_> = database.messages.iter().collect();
+        messages.sort_unstable_by_key(|message| message.number);
+        for message in messages {
+            let owed = debts.remove(&message.number).unwrap_or_default();
+            self.message(message, retained.contains(&message.number), owed)?;
+        }
+        // Owed, and not there.
+        self.counts.wrong += debts.values().map(Vec::len).sum::<usize>();
+        self.commit()
+    }
+
+    /// None if it is not taken over.
+    fn session(&mut self, client: &Client<'_>) -> io::Result<Option<SessionNumber>> {
+        let Client { who, expiry_interval, expires_at } = *client;
+        let Some(client_id) = std::str::from_utf8(who.client_id).ok().filter(|client_id| !client_id.is_empty()) else {
+            self.counts.wrong += 1;
+            return Ok(None);
+        };
+        let expires = expiry_interval != u32::MAX && expires_at > 0;
+        if expiry_interval == 0 || expires && expires_at.saturating_mul(1_000) <= self.wall {
+            self.counts.expired += 1;
+            return Ok(None);
+        }
+        let detached_at = match expires {
+            true => self.broker_time(expires_at.saturating_sub(expiry_interval.into())).min(NOW),
+            // It was connected, or it does not matter.
+            false => NOW,
+        };
+        let expiry_interval = expiry_interval.min(self.config.settings.session_expiry_max.unwrap_or(u32::MAX));
+        let Some(number) = self.opened.stores[0].next_session() else { return Ok(None) };
+        let detached_at = Some(detached_at);
+        self.append(&Record::Session(Session { number, client_id, expiry_interval, detached_at }))?;
+        if let Some(owner) = user(self.config, &who) {
+            self.append(&Record::Owner { session: number, owner: Some(owner) })?;
+        }
+        self.counts.sessions += 1;
+        Ok(Some(number))
+    }
+
+    /// Who is owed each message, by its number.
+    fn debts(
+        &mut self,
+        database: &Database<'_>,
+        sessions: &HashMap<&[u8], Option<SessionNumber>>,
+    ) -> HashMap<u64, Vec<Debt>> {
+        let mut debts: HashMap<u64, Vec<Debt>> = HashMap::new();
+        let (mut orders, mut packet_ids) = (HashMap::new(), HashSet::new());
+        for owed in &database.owed {
+            let Owed { client_id, message, packet_id, qos, retain, stage, properties } = *owed;
+            match (stage, qos) {
+                (Stage::FromClient, _) => self.counts.unreleased += 1,
+                (_, 0) => self.counts.at_most_once += 1,
+                (_, 1 | 2) => {
+                    let Some(session) = sessions.get(client_id) else {
+                        self.counts.wrong += 1;
+                        continue;
+                    };
+                    let Some(session) = *session else { continue };
+                    let of_message = debts.entry(message).or_default();
+                    // A copy for each of several subscriptions is one too many here.
+                    if of_message.iter().any(|debt| debt.receiver.session == session) {
+                        self.counts.wrong += 1;
+                        continue;
+                    }
+                    let order = orders.entry(session).or_insert(0_u64);
+                    *order += 1;
+                    let (order, group) = (*order, None);
+                    let receiver =
+                        Receiver { session, qos, retain, order, identifiers: identifiers(properties), group };
+                    let has_exchange =
+                        stage != Stage::Waiting && packet_id > 0 && packet_ids.insert((session, packet_id));
+                    let stage = if has_exchange { stage } else { Stage::Waiting };
+                    of_message.push(Debt { receiver, stage, packet_id });
+                }
+                _ => self.counts.wrong += 1,
+            }
+        }
+        debts
+    }
+
+    fn message(&mut self, message: &Message<'_>, is_retained: bool, owed: Vec<Debt>) -> io::Result<()> {
+        let topic_name = std::str::from_utf8(message.topic_name).ok().filter(|name| valid_topic_name(name));
+        let properties = PublishProperties::new(message.properties).ok();
+        let properties = properties.filter(|properties| !properties.has_subscription_identifier);
+        let (Some(topic_name), Some(properties), 0..=2) = (topic_name, properties, message.qos) else {
+            self.counts.wrong += 1 + owed.len();
+            return Ok(());
+        };
+        // What the broker itself says there, this one does.
+        let is_retained = is_retained && !message.payload.is_empty() && !topic_name.starts_with("$SYS/");
+        if owed.is_empty() && !is_retained {
+            return Ok(());
+        }
+        let expires_at = (message.expires_at > 0).then(|| self.broker_time(message.expires_at));
+        if expires_at.is_some_and(|at| at <= NOW) {
+            self.counts.expired += owed.len() + usize::from(is_retained);
+            return Ok(());
+        }
+        let forward = properties.forward();
+        let (mut bytes, mut message_expiry_at) = (forward.bytes().collect::<Vec<u8>>(), forward.message_expiry_at());
+        if let (Some(at), None) = (expires_at, message_expiry_at) {
+            // It is kept elsewhere there, and written with what is left of it when the message goes out.
+            const MESSAGE_EXPIRY_INTERVAL: u8 = 0x02;
+            message_expiry_at = Some(bytes.len());
+            bytes.push(MESSAGE_EXPIRY_INTERVAL);
+            bytes.extend(u32::try_from((at - NOW) / 1_000).unwrap_or(u32::MAX).to_be_bytes());
+        }
+        let Some(id) = self.opened.stores[0].next_message() else { return Ok(()) };
+        let publisher = user(self.config, &message.publisher).and_then(|Owner { security_domain, user_name }| {
+            let client_id = std::str::from_utf8(message.publisher.client_id).ok()?;
+            let (address, certificate, granted) = (None, false, false);
+            Some(Publisher { security_domain, user_name: Some(user_name), client_id, address, certificate, granted })
+        });
+        let receivers: Vec<Receiver> = owed.iter().map(|debt| debt.receiver.clone()).collect();
+        self.append(&Record::Publish(Publish {
+            id,
+            message: pantala_store::Message {
+                topic_name,
+                properties: [&bytes, &[]],
+                message_expiry_at: message_expiry_at.map(|at| at as u32),
+                payload: message.payload,
+                qos: message.qos,
+                retain: message.retain,
+                expires_at,
+            },
+            receivers: &receivers,
+            others: 0,
+            opens: None,
+            will_of: None,
+            retained: is_retained,
+            publisher: publisher.filter(|_| is_retained),
+        }))?;
+        for Debt { receiver, stage, packet_id } in &owed {
+            let (session, order, packet_id) = (receiver.session, receiver.order, *packet_id);
+            let copy = receiver.copy();
+            if *stage != Stage::Waiting {
+                self.append(&Record::Sent { session, message: id, copy, packet_id, order })?;
+            }
+            if *stage == Stage::Released {
+                self.append(&Record::Released { session, message: Some(id), copy, packet_id, order })?;
+            }
+        }
+        self.counts.messages += owed.len();
+        self.counts.retained += usize::from(is_retained);
+        Ok(())
+    }
+
+    /// Seconds since 1970 in the broker's time.
+    fn broker_time(&self, seconds: u64) -> u64 {
+        (NOW + seconds.saturating_mul(1_000).min(u64::MAX / 2)).saturating_sub(self.wall)
+    }
+
+    fn append(&mut self, record: &Record<'_>) -> io::Result<()> {
+        self.opened.stores[0].append(record);
+        self.appended += 1;
+        if self.appended < RECORDS_PER_BATCH { Ok(()) } else { self.commit() }
+    }
+
+    fn commit(&mut self) -> io::Result<()> {
+        self.appended = 0;
+        self.opened.stores[0].submit();
+        let mut failure = None;
+        let clock = Clock { broker: NOW, wall: self.wall };
+        loop {
+            let pause = self.opened.committer.step(clock, &mut |notice| match notice {
+                Notice::Full => failure = Some(io::ErrorKind::StorageFull.into()),
+                Notice::Failed(error) => failure = Some(error),
+                Notice::Working | Notice::Cleaning(_) => {}
+            });
+            match pause {
+                Pause::Idle => return Ok(()),
+                Pause::None => {}
+                Pause::Trouble => return Err(failure.unwrap_or_else(|| io::Error::other("the store has failed"))),
+            }
+        }
+    }
+}
+
+/// The user that somebody was, where that is sure: at a listener that lets in nobody who has not proved a name. Elsewhere a name
+/// proves nothing, and Mosquitto may have written down another client's.
+fn user<'a>(config: &'a Config, who: &Who<'a>) -> Option<Owner<'a>> {
+    let is_there = |address: &ListenAddress| matches!(address, ListenAddress::Tcp { port, .. } if *port == who.port);
+    let listener = config.listeners.iter().find(|listener| is_there(&listener.address))?;
+    let settings = &listener.settings;
+    let from_certificate = listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No);
+    if settings.allow_anonymous || !(settings.verify_credentials || from_certificate) {
+        return None;
+    }
+    let user_name = std::str::from_utf8(who.user_name).ok().filter(|name| !name.is_empty())?;
+    let names = &config.settings.security_domains;
+    let security_domain = names.get(usize::from(settings.security.0)).map_or("", String::as_str);
+    Some(Owner { security_domain, user_name })
+}
+
+/// The Subscription Identifiers among these properties.
+fn identifiers(properties: &[u8]) -> Vec<NonZeroU32> {
+    let found = PublishProperties::new(properties).ok();
+    let found = found.iter().flat_map(PublishProperties::iter).filter_map(|property| match property {
+        Property::SubscriptionIdentifier(identifier) => Some(identifier),
+        _ => None,
+    });
+    found.collect()
+}
