@@ -313,7 +313,7 @@ impl Import<'_> {
             let pause = self.opened.committer.step(clock, &mut |notice| match notice {
                 Notice::Full => failure = Some(io::ErrorKind::StorageFull.into()),
                 Notice::Failed(error) => failure = Some(error),
-                Notice::Working | Notice::Cleaning(_) => {}
+                Notice::Working | Notice::Cleaning(_) | Notice::Damaged(_) => {}
             });
             match pause {
                 Pause::Idle => return Ok(()),
