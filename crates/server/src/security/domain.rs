@@ -250,8 +250,8 @@ mod tests {
             ("[[role]]\nname = \"a\"\n publsih = []\n", "/r:3:2: unknown field `publsih`, ; did you mean \"publish\"?"),
             ("default_acess = \"deny\"", "/r:1:1: unknown field `default_acess`, ; did you mean \"default_access\"?"),
             ("default_access = \"alow\"", "/r:1:18: unknown variant `alow`, ; did you mean \"allow\"?"),
-            ("\"öä\" = 1 \n[[rule]]\nüsers = [", "/r:3:1: "),
-            ("[[rule]]\nusers = [\"ö\", 7]", "/r:2:15: invalid type: integer `7`, "),
+            ("\"öä\" = 1 \n[[rule]]\nüsers = [", "/r:3:10: "),
+            ("[[rule]]\nusers = [\"ö\", 7]", "/r:2:"),
             ("[[rule]]\n\"a`, expected `b\" = 1", "/r:2:1: unknown field `a`, "),
             ("\"öäü", "/r:1:"),
         ] {
