@@ -52,6 +52,41 @@ fn seeds(target: &str) -> BTreeMap<&'static str, Vec<u8>> {
             ]
             .into()
         }
+        "rules_file" => [
+            ("empty", Vec::new()),
+            (
+                "all",
+                br##"default_access = "deny"
+[[role]]
+name = "sensor"
+publish = ["dev/%c/#"]
+subscribe = ["cmd/%c/+", "$share/g/a/#"]
+receive = ["a"]
+deny_publish = ["dev/x"]
+deny_subscribe = ["#", "$share/+/a"]
+deny_receive = ["a/b"]
+[[rule]]
+users = ["a", "hall-*"]
+client_ids = ["c*"]
+groups = ["a"]
+addresses = ["192.0.2.0/24", "::1"]
+certificate = false
+anonymous = false
+roles = ["sensor"]
+[[rule]]
+subscribe = ["%u/#"]
+"##
+                .to_vec(),
+            ),
+            ("allow", b"default_access = \"allow\"\n[[rule]]\nanonymous = true\ndeny_publish = [\"a/#\"]\n".to_vec()),
+            ("no-role", b"[[rule]]\nroles = [\"a\"]\n".to_vec()),
+            ("nothing", b"[[rule]]\nusers = [\"a\"]\n".to_vec()),
+            ("twice", b"[[role]]\nname = \"a\"\n[[role]]\nname = \"a\"\n".to_vec()),
+            ("filter", b"[[rule]]\npublish = [\"a#\", \"\\n\"]\n".to_vec()),
+            ("network", b"[[rule]]\naddresses = [\"192.0.2.0/33\"]\npublish = [\"a\"]\n".to_vec()),
+            ("a-slip", b"[[rule]]\npublsih = [\"a\"]\n".to_vec()),
+        ]
+        .into(),
         _ => panic!("no such target"),
     }
 }

@@ -10,7 +10,7 @@ use pantala_session::{Instant, KeepAlive, SentAliases};
 use pantala_store::{Durability, Owner, Record, SessionNumber, Store};
 
 use crate::access::{self, Access};
-use crate::authentication::Step;
+use crate::authentication::{Failure, Step};
 use crate::connection::{Authentication, Connection, Phase, Place};
 use crate::core::{Action, Core, Flow, cap_expiry};
 use crate::identity::Principal;
@@ -307,7 +307,8 @@ impl<S: Store> Core<S> {
         let Some(method) = self.methods.iter().find(|method| method.name() == name) else {
             return self.break_off(now, key, ReasonCode::BadAuthenticationMethod, Cause::AuthenticationMethod);
         };
-        let exchange = method.begin(nonce);
+        let security = self.listener(key).map(|listener| listener.security).unwrap_or_default();
+        let exchange = method.begin(security, nonce);
         let connection = &mut self.connections[key as usize];
         connection.phase = Phase::Authenticating;
         let extras = connection.extras();
@@ -319,6 +320,7 @@ impl<S: Store> Core<S> {
 
     /// An AUTH packet.
     pub(crate) fn auth(&mut self, now: Instant, key: ConnectionKey, auth: &Auth<'_>) -> Flow {
+        let security = self.listener(key).map(|listener| listener.security).unwrap_or_default();
         let connection = &mut self.connections[key as usize];
         let phase = connection.phase;
         let protocol_error = ReasonCode::ProtocolError;
@@ -340,8 +342,8 @@ impl<S: Store> Core<S> {
                 let Some(method) = self.methods.iter().find(|method| *method.name() == *name) else {
                     return self.break_off(now, key, ReasonCode::BadAuthenticationMethod, Cause::AuthenticationMethod);
                 };
-                extras.authentication =
-                    Some(Authentication { exchange: method.begin(nonce), connect: None, rounds: 0 });
+                let exchange = method.begin(security, nonce);
+                extras.authentication = Some(Authentication { exchange, connect: None, rounds: 0 });
             }
             _ => return self.break_off(now, key, protocol_error, Cause::AuthenticationOrder),
         }
@@ -356,7 +358,26 @@ impl<S: Store> Core<S> {
         if authentication.rounds > AUTHENTICATION_ROUNDS_MAX {
             return self.break_off(now, key, ReasonCode::NotAuthorized, Cause::AuthenticationOrder);
         }
-        match authentication.exchange.step(data) {
+        let address = self.connections[key as usize].place.address();
+        // Just before the proof is looked at, so that of any number of exchanges begun at once no more than may be are.
+        let tried = authentication.exchange.user_name().map(str::to_owned);
+        if let Some(user_name) = &tried
+            && !self.brake.may_try(now, address, user_name)
+        {
+            self.counters.connects_refused_credentials += u64::from(authentication.connect.is_some());
+            let cause = Cause::Credentials("too many failures before");
+            return self.break_off(now, key, ReasonCode::ConnectionRateExceeded, cause);
+        }
+        let step = authentication.exchange.step(data);
+        let right = match &step {
+            Step::Success { .. } => Some(true),
+            Step::Failure(Failure::Credentials) => Some(false),
+            Step::Failure(_) | Step::Continue(_) => None,
+        };
+        if let (Some(user_name), Some(right)) = (tried, right) {
+            self.brake.tried(now, address, &user_name, right);
+        }
+        match step {
             Step::Continue(data) => {
                 let extras = self.connections[key as usize].extras();
                 extras.authentication = Some(authentication);

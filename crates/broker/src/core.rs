@@ -15,7 +15,7 @@ use pantala_store::{MessageId, Position, Store};
 use slab::Slab;
 
 use crate::asking::Verdict;
-use crate::authentication::Method;
+use crate::authentication::{Brake, Method, Unbraked};
 use crate::census::Counting;
 use crate::connection::{Answer, Connection, Phase, Place};
 use crate::durability::RetainedBefore;
@@ -106,6 +106,8 @@ pub struct CoreOptions {
     pub totals: Arc<Totals>,
     /// Methods of enhanced authentication.
     pub methods: Arc<[Box<dyn Method>]>,
+    /// Asked before they look at a proof.
+    pub brake: Arc<dyn Brake>,
     /// What clients may do, until [`Core::rights_changed`] brings another.
     pub rights: Arc<dyn RightsSource>,
     /// Source of assigned Client Identifiers, nonces and hash keys.
@@ -116,8 +118,8 @@ impl CoreOptions {
     /// Those of a broker with one worker, no enhanced authentication and no rules.
     pub fn alone(settings: Arc<Settings>, random: Random) -> Self {
         let totals = Arc::new(Totals::new(settings.listeners.len()));
-        let (methods, rights) = (Arc::new([]), Arc::new(Unrestricted));
-        Self { settings, worker: WorkerId(0), workers: 1, totals, methods, rights, random }
+        let (methods, brake, rights) = (Arc::new([]), Arc::new(Unbraked), Arc::new(Unrestricted));
+        Self { settings, worker: WorkerId(0), workers: 1, totals, methods, brake, rights, random }
     }
 }
 
@@ -246,6 +248,7 @@ pub struct Core<S> {
     pub(crate) workers: u8,
     pub(crate) totals: Arc<Totals>,
     pub(crate) methods: Arc<[Box<dyn Method>]>,
+    pub(crate) brake: Arc<dyn Brake>,
     pub(crate) rights: Arc<dyn RightsSource>,
     /// Grows whenever the rights of a Session change.
     pub(crate) rights_changes: u64,
@@ -343,6 +346,7 @@ impl<S: Store> Core<S> {
             workers,
             totals: options.totals,
             methods: options.methods,
+            brake: options.brake,
             rights: options.rights,
             rights_changes: 0,
             random: options.random,

@@ -38,7 +38,7 @@ impl<S: Store> Core<S> {
                 self.counters.closed_store_refused += 1
             }
             End::Because(_, Cause::CredentialsExpired) => self.counters.credentials_expired += 1,
-            End::Because(_, Cause::Banned | Cause::UserRemoved | Cause::Administrator) => {}
+            End::Because(_, Cause::Banned | Cause::UserRemoved | Cause::Administrator | Cause::Credentials(_)) => {}
             // A client that is not let in is counted among those.
             End::Because(..) if connection.phase == Phase::Connected => self.counters.protocol_errors += 1,
             End::Because(ReasonCode::ProtocolError, _) => self.counters.protocol_errors += 1,

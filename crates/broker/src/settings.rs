@@ -284,6 +284,8 @@ pub struct ScramUser {
     pub name: String,
     /// Its password in clear text, as read from the configuration.
     pub password: String,
+    /// The domain whose user it is: on listeners of others there is no such user.
+    pub security: SecurityId,
 }
 
 impl Settings {
@@ -296,7 +298,7 @@ impl Settings {
 
 impl std::fmt::Debug for ScramUser {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ScramUser").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("ScramUser").field("name", &self.name).field("security", &self.security).finish_non_exhaustive()
     }
 }
 

@@ -6,11 +6,16 @@
 //! | a user name | [`Limits::per_user`] | one try a second over all addresses |
 //! | a user name at an address where it has got in lately | [`PER_PAIR`] | as for an address |
 //!
+//! Once nothing is free, the end of a wait is good for one try: it begins the next wait, whatever comes of it. Until then any
+//! number of tries may begin before the first one is known to have failed. So who has waited in a queue asks again when its
+//! turn comes ([`Brake::may_go_on`]), and no more are verified than are free and being verified at that time.
+//!
 //! A failure is forgotten after [`Limits::forgive`]. The third line takes the place of the others for whoever has proved
 //! to be that user at that address within [`KNOWN_FOR`]: so a fleet behind one address is not locked out by its neighbour's
 //! wrong password, and a user is not locked out by strangers who guess. Whoever guesses at a user from many addresses
 //! gets one guess a second; who guesses at many users from one address waits ever longer. What is refused here is not
-//! verified, costs nothing, and does not count as a failure.
+//! verified, costs nothing, and does not count as a failure. What a token says is no name to guess at, so it has no second line
+//! ([`Name::Token`]).
 //!
 //! And when the memory is full? Of a few entries the one that will be forgotten first makes room; so a flood of addresses
 //! makes the brake forget, never lock out somebody else.
@@ -63,6 +68,40 @@ pub struct Brake {
     pairs: Table<(Place, Box<str>)>,
 }
 
+/// In whose name somebody comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name<'a> {
+    /// In nobody's.
+    None,
+    /// In a user's, who has a secret that can be guessed.
+    User(&'a str),
+    /// In that of the user a token is about, who has none. Anybody can show rubbish in this name, and must not keep out
+    /// those who come from elsewhere.
+    Token(&'a str),
+}
+
+impl<'a> Name<'a> {
+    fn known_at(self) -> Option<&'a str> {
+        match self {
+            Self::None => None,
+            Self::User(name) | Self::Token(name) => Some(name),
+        }
+    }
+
+    fn guessed_at(self) -> Option<&'a str> {
+        match self {
+            Self::User(name) => Some(name),
+            Self::None | Self::Token(_) => None,
+        }
+    }
+}
+
+impl<'a> From<Option<&'a str>> for Name<'a> {
+    fn from(user_name: Option<&'a str>) -> Self {
+        user_name.map_or(Self::None, Self::User)
+    }
+}
+
 /// An address as one party: all of a /64 belongs to one customer, mostly. None is a Unix socket.
 type Place = Option<IpAddr>;
 
@@ -83,50 +122,76 @@ impl Brake {
         Self { limits, addresses: Table::default(), users: Table::default(), pairs: Table::default() }
     }
 
-    /// Whether these credentials may be verified. A user over its limit gets one try a second, and this is it.
-    pub fn may_try(&mut self, now: Instant, address: Option<IpAddr>, user_name: Option<&str>) -> bool {
-        let place = place(address);
-        if let Some(user_name) = user_name
-            && let Some(pair) = self.pairs.entries.get(&(place, user_name.into()))
-            && pair.known_until > now
-        {
-            return pair.free_at <= now;
+    /// Whether these credentials may be verified. Where nothing is free, this is the one try until the next wait is over.
+    pub fn may_try<'a>(&mut self, now: Instant, address: Option<IpAddr>, name: impl Into<Name<'a>>) -> bool {
+        let (place, name) = (place(address), name.into());
+        let Limits { per_address, per_user, wait_max, forgive } = self.limits;
+        if let Some(pair) = self.known_pair(now, place, name) {
+            let may = pair.free_at <= now;
+            if may {
+                pair.spend(now, PER_PAIR, wait_max, forgive);
+            }
+            return may;
         }
-        if self.addresses.entries.get(&place).is_some_and(|entry| entry.free_at > now) {
+        let held = |record: Option<&Record>| record.is_some_and(|record| record.free_at > now);
+        let user_name = name.guessed_at();
+        if held(self.addresses.entries.get(&place)) || held(user_name.and_then(|name| self.users.entries.get(name))) {
             return false;
         }
-        if let Some(user_name) = user_name
-            && let Some(entry) = self.users.entries.get_mut(user_name)
+        if let Some(entry) = self.addresses.entries.get_mut(&place)
+            && per_address > 0
         {
-            if entry.free_at > now {
-                return false;
-            }
-            if self.limits.per_user > 0 && entry.failures(now, self.limits.forgive) >= self.limits.per_user {
-                entry.free_at = now.after(USER_WAIT);
-            }
+            entry.spend(now, per_address, wait_max, forgive);
+        }
+        if let Some(entry) = user_name.and_then(|name| self.users.entries.get_mut(name))
+            && per_user > 0
+            && entry.failures(now, forgive) >= per_user
+        {
+            entry.free_at = now.after(USER_WAIT);
         }
         true
     }
 
+    /// Whether credentials that might be verified at `since`, and have waited for their turn, still may: not if others have
+    /// failed since and nothing is free any more.
+    pub fn may_go_on<'a>(
+        &mut self,
+        now: Instant,
+        since: Instant,
+        address: Option<IpAddr>,
+        name: impl Into<Name<'a>>,
+    ) -> bool {
+        let (place, name) = (place(address), name.into());
+        let overtaken = |record: &Record| record.free_at > now && record.failed_at > since;
+        if let Some(pair) = self.known_pair(now, place, name) {
+            return !overtaken(pair);
+        }
+        let user = name.guessed_at().and_then(|name| self.users.entries.get(name));
+        ![self.addresses.entries.get(&place), user].into_iter().flatten().any(overtaken)
+    }
+
+    /// What is known of this name at this place, if it is no stranger there.
+    fn known_pair(&mut self, now: Instant, place: Place, name: Name<'_>) -> Option<&mut Record> {
+        let key = (place, name.known_at()?.into());
+        self.pairs.entries.get_mut(&key).filter(|pair| pair.known_until > now)
+    }
+
     /// The credentials were wrong.
-    pub fn failed(&mut self, now: Instant, address: Option<IpAddr>, user_name: Option<&str>) {
-        let place = place(address);
+    pub fn failed<'a>(&mut self, now: Instant, address: Option<IpAddr>, name: impl Into<Name<'a>>) {
+        let (place, name) = (place(address), name.into());
         let Limits { per_address, per_user, wait_max, forgive } = self.limits;
-        if let Some(user_name) = user_name {
-            let key = (place, Box::from(user_name));
-            if let Some(pair) = self.pairs.entries.get_mut(&key)
-                && pair.known_until > now
-            {
-                pair.fail(now, forgive);
-                pair.back_off(now, PER_PAIR, wait_max);
-                return;
-            }
-            if per_user > 0 {
-                let user = self.users.entry(now, Box::from(user_name), forgive);
-                user.fail(now, forgive);
-                if user.count >= per_user {
-                    user.free_at = now.after(USER_WAIT);
-                }
+        if let Some(pair) = self.known_pair(now, place, name) {
+            pair.fail(now, forgive);
+            pair.back_off(now, PER_PAIR, wait_max);
+            return;
+        }
+        if let Some(user_name) = name.guessed_at()
+            && per_user > 0
+        {
+            let user = self.users.entry(now, Box::from(user_name), forgive);
+            user.fail(now, forgive);
+            if user.count >= per_user {
+                user.free_at = now.after(USER_WAIT);
             }
         }
         if per_address > 0 {
@@ -137,8 +202,8 @@ impl Brake {
     }
 
     /// The credentials were right: this user is known at this address.
-    pub fn succeeded(&mut self, now: Instant, address: Option<IpAddr>, user_name: Option<&str>) {
-        let Some(user_name) = user_name else { return };
+    pub fn succeeded<'a>(&mut self, now: Instant, address: Option<IpAddr>, name: impl Into<Name<'a>>) {
+        let Some(user_name) = name.into().known_at() else { return };
         let forgive = self.limits.forgive;
         let pair = self.pairs.entry(now, (place(address), user_name.into()), forgive);
         pair.known_until = now.after(KNOWN_FOR);
@@ -160,6 +225,8 @@ struct Record {
     since: Instant,
     /// Nothing is verified before.
     free_at: Instant,
+    /// When the last failure was.
+    failed_at: Instant,
     /// The user has got in here, and until then is not a stranger.
     known_until: Instant,
 }
@@ -177,10 +244,20 @@ impl Record {
             self.since = now;
         }
         self.count = left.saturating_add(1);
+        self.failed_at = now;
+    }
+
+    /// Begins a wait if nothing is free: one try is under way.
+    fn spend(&mut self, now: Instant, free: u32, wait_max: Duration, forgive: Duration) {
+        self.wait(now, self.failures(now, forgive), free, wait_max);
     }
 
     fn back_off(&mut self, now: Instant, free: u32, wait_max: Duration) {
-        let Some(beyond) = self.count.checked_sub(free) else { return };
+        self.wait(now, self.count, free, wait_max);
+    }
+
+    fn wait(&mut self, now: Instant, failures: u32, free: u32, wait_max: Duration) {
+        let Some(beyond) = failures.checked_sub(free) else { return };
         let wait = FIRST_WAIT.saturating_mul(1_u32 << beyond.min(20)).min(wait_max);
         self.free_at = now.after(wait);
     }
@@ -343,7 +420,7 @@ mod tests {
         let mut brake = brake();
         brake.succeeded(Instant(0), HOME, Some("canary"));
         for number in 0..100_000 {
-            brake.failed(Instant(1), away(number), Some(&format!("user {number}")));
+            brake.failed(Instant(1), away(number), Some(format!("user {number}").as_str()));
         }
         for length in [brake.addresses.order.len(), brake.users.entries.len(), brake.addresses.entries.len()] {
             assert_eq!(length, ENTRIES_MAX);
@@ -351,6 +428,72 @@ mod tests {
         assert!(brake.forgotten() > 100_000);
         assert!(brake.may_try(Instant(2), HOME, Some("canary")));
         assert!(brake.may_try(Instant(2), away(200_000), Some("new")));
+    }
+
+    /// Tries that come at once were let through as long as none was known to have failed: five hundred in place of one.
+    #[test]
+    fn tries_that_come_at_once_do_not_outrun_the_brake() {
+        let mut brake = Brake::new(Limits { per_user: 0, ..Limits::default() });
+        // A stranger's first five hundred, of which one at a time has its turn.
+        assert_eq!((0..500).filter(|_| brake.may_try(Instant(1), HOME, Some("ann"))).count(), 500);
+        let mut verified = 0;
+        for turn in 0..500 {
+            let now = Instant(2 + turn);
+            if brake.may_go_on(now, Instant(1), HOME, Some("ann")) {
+                verified += 1;
+                brake.failed(now, HOME, Some("ann"));
+            }
+        }
+        assert_eq!(verified, 50);
+        // From then on one for each wait, however many come before it has failed.
+        let at_once = |brake: &mut Brake, now, name| (0..500).filter(|_| brake.may_try(now, HOME, Some(name))).count();
+        let mut now = Instant(10_000);
+        for wait in [2, 2, 4, 8] {
+            assert_eq!(at_once(&mut brake, now, "ann"), 1, "{now:?}");
+            assert!(brake.may_go_on(now.after(Duration::from_millis(9)), now, HOME, Some("ann")));
+            brake.failed(now, HOME, Some("ann"));
+            now = now.after(Duration::from_secs(wait));
+        }
+        // The same for who is known there.
+        brake.succeeded(now, HOME, Some("bob"));
+        assert_eq!(guess(&mut brake, now, HOME, "bob", 100), PER_PAIR);
+        assert!(!brake.may_go_on(now, Instant(0), HOME, Some("bob")));
+        assert_eq!(at_once(&mut brake, now.after(Duration::from_secs(1)), "bob"), 1);
+        // What was let in has no bearing on others.
+        assert!(brake.may_go_on(now, Instant(0), away(1), Some("ann")));
+    }
+
+    #[test]
+    fn a_user_guessed_at_by_many_at_once_is_braked_in_the_queue() {
+        let mut brake = brake();
+        assert!((0..500).all(|number| brake.may_try(Instant(1), away(number), Some("ann"))));
+        let turns = (0..500).filter(|number| {
+            let may = brake.may_go_on(Instant(2), Instant(1), away(*number), Some("ann"));
+            if may {
+                brake.failed(Instant(2), away(*number), Some("ann"));
+            }
+            may
+        });
+        assert_eq!(turns.count(), 20);
+    }
+
+    /// With `jwt_user_name = "jwt"` a fleet has one User Name, and a stranger with rubbish kept all of it out.
+    #[test]
+    fn rubbish_in_the_name_of_a_token_keeps_out_its_own_address_alone() {
+        let mut brake = brake();
+        brake.succeeded(Instant(0), HOME, Name::Token("device 1"));
+        for number in 0..1_000 {
+            brake.failed(Instant(1), away(number), Name::Token("device 1"));
+        }
+        for _ in 0..1_000 {
+            brake.failed(Instant(1), away(1), Name::None);
+            brake.failed(Instant(1), HOME, Name::None);
+        }
+        assert!(brake.may_try(Instant(2), away(5_000), Name::Token("device 1")));
+        assert!(!brake.may_try(Instant(2), away(1), Name::Token("device 2")));
+        // It is known at home, where others are not.
+        assert!(brake.may_try(Instant(2), HOME, Name::Token("device 1")));
+        assert!(!brake.may_try(Instant(2), HOME, Name::Token("device 2")));
     }
 
     #[test]

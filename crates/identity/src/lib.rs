@@ -152,7 +152,8 @@ pub enum Unavailable {
 impl Refusal {
     /// The client guessed wrong, rather than being refused for a reason of ours: it counts towards the [`brake`].
     ///
-    /// A token that has expired, or whose key we have not got yet, was good at some time or will be: no guess.
+    /// A token that has expired, or whose key we have not got yet, was good at some time or will be: no guess. Who has fetched the
+    /// keys since it came may know better of the latter.
     pub fn is_failure(self) -> bool {
         use jwt::Rejection;
         match self {

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+#[allow(dead_code, reason = "the list of them is for the corpora")]
 mod targets;
 
 fn pieces(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {

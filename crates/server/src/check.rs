@@ -78,7 +78,7 @@ fn who(config: &Config, listener: &Listener) -> String {
     if listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No) {
         by.push("users by certificate");
     }
-    if !config.settings.scram_users.is_empty() {
+    if config.settings.scram_users.iter().any(|user| user.security == listener.settings.security) {
         by.push("users by SCRAM-SHA-256");
     }
     let mut text = match (listener.settings.allow_anonymous, by.join(", ")) {

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use mio::{Poll, Waker};
-use pantala_broker::authentication::{Method, ScramSha256};
+use pantala_broker::authentication::{Brake, Method, ScramSha256};
 use pantala_broker::{Core, CoreOptions, DurabilityRule, Random, ScramUser, Totals, WORKERS_MAX, WorkerId};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -126,7 +126,7 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
         bounds: config.verification,
         patience: Duration::from_secs(settings.connect_seconds.into()),
         scram_users: security::scram_users(&config),
-        described: security::Described::of(&config),
+        described: config.control_api.then(|| security::Described::of(&config)),
         secret: security_secret,
         clock,
         log: log.clone(),
@@ -147,7 +147,7 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
         polls.push(poll);
     }
     let inboxes: Arc<[Arc<Inbox>]> = inboxes.into();
-    security.serve_commands(&inboxes).map_err(RunError::System)?;
+    security.serve_commands(&inboxes);
     let mut cores = Vec::new();
     for (index, store) in std::mem::take(&mut storage.stores).into_iter().enumerate() {
         let id = WorkerId(index as u8);
@@ -160,6 +160,7 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
             workers: workers as u8,
             totals: Arc::clone(&totals),
             methods: Arc::clone(&methods),
+            brake: Arc::clone(&security) as Arc<dyn Brake>,
             rights: security.rights_source(),
             random,
         };

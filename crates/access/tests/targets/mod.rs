@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use pantala_access::dynsec::{DynamicSecurity, Host};
-use pantala_access::{Error, Rights, Rules, Subject};
+use pantala_access::{Error, Permissions, Rights, RuleDraft, Rules, RulesDraft, Subject};
 
 /// A target: its name and what it checks.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const ALL: [Target; 2] = [("acl_file", acl_file), ("dynsec", dynsec)];
+pub const ALL: [Target; 3] = [("acl_file", acl_file), ("dynsec", dynsec), ("rules_file", rules_file)];
 
 const TOPICS: [&str; 6] = ["a", "a/b", "dev/c/x", "$SYS/x", "$CONTROL/dynamic-security/v1", "//"];
 
@@ -52,6 +52,45 @@ pub fn acl_file(input: &[u8]) {
     }
     if let Err(Error::Line { line, .. }) = read {
         assert!((1..=text.split('\n').count()).contains(&line), "{line}");
+    }
+}
+
+/// A rules file in TOML: it is read or refused in one line, the order of its tables says nothing, and what a rule for everybody
+/// denies nobody may.
+pub fn rules_file(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(draft) = toml::from_str::<RulesDraft>(text) else { return };
+    let rules = match draft.compile() {
+        Ok(rules) => rules,
+        Err(error) => return assert!(!error.to_string().contains('\n'), "{error}"),
+    };
+    let mut reversed = draft.clone();
+    reversed.roles.reverse();
+    reversed.rules.reverse();
+    let reversed = reversed.compile().expect("the order says nothing");
+    let mut denied = draft;
+    let all = || vec!["#".to_owned(), "$share/+/#".to_owned()];
+    let permissions = Permissions {
+        deny_publish: vec!["#".to_owned()],
+        deny_subscribe: all(),
+        deny_receive: vec!["#".to_owned()],
+        ..Permissions::default()
+    };
+    denied.rules.push(RuleDraft { permissions, ..RuleDraft::default() });
+    // As many as may be are there already.
+    let denied = denied.compile().ok();
+    for user_name in [None, Some("a"), Some("")] {
+        let of_some: [Box<str>; 1] = ["a".into()];
+        for groups in [&[], &of_some[..]] {
+            let subject = Subject { client_id: "c", user_name, groups, ..Subject::default() };
+            let rights = answers(&rules.rights(&subject));
+            assert_eq!(rights, answers(&reversed.rights(&subject)));
+            let Some(denied) = denied.as_ref().map(|denied| denied.rights(&subject)) else { continue };
+            for topic in TOPICS.iter().filter(|topic| !topic.starts_with('$')) {
+                assert!(!denied.may_publish(topic) && !denied.may_receive(topic), "{topic}");
+                assert!(!denied.may_subscribe(topic, None) && !denied.may_subscribe(topic, Some("g")), "{topic}");
+            }
+        }
     }
 }
 

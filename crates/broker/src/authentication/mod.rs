@@ -3,24 +3,29 @@
 //! A [`Method`] has a name, by which CONNECT asks for it (Authentication Method), and begins an [`Exchange`] for each
 //! client that does. An exchange takes the client's Authentication Data one packet at a time and says what follows.
 //! It knows neither packets nor connections: who sends CONNACK, AUTH or DISCONNECT, how many rounds there may be and
-//! how long they may take, and whether a re-authentication may change the user, is for the caller to say.
+//! how long they may take, and whether a re-authentication may change the user, is for the caller to say. So is how often
+//! somebody may try: the caller asks a [`Brake`] before a client that has said who it is gives its proof.
 
 mod scram;
 
 pub use scram::{ScramSha256, ScramUserError};
 
 use std::fmt;
+use std::net::IpAddr;
 
 use pantala_proto::ReasonCode;
+use pantala_session::Instant;
+
+use crate::SecurityId;
 
 /// Enhanced authentication (v5 section 4.12): one method by name.
 pub trait Method: Send + Sync {
     /// The Authentication Method of CONNECT and AUTH that stands for it.
     fn name(&self) -> &str;
 
-    /// Begins an exchange with one client. `server_nonce` must be random and never used before: it is what makes the
-    /// record of an earlier exchange useless.
-    fn begin(&self, server_nonce: [u8; 18]) -> Box<dyn Exchange>;
+    /// Begins an exchange with one client, which can be a user of this security domain. `server_nonce` must be random and
+    /// never used before: it is what makes the record of an earlier exchange useless.
+    fn begin(&self, security: SecurityId, server_nonce: [u8; 18]) -> Box<dyn Exchange>;
 }
 
 /// One client's authentication, from CONNECT (or an AUTH with Re-authenticate) to success or failure.
@@ -28,6 +33,30 @@ pub trait Exchange: Send {
     /// Takes the Authentication Data of the client's next packet, empty if it has none. After Success or Failure the
     /// exchange is over, and each further step is a Failure.
     fn step(&mut self, client_data: &[u8]) -> Step;
+
+    /// Who the client says it is, from when it has said so until the exchange is over: what it sends next is its proof.
+    fn user_name(&self) -> Option<&str>;
+}
+
+/// Slows down those who guess. It is given by the shell, and the same for all workers.
+pub trait Brake: Send + Sync {
+    /// Whether a proof of this user may be looked at now. If so, what came of it is told by [`Brake::tried`].
+    fn may_try(&self, now: Instant, address: Option<IpAddr>, user_name: &str) -> bool;
+
+    /// The proof was right or wrong. Not called for what was no proof.
+    fn tried(&self, now: Instant, address: Option<IpAddr>, user_name: &str, right: bool);
+}
+
+/// Nobody is slowed down.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unbraked;
+
+impl Brake for Unbraked {
+    fn may_try(&self, _now: Instant, _address: Option<IpAddr>, _user_name: &str) -> bool {
+        true
+    }
+
+    fn tried(&self, _now: Instant, _address: Option<IpAddr>, _user_name: &str, _right: bool) {}
 }
 
 /// What follows a client's packet.

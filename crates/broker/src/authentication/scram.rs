@@ -21,6 +21,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
 use super::{Exchange, Failure, Method, Step};
+use crate::SecurityId;
 use crate::settings::ScramUser;
 
 /// Authentication Method of SCRAM-SHA-256.
@@ -45,7 +46,7 @@ pub struct ScramSha256 {
 
 /// What an exchange is checked against.
 struct Users {
-    /// By a keyed hash of the name: how long a look-up takes then says nothing about names near the one looked for.
+    /// By a keyed hash of domain and name: how long a look-up takes then says nothing about names near the one looked for.
     credentials: BTreeMap<Key, Credentials>,
     /// Salts of all users, and keys of those that do not exist, come from it.
     secret: Key,
@@ -83,16 +84,16 @@ impl ScramSha256 {
         for user in users {
             let name = prepare_name(&user.name).ok_or_else(|| ScramUserError::Name(user.name.clone()))?;
             let password = prepare(&user.password).ok_or_else(|| ScramUserError::Password(user.name.clone()))?;
-            let derived = Credentials::derive(&password, salt(&secret, &name), ITERATIONS);
-            if credentials.insert(index(&secret, &name), derived).is_some() {
+            let derived = Credentials::derive(&password, salt(&secret, user.security, &name), ITERATIONS);
+            if credentials.insert(index(&secret, user.security, &name), derived).is_some() {
                 return Err(ScramUserError::Duplicate(user.name.clone()));
             }
         }
         Ok(Self { users: Arc::new(Users { credentials, secret }) })
     }
 
-    fn begin_with(&self, server_nonce: String) -> ServerExchange {
-        ServerExchange { users: Arc::clone(&self.users), state: State::Begun { server_nonce } }
+    fn begin_with(&self, security: SecurityId, server_nonce: String) -> ServerExchange {
+        ServerExchange { users: Arc::clone(&self.users), security, state: State::Begun { server_nonce } }
     }
 }
 
@@ -101,8 +102,8 @@ impl Method for ScramSha256 {
         NAME
     }
 
-    fn begin(&self, server_nonce: [u8; 18]) -> Box<dyn Exchange> {
-        Box::new(self.begin_with(BASE64.encode(server_nonce)))
+    fn begin(&self, security: SecurityId, server_nonce: [u8; 18]) -> Box<dyn Exchange> {
+        Box::new(self.begin_with(security, BASE64.encode(server_nonce)))
     }
 }
 
@@ -125,14 +126,14 @@ impl fmt::Display for ScramUserError {
 impl std::error::Error for ScramUserError {}
 
 impl Users {
-    /// The credentials of the user, and whether there is such a user. Both cases take the same steps.
-    fn find(&self, name: &str) -> (Credentials, bool) {
+    /// The credentials of the user, and whether the domain has such a user. Both cases take the same steps.
+    fn find(&self, security: SecurityId, name: &str) -> (Credentials, bool) {
         let unknown = Credentials {
-            salt: salt(&self.secret, name),
+            salt: salt(&self.secret, security, name),
             stored_key: hmac(&self.secret, &[b"stored key ", name.as_bytes()]),
             server_key: hmac(&self.secret, &[b"server key ", name.as_bytes()]),
         };
-        match self.credentials.get(&index(&self.secret, name)) {
+        match self.credentials.get(&index(&self.secret, security, name)) {
             Some(known) => (known.clone(), true),
             None => (unknown, false),
         }
@@ -151,6 +152,7 @@ impl Credentials {
 /// The server's side of one exchange.
 struct ServerExchange {
     users: Arc<Users>,
+    security: SecurityId,
     state: State,
 }
 
@@ -179,22 +181,33 @@ struct Challenge {
 impl Exchange for ServerExchange {
     fn step(&mut self, client_data: &[u8]) -> Step {
         let result = match std::mem::replace(&mut self.state, State::Finished) {
-            State::Begun { server_nonce } => {
-                Challenge::new(&self.users, client_data, &server_nonce).map(|(challenge, message)| {
+            State::Begun { server_nonce } => Challenge::new(&self.users, self.security, client_data, &server_nonce)
+                .map(|(challenge, message)| {
                     self.state = State::Challenged(Box::new(challenge));
                     Step::Continue(message.into_bytes())
-                })
-            }
+                }),
             State::Challenged(challenge) => challenge.check(client_data),
             State::Finished => Err(Failure::Finished),
         };
         result.unwrap_or_else(Step::Failure)
     }
+
+    fn user_name(&self) -> Option<&str> {
+        match &self.state {
+            State::Challenged(challenge) => Some(&challenge.user_name),
+            State::Begun { .. } | State::Finished => None,
+        }
+    }
 }
 
 impl Challenge {
     /// Reads client-first-message and makes server-first-message.
-    fn new(users: &Users, client_data: &[u8], server_nonce: &str) -> Result<(Self, String), Failure> {
+    fn new(
+        users: &Users,
+        security: SecurityId,
+        client_data: &[u8],
+        server_nonce: &str,
+    ) -> Result<(Self, String), Failure> {
         let message = text(client_data)?;
         // gs2-header = gs2-cbind-flag "," [ authzid ] ","
         let (flag, rest) = message.split_once(',').ok_or(Failure::Malformed)?;
@@ -228,7 +241,7 @@ impl Challenge {
             return Err(Failure::Malformed);
         }
 
-        let (credentials, known) = users.find(&user_name);
+        let (credentials, known) = users.find(security, &user_name);
         let nonce = format!("{client_nonce}{server_nonce}");
         let message = format!("r={nonce},s={},i={ITERATIONS}", BASE64.encode(credentials.salt));
         let signed = format!("{bare},{message},");
@@ -316,12 +329,12 @@ fn extension(attribute: &str) -> Result<(), Failure> {
     }
 }
 
-fn index(secret: &Key, name: &str) -> Key {
-    hmac(secret, &[b"name ", name.as_bytes()])
+fn index(secret: &Key, security: SecurityId, name: &str) -> Key {
+    hmac(secret, &[b"name ", &security.0.to_le_bytes(), name.as_bytes()])
 }
 
-fn salt(secret: &Key, name: &str) -> [u8; SALT_BYTES] {
-    let derived = hmac(secret, &[b"salt ", name.as_bytes()]);
+fn salt(secret: &Key, security: SecurityId, name: &str) -> [u8; SALT_BYTES] {
+    let derived = hmac(secret, &[b"salt ", &security.0.to_le_bytes(), name.as_bytes()]);
     std::array::from_fn(|at| derived[at])
 }
 
@@ -344,6 +357,8 @@ mod tests {
     use super::*;
     use pantala_proto::ReasonCode;
     use proptest::prelude::*;
+
+    const HOME: SecurityId = SecurityId(0);
 
     /// The client's side, as far as tests need it.
     struct Client {
@@ -395,7 +410,7 @@ mod tests {
     }
 
     fn user(name: &str, password: &str) -> ScramUser {
-        ScramUser { name: name.to_owned(), password: password.to_owned() }
+        ScramUser { name: name.to_owned(), password: password.to_owned(), security: HOME }
     }
 
     fn method() -> ScramSha256 {
@@ -414,12 +429,12 @@ mod tests {
     }
 
     fn first_of(message: &[u8]) -> Step {
-        method().begin(nonce(1)).step(message)
+        method().begin(HOME, nonce(1)).step(message)
     }
 
     /// Begins an exchange of `client`, and gives its last message as `change` leaves it.
     fn last_of(client: &Client, change: impl FnOnce(&str) -> String) -> Step {
-        let mut exchange = method().begin(nonce(1));
+        let mut exchange = method().begin(HOME, nonce(1));
         let server_first = challenge(exchange.as_mut(), &client.first());
         exchange.step(change(&client.last(&server_first).message).as_bytes())
     }
@@ -427,9 +442,9 @@ mod tests {
     #[test]
     fn the_example_of_rfc_7677() {
         let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap().try_into().unwrap();
-        let credentials = [(index(&[0; 32], "user"), Credentials::derive("pencil", salt, 4_096))];
+        let credentials = [(index(&[0; 32], HOME, "user"), Credentials::derive("pencil", salt, 4_096))];
         let users = Arc::new(Users { credentials: credentials.into(), secret: [0; 32] });
-        let mut exchange = ScramSha256 { users }.begin_with("%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".to_owned());
+        let mut exchange = ScramSha256 { users }.begin_with(HOME, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".to_owned());
         let server_first = challenge(&mut exchange, "n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
         assert_eq!(
             String::from_utf8(server_first).unwrap(),
@@ -452,7 +467,7 @@ mod tests {
             ("zoe\u{308}", "p\u{e9}", "n,,", "zo\u{eb}"),
         ] {
             let client = Client { header, ..Client::new(user_name, password) };
-            let mut exchange = method().begin(nonce(1));
+            let mut exchange = method().begin(HOME, nonce(1));
             let last = client.last(&challenge(exchange.as_mut(), &client.first()));
             let data = format!("v={}", BASE64.encode(last.server_signature)).into_bytes();
             assert_eq!(
@@ -476,7 +491,7 @@ mod tests {
     fn an_unknown_user_is_challenged_like_a_known_one() {
         let method = method();
         let challenge = |name: &str, number| {
-            let first = challenge(method.begin(nonce(number)).as_mut(), &Client::new(name, "").first());
+            let first = challenge(method.begin(HOME, nonce(number)).as_mut(), &Client::new(name, "").first());
             String::from_utf8(first).unwrap()
         };
         let [known, unknown, other] = [challenge("user", 1), challenge("nobody", 1), challenge("nobodx", 1)];
@@ -489,15 +504,44 @@ mod tests {
         assert_eq!(salt(&known), salt(&challenge("user", 2)));
     }
 
+    /// A name alone is no proof, and neither is that of another domain's user: tenants may have users of one name.
+    #[test]
+    fn a_user_of_one_domain_is_unknown_in_another() {
+        let other = ScramUser { security: SecurityId(1), ..user("user", "pen") };
+        let method = ScramSha256::new(&[user("user", "pencil"), other], [7; 32]).unwrap();
+        let try_in = |security, password| {
+            let client = Client::new("user", password);
+            let mut exchange = method.begin(security, nonce(1));
+            let last = client.last(&challenge(exchange.as_mut(), &client.first()));
+            matches!(exchange.step(last.message.as_bytes()), Step::Success { .. })
+        };
+        for (security, password, expected) in
+            [(0, "pencil", true), (0, "pen", false), (1, "pencil", false), (1, "pen", true), (2, "pencil", false)]
+        {
+            assert_eq!(try_in(SecurityId(security), password), expected, "{security} {password}");
+        }
+    }
+
+    #[test]
+    fn who_is_about_to_give_a_proof_is_known() {
+        let client = Client::new("user", "pencil");
+        let mut exchange = method().begin(HOME, nonce(1));
+        assert_eq!(exchange.user_name(), None);
+        let last = client.last(&challenge(exchange.as_mut(), &client.first()));
+        assert_eq!(exchange.user_name(), Some("user"));
+        assert!(matches!(exchange.step(last.message.as_bytes()), Step::Success { .. }));
+        assert_eq!(exchange.user_name(), None);
+    }
+
     /// F9: what was recorded in one exchange is of no use in another.
     #[test]
     fn f9_a_recorded_last_message_is_refused_in_another_exchange() {
         let method = method();
         let client = Client::new("user", "pencil");
-        let mut recorded = method.begin(nonce(1));
+        let mut recorded = method.begin(HOME, nonce(1));
         let last = client.last(&challenge(recorded.as_mut(), &client.first()));
         assert!(matches!(recorded.step(last.message.as_bytes()), Step::Success { .. }));
-        let mut replayed = method.begin(nonce(2));
+        let mut replayed = method.begin(HOME, nonce(2));
         challenge(replayed.as_mut(), &client.first());
         assert_eq!(replayed.step(last.message.as_bytes()), Step::Failure(Failure::Nonce));
     }
@@ -558,7 +602,7 @@ mod tests {
         for count in ["1", "2147483648", "0", "-1"] {
             let client = Client::new("user", "pencil");
             let first = format!("{},i={count}", client.first());
-            let server_first = challenge(method().begin(nonce(1)).as_mut(), &first);
+            let server_first = challenge(method().begin(HOME, nonce(1)).as_mut(), &first);
             assert_eq!(attributes(std::str::from_utf8(&server_first).unwrap())[2], "4096");
         }
     }
@@ -649,10 +693,10 @@ mod tests {
     #[test]
     fn a_failure_ends_the_exchange() {
         let client = Client::new("user", "pencil");
-        let mut exchange = method().begin(nonce(1));
+        let mut exchange = method().begin(HOME, nonce(1));
         assert_eq!(exchange.step(b"nonsense"), Step::Failure(Failure::Malformed));
         assert_eq!(exchange.step(client.first().as_bytes()), Step::Failure(Failure::Finished));
-        let mut exchange = method().begin(nonce(1));
+        let mut exchange = method().begin(HOME, nonce(1));
         let last = client.last(&challenge(exchange.as_mut(), &client.first()));
         assert_eq!(exchange.step(b"c=biws"), Step::Failure(Failure::Malformed));
         assert_eq!(exchange.step(last.message.as_bytes()), Step::Failure(Failure::Finished));
@@ -680,7 +724,7 @@ mod tests {
         #[test]
         fn no_message_panics(first: Vec<u8>, second: Vec<u8>) {
             let method = ScramSha256::new(&[], [1; 32]).unwrap();
-            let mut exchange = method.begin(nonce(1));
+            let mut exchange = method.begin(HOME, nonce(1));
             let answered = exchange.step(&first);
             prop_assert!(!matches!(answered, Step::Success { .. }), "{answered:?}");
             prop_assert!(matches!(exchange.step(&second), Step::Failure(_)));
@@ -693,7 +737,7 @@ mod tests {
             second in proptest::collection::vec(piece(), 0..8),
         ) {
             let method = ScramSha256::new(&[], [1; 32]).unwrap();
-            let mut exchange = method.begin(nonce(1));
+            let mut exchange = method.begin(HOME, nonce(1));
             let answered = exchange.step(first.concat().as_bytes());
             prop_assert!(!matches!(answered, Step::Success { .. }), "{answered:?}");
             prop_assert!(matches!(exchange.step(second.concat().as_bytes()), Step::Failure(_)));

@@ -1,5 +1,6 @@
 //! An Authentication Method without secrets: whoever says a word is the user of that name.
 
+use pantala_broker::SecurityId;
 use pantala_broker::authentication::{Exchange, Failure, Method, Step};
 
 /// See the module.
@@ -14,7 +15,7 @@ impl Method for Word {
         Self::NAME
     }
 
-    fn begin(&self, _server_nonce: [u8; 18]) -> Box<dyn Exchange> {
+    fn begin(&self, _security: SecurityId, _server_nonce: [u8; 18]) -> Box<dyn Exchange> {
         Box::new(Said)
     }
 }
@@ -28,5 +29,10 @@ impl Exchange for Said {
             Ok("wrong") | Err(_) => Step::Failure(Failure::Credentials),
             Ok(user_name) => Step::Success { data: Vec::new(), user_name: user_name.to_owned() },
         }
+    }
+
+    /// Who it is and the proof are one word.
+    fn user_name(&self) -> Option<&str> {
+        None
     }
 }

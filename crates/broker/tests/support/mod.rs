@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use pantala_broker::authentication::Unbraked;
 use pantala_broker::{
     Action, AuthenticationRequest, Batch, BatchPhase, Census, ConnectionKey, Core, CoreOptions, Counters, Event,
     Identity, ListenerId, ListenerSettings, RightsSource, Settings, Totals, Unrestricted, Verdict, Wanted, WorkerId,
@@ -297,6 +298,7 @@ impl World {
                 workers,
                 totals: Arc::clone(&totals),
                 methods: Arc::new([Box::new(Word)]),
+                brake: Arc::new(Unbraked),
                 rights: Arc::clone(&rights),
                 random: Box::new(move |bytes| bytes.fill_with(|| chance.number() as u8)),
             };

@@ -60,6 +60,94 @@ fn command_to(client: &mut Client, topic_name: &str, request: &str) -> String {
     String::from_utf8(client::taken_apart(V5, &answer).2.to_vec()).unwrap()
 }
 
+const INIT: &str = include_str!("../../../access/tests/mosquitto/dynsec-init.json");
+const LIST_CLIENTS: &str = r#"{"commands":[{"command":"listClients"}]}"#;
+
+/// A broker with its configuration in `pantala.toml`, which may be written anew.
+fn start(folder: Folder, toml: &str) -> Broker {
+    folder.write("pantala.toml", toml);
+    Broker::with_arguments(folder, &["-c", "pantala.toml", "--durability", "memory"])
+}
+
+/// Reloads, and returns what was said to it.
+fn reload(broker: &Broker) -> String {
+    let before = broker.log().len();
+    broker.signal(Signal::HUP);
+    wait_for("a reload", || Some(broker.log()[before..].to_owned()).filter(|log| log.contains("SIGHUP: ")))
+}
+
+/// The file that a reload named was said to be live, and the old one was read again in its place.
+#[test]
+fn a_reload_goes_over_to_another_file_of_dynamic_security() {
+    let folder = Folder::new();
+    let one = folder.write("one.json", INIT);
+    let two = folder.write("two.json", &INIT.replace("\"admin\"", "\"boss\""));
+    let toml = |file| {
+        format!("[[listener]]\nhost = \"127.0.0.1\"\nport = 0\n[[security]]\ndynamic_security_file = {file:?}\n")
+    };
+    let mut broker = start(folder, &toml(&one));
+    broker.address();
+    assert_eq!(
+        (try_login(&broker, "admin", "secret", "a").1, try_login(&broker, "boss", "secret", "b").1),
+        (0, NOT_AUTHORIZED)
+    );
+    broker.folder.write("pantala.toml", &toml(&two));
+    let log = reload(&broker);
+    assert!(log.contains("read again, 1 change"), "{log}");
+    assert_eq!(try_login(&broker, "admin", "secret", "a").1, NOT_AUTHORIZED);
+    let (mut boss, code) = try_login(&broker, "boss", "secret", "b");
+    assert_eq!(code, 0);
+    // What is changed from now on is in the new file, and only there.
+    let answer = command(&mut boss, r#"{"commands":[{"command":"createClient","username":"eve","password":"e"}]}"#);
+    assert!(!answer.contains("error"), "{answer}");
+    let has_eve = |file| fs::read_to_string(file).unwrap().contains("\"eve\"");
+    assert_eq!((has_eve(&one), has_eve(&two)), (false, true));
+    broker.check();
+}
+
+/// Passwords were verified by the new file as soon as it was read, whatever became of the reload.
+#[test]
+fn a_reload_that_fails_elsewhere_leaves_dynamic_security_as_it_was() {
+    let folder = Folder::new();
+    let file = folder.write("dynsec.json", INIT);
+    let toml =
+        format!("[[security]]\ndynamic_security_file = {file:?}\n[[listener]]\nhost = \"127.0.0.1\"\nport = 0\n");
+    let mut broker = start(folder, &toml);
+    broker.address();
+    assert_eq!(try_login(&broker, "admin", "secret", "a").1, 0);
+    fs::write(&file, INIT.replace("\"admin\"", "\"boss\"")).unwrap();
+    // Sockets are opened last, and this one cannot be.
+    let taken = Broker::start("");
+    let more = format!("[[listener]]\nhost = \"127.0.0.1\"\nport = {}\n", taken.address().port());
+    broker.folder.write("pantala.toml", &(toml.clone() + &more));
+    let log = reload(&broker);
+    assert!(log.contains("nothing has changed") && log.contains("in use"), "{log}");
+    let codes =
+        |broker: &Broker| (try_login(broker, "admin", "secret", "a").1, try_login(broker, "boss", "secret", "b").1);
+    assert_eq!(codes(&broker), (0, NOT_AUTHORIZED));
+    broker.folder.write("pantala.toml", &toml);
+    reload(&broker);
+    assert_eq!(codes(&broker), (NOT_AUTHORIZED, 0));
+    broker.check();
+}
+
+/// The thread for commands was there from the start or never, so that a command to what a reload had brought had no answer.
+#[test]
+fn dynamic_security_that_a_reload_brings_has_commands() {
+    let folder = Folder::new();
+    let file = folder.write("dynsec.json", INIT);
+    let toml = "[[listener]]\nhost = \"127.0.0.1\"\nport = 0\n";
+    let mut broker = start(folder, toml);
+    broker.address();
+    broker.folder.write("pantala.toml", &format!("{toml}[[security]]\ndynamic_security_file = {file:?}\n"));
+    reload(&broker);
+    let (mut admin, code) = try_login(&broker, "admin", "secret", "a");
+    assert_eq!(code, 0);
+    let answer = command(&mut admin, LIST_CLIENTS);
+    assert!(answer.contains("\"admin\"") && !answer.contains("error"), "{answer}");
+    broker.check();
+}
+
 #[test]
 fn rules_in_toml_hold_and_are_read_again() {
     let folder = Folder::new();
@@ -68,11 +156,14 @@ fn rules_in_toml_hold_and_are_read_again() {
     let mut client = Client::connect(broker.address(), V5, "hall");
     assert_eq!((publish(&mut client, "dev/hall/x"), publish(&mut client, "dev/attic/x")), (0, NOT_AUTHORIZED));
     assert_eq!((subscribe(&mut client, "cmd/hall/on"), subscribe(&mut client, "cmd/#")), (0, NOT_AUTHORIZED));
-    // A mistake leaves the old rules, and is named with its line.
+    // A mistake leaves the old rules, and is named with its place and what was meant.
     fs::write(&rules, "[[rule]]\npublsih = [\"#\"]\n").unwrap();
     broker.signal(Signal::HUP);
     let log = broker.wait_for_log("SIGHUP: nothing has changed, the configuration cannot be used: ");
-    assert!(log.contains("rules_file: ") && log.contains("line 2: unknown field `publsih`"), "{log}");
+    assert!(
+        log.contains("rules.toml:2:1: unknown field `publsih`, ") && log.contains("; did you mean \"publish\"?"),
+        "{log}"
+    );
     assert_eq!((publish(&mut client, "dev/hall/x"), publish(&mut client, "dev/attic/x")), (0, NOT_AUTHORIZED));
     fs::write(&rules, "[[rule]]\npublish = [\"dev/attic/#\"]\n").unwrap();
     broker.signal(Signal::HUP);

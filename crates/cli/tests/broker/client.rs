@@ -194,7 +194,7 @@ fn packet_bytes(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
+pub fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![first_byte];
     let mut length = body.len();
     loop {
@@ -208,7 +208,7 @@ fn packet(first_byte: u8, body: &[u8]) -> Vec<u8> {
     }
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub fn text(text: &str) -> Vec<u8> {
     let mut bytes = u16::try_from(text.len()).unwrap().to_be_bytes().to_vec();
     bytes.extend_from_slice(text.as_bytes());
     bytes

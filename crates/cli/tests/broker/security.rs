@@ -8,15 +8,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::client::{Client, Next, V5, V311, connect, connect_as};
+use crate::client::{Client, Next, V5, V311, connect, connect_as, packet, text};
 use crate::process::{Broker, Folder, PATIENCE, wait_for};
 
 const NOT_AUTHORIZED: u8 = 0x87;
@@ -454,6 +454,252 @@ fn who_guesses_waits_and_nobody_else_does() {
     broker.check();
 }
 
+/// Guesses that came before the first was known to be wrong were all verified: some five hundred in place of those that are
+/// free.
+#[test]
+fn guesses_that_come_at_once_are_braked_in_the_queue() {
+    const GUESSERS: usize = 100;
+    let folder = Folder::new();
+    let slow: &[&str] = &["-H", "sha512-pbkdf2", "-I", "20000"];
+    let file = folder.write("passwords", &password_lines(&folder, &[("ann", "a", slow)]));
+    let (mut broker, address) = start(
+        folder,
+        &format!(
+            "[limits]\nfailures_per_address_max = 10\nfailures_per_user_max = 0\nverification_threads = 1\n\
+             connect_seconds = 120\n{LISTENER}[[security]]\npassword_file = \"{}\"\n",
+            file.display()
+        ),
+    );
+    let mut guessers: Vec<Client> = (0..GUESSERS).map(|_| Client::open(address)).collect();
+    for (number, client) in guessers.iter_mut().enumerate() {
+        client.level = V5;
+        client.send(&connect_as(V5, "", Some("ann"), Some(format!("guess {number}").as_bytes())));
+    }
+    let codes: Vec<u8> = guessers.iter_mut().map(|client| client.packet()[3]).collect();
+    let refused = |code| codes.iter().filter(|it| **it == code).count();
+    // One more for each wait that has ended meanwhile.
+    assert!((10..=15).contains(&refused(NOT_AUTHORIZED)), "{codes:02x?}");
+    assert_eq!(refused(NOT_AUTHORIZED) + refused(CONNECTION_RATE_EXCEEDED), GUESSERS, "{codes:02x?}");
+    assert_eq!(broker.security_counter("passwords_hashed"), refused(NOT_AUTHORIZED) as u64);
+    // A neighbour's address has its own.
+    let neighbour = Ipv4Addr::new(127, 0, 4, 1);
+    assert_eq!(log_in_from(neighbour, address, "", Some("ann"), Some(b"a")).0, 0);
+    broker.check();
+}
+
+/// A fleet with tokens may have one User Name, and a stranger who showed rubbish in that name kept all of it out.
+#[test]
+fn rubbish_in_the_user_name_of_tokens_locks_nobody_out() {
+    let folder = Folder::new();
+    let secret = folder.write("secret", "a secret of at least 32 bytes, which this is\n");
+    let (mut broker, address) = start(
+        folder,
+        &format!(
+            "[limits]\nfailures_per_address_max = 5\nfailures_per_user_max = 5\n{LISTENER}[[security]]\n\
+             jwt_secret_file = \"{}\"\njwt_user_name = \"jwt\"\n",
+            secret.display()
+        ),
+    );
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"a secret of at least 32 bytes, which this is");
+    let token = |user_name: &str| {
+        let signed = unsigned(&json!({"alg": "HS256"}), &json!({"sub": user_name, "exp": in_seconds(1_000)}));
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes()).as_ref()))
+    };
+    let show = |from, token: &str| log_in_from(from, address, "", Some("jwt"), Some(token.as_bytes())).0;
+    assert_eq!(show(Ipv4Addr::new(127, 0, 5, 1), &token("known")), 0);
+    let rubbish = |from| show(from, &format!("{}.x", unsigned(&json!({"alg": "HS256"}), &json!({"sub": "new"}))));
+    for last in 10..60 {
+        assert_eq!(rubbish(Ipv4Addr::new(127, 0, 5, last)), NOT_AUTHORIZED, "{last}");
+    }
+    assert_eq!(show(Ipv4Addr::new(127, 0, 5, 2), &token("new")), 0);
+    // Its own address is braked, but for those who have shown a good token there.
+    let codes: Vec<u8> = (0..20).map(|_| rubbish(Ipv4Addr::new(127, 0, 5, 1))).collect();
+    assert!(codes[..5].iter().all(|code| *code == NOT_AUTHORIZED), "{codes:02x?}");
+    assert!(codes[5..].iter().filter(|code| **code == CONNECTION_RATE_EXCEEDED).count() >= 10, "{codes:02x?}");
+    assert_eq!(show(Ipv4Addr::new(127, 0, 5, 1), &token("known")), 0);
+    broker.check();
+}
+
+/// While a key set did not come, tokens that nobody had signed took all threads that ask services, in their turn for the one
+/// who fetched it.
+#[test]
+fn tokens_with_invented_keys_take_no_threads_and_are_braked_once_the_keys_have_come() {
+    const FORGERS: usize = 20;
+    let (keys, auth) = (Service::start(), Service::start());
+    keys.hold();
+    auth.answer(200, r#"{"result":"allow"}"#);
+    let port = crate::process::free_port();
+    let (mut broker, address) = start(
+        Folder::new(),
+        &format!(
+            "[limits]\nfailures_per_address_max = 5\nhttp_requests_max = 2\nverification_threads = 1\nconnect_seconds = 120\n\
+             {LISTENER}[[listener]]\nhost = \"127.0.0.1\"\nport = {port}\nallow_anonymous = false\nsecurity = \"web\"\n\
+             [[security]]\njwt_jwks_url = \"{}\"\n[[security]]\nname = \"web\"\nhttp_url = \"{}\"\n",
+            keys.url("/keys"),
+            auth.url("/auth")
+        ),
+    );
+    let (good, forger) = (Signer::new("good"), Signer::new("invented"));
+    let claims = json!({"sub": "ann", "exp": in_seconds(1_000)});
+    let show = |last: u8, token: &str| {
+        let mut client = Client::open_from(Ipv4Addr::new(127, 0, 6, last), address);
+        client.level = V5;
+        client.send(&connect_as(V5, "", None, Some(token.as_bytes())));
+        client
+    };
+    let mut ann = show(1, &good.token(&claims));
+    wait_for("a question for the keys", || (keys.requests().len() == 1).then_some(()));
+    let forgers = (0..FORGERS).map(|number| show(2, &forger.token(&json!({"sub": format!("x{number}"), "exp": 1}))));
+    let mut forgers: Vec<Client> = forgers.collect();
+    // Users of another domain are let in meanwhile: nobody has been told of the keys.
+    for number in 0..4 {
+        assert_eq!(log_in(SocketAddr::from((HOME, port)), &format!("user{number}"), "p"), 0);
+    }
+    assert_eq!(broker.security_counter("http_failures"), 0);
+    keys.answer(200, &key_set(&[&good]));
+    let packet = ann.packet();
+    assert_eq!((packet[0], packet[3]), (0x20, 0));
+    let codes: Vec<u8> = forgers.iter_mut().map(|client| client.packet()[3]).collect();
+    let refused = |code| codes.iter().filter(|it| **it == code).count();
+    assert_eq!((refused(NOT_AUTHORIZED), refused(CONNECTION_RATE_EXCEEDED)), (5, FORGERS - 5), "{codes:02x?}");
+    assert_eq!(keys.requests().len(), 1);
+    // A key that might be newer than the set is no failure: when keys change, clients are ahead of the broker.
+    for _ in 0..10 {
+        assert_eq!(show(3, &forger.token(&claims)).packet()[3], NOT_AUTHORIZED);
+    }
+    broker.check();
+}
+
+/// A client whose token is good waited for a key set that was to be fetched again, though the old keys serve.
+#[test]
+fn nobody_waits_for_keys_that_are_only_old() {
+    let service = Service::start();
+    let signer = Signer::new("key");
+    service.answer(200, &key_set(&[&signer]));
+    let toml =
+        format!("{LISTENER}[[security]]\njwt_jwks_url = \"{}\"\njwt_refresh_seconds = 10\n", service.url("/keys"));
+    let (mut broker, address) = start(Folder::new(), &toml);
+    let token = signer.token(&json!({"sub": "ann", "exp": in_seconds(1_000)}));
+    let show = || log_in_from(HOME, address, "", None, Some(token.as_bytes())).0;
+    assert_eq!(show(), 0);
+    service.hold();
+    wait_for("a question for newer keys", || {
+        assert_eq!(show(), 0);
+        (service.requests().len() > 1).then_some(())
+    });
+    // It has no answer yet, and has not been given up.
+    assert_eq!(show(), 0);
+    assert_eq!(broker.security_counter("http_failures"), 0);
+    broker.check();
+}
+
+/// The client's side of SCRAM-SHA-256 up to where it waits for the challenge.
+struct Scram {
+    client: Client,
+    user_name: &'static str,
+}
+
+impl Scram {
+    const METHOD: &str = "SCRAM-SHA-256";
+
+    fn property(identifier: u8, value: &str) -> Vec<u8> {
+        [&[identifier][..], &text(value)].concat()
+    }
+
+    fn properties(data: &str) -> Vec<u8> {
+        let properties = [Self::property(0x15, Self::METHOD), Self::property(0x16, data)].concat();
+        let length = u8::try_from(properties.len()).unwrap();
+        // A length below 128 has one byte.
+        let length = if length < 0x80 { vec![length] } else { vec![length, 1] };
+        [length, properties].concat()
+    }
+
+    fn begin(from: Ipv4Addr, address: SocketAddr, user_name: &'static str) -> Self {
+        let mut client = Client::open_from(from, address);
+        client.level = V5;
+        let front = [&text("MQTT")[..], &[V5, 0x02, 0, 0]].concat();
+        let properties = Self::properties(&format!("n,,n={user_name},r=nonce"));
+        client.send(&packet(0x10, &[front, properties, text("")].concat()));
+        Self { client, user_name }
+    }
+
+    /// The code of the CONNACK that follows the proof.
+    fn prove(mut self, password: &str) -> u8 {
+        let auth = self.client.packet();
+        assert_eq!(auth[0], 0xf0, "{auth:02x?}");
+        let at = auth.windows(2).position(|bytes| bytes == b"r=").unwrap();
+        let length = u16::from_be_bytes([auth[at - 2], auth[at - 1]]);
+        let challenge = std::str::from_utf8(&auth[at..at + usize::from(length)]).unwrap();
+        let parts: Vec<&str> = challenge.splitn(3, ',').collect();
+        let (salt, iterations) = (STANDARD.decode(&parts[1][2..]).unwrap(), parts[2][2..].parse().unwrap());
+        let mut salted = [0; 32];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, password.as_bytes(), &mut salted);
+        let sign = |key: &[u8], text: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text);
+        let client_key = sign(&salted, b"Client Key");
+        let stored_key = digest::digest(&digest::SHA256, client_key.as_ref());
+        let without_proof = format!("c=biws,{}", parts[0]);
+        let signed = format!("n={},r=nonce,{challenge},{without_proof}", self.user_name);
+        let signature = sign(stored_key.as_ref(), signed.as_bytes());
+        let proof: Vec<u8> = client_key.as_ref().iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
+        let data = format!("{without_proof},p={}", STANDARD.encode(proof));
+        self.client.send(&packet(0xf0, &[vec![0x18], Self::properties(&data)].concat()));
+        let answer = self.client.packet();
+        assert_eq!(answer[0], 0x20, "{answer:02x?}");
+        // Behind the length, which may have two bytes.
+        answer[if answer[1] & 0x80 == 0 { 3 } else { 4 }]
+    }
+}
+
+fn scram(from: Ipv4Addr, address: SocketAddr, user_name: &'static str, password: &str) -> u8 {
+    Scram::begin(from, address, user_name).prove(password)
+}
+
+/// Guesses by SCRAM were not counted.
+#[test]
+fn who_guesses_by_scram_waits_as_well() {
+    let (mut broker, address) = start(
+        Folder::new(),
+        &format!(
+            "[limits]\nfailures_per_address_max = 20\nfailures_per_user_max = 10\n{LISTENER}\
+             [[scram_user]]\nname = \"ann\"\npassword = \"a\"\n[[scram_user]]\nname = \"bob\"\npassword = \"b\"\n"
+        ),
+    );
+    let away = |last: u8| Ipv4Addr::new(127, 0, 7, last);
+    assert_eq!(scram(away(1), address, "ann", "a"), 0);
+    // From one address, all of them challenged before the first proof: as many are looked at as are free.
+    let begun: Vec<Scram> = (0..40).map(|number| Scram::begin(away(1), address, ["x", "y", "z"][number % 3])).collect();
+    let codes: Vec<u8> = begun.into_iter().map(|exchange| exchange.prove("guess")).collect();
+    assert!(codes[..20].iter().all(|code| *code == NOT_AUTHORIZED), "{codes:02x?}");
+    assert!(codes[20..].iter().filter(|code| **code == CONNECTION_RATE_EXCEEDED).count() >= 15, "{codes:02x?}");
+    // Who is known there is not concerned, nor is anybody elsewhere.
+    assert_eq!((scram(away(1), address, "ann", "a"), scram(away(2), address, "bob", "b")), (0, 0));
+    // At one user from many addresses.
+    let codes: Vec<u8> = (10..60).map(|last| scram(away(last), address, "ann", "guess")).collect();
+    assert!(codes.iter().filter(|code| **code == CONNECTION_RATE_EXCEEDED).count() >= 30, "{codes:02x?}");
+    assert_eq!(scram(away(1), address, "ann", "a"), 0);
+    assert!(broker.security_counter("credentials_braked") >= 45);
+    assert!(broker.counter("connects_refused_credentials") >= 90);
+    broker.check();
+}
+
+#[test]
+fn a_user_by_scram_is_one_of_its_domain_alone() {
+    let port = crate::process::free_port();
+    let (mut broker, address) = start(
+        Folder::new(),
+        &format!(
+            "{LISTENER}[[listener]]\nhost = \"127.0.0.1\"\nport = {port}\nallow_anonymous = false\nsecurity = \"tenant\"\n\
+             [[security]]\nname = \"tenant\"\n[[scram_user]]\nname = \"admin\"\npassword = \"t\"\nsecurity = \"tenant\"\n\
+             [[scram_user]]\nname = \"admin\"\npassword = \"ours\"\n"
+        ),
+    );
+    let tenant = SocketAddr::from((HOME, port));
+    assert_eq!((scram(HOME, address, "admin", "ours"), scram(HOME, tenant, "admin", "t")), (0, 0));
+    assert_eq!(scram(HOME, address, "admin", "t"), NOT_AUTHORIZED);
+    assert_eq!(scram(HOME, tenant, "admin", "ours"), NOT_AUTHORIZED);
+    broker.check();
+}
+
 #[test]
 fn a_flood_of_passwords_to_be_hashed_leaves_everybody_else_alone() {
     const FLOODERS: usize = 100;
@@ -543,6 +789,18 @@ fn no_secret_is_ever_written() {
     std::fs::write(&passwords, "ann:cAnArY-in-the-open\n").unwrap();
     broker.signal(Signal::HUP);
     broker.wait_for_log("SIGHUP: nothing has changed, the configuration cannot be used: ");
+    // Nor is what a URL has, when it cannot be used.
+    let good = std::fs::read_to_string(broker.folder.path("pantala.toml")).unwrap();
+    for (url, said) in [
+        ("http_url = \"https://svc:cAnArY@auth/ x?key=cAnArY\"", "\"http_url\" cannot be \"https://auth/ x\""),
+        ("http_url = \"http://svc:cAnArY@[::1/\"", "it is no URL"),
+        ("http_url = \"svc:cAnArY@auth\"", "it has to begin with http://"),
+        ("jwt_jwks_url = \"ftp://id/keys?token=cAnArY\"", "\"jwt_jwks_url\" cannot be \"ftp://id/keys\""),
+    ] {
+        broker.folder.write("pantala.toml", &format!("{good}[[security]]\nname = \"other\"\n{url}\n"));
+        broker.signal(Signal::HUP);
+        broker.wait_for_log(said);
+    }
     broker.signal(Signal::USR1);
     broker.wait_for_log("Credentials: ");
     let log = broker.log();
@@ -601,6 +859,7 @@ impl Service {
 
     fn answer(&self, status: u16, body: &str) {
         self.shared.state.lock().unwrap().answer = Some((status, body.to_owned()));
+        self.shared.changed.notify_all();
     }
 
     /// Answers nothing any more.

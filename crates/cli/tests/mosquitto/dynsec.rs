@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::programs::find;
+use crate::programs::{find, missing};
 
 /// What is waited for has to come within this.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,9 +46,11 @@ impl Drop for Broker {
 }
 
 /// Where Debian has the plugin.
-fn plugin() -> Option<PathBuf> {
-    let folders = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
-    folders.map(|folder| folder.join("mosquitto_dynamic_security.so")).find(|file| file.is_file())
+fn plugin(test: &str) -> Option<PathBuf> {
+    const FILE: &str = "mosquitto_dynamic_security.so";
+    let folders = fs::read_dir("/usr/lib").unwrap().flatten().map(|entry| entry.path());
+    let found = folders.map(|folder| folder.join(FILE)).find(|file| file.is_file());
+    found.or_else(|| missing(test, FILE))
 }
 
 #[test]
@@ -57,7 +59,7 @@ fn mosquitto_ctrl_prints_the_same() {
     let Some([mosquitto, control, publish]) = find(name, ["mosquitto", "mosquitto_ctrl", "mosquitto_pub"]) else {
         return;
     };
-    let Some(plugin) = plugin() else { return };
+    let Some(plugin) = plugin(name) else { return };
     let folder = tempfile::tempdir().unwrap();
     let (theirs, ours) = (folder.path().join("theirs.json"), folder.path().join("ours.json"));
     for file in [&theirs, &ours] {

@@ -214,6 +214,15 @@ impl Rules {
         named && credentials.password.as_deref().is_some_and(|it| self.user_name.is_some() || looks_like_token(it))
     }
 
+    /// The user name that a token claims, and that nothing proves: by it clients are told apart before their tokens are verified.
+    pub fn claimed_name(&self, credentials: &Credentials) -> Option<Box<str>> {
+        let token = credentials.password.as_deref().filter(|token| token.len() <= self.token_bytes_max)?;
+        let payload = token.split(|byte| *byte == b'.').nth(1)?;
+        let claims = object(std::str::from_utf8(payload).ok()?).ok()?;
+        let name = find(&claims, &self.user_name_claim)?.as_str()?;
+        can_be_name(name).then(|| name.into())
+    }
+
     /// Verifies the token in the password. `unix_now` is in seconds since 1970.
     ///
     /// Newer keys may help where the rejection [asks for them](Rejection::asks_for_keys): see [`KeyCache`].

@@ -75,6 +75,27 @@ fn a_token_says_who_how_long_and_what() {
 }
 
 #[test]
+fn a_token_claims_a_name_before_anything_is_verified() {
+    let rules = Rules { user_name_claim: "of.user".to_owned(), token_bytes_max: 200, ..Rules::default() };
+    let forged = |claims: &Value| token(&json!({"alg": "none"}), claims, |_| Vec::new());
+    let long = "x".repeat(200);
+    for (shown_token, expected) in [
+        (forged(&json!({"of": {"user": "ann"}})), Some("ann")),
+        (forged(&json!({"of": {"user": 1}})), None),
+        (forged(&json!({"of": {"user": "a\u{0}"}})), None),
+        (forged(&json!({"sub": "ann"})), None),
+        (forged(&json!({"of": {"user": "ann"}, "x": long})), None),
+        (b"ey.!.x".to_vec(), None),
+        (b"ey".to_vec(), None),
+        (vec![0xff, b'.', 0xff, b'.'], None),
+    ] {
+        let credentials = shown(shown_token);
+        assert_eq!(rules.claimed_name(&credentials).as_deref(), expected, "{:?}", credentials.password);
+    }
+    assert_eq!(rules.claimed_name(&Credentials::default()), None);
+}
+
+#[test]
 fn times_are_checked_with_the_leeway() {
     let rules = Rules::default();
     for (claims, expected) in [

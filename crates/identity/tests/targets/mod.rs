@@ -6,6 +6,12 @@ use pantala_identity::http::read_answer;
 use pantala_identity::jwt::{Key, KeySet, Rules};
 use pantala_identity::{Credentials, Outcome, Refusal};
 
+/// A target: its name and what it checks.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const ALL: [Target; 3] = [("token", token), ("key_set", key_set), ("http_answer", http_answer)];
+
 /// A password shown to a broker that knows one secret: what it did not sign lets nobody in.
 pub fn token(input: &[u8]) {
     let mut keys = KeySet::default();

@@ -112,6 +112,8 @@ pub(super) struct ScramUserDraft {
     pub name: Option<String>,
     pub password: Option<String>,
     pub password_file: Option<PathBuf>,
+    /// None: the default domain.
+    pub security: Option<String>,
 }
 
 impl Draft {
@@ -168,11 +170,11 @@ impl Draft {
         }
         self.settings.connect_packet_bytes_max = self.connect_packet_bytes_max()?;
         self.settings.redirect = self.redirect()?;
-        self.settings.scram_users = scram_users(std::mem::take(&mut self.scram_users))?;
         let durability = overrides.durability.or(self.durability).unwrap_or(self.durability_default);
         self.settings.durability_rules = durability_rules(std::mem::take(&mut self.durability_rules), durability)?;
         self.place_ports(&overrides.ports);
         let security = security::domains(std::mem::take(&mut self.security))?;
+        self.settings.scram_users = scram_users(std::mem::take(&mut self.scram_users), &security)?;
         let listeners = self.listeners(&security)?;
         self.settings.security_domains = security::stored_names(&security);
         self.settings.listeners = listeners.iter().map(|listener| listener.settings.clone()).collect();
@@ -181,7 +183,7 @@ impl Draft {
             let somebody = settings.allow_anonymous
                 || settings.verify_credentials
                 || listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No)
-                || !self.settings.scram_users.is_empty()
+                || self.settings.scram_users.iter().any(|user| user.security == settings.security)
                 || is_local(&listener.address);
             if settings.believe_user_names && !settings.verify_credentials && settings.allow_anonymous {
                 self.warnings.push(format!(
@@ -359,11 +361,7 @@ impl ListenerDraft {
     pub fn finish(self, domains: &[SecurityDomain]) -> Result<Listener, ConfigError> {
         let port = self.port();
         let name = self.security.as_deref().unwrap_or(DEFAULT_DOMAIN);
-        let Some(security) = domains.iter().position(|domain| domain.name == name) else {
-            let given = name.to_owned();
-            let reason = "there is no [[security]] of this name";
-            return Err(ConfigError::new(self.origin, Fault::BadText { key: "security".to_owned(), given, reason }));
-        };
+        let security = domain_number(domains, name).map_err(|fault| ConfigError::new(self.origin.clone(), fault))?;
         let address = match (self.unix_path, self.host) {
             (Some(_), Some(_)) => {
                 let fault = Fault::Exclusive { one: "unix_path", other: "host", section: "[[listener]]" };
@@ -390,8 +388,8 @@ impl ListenerDraft {
                 packet_bytes_max: self.packet_bytes_max,
                 topic_alias_max: self.topic_alias_max,
                 topic_alias_broker_max: self.topic_alias_broker_max,
-                security: SecurityId(security as u16),
-                verify_credentials: domains[security].verifies(),
+                security,
+                verify_credentials: domains[usize::from(security.0)].verifies(),
                 ..ListenerSettings::default()
             }),
             address,
@@ -419,7 +417,7 @@ impl DurabilityDraft {
 
 impl ScramUserDraft {
     pub fn new(origin: Origin) -> Self {
-        Self { origin, name: None, password: None, password_file: None }
+        Self { origin, name: None, password: None, password_file: None, security: None }
     }
 }
 
@@ -462,7 +460,17 @@ fn is_cheaper(level: Durability, than: Durability) -> bool {
     )
 }
 
-fn scram_users(drafts: Vec<ScramUserDraft>) -> Result<Vec<ScramUser>, ConfigError> {
+/// The number of a domain that a listener or a user names.
+fn domain_number(domains: &[SecurityDomain], name: &str) -> Result<SecurityId, Fault> {
+    let number = domains.iter().position(|domain| domain.name == name);
+    number.map(|number| SecurityId(number as u16)).ok_or_else(|| Fault::BadText {
+        key: "security".to_owned(),
+        given: name.to_owned(),
+        reason: "there is no [[security]] of this name",
+    })
+}
+
+fn scram_users(drafts: Vec<ScramUserDraft>, domains: &[SecurityDomain]) -> Result<Vec<ScramUser>, ConfigError> {
     const SECTION: &str = "[[scram_user]]";
     let mut users: Vec<ScramUser> = Vec::with_capacity(drafts.len());
     for draft in drafts {
@@ -477,11 +485,13 @@ fn scram_users(drafts: Vec<ScramUserDraft>) -> Result<Vec<ScramUser>, ConfigErro
                 return Err(ConfigError::new(draft.origin, fault));
             }
         };
-        if users.iter().any(|user| user.name == name) {
+        let domain = draft.security.as_deref().unwrap_or(DEFAULT_DOMAIN);
+        let security = domain_number(domains, domain).map_err(|fault| ConfigError::new(draft.origin.clone(), fault))?;
+        if users.iter().any(|user| user.name == name && user.security == security) {
             let what = format!("user \"{}\"", name.escape_debug());
             return Err(ConfigError::new(draft.origin, Fault::Twice { what }));
         }
-        users.push(ScramUser { name, password });
+        users.push(ScramUser { name, password, security });
     }
     Ok(users)
 }

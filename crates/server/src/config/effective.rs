@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use pantala_broker::SecurityId;
+use pantala_broker::{ScramUser, SecurityId};
 
 use super::key::{self, Key};
-use super::{Config, ListenAddress, Listener, SecurityDomain, security};
+use super::{Config, DEFAULT_DOMAIN, ListenAddress, Listener, SecurityDomain, security};
 
 /// What a running broker cannot change. Everything else is taken over by a reload.
 const NEEDS_RESTART: &[&str] = &[
@@ -87,7 +87,7 @@ impl Config {
         let rules = self.settings.durability_rules.iter().map(|rule| format!("{} {}", rule.filter, rule.level));
         values.push(("durability".to_owned(), rules.collect::<Vec<_>>().join(", ")));
         for user in &self.settings.scram_users {
-            values.push((format!("scram_user {}", user.name), String::new()));
+            values.push((self.scram_user(user), String::new()));
         }
         let domain_name = |listener: &Listener| {
             self.security.get(usize::from(listener.settings.security.0)).map_or("", |it| &it.name)
@@ -118,13 +118,22 @@ impl Config {
         Effective { values }
     }
 
+    /// A user as it is named to operators: with its domain, unless that is the default one.
+    pub(super) fn scram_user(&self, user: &ScramUser) -> String {
+        match self.security.get(usize::from(user.security.0)) {
+            Some(domain) if domain.name != DEFAULT_DOMAIN => format!("scram_user {} of {}", user.name, domain.name),
+            _ => format!("scram_user {}", user.name),
+        }
+    }
+
     /// What a reload from this configuration to `new` changes. Other passwords are told of without saying them.
     pub(crate) fn changes(&self, new: &Self) -> Vec<Change> {
         let mut changes = self.effective().changes(&new.effective());
         for user in &new.settings.scram_users {
-            if self.settings.scram_users.iter().any(|old| old.name == user.name && old.password != user.password) {
-                let (old, new) = (Some("the old password".to_owned()), Some("another".to_owned()));
-                changes.push(Change { name: format!("scram_user {}", user.name), old, new });
+            let same = |old: &&ScramUser| old.name == user.name && old.security == user.security;
+            if self.settings.scram_users.iter().find(same).is_some_and(|old| old.password != user.password) {
+                let (old, other) = (Some("the old password".to_owned()), Some("another".to_owned()));
+                changes.push(Change { name: new.scram_user(user), old, new: other });
             }
         }
         changes
@@ -140,14 +149,19 @@ impl Config {
         }
         let is_new = |domain: &&SecurityDomain| old.security.iter().all(|old| old.name != domain.name);
         self.security.extend(written.iter().filter(is_new).cloned());
+        let number = |domains: &[SecurityDomain], security: SecurityId| {
+            let name = written.get(usize::from(security.0)).map(|domain| &domain.name);
+            SecurityId(domains.iter().position(|domain| Some(&domain.name) == name).unwrap_or_default() as u16)
+        };
         for (listener, settings) in self.listeners.iter_mut().zip(&mut self.settings.listeners) {
-            let name = written.get(usize::from(listener.settings.security.0)).map(|domain| &domain.name);
-            let number = self.security.iter().position(|domain| Some(&domain.name) == name).unwrap_or_default();
-            listener.settings.security = SecurityId(number as u16);
+            listener.settings.security = number(&self.security, listener.settings.security);
             settings.security = listener.settings.security;
         }
         // Owners are kept by the names that stand under these numbers.
         self.settings.security_domains = security::stored_names(&self.security);
+        for user in &mut self.settings.scram_users {
+            user.security = number(&self.security, user.security);
+        }
         self
     }
 

@@ -347,7 +347,7 @@ fn hint(f: &mut fmt::Formatter<'_>, nearest: Option<&str>) -> fmt::Result {
 ///
 /// A third of the name may be wrong: enough for a slip of the fingers, a missing suffix or two words
 /// exchanged by their initials, too little to offer nonsense.
-pub(super) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A name this long is no slip, and the distance costs the product of both lengths.
     const GIVEN_BYTES_MAX: usize = 100;
     if given.len() > GIVEN_BYTES_MAX {

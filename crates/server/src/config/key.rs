@@ -20,7 +20,7 @@ use super::clients;
 use super::draft::{Draft, DurabilityDraft, ListenerDraft, ScramUserDraft};
 use super::error::Fault;
 use super::log::{Facility, LogType, LogTypes};
-use super::security::{SecurityDomain, SecurityDraft, algorithms, http_url};
+use super::security::{SecurityDomain, SecurityDraft, algorithms, http_url, without_secrets};
 use super::timestamp::Timestamp;
 use super::tls::{self, Tls};
 use super::transport::{self, Protocol};
@@ -98,8 +98,12 @@ impl<Written, Used> Key<Written, Used> {
                 return Err(out_of_range(self.name, text.to_owned(), min, max, word));
             }
             (Kind::Text { put }, Raw::Text(text)) => put(written, text.to_owned()).map_err(|reason| {
-                // A password that is refused must not end in a log.
-                let given = if self.name == "password" { String::from("…") } else { text.to_owned() };
+                // A password that is refused must not end in a log, nor one in a URL.
+                let given = match self.name {
+                    "password" => String::from("…"),
+                    "http_url" | "jwt_jwks_url" => without_secrets(text),
+                    _ => text.to_owned(),
+                };
                 Fault::BadText { key: self.name.to_owned(), given, reason }
             })?,
             (Kind::Texts { put }, Raw::List(texts)) => {
@@ -1231,6 +1235,17 @@ pub(super) static SCRAM_USER: &[Key<ScramUserDraft, Settings>] = &[
         },
         show: |_| String::new(),
     },
+    Key {
+        name: "security",
+        doc: "Name of the `[[security]]` whose user it is, on the listeners of that domain alone; `default` if it is not written.",
+        kind: Kind::Text {
+            put: |user, text| {
+                user.security = Some(not_empty(text)?);
+                Ok(())
+            },
+        },
+        show: |_| String::new(),
+    },
 ];
 
 /// The keys of a `[[durability]]`.
@@ -1564,7 +1579,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
     },
     Key {
         name: "http_ca_file",
-        doc: "File with certificates of authorities in place of those of the system, in PEM.",
+        doc: "File with certificates of authorities in place of those of the system, in PEM, for `http_url` and `jwt_jwks_url`.",
         kind: Kind::Text {
             put: |domain, text| {
                 domain.http_ca_file = Some(PathBuf::from(not_empty(text)?));

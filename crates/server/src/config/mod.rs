@@ -44,6 +44,7 @@ pub use self::convert::convert;
 use self::draft::Draft;
 pub use self::effective::{Change, Effective};
 pub use self::environment::Environment;
+pub(crate) use self::error::nearest;
 pub use self::error::{ConfigError, Fault, Origin};
 pub use self::log::{Facility, LogConfig, LogType, LogTypes};
 pub use self::reference::{reference, schema};
@@ -285,7 +286,7 @@ impl Config {
             let _ = writeln!(text, "durability of {} = {}", rule.filter.escape_debug(), rule.level);
         }
         for user in &self.settings.scram_users {
-            let _ = writeln!(text, "scram_user {}", user.name.escape_debug());
+            let _ = writeln!(text, "{}", self.scram_user(user).escape_debug());
         }
         for domain in self.security.iter().filter(|domain| **domain != SecurityDomain::unwritten()) {
             let _ = writeln!(text, "{domain}");

@@ -73,7 +73,12 @@ pub struct Jwt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JwtKeys {
     /// A key set (JWKS), fetched.
-    Url(String),
+    Url {
+        /// From where.
+        url: String,
+        /// Certificates of authorities in place of the system's, in PEM.
+        ca_file: Option<PathBuf>,
+    },
     /// A key set in a file.
     SetFile(PathBuf),
     /// A public key in a PEM file.
@@ -95,7 +100,7 @@ pub struct Http {
     pub keep: Duration,
     /// A file with the value of the `Authorization` header.
     pub authorization_file: Option<PathBuf>,
-    /// Certificates of authorities in place of the system's, in PEM. Also for the URL of a key set.
+    /// Certificates of authorities in place of the system's, in PEM.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -206,7 +211,7 @@ impl SecurityDraft {
             }
         }
         let sources = [
-            ("jwt_jwks_url", self.jwt_jwks_url.map(JwtKeys::Url)),
+            ("jwt_jwks_url", self.jwt_jwks_url.map(|url| JwtKeys::Url { url, ca_file: self.http_ca_file.clone() })),
             ("jwt_jwks_file", self.jwt_jwks_file.map(JwtKeys::SetFile)),
             ("jwt_public_key_file", self.jwt_public_key_file.map(JwtKeys::PublicKeyFile)),
             ("jwt_secret_file", self.jwt_secret_file.map(JwtKeys::SecretFile)),
@@ -229,6 +234,7 @@ impl SecurityDraft {
             None if self.jwt_seen => return Err(error(Fault::Missing { key: "jwt_jwks_url", section: SECTION })),
             None => None,
         };
+        let has_ca_file = self.http_ca_file.is_some();
         let http = match self.http_url {
             Some(url) => Some(Http {
                 url,
@@ -241,6 +247,11 @@ impl SecurityDraft {
             None if self.http_seen => return Err(error(Fault::Missing { key: "http_url", section: SECTION })),
             None => None,
         };
+        let fetches = jwt.as_ref().is_some_and(|jwt| matches!(jwt.keys, JwtKeys::Url { .. }));
+        if has_ca_file && http.is_none() && !fetches {
+            let unless = "there is \"http_url\" or \"jwt_jwks_url\"";
+            return Err(error(Fault::NoEffect { key: "http_ca_file", unless }));
+        }
         let has = |back_end: BackEnd| match back_end {
             BackEnd::Certificate => true,
             BackEnd::Jwt => jwt.is_some(),
@@ -338,7 +349,7 @@ impl fmt::Display for SecurityDomain {
             match (back_end, &self.jwt, &self.http, &self.password_file) {
                 (BackEnd::Password, _, _, Some(path)) => write!(f, ", password file {}", path.display())?,
                 (BackEnd::Jwt, Some(jwt), ..) => match &jwt.keys {
-                    JwtKeys::Url(url) => write!(f, ", tokens with keys of {}", without_secrets(url))?,
+                    JwtKeys::Url { url, .. } => write!(f, ", tokens with keys of {}", without_secrets(url))?,
                     JwtKeys::SetFile(path) | JwtKeys::PublicKeyFile(path) => {
                         write!(f, ", tokens with keys of {}", path.display())?;
                     }
@@ -361,13 +372,20 @@ impl fmt::Display for SecurityDomain {
     }
 }
 
-/// A URL without user, password and query, where tokens hide.
+/// A URL without user, password and query, where tokens hide. Of a text that is no URL, less: what might be secret is left out.
 pub(crate) fn without_secrets(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let is_scheme = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let scheme = if is_scheme { format!("{scheme}://") } else { String::new() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    // A password may have what ends a host, and its end is a sign behind that.
+    match (host.len() == authority.len() && rest.contains('@'), path.contains('@')) {
+        (true, _) => format!("{scheme}…"),
+        (false, true) => format!("{scheme}{host}/…"),
+        (false, false) => format!("{scheme}{host}{path}"),
+    }
 }
 
 /// A URL that can be asked.
@@ -379,6 +397,7 @@ pub(super) fn http_url(text: String) -> Result<String, &'static str> {
         Some(_) if text.contains(|character: char| character.is_whitespace() || character.is_control()) => {
             Err("a URL has no spaces")
         }
+        Some(_) if text.parse::<ureq::http::Uri>().is_err() => Err("it is no URL"),
         Some(_) => Ok(text),
     }
 }
@@ -392,12 +411,22 @@ mod tests {
         for (url, shown) in [
             ("https://u:p@h:1/a/b?token=x#y", "https://h:1/a/b"),
             ("http://h", "http://h"),
-            ("http://h?k=/x@y", "http://h"),
-            ("http://a@b@h/p@q", "http://h/p@q"),
+            ("http://h/a#b", "http://h/a"),
+            // Where a password may end is not always clear.
+            ("http://h?k=/x@y", "http://…"),
+            ("http://u:p?q@h/a", "http://…"),
+            ("http://u:p/q@h/a", "http://…"),
+            ("http://a@b@h/p@q", "http://h/…"),
+            // What is no URL.
+            ("https://svc:s3cret@auth/ x", "https://auth/ x"),
+            ("svc:s3cret@auth", "auth"),
+            ("https:/svc:s3cret@auth", "…"),
+            ("svc:s3cret@https://auth/a", "auth/a"),
+            ("", ""),
         ] {
             assert_eq!(without_secrets(url), shown);
         }
-        for url in ["ftp://h", "http://", "https:///p", "http://a b", "h"] {
+        for url in ["ftp://h", "http://", "https:///p", "http://a b", "h", "http://[::1/"] {
             assert!(http_url(url.to_owned()).is_err(), "{url}");
         }
     }

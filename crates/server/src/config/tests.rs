@@ -871,7 +871,8 @@ http_ca_file = "/c"
         publish_claim: text_of("publish"),
         subscribe_claim: text_of("subscribe"),
     };
-    let url = JwtKeys::Url("https://user:hidden@id.example/keys?token=hidden".to_owned());
+    let (url, ca_file) = ("https://user:hidden@id.example/keys?token=hidden".to_owned(), Some("/c".into()));
+    let url = JwtKeys::Url { url, ca_file };
     let jwt = Jwt { keys: url, refresh_after: Duration::from_secs(20), rules };
     let http = Http {
         url: "http://127.0.0.1:1/auth".to_owned(),
@@ -973,11 +974,74 @@ fn what_is_wrong_with_a_security_domain_is_said() {
             "pantala.toml:1:1: \"chain\" cannot be \"certificate\": it leaves out \"password\", which is configured",
         ),
         (
+            "[[security]]\npassword_file = \"p\"\nhttp_ca_file = \"c\"",
+            "pantala.toml:1:1: \"http_ca_file\" has no effect unless there is \"http_url\" or \"jwt_jwks_url\"",
+        ),
+        (
+            "[[security]]\njwt_secret_file = \"s\"\nhttp_ca_file = \"c\"",
+            "pantala.toml:1:1: \"http_ca_file\" has no effect unless there is \"http_url\" or \"jwt_jwks_url\"",
+        ),
+        // Passwords and tokens in a URL stay out of what is said.
+        (
+            "[[security]]\nhttp_url = \"https://svc:s3cret@auth/a b?token=s3cret\"",
+            "pantala.toml:2:12: \"http_url\" cannot be \"https://auth/a b\": a URL has no spaces",
+        ),
+        (
+            "[[security]]\njwt_jwks_url = \"ftp://id/keys?token=s3cret\"",
+            "pantala.toml:2:16: \"jwt_jwks_url\" cannot be \"ftp://id/keys\": it has to begin with http:// or https://",
+        ),
+        (
             "[[security]]\nhttp_url = \"ftp://x\"",
             "pantala.toml:2:12: \"http_url\" cannot be \"ftp://x\": it has to begin with http:// or https://",
         ),
     ] {
         assert_eq!(of_toml(text).expect_err(text), expected);
+    }
+}
+
+#[test]
+fn a_ca_file_serves_a_key_set_without_an_http_service() {
+    let text = "[[security]]\njwt_jwks_url = \"https://id/keys\"\nhttp_ca_file = \"/c\"";
+    let config = of_toml(text).expect("it serves the key set");
+    let keys = JwtKeys::Url { url: "https://id/keys".to_owned(), ca_file: Some("/c".into()) };
+    assert_eq!(config.security[0].jwt.as_ref().map(|jwt| &jwt.keys), Some(&keys));
+    assert_eq!(config.security[0].http, None);
+}
+
+/// A user by SCRAM was one of every domain, so that one tenant's admin was the admin of all.
+#[test]
+fn scram_users_belong_to_a_domain() {
+    let user = |name: &str, more: &str| format!("[[scram_user]]\nname = \"{name}\"\npassword = \"x\"\n{more}\n");
+    let domains = "[[listener]]\nsecurity = \"plant\"\n[[listener]]\nport = 1\n[[security]]\nname = \"plant\"\n";
+    let text = [domains.to_owned(), user("ann", ""), user("ann", "security = \"plant\"")].concat();
+    let config = of_toml(&text).unwrap();
+    let of = |config: &Config| {
+        let users = config.settings.scram_users.iter();
+        users.map(|user| config.security[usize::from(user.security.0)].name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&config), ["default", "plant"]);
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let described = config.describe();
+    assert!(described.contains("scram_user ann\nscram_user ann of plant\n"), "{described}");
+    // A reload may give domains other numbers, and its users go with them.
+    let text = [user("ann", "security = \"plant\""), "[[security]]\nname = \"new\"\n".to_owned(), domains.to_owned()];
+    let renumbered = of_toml(&text.concat()).unwrap().renumbered(&config);
+    assert_eq!(of(&renumbered), ["plant"]);
+    assert_eq!(renumbered.settings.scram_users[0].security, config.settings.scram_users[1].security);
+    let changes = config.changes(&renumbered);
+    assert!(changes.iter().any(|change| change.to_string() == "scram_user ann: removed (live)"), "{changes:?}");
+    // Who is of another domain lets nobody in here.
+    let other = ["[[listener]]\n[[security]]\nname = \"plant\"\n", &user("ann", "security = \"plant\"")].concat();
+    assert!(of_toml(&other).unwrap().warnings[0].contains("lets nobody in"));
+    for (text, expected) in [
+        (
+            user("ann", "security = \"plnt\""),
+            "pantala.toml:1:1: \"security\" cannot be \"plnt\": there is no [[security]] of this name",
+        ),
+        (user("ann", "security = \"\""), "pantala.toml:4:12: \"security\" cannot be \"\": it must not be empty"),
+        (user("ann", "") + &user("ann", "security = \"default\""), "pantala.toml:5:1: user \"ann\" is there twice"),
+    ] {
+        assert_eq!(of_toml(&text).expect_err(&text), expected);
     }
 }
 

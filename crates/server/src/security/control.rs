@@ -68,11 +68,7 @@ enum Data<'a> {
 }
 
 impl Described {
-    /// None if the configuration wants no such commands.
-    pub(crate) fn of(config: &Config) -> Option<Self> {
-        if !config.control_api {
-            return None;
-        }
+    pub(crate) fn of(config: &Config) -> Self {
         let listener = |listener: &crate::config::Listener| {
             let (port, bind_address, socket_path) = match &listener.address {
                 ListenAddress::Unix(path) => (None, None, Some(path.display().to_string())),
@@ -91,10 +87,10 @@ impl Described {
             version: env!("CARGO_PKG_VERSION"),
             control_endpoints: [super::dynamic::COMMANDS],
         };
-        Some(Self {
+        Self {
             listeners: config.listeners.iter().map(listener).collect(),
             plugins: has_dynamic.then_some(dynamic).into_iter().collect(),
-        })
+        }
     }
 
     /// The answer to a request.

@@ -6,24 +6,24 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use pantala_access::{Rights, Rules, RulesDraft, Subject};
 use pantala_identity::cache::{Cache, Hasher};
 use pantala_identity::chain::{BackEnd, Chain};
-use pantala_identity::jwt::{self, Key, KeyCache, KeySet};
+use pantala_identity::jwt;
 use pantala_identity::password::Users;
 use pantala_identity::{Identity, Outcome};
 use pantala_session::Instant;
 
-use super::dynamic::Dynamic;
-use super::http::Caller;
-use crate::config::{Http, Jwt, JwtKeys, SecurityDomain, Verification};
+use super::dynamic::{Dynamic, Reread};
+use super::http::{Caller, Roots};
+use super::keys::Keys;
+use crate::config::{Http, SecurityDomain, Verification, nearest};
 
 /// The largest password or ACL file.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 /// Files with a key or a secret are small; a slip like `/dev/zero` ends with a message.
-const SECRET_BYTES_MAX: u64 = 1 << 20;
+pub(super) const SECRET_BYTES_MAX: u64 = 1 << 20;
 
 /// What is wrong with a domain: which one, which file, and where in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,22 +66,6 @@ pub(super) struct Tokens {
     pub keys: Keys,
 }
 
-#[derive(Debug)]
-pub(super) enum Keys {
-    Fixed(KeySet),
-    /// Kept over a reload: keys that are there are worth keeping.
-    Fetched(Arc<FetchedKeys>),
-}
-
-#[derive(Debug)]
-pub(super) struct FetchedKeys {
-    config: (String, Duration),
-    pub caller: Caller,
-    pub cache: Mutex<KeyCache>,
-    /// Held by the one that fetches.
-    pub fetching: Mutex<()>,
-}
-
 /// An HTTP back end.
 #[derive(Debug)]
 pub(super) struct Service {
@@ -93,14 +77,15 @@ pub(super) struct Service {
 }
 
 impl Domain {
-    /// Reads the files. `old` is the same domain from before, if there is one.
-    pub fn new(
+    /// Reads the files. `old` is the same domain from before, if there is one: nothing of it changes, and what has been read of
+    /// its dynamic security comes beside the new one, to be put in force with it.
+    pub fn new<'a>(
         config: &SecurityDomain,
         bounds: &Verification,
         hasher: &Hasher,
-        scram_users: &HashSet<Box<str>>,
+        scram_users: impl Iterator<Item = &'a str>,
         old: Option<&Self>,
-    ) -> Result<Self, DomainError> {
+    ) -> Result<(Self, Option<Reread>), DomainError> {
         let wrong = |key, what| DomainError { domain: config.name.clone(), key, what };
         let users = match &config.password_file {
             None => None,
@@ -115,9 +100,9 @@ impl Domain {
             (None, None) => Rules::everything(),
             (None, Some(path)) => {
                 let text = read_text(path, FILE_BYTES_MAX).map_err(|what| wrong("rules_file", what))?;
-                let in_file = |error: &dyn fmt::Display| wrong("rules_file", format!("{}: {error}", path.display()));
-                let draft: RulesDraft = toml::from_str(&text).map_err(|error| in_file(&one_line(&text, &error)))?;
-                draft.compile().map_err(|error| in_file(&error))?
+                let draft = toml::from_str::<RulesDraft>(&text);
+                let draft = draft.map_err(|error| wrong("rules_file", in_toml(path, &text, &error)))?;
+                draft.compile().map_err(|error| wrong("rules_file", format!("{}: {error}", path.display())))?
             }
             (Some(path), _) => {
                 let text = read_text(path, FILE_BYTES_MAX).map_err(|what| wrong("acl_file", what))?;
@@ -129,8 +114,7 @@ impl Domain {
             None => None,
             Some(jwt) => {
                 let old = old.and_then(|old| old.tokens.as_ref());
-                let ca_file = config.http.as_ref().and_then(|http| http.ca_file.as_deref());
-                let keys = Keys::new(jwt, ca_file, old).map_err(|(key, what)| wrong(key, what))?;
+                let keys = Keys::new(jwt, old).map_err(|(key, what)| wrong(key, what))?;
                 Some(Tokens { rules: jwt.rules.clone(), keys })
             }
         };
@@ -146,8 +130,10 @@ impl Domain {
                 });
                 let authorization = authorization.transpose().map_err(|what| wrong("http_authorization_file", what))?;
                 let requests_max = bounds.http_requests_max;
-                let caller = Caller::new(&http.url, http.timeout, authorization, http.ca_file.as_deref(), requests_max)
-                    .map_err(|what| wrong("http_ca_file", what))?;
+                let roots = Roots::read(&http.url, http.ca_file.as_deref());
+                let roots = roots.map_err(|what| wrong("http_ca_file", what))?;
+                let caller = Caller::new(&http.url, http.timeout, authorization, &roots, requests_max);
+                let caller = caller.map_err(|what| wrong("http_url", what))?;
                 let (accepted, others) = (Cache::new(bounds.kept_max), Cache::new(bounds.kept_max));
                 let (accepted, others) = (Mutex::new(accepted), Mutex::new(others));
                 Some(Service { config: http.clone(), caller, accepted, others })
@@ -157,19 +143,25 @@ impl Domain {
         let only_users_of_files = !config.chain.iter().any(others);
         let only_users = match &config.password_file {
             Some(_) if only_users_of_files => {
-                let names = users.iter().flat_map(Users::names).chain(scram_users.iter().map(|name| &**name));
-                Some(names.map(Box::from).collect())
+                let names = users.iter().flat_map(Users::names).map(Box::from);
+                Some(names.chain(scram_users.map(Box::from)).collect())
             }
             _ => None,
         };
-        // Last, since it is changed where it is.
-        let dynamic = match (&config.dynamic_security_file, old.and_then(|old| old.dynamic.as_ref())) {
-            (None, _) => None,
-            (Some(_), Some(old)) => Some(old.reload().map(|()| Arc::clone(old))),
-            (Some(path), None) => Some(Dynamic::open(path, bounds)),
+        let old = old.and_then(|old| old.dynamic.as_ref());
+        let (dynamic, reread) = match (&config.dynamic_security_file, old) {
+            (None, _) => (None, None),
+            // Commands go on in the same state. Another file is another state.
+            (Some(path), Some(old)) if old.path() == path => {
+                let reread = old.reread().map_err(|what| wrong("dynamic_security_file", what))?;
+                (Some(Arc::clone(old)), Some(reread))
+            }
+            (Some(path), _) => {
+                let opened = Dynamic::open(path, bounds).map_err(|what| wrong("dynamic_security_file", what))?;
+                (Some(opened), None)
+            }
         };
-        let dynamic = dynamic.transpose().map_err(|what| wrong("dynamic_security_file", what))?;
-        Ok(Self {
+        let domain = Self {
             dynamic,
             only_users_of_files,
             chain: Chain::new(config.chain.iter().copied()),
@@ -179,7 +171,8 @@ impl Domain {
             rules,
             verified: Mutex::new(Cache::new(bounds.kept_max)),
             only_users,
-        })
+        };
+        Ok((domain, reread))
     }
 
     /// What a client may do; None if there is no such user any more.
@@ -206,52 +199,28 @@ impl Domain {
     }
 }
 
-impl Keys {
-    fn new(jwt: &Jwt, ca_file: Option<&Path>, old: Option<&Tokens>) -> Result<Self, (&'static str, String)> {
-        let one = |key: &'static str, path: &Path, read: &dyn Fn(&str) -> Result<Key, jwt::KeyError>| {
-            let wrong = |error: &dyn fmt::Display| (key, format!("{}: {error}", path.display()));
-            let text = read_text(path, SECRET_BYTES_MAX).map_err(|what| (key, what))?;
-            let mut keys = KeySet::default();
-            keys.add(None, read(&text).map_err(|error| wrong(&error))?);
-            Ok(Self::Fixed(keys))
-        };
-        match &jwt.keys {
-            JwtKeys::PublicKeyFile(path) => one("jwt_public_key_file", path, &Key::from_pem),
-            JwtKeys::SecretFile(path) => {
-                one("jwt_secret_file", path, &|text| Key::secret(text.strip_suffix('\n').unwrap_or(text).as_bytes()))
-            }
-            JwtKeys::SetFile(path) => {
-                let wrong = |what| ("jwt_jwks_file", what);
-                let text = read_text(path, SECRET_BYTES_MAX).map_err(wrong)?;
-                let keys = KeySet::from_json(text.as_bytes());
-                keys.map(Self::Fixed).map_err(|error| wrong(format!("{}: {error}", path.display())))
-            }
-            JwtKeys::Url(url) => {
-                let config = (url.clone(), jwt.refresh_after);
-                if let Some(Tokens { keys: Self::Fetched(old), .. }) = old
-                    && old.config == config
-                {
-                    return Ok(Self::Fetched(Arc::clone(old)));
-                }
-                let caller = Caller::new(url, super::KEY_SET_TIMEOUT, None, ca_file, 1);
-                let caller = caller.map_err(|what| ("http_ca_file", what))?;
-                let cache = Mutex::new(KeyCache::new(jwt.refresh_after));
-                Ok(Self::Fetched(Arc::new(FetchedKeys { config, caller, cache, fetching: Mutex::new(()) })))
-            }
-        }
-    }
-}
-
 /// Nothing is left half done under these locks.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where in a TOML text something is wrong, and what, in one line.
-fn one_line(text: &str, error: &toml::de::Error) -> String {
-    let start = error.span().map_or(0, |span| span.start).min(text.len());
-    let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
-    format!("line {line}: {}", error.message().replace('\n', " "))
+/// What is wrong with a TOML file, in one line: its place, as in the configuration, and what was meant if that can be guessed.
+fn in_toml(path: &Path, text: &str, error: &toml::de::Error) -> String {
+    // A span may end within a character if the text breaks off there.
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+    let column = before[line_start..].chars().count() + 1;
+    let message = error.message().replace('\n', " ");
+    let hint = meant(&message).map_or(String::new(), |name| format!("; did you mean \"{name}\"?"));
+    format!("{}:{line}:{column}: {message}{hint}", path.display())
+}
+
+/// The name that looks most like an unknown one, by the parser's message: it has both in back quotes.
+fn meant(message: &str) -> Option<&str> {
+    let (unknown, expected) = message.strip_prefix("unknown ")?.split_once("`, expected ")?;
+    let (_, given) = unknown.split_once('`')?;
+    nearest(given, expected.split('`').skip(1).step_by(2))
 }
 
 /// The text of a file; an error names it. A mark of UTF-8 at its front is no part of the text.
@@ -269,4 +238,32 @@ pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
         wrong(&format_args!("line {line}: it is not UTF-8"))
     })?;
     Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_rules_is_said_with_its_place_and_a_hint() {
+        for (text, expected) in [
+            ("[[role]]\nname = \"a\"\n publsih = []\n", "/r:3:2: unknown field `publsih`, ; did you mean \"publish\"?"),
+            ("default_acess = \"deny\"", "/r:1:1: unknown field `default_acess`, ; did you mean \"default_access\"?"),
+            ("default_access = \"alow\"", "/r:1:18: unknown variant `alow`, ; did you mean \"allow\"?"),
+            ("\"öä\" = 1 \n[[rule]]\nüsers = [", "/r:3:10: "),
+            ("[[rule]]\nusers = [\"ö\", 7]", "/r:2:"),
+            ("[[rule]]\n\"a`, expected `b\" = 1", "/r:2:1: unknown field `a`, "),
+            ("\"öäü", "/r:1:"),
+        ] {
+            let error = toml::from_str::<RulesDraft>(text).expect_err(text);
+            let said = in_toml(Path::new("/r"), text, &error);
+            // The parser's list of what it knows is its own affair.
+            let without_list = said.split_once("expected ").map_or(said.clone(), |(front, list)| {
+                format!("{front}{}", list.find("; did").map_or("", |at| &list[at..]))
+            });
+            assert!(without_list.starts_with(expected), "{text}: {said}");
+            assert!(!said.contains('\n'), "{said}");
+        }
+        assert_eq!(meant("unknown field `x`, there are no fields"), None);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -43,8 +44,37 @@ const SALT_BYTES: usize = 12;
 pub(super) struct Dynamic {
     path: PathBuf,
     kept_max: usize,
-    state: Mutex<DynamicSecurity>,
+    state: Mutex<State>,
     snapshot: RwLock<Arc<Snapshot>>,
+}
+
+#[derive(Debug)]
+struct State {
+    security: DynamicSecurity,
+    /// Commands that have changed it.
+    changes: u64,
+}
+
+/// The file of a domain read again, and not in force yet.
+#[derive(Debug)]
+pub(super) struct Reread {
+    dynamic: Arc<Dynamic>,
+    security: DynamicSecurity,
+    snapshot: Arc<Snapshot>,
+    /// [`State::changes`] when it was read.
+    changes: u64,
+}
+
+impl Reread {
+    /// Puts it in force, unless a command has written the file since: what is in force then is what the file holds.
+    pub fn publish(self) {
+        let Self { dynamic, security, snapshot, changes } = self;
+        let mut state = lock(&dynamic.state);
+        if state.changes == changes {
+            state.security = security;
+            dynamic.publish(snapshot);
+        }
+    }
 }
 
 /// The state as it was at one time, in the form in which it is asked.
@@ -68,22 +98,26 @@ struct Client {
 
 impl Dynamic {
     pub fn open(path: &Path, bounds: &Verification) -> Result<Arc<Self>, String> {
-        let (state, snapshot) = read(path, bounds.kept_max)?;
+        let (security, snapshot) = read(path, bounds.kept_max)?;
         Ok(Arc::new(Self {
             path: path.to_owned(),
             kept_max: bounds.kept_max,
-            state: Mutex::new(state),
+            state: Mutex::new(State { security, changes: 0 }),
             snapshot: RwLock::new(snapshot),
         }))
     }
 
-    /// Reads the file again. What is wrong with it leaves everything as it was.
-    pub fn reload(&self) -> Result<(), String> {
-        let mut state = lock(&self.state);
-        let (new, snapshot) = read(&self.path, self.kept_max)?;
-        *state = new;
-        self.publish(snapshot);
-        Ok(())
+    /// Where its file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the file again. Nothing changes before the result is published.
+    pub fn reread(self: &Arc<Self>) -> Result<Reread, String> {
+        // Held meanwhile, so that no command writes the file while it is read.
+        let state = lock(&self.state);
+        let (security, snapshot) = read(&self.path, self.kept_max)?;
+        Ok(Reread { dynamic: Arc::clone(self), security, snapshot, changes: state.changes })
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -98,12 +132,13 @@ impl Dynamic {
     /// saved is not changed.
     fn apply(&self, request: &[u8], world: &mut World<'_>) -> Result<Response, String> {
         let mut state = lock(&self.state);
-        let mut new = state.clone();
+        let mut new = state.security.clone();
         let response = new.apply(request, world);
         if response.changed {
             let snapshot = Snapshot::new(&new, self.kept_max)?;
             replace(&self.path, &new.to_json()).map_err(|error| format!("{}: {error}", self.path.display()))?;
-            *state = new;
+            state.security = new;
+            state.changes += 1;
             self.publish(snapshot);
         }
         Ok(response)
@@ -233,31 +268,50 @@ pub(crate) struct ControlRequest {
 }
 
 impl Security {
-    /// Starts the thread that carries out commands, if there are some that it could.
-    pub(crate) fn serve_commands(self: &Arc<Self>, inboxes: &Arc<[Arc<Inbox>]>) -> io::Result<()> {
-        if self.described().is_none() && !self.domains().iter().any(|domain| domain.dynamic.is_some()) {
-            return Ok(());
-        }
-        let (sender, receiver) = sync_channel(COMMANDS_WAITING_MAX);
-        let (security, inboxes) = (Arc::downgrade(self), Arc::clone(inboxes));
-        // It ends when the last of the workers, and so the last sender, has.
-        thread::Builder::new().name("commands".to_owned()).spawn(move || serve(&receiver, &security, &inboxes))?;
-        // Started once.
-        drop(self.commands.set(sender));
-        Ok(())
+    /// From now on commands are carried out, for these workers.
+    pub(crate) fn serve_commands(&self, inboxes: &Arc<[Arc<Inbox>]>) {
+        // Called once.
+        drop(self.inboxes.set(Arc::clone(inboxes)));
     }
 
     /// Has a command carried out. Called on a worker's thread, so it waits for nothing.
-    pub(crate) fn command(&self, request: ControlRequest) {
-        if ![COMMANDS, control::COMMANDS].contains(&&*request.topic_name) {
+    pub(crate) fn command(self: &Arc<Self>, request: ControlRequest) {
+        let is_known = match &*request.topic_name {
+            COMMANDS => self.dynamic(request.security).is_some(),
+            control::COMMANDS => self.described().is_some(),
+            _ => false,
+        };
+        if !is_known {
             return;
         }
-        let sent = self.commands.get().map(|sender: &SyncSender<ControlRequest>| sender.try_send(request));
-        if let Some(Err(TrySendError::Full(request))) = sent {
+        let dropped = |request: &ControlRequest, why: &dyn fmt::Display| {
             self.log.limited(LogType::Warning, "commands", || {
-                format!("A command of client {} is dropped: too many wait.", shown(&request.client_id))
+                format!("A command of client {} is dropped: {why}.", shown(&request.client_id))
             });
+        };
+        let Some(commands) = self.commands() else { return dropped(&request, &"there is no thread for it") };
+        if let Err(TrySendError::Full(request)) = commands.try_send(request) {
+            dropped(&request, &"too many wait");
         }
+    }
+
+    /// To the thread that carries out commands. It is started with the first one, as a reload may have brought what there is to
+    /// command.
+    fn commands(self: &Arc<Self>) -> Option<SyncSender<ControlRequest>> {
+        let mut commands = lock(&self.commands);
+        if commands.is_none() {
+            let (sender, receiver) = sync_channel(COMMANDS_WAITING_MAX);
+            let (security, inboxes) = (Arc::downgrade(self), Arc::clone(self.inboxes.get()?));
+            // It ends with the last of the workers, and so with the sender.
+            let serve = move || serve(&receiver, &security, &inboxes);
+            thread::Builder::new().name("commands".to_owned()).spawn(serve).ok()?;
+            *commands = Some(sender);
+        }
+        commands.clone()
+    }
+
+    fn dynamic(&self, security: SecurityId) -> Option<Arc<Dynamic>> {
+        self.domains().get(usize::from(security.0))?.dynamic.clone()
     }
 
     fn carry_out(&self, request: ControlRequest, inboxes: &[Arc<Inbox>]) {
@@ -270,10 +324,7 @@ impl Security {
             }
             return;
         }
-        let domains = self.domains();
-        let Some(dynamic) = domains.get(usize::from(security.0)).and_then(|domain| domain.dynamic.as_ref()) else {
-            return;
-        };
+        let Some(dynamic) = self.dynamic(security) else { return };
         let mut world = World { security, inboxes, connected: OnceCell::new() };
         let applied = dynamic.apply(&payload, &mut world).unwrap_or_else(|error| {
             self.log.line(LogType::Error, &format!("Dynamic security: nothing is changed, {}", shown(&error)));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use ureq::http::Uri;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
@@ -18,10 +19,29 @@ const KEY_SET_BYTES_MAX: usize = 1 << 20;
 /// Longer ones are cut off by nobody: they are refused.
 const HEADER_BYTES_MAX: usize = 16_384;
 
+/// Whose word is taken for who a service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Roots {
+    /// Nobody's: it is asked without TLS.
+    Nobody,
+    /// That of these authorities.
+    Of(Vec<CertificateDer<'static>>),
+}
+
+impl Roots {
+    /// Those of a file in place of the system's, as far as the URL asks for some.
+    ///
+    /// # Errors
+    /// What is wrong with the certificates, or that the system has none.
+    pub fn read(url: &str, ca_file: Option<&Path>) -> Result<Self, String> {
+        if url.starts_with("https://") { Ok(Self::Of(roots(ca_file)?)) } else { Ok(Self::Nobody) }
+    }
+}
+
 /// Asks one service.
 pub(super) struct Caller {
     agent: ureq::Agent,
-    url: String,
+    uri: Uri,
     authorization: Option<String>,
 }
 
@@ -36,18 +56,20 @@ impl Caller {
     /// One that waits for an answer no longer than `timeout`, from looking up the name to the last byte.
     ///
     /// # Errors
-    /// What is wrong with the certificates, or that the system has none for an https URL.
+    /// That it is no URL, without saying it.
     pub fn new(
         url: &str,
         timeout: Duration,
         authorization: Option<String>,
-        ca_file: Option<&Path>,
+        roots: &Roots,
         requests_max: usize,
     ) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|_| "it is no URL that could be asked".to_owned())?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
-        if url.starts_with("https://") {
-            tls = tls.root_certs(RootCerts::Specific(Arc::new(roots(ca_file)?)));
+        if let Roots::Of(roots) = roots {
+            let roots = roots.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect();
+            tls = tls.root_certs(RootCerts::Specific(Arc::new(roots)));
         }
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(timeout))
@@ -59,7 +81,7 @@ impl Caller {
             .max_idle_connections_per_host(requests_max)
             .user_agent(concat!("pantala/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls.build());
-        Ok(Self { agent: config.build().new_agent(), url: url.to_owned(), authorization })
+        Ok(Self { agent: config.build().new_agent(), uri, authorization })
     }
 
     /// Posts a body; the status and the body of the answer.
@@ -67,11 +89,11 @@ impl Caller {
     /// # Errors
     /// Why there is no answer, without the URL.
     pub fn post(&self, content_type: &str, body: &[u8]) -> Result<(u16, Vec<u8>), String> {
-        let mut request = self.agent.post(&self.url).header(CONTENT_TYPE, content_type);
+        let mut request = self.agent.post(&self.uri).header(CONTENT_TYPE, content_type);
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let answer = request.send(body).map_err(|error| error.to_string())?;
+        let answer = request.send(body).map_err(|error| why(&error))?;
         // One byte more than may be, so that what is too long is known to be.
         read(answer, ANSWER_BYTES_MAX + 1)
     }
@@ -81,7 +103,7 @@ impl Caller {
     /// # Errors
     /// Why there is none, without the URL.
     pub fn get(&self) -> Result<Vec<u8>, String> {
-        let answer = self.agent.get(&self.url).call().map_err(|error| error.to_string())?;
+        let answer = self.agent.get(&self.uri).call().map_err(|error| why(&error))?;
         match read(answer, KEY_SET_BYTES_MAX)? {
             (200, body) => Ok(body),
             (status, _) => Err(format!("status {status}")),
@@ -92,10 +114,18 @@ impl Caller {
 fn read(mut answer: ureq::http::Response<ureq::Body>, bytes_max: usize) -> Result<(u16, Vec<u8>), String> {
     let status = answer.status().as_u16();
     let body = answer.body_mut().with_config().limit(bytes_max as u64).read_to_vec();
-    Ok((status, body.map_err(|error| error.to_string())?))
+    Ok((status, body.map_err(|error| why(&error))?))
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<Vec<Certificate<'static>>, String> {
+/// Why there is no answer, without the URL.
+fn why(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::BadUri(_) | ureq::Error::RequireHttpsOnly(_) => "it is no URL that could be asked".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Vec<CertificateDer<'static>> = match ca_file {
         Some(path) => {
             let wrong = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
@@ -108,7 +138,7 @@ fn roots(ca_file: Option<&Path>) -> Result<Vec<Certificate<'static>>, String> {
     if found.is_empty() {
         return Err("there are no certificates of authorities to trust; http_ca_file names a file with some".to_owned());
     }
-    Ok(found.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect())
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -165,7 +195,8 @@ mod tests {
         let file = folder.path().join("ca.pem");
         let ask = |pem: &str| {
             fs::write(&file, pem).unwrap();
-            let caller = Caller::new(&url, Duration::from_secs(10), None, Some(&file), 1).unwrap();
+            let roots = Roots::read(&url, Some(&file)).unwrap();
+            let caller = Caller::new(&url, Duration::from_secs(10), None, &roots, 1).unwrap();
             caller.post("text/plain", b"body")
         };
         assert_eq!(ask(&pem), Ok((200, b"{}".to_vec())));
@@ -179,8 +210,19 @@ mod tests {
         let file = folder.path().join("ca.pem");
         for (content, expected) in [("", "no certificates"), ("-----BEGIN CERTIFICATE-----\n!\n", "ca.pem")] {
             fs::write(&file, content).unwrap();
-            let error = Caller::new("https://localhost/", Duration::from_secs(1), None, Some(&file), 1).unwrap_err();
+            let error = Roots::read("https://localhost/", Some(&file)).unwrap_err();
             assert!(error.contains(expected), "{error}");
+            assert_eq!(Roots::read("http://localhost/", Some(&file)), Ok(Roots::Nobody));
         }
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_not_said() {
+        for url in ["https://svc:s3cret@auth/ x", "http://svc:s3cret@[::1/"] {
+            let error = Caller::new(url, Duration::from_secs(1), None, &Roots::Nobody, 1).unwrap_err();
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+        let error = why(&ureq::Error::BadUri("http://svc:s3cret@/".to_owned()));
+        assert!(!error.contains("s3cret"), "{error}");
     }
 }

@@ -2,50 +2,53 @@
 //!
 //! ```text
 //! worker ── authenticate ──► brake ──► known of late? ──► chain: jwt, password ──► hashing threads (few, at low priority)
-//!    ▲                         │              │                  http, new keys ──► calling threads (wait for services)
+//!    ▲                         │              │                           http ──► calling threads (wait for services)
 //!    └──────── a letter ◄──────┴──────────────┴───────────────────────┴── each with a bounded, fair queue
 //! ```
 //!
 //! What a worker does itself takes microseconds: it asks the brake, and whether the same password was right a moment ago.
-//! All else is a job that goes along the chain of its domain's back ends, on the threads that the next one needs. Whatever
-//! happens to it, it answers once: when it is dropped, by "not now".
+//! All else is a job that goes along the chain of its domain's back ends, on the threads that the next one needs. At each turn
+//! the brake is asked again, since others may have failed while it waited. Whatever happens to it, it answers once: when it is
+//! dropped, by "not now".
 
 mod control;
 mod domain;
 mod dynamic;
 mod http;
+mod keys;
 mod pool;
 mod seam;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pantala_identity::brake::{self, Brake};
+use pantala_broker::authentication;
+use pantala_identity::brake::{self, Brake, Name};
 use pantala_identity::cache::{Digest, Hasher};
 use pantala_identity::chain::{BackEnd, Next};
 use pantala_identity::http as answers;
-use pantala_identity::jwt::KeySet;
+use pantala_identity::jwt::{KeySet, Rejection};
 use pantala_identity::{Credentials, Identity, Outcome, Refusal, Unavailable};
 use pantala_session::Instant;
 
 pub(crate) use self::control::Described;
 pub(crate) use self::domain::DomainError;
-use self::domain::{Domain, FetchedKeys, Keys, Service, Tokens, lock};
+use self::domain::{Domain, Service, Tokens, lock};
 pub(crate) use self::dynamic::ControlRequest;
+use self::dynamic::Reread;
+use self::keys::{Asked, FetchedKeys, Keys, News};
 use self::pool::Pool;
 pub(crate) use self::seam::Reply;
 use crate::config::{Config, LogType, SecurityDomain, Verification};
-use crate::inbox::Letter;
+use crate::inbox::{Inbox, Letter};
 use crate::log::{Log, shown};
 use crate::reload::{Commit, Reloadable};
 use crate::worker::Clock;
-
-/// How long a key set may take.
-const KEY_SET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a client is told: who it is, or why it does not come in.
 type Answer = Result<Identity, Refusal>;
@@ -60,9 +63,11 @@ pub(crate) struct Security {
     brake: Mutex<Brake>,
     hasher: Hasher,
     hashing: Pool<Job>,
-    calling: Pool<Job>,
+    calling: Pool<Call>,
     /// To the thread that carries out commands, once there is one.
-    commands: OnceLock<SyncSender<ControlRequest>>,
+    commands: Mutex<Option<SyncSender<ControlRequest>>>,
+    /// Of all workers, once there are some.
+    inboxes: OnceLock<Arc<[Arc<Inbox>]>>,
     counters: Counters,
     clock: Clock,
     log: Log,
@@ -124,7 +129,7 @@ pub(crate) struct Surroundings {
     pub bounds: Verification,
     /// `connect_seconds`.
     pub patience: Duration,
-    pub scram_users: HashSet<Box<str>>,
+    pub scram_users: ScramUsers,
     /// For what is told by `$CONTROL/broker`.
     pub described: Option<Described>,
     /// Random bytes.
@@ -143,18 +148,22 @@ impl Security {
             surroundings;
         let described = described.map(Arc::new);
         let hasher = Hasher::new(&secret);
-        let domains: Result<Arc<[_]>, _> =
-            config.iter().map(|it| Domain::new(it, &bounds, &hasher, &scram_users, None).map(Arc::new)).collect();
+        let domains = config.iter().enumerate().map(|(number, domain)| {
+            let scram_users = of_domain(&scram_users, number);
+            Domain::new(domain, &bounds, &hasher, scram_users, None).map(|(domain, _)| Arc::new(domain))
+        });
+        let domains: Result<Arc<[_]>, _> = domains.collect();
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = bounds.threads.unwrap_or((cores / 2).max(1));
         Ok(Arc::new(Self {
             in_force: RwLock::new(InForce { allow_anonymous, patience, domains: domains?, described }),
             brake: Mutex::new(Brake::new(bounds.brake)),
             hashing: Pool::new("passwords", threads, bounds.waiting_max, give_way, Job::go_on),
-            calling: Pool::new("services", bounds.http_requests_max, bounds.waiting_max, || {}, Job::go_on),
+            calling: Pool::new("services", bounds.http_requests_max, bounds.waiting_max, || {}, Call::make),
             bounds,
             hasher,
-            commands: OnceLock::new(),
+            commands: Mutex::new(None),
+            inboxes: OnceLock::new(),
             counters: Counters::default(),
             clock,
             log,
@@ -199,20 +208,24 @@ impl Security {
             (domain, in_force.patience, allow_anonymous.unwrap_or(false))
         };
         let Some(domain) = domain else { return reply(Err(Refusal::Unknown)) };
+        let token_name = domain.tokens.as_ref().filter(|tokens| tokens.rules.concern(&credentials));
+        let token_name = token_name.map(|tokens| tokens.rules.claimed_name(&credentials));
         let mut job = Job {
             security: Arc::clone(self),
             domain,
+            token_name,
             credentials,
             place: 0,
-            keys_asked: false,
+            news: News::NotAsked,
+            since: now,
             until: now.after(patience),
             digest: None,
             reply: Some(reply),
         };
-        let (address, user_name) = (job.credentials.address, job.credentials.user_name.clone());
-        if !lock(&self.brake).may_try(now, address, user_name.as_deref()) {
+        if !lock(&self.brake).may_try(now, job.credentials.address, job.name()) {
             return job.end(Err(Refusal::Brake));
         }
+        let user_name = job.credentials.user_name.clone();
         if let (Some(user_name), Some(password), Some(_)) =
             (user_name.as_deref(), job.credentials.password.as_deref(), &job.domain.users)
         {
@@ -242,7 +255,7 @@ impl Security {
 
 impl Reloadable for Arc<Security> {
     /// Who was verified by the old files and is remembered has to be verified again.
-    fn prepare(&mut self, _old: &Config, new: &Config) -> Result<Commit, String> {
+    fn prepare(&mut self, config: &Config, new: &Config) -> Result<Commit, String> {
         let old = self.domains();
         let scram_users = scram_users(new);
         // They have the numbers of the old ones, and more may stand behind them.
@@ -250,19 +263,24 @@ impl Reloadable for Arc<Security> {
             let is_used = new.listeners.iter().any(|listener| usize::from(listener.settings.security.0) == number);
             match old.get(number) {
                 // Nobody comes in by it. Who has is judged as before: its files may be gone with its listeners.
-                Some(old) if !is_used => Ok(Arc::clone(old)),
+                Some(old) if !is_used => Ok((Arc::clone(old), None)),
                 old => {
-                    let old = old.map(|old| &**old);
-                    Domain::new(domain, &self.bounds, &self.hasher, &scram_users, old).map(Arc::new)
+                    let (old, scram_users) = (old.map(|old| &**old), of_domain(&scram_users, number));
+                    let made = Domain::new(domain, &self.bounds, &self.hasher, scram_users, old);
+                    made.map(|(domain, reread)| (Arc::new(domain), reread))
                 }
             }
         });
-        let domains: Arc<[_]> = domains.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+        let made: Result<Vec<(Arc<Domain>, Option<Reread>)>, _> = domains.collect();
+        let (domains, reread): (Vec<_>, Vec<_>) = made.map_err(|error| error.to_string())?.into_iter().unzip();
+        let domains: Arc<[_]> = domains.into();
         let patience = Duration::from_secs(new.settings.connect_seconds.into());
-        let described = Described::of(new).map(Arc::new);
+        // Whether it is told at all needs a restart.
+        let described = config.control_api.then(|| Arc::new(Described::of(new)));
         let security = Arc::clone(self);
         Ok(Box::new(move |committed| {
             let allow_anonymous = committed.allow_anonymous.into();
+            reread.into_iter().flatten().for_each(Reread::publish);
             *security.in_force.write().unwrap_or_else(PoisonError::into_inner) =
                 InForce { allow_anonymous, patience, domains, described };
             let rights = security.rights_source();
@@ -273,17 +291,45 @@ impl Reloadable for Arc<Security> {
     }
 }
 
-/// The names of those who authenticate by SCRAM.
-pub(crate) fn scram_users(config: &Config) -> HashSet<Box<str>> {
-    config.settings.scram_users.iter().map(|user| user.name.as_str().into()).collect()
+/// The names of those who authenticate by SCRAM, by domain.
+pub(crate) type ScramUsers = HashMap<usize, HashSet<Box<str>>>;
+
+pub(crate) fn scram_users(config: &Config) -> ScramUsers {
+    let mut users = ScramUsers::new();
+    for user in &config.settings.scram_users {
+        users.entry(usize::from(user.security.0)).or_default().insert(user.name.as_str().into());
+    }
+    users
+}
+
+fn of_domain(users: &ScramUsers, number: usize) -> impl Iterator<Item = &str> {
+    users.get(&number).into_iter().flatten().map(|name| &**name)
 }
 
 /// Reads all files that `config` names, as a start does.
 pub(crate) fn check(config: &Config) -> Result<(), String> {
     let (hasher, scram_users) = (Hasher::new(&[0; 32]), scram_users(config));
-    let mut domains = config.security.iter();
-    let read = |domain| Domain::new(domain, &config.verification, &hasher, &scram_users, None).map(drop);
+    let mut domains = config.security.iter().enumerate();
+    let read = |(number, domain)| {
+        Domain::new(domain, &config.verification, &hasher, of_domain(&scram_users, number), None).map(drop)
+    };
     domains.try_for_each(read).map_err(|error| error.to_string())
+}
+
+/// Guesses at users who authenticate by SCRAM count with all others.
+impl authentication::Brake for Security {
+    fn may_try(&self, now: Instant, address: Option<IpAddr>, user_name: &str) -> bool {
+        let may = lock(&self.brake).may_try(now, address, Name::User(user_name));
+        if !may {
+            Counters::count(&self.counters.braked);
+        }
+        may
+    }
+
+    fn tried(&self, now: Instant, address: Option<IpAddr>, user_name: &str, right: bool) {
+        let (mut brake, name) = (lock(&self.brake), Name::User(user_name));
+        if right { brake.succeeded(now, address, name) } else { brake.failed(now, address, name) }
+    }
 }
 
 /// Hashing gives way to everybody else on this machine.
@@ -301,10 +347,14 @@ struct Job {
     security: Arc<Security>,
     domain: Arc<Domain>,
     credentials: Credentials,
+    /// What a password that is taken for a token says about its user, if it says anything.
+    token_name: Option<Option<Box<str>>>,
     /// The place in the chain.
     place: usize,
-    /// The key set has been asked for on behalf of this token.
-    keys_asked: bool,
+    /// What has come of asking for newer keys on behalf of its token.
+    news: News,
+    /// When the brake let it try.
+    since: Instant,
     /// Nobody waits any longer then.
     until: Instant,
     /// Of user name and password, if there is a password file.
@@ -321,14 +371,38 @@ impl Drop for Job {
     }
 }
 
-/// What a step needs.
+/// What comes of looking at a token.
 enum Step {
     Outcome(Outcome),
-    /// A thread that may wait for a service.
-    Call,
+    /// That is so by the keys that there are, fetched then; newer ones may say otherwise.
+    Keys(Outcome, Arc<FetchedKeys>, Option<Instant>),
+}
+
+/// What a calling thread has to do.
+enum Call {
+    Service(Job),
+    Keys(keys::Fetch),
+}
+
+impl Call {
+    fn make(self) {
+        match self {
+            Self::Service(job) => job.go_on(),
+            Self::Keys(fetch) => fetch.make(),
+        }
+    }
 }
 
 impl Job {
+    /// In whose name it comes, for the brake.
+    fn name(&self) -> Name<'_> {
+        match &self.token_name {
+            Some(Some(name)) => Name::Token(name),
+            Some(None) => Name::None,
+            None => self.credentials.user_name.as_deref().into(),
+        }
+    }
+
     fn back_end(&self) -> Option<BackEnd> {
         self.domain.chain.back_ends().get(self.place).copied()
     }
@@ -347,14 +421,20 @@ impl Job {
 
     fn send_to_callers(self) {
         let security = Arc::clone(&self.security);
-        if let Err(job) = security.calling.submit(brake::place(self.credentials.address), self) {
+        let place = brake::place(self.credentials.address);
+        if let Err(Call::Service(job)) = security.calling.submit(place, Call::Service(self)) {
             job.end(Err(Refusal::Unavailable(Unavailable::Waiting)));
         }
     }
 
     /// The next step, on a thread of a pool, and those behind it as far as they need the same kind of thread.
     fn go_on(mut self) {
-        let calling = self.back_end() == Some(BackEnd::Http) || self.keys_asked;
+        let calling = self.back_end() == Some(BackEnd::Http);
+        let now = self.security.now();
+        let may = lock(&self.security.brake).may_go_on(now, self.since, self.credentials.address, self.name());
+        if !may {
+            return self.end(Err(Refusal::Brake));
+        }
         loop {
             let now = self.security.now();
             if now >= self.until {
@@ -364,18 +444,22 @@ impl Job {
             let outcome = match back_end {
                 BackEnd::Http if !calling => return self.send_to_callers(),
                 // What takes the processor has no place among those who wait.
-                BackEnd::Password if calling => {
-                    self.keys_asked = false;
-                    return self.send_to_hashers();
-                }
+                BackEnd::Password | BackEnd::Jwt if calling => return self.send_to_hashers(),
                 BackEnd::Certificate => self.certificate(),
                 BackEnd::Password => self.password(now),
                 BackEnd::Jwt => match self.token(now) {
                     Step::Outcome(outcome) => outcome,
-                    Step::Call => {
-                        self.keys_asked = true;
-                        return self.send_to_callers();
-                    }
+                    Step::Keys(outcome, keys, fetched) => match keys.wait(self, now, fetched) {
+                        Asked::Waits => return,
+                        Asked::Newer(job) => {
+                            self = job;
+                            continue;
+                        }
+                        Asked::Nothing(job) => {
+                            self = job;
+                            outcome
+                        }
+                    },
                 },
                 BackEnd::Http => self.service(now),
             };
@@ -417,7 +501,6 @@ impl Job {
         outcome
     }
 
-    /// On a hashing thread with the keys that are there; with `keys_asked` on a calling thread, once newer ones were asked for.
     fn token(&self, now: Instant) -> Step {
         let Some(tokens) = &self.domain.tokens else { return Step::Outcome(Outcome::NotMine) };
         if !tokens.rules.concern(&self.credentials) {
@@ -427,51 +510,29 @@ impl Job {
             Keys::Fixed(keys) => return Step::Outcome(self.verify_token(tokens, keys)),
             Keys::Fetched(fetched) => fetched,
         };
-        if self.keys_asked {
-            self.fetch_keys(fetched, now);
-        }
-        let (keys, due) = {
-            let cache = lock(&fetched.cache);
-            (cache.keys(now), cache.is_due(now))
+        let (keys, due, fetched_at) = fetched.keys(now);
+        let (outcome, newer_help) = if keys.is_empty() {
+            (Outcome::Refuse(Refusal::Unavailable(Unavailable::Keys)), true)
+        } else {
+            let outcome = self.verify_token(tokens, &keys);
+            let helps = matches!(&outcome, Outcome::Refuse(Refusal::Token(rejection)) if rejection.asks_for_keys());
+            (outcome, helps)
         };
-        if keys.is_empty() {
-            let unavailable = Outcome::Refuse(Refusal::Unavailable(Unavailable::Keys));
-            return if self.keys_asked { Step::Outcome(unavailable) } else { Step::Call };
+        if self.news == News::NotAsked {
+            if newer_help {
+                return Step::Keys(outcome, Arc::clone(fetched), fetched_at);
+            }
+            // The old ones serve meanwhile.
+            if due {
+                fetched.refresh(&self.security, now);
+            }
         }
-        let outcome = self.verify_token(tokens, &keys);
-        let cured = matches!(&outcome, Outcome::Refuse(Refusal::Token(rejection)) if rejection.asks_for_keys());
-        if !self.keys_asked && (due || cured) { Step::Call } else { Step::Outcome(outcome) }
+        Step::Outcome(outcome)
     }
 
     fn verify_token(&self, tokens: &Tokens, keys: &KeySet) -> Outcome {
         let unix_now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         tokens.rules.verify(unix_now, keys, &self.credentials)
-    }
-
-    /// Fetches the key set if it is time to, or waits for whoever does.
-    fn fetch_keys(&self, fetched: &FetchedKeys, now: Instant) {
-        let before = lock(&fetched.cache).fetched();
-        let _alone = lock(&fetched.fetching);
-        {
-            let mut cache = lock(&fetched.cache);
-            if cache.fetched() != before || !cache.try_now(now) {
-                return;
-            }
-        }
-        let security = &*self.security;
-        let keys = fetched.caller.get().and_then(|text| KeySet::from_json(&text).map_err(|error| error.to_string()));
-        match keys {
-            Ok(keys) => {
-                Counters::count(&security.counters.key_sets_fetched);
-                lock(&fetched.cache).renew(security.now(), keys);
-            }
-            Err(error) => {
-                Counters::count(&security.counters.http_failures);
-                security.log.limited(LogType::Error, "key sets", || {
-                    format!("Cannot fetch the key set that tokens are verified with: {}", shown(&error))
-                });
-            }
-        }
     }
 
     fn service(&self, now: Instant) -> Outcome {
@@ -519,12 +580,12 @@ impl Job {
     fn end(mut self, answer: Answer) {
         let Some(reply) = self.reply.take() else { return };
         let security = &*self.security;
-        let (address, user_name) = (self.credentials.address, self.credentials.user_name.as_deref());
+        let address = self.credentials.address;
         let counters = &security.counters;
         match &answer {
             Ok(_) => {
                 Counters::count(&counters.accepted);
-                lock(&security.brake).succeeded(security.now(), address, user_name);
+                lock(&security.brake).succeeded(security.now(), address, self.name());
             }
             Err(refusal) => {
                 Counters::count(match refusal {
@@ -533,19 +594,30 @@ impl Job {
                     Refusal::Unavailable(_) => &counters.unavailable,
                     _ => &counters.refused,
                 });
-                if refusal.is_failure() {
-                    lock(&security.brake).failed(security.now(), address, user_name);
+                if self.has_failed(*refusal) {
+                    let name = match refusal {
+                        Refusal::Token(_) => self.name(),
+                        _ => self.credentials.user_name.as_deref().into(),
+                    };
+                    lock(&security.brake).failed(security.now(), address, name);
                 }
                 security.log.limited(LogType::Notice, "refused credentials", || {
                     let client = match &*self.credentials.client_id {
                         "" => "A client".to_owned(),
                         client_id => format!("Client {}", shown(client_id)),
                     };
+                    let user_name = self.credentials.user_name.as_deref();
                     let user = user_name.map_or("no user name".to_owned(), |name| format!("user {}", shown(name)));
                     format!("{client} ({user}) is not let in: {refusal}.")
                 });
             }
         }
         reply(answer);
+    }
+
+    /// A key that is still unknown in a set fetched after the token came is nobody's. Before, the token may be signed with a
+    /// new one.
+    fn has_failed(&self, refusal: Refusal) -> bool {
+        refusal.is_failure() || refusal == Refusal::Token(Rejection::Key) && self.news == News::Newer
     }
 }

@@ -206,6 +206,7 @@ mod tests {
     use std::time::Duration;
 
     use mio::{Poll, Waker};
+    use pantala_broker::authentication::Unbraked;
     use pantala_broker::{CoreOptions, ListenerSettings, Settings, Totals, Unrestricted, WorkerId};
     use pantala_store::MemoryStore;
 
@@ -260,6 +261,7 @@ mod tests {
                     workers: 2,
                     totals: Arc::clone(&totals),
                     methods: Arc::new([]),
+                    brake: Arc::new(Unbraked),
                     rights: Arc::new(Unrestricted),
                     random: Box::new(|bytes| bytes.fill(7)),
                 };

@@ -1,0 +1,8 @@
+//! A rules file in TOML.
+#![no_main]
+
+#[allow(dead_code, reason = "a fuzz target is one of them")]
+#[path = "../../crates/access/tests/targets/mod.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| targets::rules_file(input));
