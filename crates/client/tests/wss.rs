@@ -59,7 +59,9 @@ impl Server {
 
 #[tokio::test]
 async fn a_client_offers_the_protocols_that_it_was_told() {
-    let cases: [(&[&str], bool, &[&str], Option<&str>); 7] = [
+    /// What is offered, whether WebSocket is wanted, what the server takes, and what they agree to.
+    type Case = (&'static [&'static str], bool, &'static [&'static str], Option<&'static str>);
+    let cases: [Case; 7] = [
         (&["mqtt"], false, &["h2", "mqtt"], Some("mqtt")),
         // Both, and the server has the choice.
         (&["x-mqtt", "mqtt"], false, &["mqtt", "x-mqtt"], Some("mqtt")),

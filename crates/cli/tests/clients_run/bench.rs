@@ -17,7 +17,7 @@ use crate::relay::{Relay, SUBACK};
 
 pub const PANTALA: &str = env!("CARGO_BIN_EXE_pantala");
 /// What is waited for has to come within this.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
