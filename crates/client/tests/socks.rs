@@ -33,13 +33,13 @@ async fn each_connection_goes_through_the_proxy_which_finds_the_broker_by_its_na
         let mut stream = client.subscribe(("a", QoS::ExactlyOnce)).await.unwrap();
         client.publish(Message::new("a", "1").qos(QoS::ExactlyOnce)).await.unwrap();
         assert_eq!(stream.recv().await.unwrap().payload(), "1");
-        let asked = Asked::Name(NAME.to_owned(), 1883);
-        assert_eq!(proxy.asked(), [asked.clone()]);
+        let asked = vec![Asked::Name(NAME.to_owned(), 1883); 2];
+        assert_eq!(proxy.asked(), asked[..1]);
         // And so does the next.
         broker.drop_connections();
         client.publish(Message::new("a", "2").qos(QoS::ExactlyOnce)).await.unwrap();
         assert_eq!(stream.recv().await.unwrap().payload(), "2");
-        assert_eq!(proxy.asked(), [asked.clone(), asked]);
+        assert_eq!(proxy.asked(), asked);
         client.disconnect().await;
         broker.assert_no_violations();
     }
