@@ -180,6 +180,12 @@ impl Running {
         });
     }
 
+    pub fn wait_for_stderr(&self, text: &str) {
+        wait_for(&format!("{text:?} on standard error"), || {
+            String::from_utf8_lossy(&fs::read(&self.errors).unwrap()).contains(text).then_some(())
+        });
+    }
+
     /// Waits for its end.
     pub fn end(mut self) -> Printed {
         let status = wait_for("the end of a program", || self.child.try_wait().unwrap());

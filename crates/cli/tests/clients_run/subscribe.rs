@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::bench::{Maker, PATIENCE, Suite, with_brokers, with_each_suite};
+use crate::bench::{Maker, PATIENCE, Suite, wait_for, with_brokers, with_each_suite};
 use crate::relay::UNSUBACK;
 
 /// A clean end of the subscriber, when all that was published before has been printed.
@@ -278,5 +278,31 @@ fn payloads_go_into_files_and_nowhere_else() {
         let missing = suite.subscribe(&["-t", "t", "--output-dir", "/nonexistent"]);
         missing.is("", 1);
         assert!(missing.stderr.starts_with("Error: --output-dir /nonexistent: "), "{}", missing.stderr);
+    });
+}
+
+/// Whoever publishes decides how many topics there are, but neither how many files nor how many warnings.
+#[test]
+fn files_are_bounded_and_one_warning_says_so() {
+    const FILES: usize = 10_000;
+    with_brokers("files_are_bounded_and_one_warning_says_so", &[Maker::Pantala], anybody, |suite| {
+        let folder = suite.folder.path().join("payloads");
+        fs::create_dir(&folder).unwrap();
+        let line = |n| format!("{{\"topic\":\"m/{n}\",\"payload\":\"x\"}}\n");
+        let lines: String = (0..FILES + 3).map(line).collect();
+        // Retained, since the broker waits with these for a subscriber that is slow.
+        suite.publish_input(&["--json", "-q", "1", "-r"], lines.as_bytes()).is("", 0);
+        let count = (FILES + 3).to_string();
+        let arguments = ["-t", "m/#", "-q", "1", "-C", &count, "--output-dir", folder.to_str().unwrap()];
+        let sub = suite.subscribed(&arguments);
+        let progress = || fs::read_dir(&folder).unwrap().count();
+        for files in [FILES / 4, FILES / 2, FILES] {
+            wait_for(&format!("{files} files"), || (progress() >= files).then_some(()));
+        }
+        let printed = sub.end();
+        printed.is("", 0);
+        let warning = format!("Warning: there are {FILES} files, and no more are made (topic m/");
+        assert!(printed.stderr.starts_with(&warning) && printed.stderr.lines().count() == 1, "{}", printed.stderr);
+        assert_eq!(progress(), FILES);
     });
 }
