@@ -74,3 +74,12 @@ async fn who_is_not_let_through_goes_no_other_way() {
     }
     assert_eq!((closed.asked().len(), lost.asked().len(), broker.connections()), (0, 1, 0));
 }
+
+/// A name that could be resolved here is left to the proxy all the same.
+#[tokio::test]
+async fn a_name_is_not_resolved_on_this_side() {
+    let broker = MockBroker::serve().await;
+    let proxy = SocksServer::start(Some(broker.address()), None);
+    let _client = Client::connect(options("mqtt://localhost:1", &proxy, None)).await.unwrap();
+    assert_eq!(proxy.asked(), [Asked::Name("localhost".to_owned(), 1)]);
+}
