@@ -150,6 +150,12 @@ fn main() -> ExitCode {
         Some(Called::Passwd) => return run_passwd(&file_name(&started_as), &arguments),
         None => {}
     }
+    if let [help, name] = &arguments[..]
+        && help == "help"
+        && name.to_str().and_then(Called::of_name).is_some()
+    {
+        arguments = vec![name.clone(), "--help".into()];
+    }
     match arguments.first().and_then(|name| Called::of_name(name.to_str()?)) {
         Some(Called::Client(program)) => {
             arguments.remove(0);

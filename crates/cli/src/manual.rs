@@ -8,26 +8,21 @@ use pantala_cli::clients::manual;
 
 use crate::Pantala;
 
-/// What clap parses. The clients are not in it: their arguments never come here.
+/// All commands. Those of the clients are here to be named and described: what follows them is never parsed by it.
 pub fn all_commands() -> Command {
-    Pantala::command()
-}
-
-/// Everything, for descriptions.
-fn described() -> Command {
     Pantala::command().subcommands(Program::ALL.map(manual::command))
 }
 
 /// A script that completes arguments.
 pub fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut described(), "pantala", &mut script);
+    clap_complete::generate(shell, &mut all_commands(), "pantala", &mut script);
     script
 }
 
 /// The man page of a command, or of `pantala`. None if there is no such command.
 pub fn man(name: Option<&str>) -> Option<Vec<u8>> {
-    let mut all = described();
+    let mut all = all_commands();
     // Fills in what subcommands take over from above.
     all.build();
     let Some(name) = name else { return render(titled(all, "pantala"), "") };

@@ -13,9 +13,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Where a method waits for the broker, a second one ends in `_timeout` and waits only so long: without a connection there may be
+//! none for hours.
+//!
 //! No method may be called from async code: it would block the runtime, and tokio panics.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -26,8 +28,8 @@ use tokio::sync::oneshot;
 
 use crate::client::{Ended, Options, Received, RequestError, Status, Subscribe};
 use crate::error::{ConnectionError, PublishError, SubscribeError};
-use crate::machine::{Answered, Published};
-use crate::{Message, ReasonCode};
+use crate::machine::{Answered, Connected, Published};
+use crate::{Message, OutboxReport, ReasonCode};
 
 /// A thread that moves the bytes.
 struct Thread {
@@ -37,14 +39,18 @@ struct Thread {
 }
 
 impl Thread {
-    fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+    fn start() -> Result<Self, ConnectionError> {
+        let failed = |error: io::Error| ConnectionError::Connect(error.to_string());
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new().name("pantala-client".to_owned()).spawn(move || {
+        let work = move || {
             // Ends when the sender is dropped, too.
             let _ = runtime.block_on(stopped);
-        })?;
+            // A name that is being resolved, or an authenticator's step, may take long and is for nobody any more.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name("pantala-client".to_owned()).spawn(work).map_err(failed)?;
         Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -61,8 +67,8 @@ impl Drop for Thread {
 
 /// A client whose methods block; see [`crate::Client`], which it is. Clones are the same client.
 ///
-/// When the last one and the last [`Subscription`] are dropped, the connection is ended with DISCONNECT, which may take two seconds if
-/// the broker does not listen.
+/// When the last one and the last [`Subscription`] are dropped, the connection is ended with DISCONNECT, which may take some seconds if
+/// the broker does not listen, and what was given to an [`outbox`](Options::outbox) is written.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -77,6 +83,15 @@ impl Inner {
     fn wait<F: Future>(&self, future: F) -> F::Output {
         self.thread.handle.block_on(future)
     }
+
+    /// None if it is not ready in time.
+    fn wait_timeout<T, E>(
+        &self,
+        timeout: Duration,
+        future: impl Future<Output = Result<T, E>>,
+    ) -> Result<Option<T>, E> {
+        self.wait(async { tokio::time::timeout(timeout, future).await.ok().transpose() })
+    }
 }
 
 impl Drop for Inner {
@@ -86,14 +101,37 @@ impl Drop for Inner {
 }
 
 impl Client {
-    /// See [`crate::Client::connect`].
+    /// See [`crate::Client::connect`]. With [`Reconnect::retry_first`](crate::Reconnect::retry_first) it may block for ever;
+    /// [`Client::start`] and [`Client::connected_timeout`] do not.
     ///
     /// # Errors
     /// Why there is no connection, or no thread.
     pub fn connect(options: Options) -> Result<Self, ConnectionError> {
-        let thread = Thread::start().map_err(|error| ConnectionError::Connect(error.to_string()))?;
+        let thread = Thread::start()?;
         let client = thread.handle.block_on(crate::Client::connect(options))?;
         Ok(Self { inner: Arc::new(Inner { client, thread }) })
+    }
+
+    /// See [`crate::Client::start`]: as [`Client::connect`], without waiting for the connection. For programs that give messages to
+    /// an [`outbox`](Options::outbox), by [`Client::enqueue`], whether the broker is there or not.
+    ///
+    /// # Errors
+    /// There is no thread.
+    pub fn start(options: Options) -> Result<Self, ConnectionError> {
+        let thread = Thread::start()?;
+        let client = {
+            let _within = thread.handle.enter();
+            crate::Client::start(options)
+        };
+        Ok(Self { inner: Arc::new(Inner { client, thread }) })
+    }
+
+    /// See [`crate::Client::connected`]. None if there is no connection in time.
+    ///
+    /// # Errors
+    /// Why the client has ended.
+    pub fn connected_timeout(&self, timeout: Duration) -> Result<Option<Arc<Connected>>, ConnectionError> {
+        self.inner.wait_timeout(timeout, self.inner.client.connected())
     }
 
     /// See [`crate::Client::publish`].
@@ -104,12 +142,48 @@ impl Client {
         self.inner.wait(self.inner.client.publish(message))
     }
 
+    /// As [`Client::publish`]. None if the broker has not answered in time: if there was room for the message, it is published all
+    /// the same, and only the answer is lost; if there was none, it is not.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub fn publish_timeout(&self, message: Message, timeout: Duration) -> Result<Option<Published>, PublishError> {
+        self.inner.wait_timeout(timeout, self.inner.client.publish(message))
+    }
+
     /// See [`crate::Client::try_publish`]. Does not block.
     ///
     /// # Errors
     /// [`PublishError`].
     pub fn try_publish(&self, message: &Message) -> Result<(), PublishError> {
         self.inner.client.try_publish(message)
+    }
+
+    /// See [`crate::Client::enqueue`]: from then on the message is in the [`outbox`](Options::outbox), and reaches the broker even if
+    /// this program ends.
+    ///
+    /// # Errors
+    /// [`PublishError`], of those that can be known without the broker.
+    pub fn enqueue(&self, message: Message) -> Result<(), PublishError> {
+        self.inner.wait(self.inner.client.enqueue(message))
+    }
+
+    /// As [`Client::enqueue`]. False if it took too long: if there was no room for the message, it is not published; else it may be.
+    ///
+    /// # Errors
+    /// [`PublishError`], of those that can be known without the broker.
+    pub fn enqueue_timeout(&self, message: Message, timeout: Duration) -> Result<bool, PublishError> {
+        Ok(self.inner.wait_timeout(timeout, self.inner.client.enqueue(message))?.is_some())
+    }
+
+    /// See [`crate::Client::outbox_len`].
+    pub fn outbox_len(&self) -> usize {
+        self.inner.client.outbox_len()
+    }
+
+    /// See [`crate::Client::outbox_report`].
+    pub fn outbox_report(&self) -> Option<OutboxReport> {
+        self.inner.client.outbox_report()
     }
 
     /// See [`crate::Client::settled`].
@@ -120,18 +194,43 @@ impl Client {
         self.inner.wait(self.inner.client.settled())
     }
 
+    /// As [`Client::settled`]. False if messages are left after this time.
+    ///
+    /// # Errors
+    /// The client has ended before.
+    pub fn settled_timeout(&self, timeout: Duration) -> Result<bool, PublishError> {
+        Ok(self.inner.wait_timeout(timeout, self.inner.client.settled())?.is_some())
+    }
+
     /// See [`crate::Client::subscribe`].
     ///
     /// # Errors
     /// [`SubscribeError`].
     pub fn subscribe(&self, subscribe: impl Into<Subscribe>) -> Result<Subscription, SubscribeError> {
-        let subscription = self.inner.wait(self.inner.client.subscribe(subscribe))?;
-        Ok(Subscription { subscription: Some(subscription), client: self.inner.clone() })
+        Ok(self.stream(self.inner.wait(self.inner.client.subscribe(subscribe))?))
+    }
+
+    /// As [`Client::subscribe`]. None if the broker has not answered in time: the subscription ends as if the stream had been
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`SubscribeError`].
+    pub fn subscribe_timeout(
+        &self,
+        subscribe: impl Into<Subscribe>,
+        timeout: Duration,
+    ) -> Result<Option<Subscription>, SubscribeError> {
+        let subscription = self.inner.wait_timeout(timeout, self.inner.client.subscribe(subscribe))?;
+        Ok(subscription.map(|subscription| self.stream(subscription)))
     }
 
     /// See [`crate::Client::unclaimed`].
     pub fn unclaimed(&self) -> Subscription {
-        Subscription { subscription: Some(self.inner.client.unclaimed()), client: self.inner.clone() }
+        self.stream(self.inner.client.unclaimed())
+    }
+
+    fn stream(&self, subscription: crate::Subscription) -> Subscription {
+        Subscription { subscription: Some(subscription), client: self.inner.clone() }
     }
 
     /// See [`crate::Client::unsubscribe`].
@@ -145,15 +244,14 @@ impl Client {
         self.inner.wait(self.inner.client.unsubscribe(filters))
     }
 
-    /// Asks others by a message; see [`crate::Requester`], of which this makes one for each request. Needs MQTT 5.
+    /// Asks others by a message; see [`crate::Requester`], of which this makes one for each request. Needs MQTT 5. All of it has to
+    /// be done within `timeout`: that there is a connection, the subscription to the Response Topic, and the answer.
     ///
     /// # Errors
     /// [`RequestError`].
     pub fn request(&self, message: Message, timeout: Duration) -> Result<Received, RequestError> {
-        self.inner.wait(async {
-            let requester = self.inner.client.requester().await?;
-            requester.request(message, timeout).await
-        })
+        let asking = async { self.inner.client.requester().await?.request(message, timeout).await };
+        self.inner.wait_timeout(timeout, asking)?.ok_or(RequestError::TimedOut)
     }
 
     /// How it stands now.
@@ -195,7 +293,7 @@ impl Subscription {
     /// Nothing more will come.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Received>, Ended> {
         let Some(subscription) = &mut self.subscription else { return Err(Ended::Client) };
-        self.client.wait(async { tokio::time::timeout(timeout, subscription.recv()).await.ok().transpose() })
+        self.client.wait_timeout(timeout, subscription.recv())
     }
 
     /// Acknowledges the message that was returned last, without asking for the next one.

@@ -17,7 +17,7 @@ use crate::relay::{Relay, SUBACK};
 
 pub const PANTALA: &str = env!("CARGO_BIN_EXE_pantala");
 /// What is waited for has to come within this.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
@@ -177,6 +177,12 @@ impl Running {
     pub fn wait_for_stdout(&self, text: &str) {
         wait_for(&format!("{text:?} on standard output"), || {
             String::from_utf8_lossy(&self.stdout()).contains(text).then_some(())
+        });
+    }
+
+    pub fn wait_for_stderr(&self, text: &str) {
+        wait_for(&format!("{text:?} on standard error"), || {
+            String::from_utf8_lossy(&fs::read(&self.errors).unwrap()).contains(text).then_some(())
         });
     }
 

@@ -1,7 +1,9 @@
 //! `-d`: a line for each packet, the same from Debian's clients and from ours.
 
-use crate::bench::{Printed, with_each_suite};
-use crate::relay::{PUBACK, PUBREL, SUBACK, UNSUBACK};
+use rustix::process::Signal;
+
+use crate::bench::{Broker, Maker, Printed, Program, start, with_each_suite};
+use crate::relay::{PUBACK, PUBREL, Relay, SUBACK, UNSUBACK};
 
 /// The lines of `-d`. The messages of `sub` stand between them: ours prints them before it acknowledges, Mosquitto's after.
 #[track_caller]
@@ -189,4 +191,46 @@ fn rr_tells_of_each_packet() {
             );
         }
     });
+}
+
+#[test]
+fn options_of_subscriptions_are_told_as_they_are_sent() {
+    with_each_suite("options_of_subscriptions_are_told_as_they_are_sent", |suite| {
+        if suite.clients == Maker::Debian {
+            // They have no other handling before 2.1.
+            return;
+        }
+        for (flags, options) in [
+            (&[][..], "0x00"),
+            (&["--retain-handling", "new"], "0x10"),
+            (&["--retain-as-published", "--retain-handling", "never"], "0x28"),
+        ] {
+            let printed = suite.subscribe(&[&["-d", "-V", "5", "-i", "s", "-t", "t", "-E"], flags].concat());
+            let expected = format!("Client s sending SUBSCRIBE (Mid: 1, Topic: t, QoS: 0, Options: {options})");
+            assert!(lines(&printed).contains(&expected), "{printed:?}");
+        }
+    });
+}
+
+/// No packet tells of it.
+#[test]
+fn a_lost_connection_is_told_of_on_standard_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&Program::pantala("broker"), folder.path(), "allow_anonymous true");
+    let running = [&["-d"][..], &["-d", "--quiet"]].map(|flags| {
+        let relay = Relay::new(broker.address);
+        let mut command = Program::pantala("sub").command();
+        command.args(["-t", "t", "-p", &relay.address.port().to_string()]).args(flags);
+        let running = start(command, folder.path(), b"", Some(relay));
+        running.wait_for_packet(SUBACK);
+        running
+    });
+    drop(broker);
+    let [loud, quiet] = running;
+    loud.wait_for_stderr("Connection lost: the broker closed the connection; next attempt in ");
+    for (running, says) in [(loud, true), (quiet, false)] {
+        running.signal(Signal::INT);
+        let printed = running.end();
+        assert_eq!((printed.status, !printed.stderr.is_empty()), (Some(0), says), "{printed:?}");
+    }
 }

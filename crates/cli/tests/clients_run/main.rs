@@ -7,16 +7,20 @@
 
 mod bench;
 mod debug;
+mod early;
 mod endings;
 mod names;
 mod probe;
 #[path = "../mosquitto/programs.rs"]
 mod programs;
+mod proxy;
 mod publish;
 mod recording;
 mod relay;
 mod request;
 mod secure;
+#[path = "../../../client/tests/support/socks.rs"]
+mod socks;
 mod srv;
 mod subscribe;
 mod terminal;

@@ -1,14 +1,20 @@
 //! `sub`: which messages are printed, and when it ends.
 
 use std::fs;
+use std::path::Path;
+use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::bench::{Maker, Suite, with_each_suite};
+use crate::bench::{Maker, PATIENCE, Suite, wait_for, with_brokers, with_each_suite};
 use crate::relay::UNSUBACK;
 
 /// A clean end of the subscriber, when all that was published before has been printed.
 const END: &str = "end of the test";
+
+fn anybody(_: &Path) -> String {
+    "allow_anonymous true".to_owned()
+}
 
 fn publish_end(suite: &Suite, topic_name: &str) {
     // At the Will's QoS: messages of QoS 2 are printed when they are complete, which may be after later ones of QoS 1.
@@ -40,6 +46,40 @@ fn retained_messages_are_hidden_picked_and_removed() {
         suite.published(&["-q", "1", "-r", "-t", "k/1", "-m", "again"]);
         suite.subscribe(&["-t", "k/#", "-C", "1"]).is("again\n", 0);
         suite.published(&["-q", "1", "-r", "-t", "k/1", "-n"]);
+        suite.subscribe(&["-t", "k/#", "-W", "1"]).is("", 27);
+    });
+}
+
+/// It stood still when more came than it holds: the acknowledgement that it waited for was behind them.
+#[test]
+fn any_number_of_retained_messages_is_removed() {
+    const MESSAGES: usize = 20_000;
+    with_brokers("any_number_of_retained_messages_is_removed", &[Maker::Pantala], anybody, |suite| {
+        let line = |n| format!("{{\"topic\":\"many/{n}\",\"payload\":\"x\"}}\n");
+        let lines: String = (0..MESSAGES).map(line).collect();
+        suite.publish_input(&["--json", "-q", "1", "-r"], lines.as_bytes()).is("", 0);
+        let removing = suite.subscribed(&["--remove-retained", "-t", "many/#"]);
+        let (mut left, mut since) = (MESSAGES, Instant::now());
+        while left > 0 {
+            let printed = suite.subscribe(&["-t", "many/#", "-F", "%r", "-W", "1"]);
+            assert_eq!(printed.status, Some(27), "{}", printed.stderr);
+            let now_left = printed.stdout.iter().filter(|byte| **byte == b'1').count();
+            if now_left < left {
+                (left, since) = (now_left, Instant::now());
+            }
+            assert!(since.elapsed() < PATIENCE, "{left} are left");
+        }
+        removing.signal(Signal::INT);
+        assert_eq!(removing.end().status, Some(0));
+    });
+}
+
+#[test]
+fn what_is_counted_only_is_removed_too() {
+    with_brokers("what_is_counted_only_is_removed_too", &[Maker::Pantala], anybody, |suite| {
+        suite.published(&["-q", "1", "-r", "-t", "k/1", "-m", "x"]);
+        let counted = suite.subscribe(&["--remove-retained", "--message-rate", "-t", "k/1", "-C", "1"]);
+        assert_eq!(counted.status, Some(0), "{}", counted.stderr);
         suite.subscribe(&["-t", "k/#", "-W", "1"]).is("", 27);
     });
 }
@@ -238,5 +278,31 @@ fn payloads_go_into_files_and_nowhere_else() {
         let missing = suite.subscribe(&["-t", "t", "--output-dir", "/nonexistent"]);
         missing.is("", 1);
         assert!(missing.stderr.starts_with("Error: --output-dir /nonexistent: "), "{}", missing.stderr);
+    });
+}
+
+/// Whoever publishes decides how many topics there are, but neither how many files nor how many warnings.
+#[test]
+fn files_are_bounded_and_one_warning_says_so() {
+    const FILES: usize = 10_000;
+    with_brokers("files_are_bounded_and_one_warning_says_so", &[Maker::Pantala], anybody, |suite| {
+        let folder = suite.folder.path().join("payloads");
+        fs::create_dir(&folder).unwrap();
+        let line = |n| format!("{{\"topic\":\"m/{n}\",\"payload\":\"x\"}}\n");
+        let lines: String = (0..FILES + 3).map(line).collect();
+        // Retained, since the broker waits with these for a subscriber that is slow.
+        suite.publish_input(&["--json", "-q", "1", "-r"], lines.as_bytes()).is("", 0);
+        let count = (FILES + 3).to_string();
+        let arguments = ["-t", "m/#", "-q", "1", "-C", &count, "--output-dir", folder.to_str().unwrap()];
+        let sub = suite.subscribed(&arguments);
+        let progress = || fs::read_dir(&folder).unwrap().count();
+        for files in [FILES / 4, FILES / 2, FILES] {
+            wait_for(&format!("{files} files"), || (progress() >= files).then_some(()));
+        }
+        let printed = sub.end();
+        printed.is("", 0);
+        let warning = format!("Warning: there are {FILES} files, and no more are made (topic m/");
+        assert!(printed.stderr.starts_with(&warning) && printed.stderr.lines().count() == 1, "{}", printed.stderr);
+        assert_eq!(progress(), FILES);
     });
 }

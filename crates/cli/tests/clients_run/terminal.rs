@@ -58,6 +58,10 @@ fn a_hostile_message_is_escaped_on_a_terminal_and_raw_in_a_pipe() {
     // On a screen with a line for each topic a message has no say in where it is: its own bytes hold no orders.
     let watched = shown("sub", &["-t", "t/#", "-C", "1", "-v", "-w"]);
     assert!(watched.contains(&format!("t/\\x1b[31m {ESCAPED}\\ttab")), "{watched:?}");
+    // Nor do the lines of packets.
+    let told = shown("sub", &["-t", "t/#", "-C", "1", "-d"]);
+    assert!(told.contains("received PUBLISH (d0, q0, r1, m0, 't/\\x1b[31m', ... "), "{told:?}");
+    assert!(!told.contains('\u{1b}'), "{told:?}");
 
     // In a pipe, and where it is asked for.
     let piped = start(command("sub", &["-t", "t/#", "-C", "1"]), folder.path(), b"", None).end();

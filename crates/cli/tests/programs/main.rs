@@ -1,6 +1,8 @@
 //! The programs `pub`, `sub`, `rr` and `passwd` from outside: names, help, man pages, completions, status.
 #![expect(clippy::unwrap_used, reason = "what fails in a test's own work fails the test")]
 
+mod golden;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -53,7 +55,8 @@ fn wrong_flags_end_with_mosquittos_status() {
 
 #[test]
 fn every_command_has_a_man_page() {
-    for program in ["", "broker", "store", "passwd", "dynsec", "pub", "sub", "rr", "completions", "man"] {
+    for program in [vec![String::new()], golden::commands()].concat() {
+        let program = program.as_str();
         let arguments = if program.is_empty() { vec!["man"] } else { vec!["man", program] };
         let output = run(PANTALA, &arguments);
         assert!(output.status.success(), "{output:?}");
@@ -106,5 +109,8 @@ fn the_tests_of_the_page_of_attacks_are_there() {
             named += 1;
         }
     }
-    assert!(named > 80, "{named}");
+    assert!(named > 120, "{named}");
+    for number in 1..=14 {
+        assert!(page.contains(&format!("\n| O{number} | ")), "O{number}");
+    }
 }

@@ -8,6 +8,7 @@ mod process;
 mod client;
 mod hostile;
 mod identity;
+mod own;
 mod programs;
 mod renewal;
 mod traffic;

@@ -1,5 +1,5 @@
-//! What the fuzz target checks, as a plain function: `fuzz/` feeds it what a fuzzer makes up, `any_bytes.rs` beside this folder
-//! random input, and both fail by a panic.
+//! What the fuzz target checks, as a plain function: `fuzz/` feeds it what a fuzzer makes up, beside this folder `corpus.rs` the
+//! corpus and `any_bytes.rs` random input, and all of them fail by a panic.
 
 use pantala_client::transport::dns::{RECORDS_MAX, answer};
 

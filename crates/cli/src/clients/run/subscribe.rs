@@ -1,13 +1,16 @@
 //! `sub`.
 
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
-use pantala_client::machine::{SubscribeRequest, UnsubscribeRequest};
+use pantala_client::error::PublishError;
+use pantala_client::machine::{Published, SubscribeRequest, UnsubscribeRequest};
 use pantala_client::{Client, Message, Overflow, Received, Status, Subscribe, Subscription};
 use pantala_proto::{QoS, SubscriptionOptions};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::connect::while_connected;
@@ -20,6 +23,10 @@ use crate::clients::plan::SubscribePlan;
 const OUTPUT_BYTES: usize = 64 << 10;
 /// QoS 0 messages that wait to be printed; then the broker's wait.
 const BUFFER_MESSAGES: usize = 4_000;
+/// Retained Messages that are being cleared at once.
+const CLEARING_MAX: usize = 1_000;
+/// Bytes of Topic Names whose Retained Messages wait to be cleared. Those beyond are left, and a warning says so.
+const CLEARING_BYTES_MAX: usize = 64 << 20;
 
 pub(super) async fn run(plan: &SubscribePlan) -> Result<(), Failure> {
     while_connected(&plan.connection, plan.timeout, async |client| take(client, plan).await).await
@@ -41,17 +48,24 @@ pub(super) fn random() -> u64 {
 
 async fn take(client: &Client, plan: &SubscribePlan) -> Result<(), Failure> {
     let screen = Screen::new(plan)?;
-    let stream = everything(client);
     // SUBSCRIBE first, and UNSUBSCRIBE without waiting for its answer, as Mosquitto's does.
-    let (subscribed, ()) = tokio::join!(biased; subscribe(client, plan), unsubscribe(client, plan));
-    subscribed?;
+    let asking = async {
+        let (subscribed, ()) = tokio::join!(biased; subscribe(client, plan), unsubscribe(client, plan));
+        subscribed
+    };
     if plan.exit_after_subscribe || plan.filters.is_empty() {
-        return Ok(());
+        return asking.await;
     }
-    if plan.message_rate {
-        return count_rate(stream, client, plan).await;
-    }
-    print_all(stream, screen, client, plan).await
+    let stream = everything(client);
+    let taking = async {
+        if plan.message_rate {
+            count_rate(stream, client, plan).await
+        } else {
+            print_all(stream, screen, client, plan).await
+        }
+    };
+    // Both at once: messages may come before SUBACK, and reading would wait for somebody to take them.
+    tokio::try_join!(biased; asking, taking).map(|_| ())
 }
 
 async fn subscribe(client: &Client, plan: &SubscribePlan) -> Result<(), Failure> {
@@ -67,7 +81,6 @@ async fn subscribe(client: &Client, plan: &SubscribePlan) -> Result<(), Failure>
             identifier: plan.subscribe_properties.subscription_identifier,
             user_properties: plan.subscribe_properties.user_properties.clone(),
         };
-        // Messages may come before SUBACK, and fill what reading waits for; so both at once.
         let answer = client.subscribe_only(request).await.map_err(|error| ended(client, plan, &error))?;
         for (filter, code) in plan.filters.iter().zip(&answer.reason_codes) {
             if code.is_error() && !plan.connection.quiet {
@@ -189,11 +202,12 @@ async fn print_all(
     plan: &SubscribePlan,
 ) -> Result<(), Failure> {
     let mut decider = Decider::new(plan.wanted.clone(), random());
+    let mut clearing = Clearing::new(client, plan);
     let mut cleared = Vec::new();
     let mut printed: Vec<Received> = Vec::new();
     let mut end = false;
     while !end {
-        let mut next = Some(stream.recv().await);
+        let mut next = Some(clearing.during(stream.recv()).await?);
         let now = Moment::from(SystemTime::now());
         while let Some(received) = next.take() {
             let message = match received {
@@ -220,17 +234,17 @@ async fn print_all(
         }
         if !screen.write() {
             // As when a reader has seen enough: `sub | head`.
-            return Ok(());
+            break;
         }
         // Only what has been written is acknowledged.
         for mut message in printed.drain(..) {
             message.acknowledge();
         }
-        for topic_name in cleared.drain(..) {
-            let message = Message::new(topic_name, "").qos(QoS::AtLeastOnce).retain();
-            client.publish(message).await.map_err(|error| ended(client, plan, &error))?;
-        }
+        cleared.drain(..).for_each(|topic_name| clearing.add(topic_name));
     }
+    // Nobody takes any more, and what still comes is not to keep the acknowledgements back.
+    drop(stream);
+    clearing.finish().await?;
     if let Some(watch) = &mut screen.watch {
         watch.end(&mut screen.buffer);
         screen.write();
@@ -238,9 +252,101 @@ async fn print_all(
     Ok(())
 }
 
+/// Clears Retained Messages, while others are taken: a broker sends its acknowledgements behind the messages that it had sent
+/// before, so whoever takes these must never wait for one.
+struct Clearing<'a> {
+    client: &'a Client,
+    plan: &'a SubscribePlan,
+    backlog: Backlog,
+    flying: JoinSet<Result<Published, PublishError>>,
+    /// It was said that some are left.
+    is_full: bool,
+}
+
+impl<'a> Clearing<'a> {
+    fn new(client: &'a Client, plan: &'a SubscribePlan) -> Self {
+        Self { client, plan, backlog: Backlog::default(), flying: JoinSet::new(), is_full: false }
+    }
+
+    /// Has the Retained Message of this Topic Name cleared.
+    fn add(&mut self, topic_name: String) {
+        if !self.backlog.push(topic_name, CLEARING_BYTES_MAX)
+            && !std::mem::replace(&mut self.is_full, true)
+            && !self.plan.connection.quiet
+        {
+            complain("Warning: more Retained Messages come than can be cleared at once; the next run clears others");
+        }
+        self.launch();
+    }
+
+    fn launch(&mut self) {
+        while self.flying.len() < CLEARING_MAX
+            && let Some(topic_name) = self.backlog.pop()
+        {
+            let client = self.client.clone();
+            let message = Message::new(topic_name, "").qos(QoS::AtLeastOnce).retain();
+            self.flying.spawn(async move { client.publish(message).await });
+        }
+    }
+
+    /// Waits for `work`, and goes on with its own.
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = self.flying.join_next() => self.done(done)?,
+                output = &mut work => return Ok(output),
+            }
+        }
+    }
+
+    async fn finish(&mut self) -> Result<(), Failure> {
+        while let Some(done) = self.flying.join_next().await {
+            self.done(done)?;
+        }
+        Ok(())
+    }
+
+    fn done(&mut self, done: Result<Result<Published, PublishError>, JoinError>) -> Result<(), Failure> {
+        if let Ok(Err(error)) = done {
+            return Err(ended(self.client, self.plan, &error));
+        }
+        self.launch();
+        Ok(())
+    }
+}
+
+/// Topic Names that wait, up to so many bytes.
+#[derive(Default)]
+struct Backlog {
+    topic_names: VecDeque<String>,
+    bytes: usize,
+}
+
+impl Backlog {
+    /// False if it is full.
+    fn push(&mut self, topic_name: String, bytes_max: usize) -> bool {
+        let bytes = self.bytes + topic_name.len();
+        if bytes > bytes_max {
+            return false;
+        }
+        self.bytes = bytes;
+        self.topic_names.push_back(topic_name);
+        true
+    }
+
+    fn pop(&mut self) -> Option<String> {
+        let topic_name = self.topic_names.pop_front()?;
+        self.bytes -= topic_name.len();
+        Some(topic_name)
+    }
+}
+
 /// Prints how many messages came in each second.
 async fn count_rate(mut stream: Subscription, client: &Client, plan: &SubscribePlan) -> Result<(), Failure> {
     let mut decider = Decider::new(plan.wanted.clone(), random());
+    let mut clearing = Clearing::new(client, plan);
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     seconds.tick().await;
@@ -254,15 +360,35 @@ async fn count_rate(mut stream: Subscription, client: &Client, plan: &SubscribeP
                 }
                 count = 0;
             }
-            received = stream.recv() => {
-                let mut message = received.map_err(|error| ended(client, plan, &error))?;
+            received = clearing.during(stream.recv()) => {
+                let mut message = received?.map_err(|error| ended(client, plan, &error))?;
                 let decision = decider.decide(message.topic_name(), message.retain());
                 count += u64::from(decision.print);
                 message.acknowledge();
+                if decision.clear {
+                    clearing.add(message.topic_name().to_owned());
+                }
                 if decision.end {
-                    return Ok(());
+                    drop(stream);
+                    return clearing.finish().await;
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_is_bounded_by_its_bytes() {
+        let mut backlog = Backlog::default();
+        assert!(backlog.push("four".to_owned(), 8) && backlog.push("more".to_owned(), 8));
+        assert!(!backlog.push("x".to_owned(), 8));
+        assert_eq!(backlog.pop().as_deref(), Some("four"));
+        assert!(backlog.push("x".to_owned(), 8));
+        assert_eq!((backlog.pop().as_deref(), backlog.pop().as_deref()), (Some("more"), Some("x")));
+        assert_eq!((backlog.pop(), backlog.bytes), (None, 0));
     }
 }
