@@ -214,7 +214,8 @@ fn seen(packet: &Received) -> Expected {
 
 impl Model {
     fn new(workers: u8, seed: u64) -> Self {
-        let narrow = Settings { inflight_messages_max: WINDOW as u16, ..settings() };
+        // Clients come back as often as chance has it.
+        let narrow = Settings { inflight_messages_max: WINDOW as u16, takeovers_per_second_max: None, ..settings() };
         let clients = (0..CLIENTS).map(|_| Client { peer: None, v3: false, session: None, expected: Vec::new() });
         Self {
             world: World::in_memory(&narrow, workers, seed),
