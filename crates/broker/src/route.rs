@@ -67,17 +67,27 @@ struct Copies {
     /// Whether there are several.
     many: bool,
     message: Option<Arc<Message>>,
+    /// The same without the name that the store has for it.
+    unnamed: Option<Arc<Message>>,
     /// Where in `Core::encoded` a packet stands, for each of the four ways to encode a QoS 0 PUBLISH.
     encoded: [Option<(usize, usize)>; 4],
 }
 
 impl Copies {
     fn new(many: bool) -> Self {
-        Self { many, message: None, encoded: [None; 4] }
+        Self { many, message: None, unnamed: None, encoded: [None; 4] }
     }
 
     fn message(&mut self, incoming: &Incoming<'_>) -> &Arc<Message> {
         self.message.get_or_insert_with(|| Message::new(incoming))
+    }
+
+    /// For a queue at QoS 0, of which the store knows nothing: what becomes of it there is no concern of those it keeps it for.
+    fn unnamed(&mut self, incoming: &Incoming<'_>) -> &Arc<Message> {
+        let message = Arc::clone(self.message(incoming));
+        self.unnamed.get_or_insert_with(|| {
+            if message.id().is_none() { message } else { Message::new(&Incoming { id: None, ..message.incoming() }) }
+        })
     }
 }
 
@@ -453,7 +463,8 @@ impl<S: Store> Core<S> {
                 return;
             }
         }
-        let body = Body::Here(Arc::clone(copies.message(incoming)));
+        let message = if qos == QoS::AtMostOnce { copies.unnamed(incoming) } else { copies.message(incoming) };
+        let body = Body::Here(Arc::clone(message));
         let queued = Queued { body, retain, identifiers, group: path.group.clone(), ready_at: Position::default() };
         self.deliver_kept(now, key, qos, queued, path, incoming.room, receipt);
     }
@@ -738,7 +749,7 @@ impl<S: Store> Core<S> {
         let expired = !sent_before && queued.is_expired(now) && !mutant!(ExpiredDelivered);
         self.counters.dropped_expired += u64::from(expired);
         let message = self.body(queued).ok();
-        self.counters.dropped_store_damaged += u64::from(message.is_none());
+        self.counters.dropped_store_damaged += u64::from(message.is_none() && !expired);
         // The rules may be others than when it was queued.
         let access = &self.sessions[key as usize].access;
         let receipt = message.as_ref().and_then(|message| access::receive(access, message.incoming().topic_name).ok());

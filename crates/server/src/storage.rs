@@ -107,7 +107,11 @@ impl Storage {
         );
         let jump_max = u64::try_from(STOPPED_MAX.as_millis()).unwrap_or(u64::MAX);
         let (now, stopped) = match recovered.clock {
-            Some(clock) => (Instant(clock.resumed(wall(), jump_max)), Instant(clock.broker)),
+            Some(clock) => {
+                let wall = wall();
+                let clock = clock.lived(recovered.last_alive, wall, jump_max);
+                (Instant(clock.resumed(wall, jump_max)), Instant(clock.broker))
+            }
             None => (Instant(1), Instant(1)),
         };
         let mut committer = opened.committer;

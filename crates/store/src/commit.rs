@@ -127,9 +127,6 @@ const GATHERING_PART: u32 = 8;
 const GATHERING_STEP_PART: u32 = 64;
 /// While nothing else is written, the clock is, this often, so that after a crash it is known when that was.
 pub const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
-/// A mark of life says no more than that it was so many milliseconds, 30 days, after the last time on record: a wall clock that
-/// was years ahead for a moment does not expire everything.
-const TROUBLE_MAX: u64 = 30 * 24 * 3_600 * 1_000;
 /// Between two looks whether a full disk has room again.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -233,11 +230,7 @@ pub fn open<D: Disk>(
     let mut collector = Collector::default();
     log.for_each(|kind, key, value| collector.entry(kind, key, value)).map_err(OpenError::from)?;
     let mut recovered = collector.finish(&mut ledger);
-    if let (Some(clock), Some(wall)) = (&mut recovered.clock, last_alive)
-        && wall > clock.wall
-    {
-        *clock = Clock { broker: clock.resumed(wall, TROUBLE_MAX), wall };
-    }
+    recovered.last_alive = last_alive;
     let mut batch = Batch::new();
     for (kind, key) in recovered.garbage.drain(..) {
         batch.delete(kind as u8, &key);
@@ -408,10 +401,9 @@ impl<D: Disk> Writes for Filling<'_, D> {
         self.batch.delete(kind as u8, key);
     }
 
-    fn retained(&self, topic_name: &str) -> Option<MessageId> {
-        // What cannot be read is no Retained Message after a restart either.
-        let value = self.log.reader().get(Kind::Retained as u8, topic_name.as_bytes()).ok()??;
-        MessageId::from_number(crate::codec::Reader(&value).varint()?)
+    fn retained(&self, topic_name: &str) -> io::Result<Option<MessageId>> {
+        let value = self.log.reader().get(Kind::Retained as u8, topic_name.as_bytes())?;
+        Ok(value.and_then(|value| MessageId::from_number(crate::codec::Reader(&value).varint()?)))
     }
 }
 

@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub(crate) trait Writes {
     /// Ends a value. One that does not exist is no concern.
     fn delete(&mut self, kind: Kind, key: &[u8]);
     /// What was the Retained Message of a topic when the last batch was written. None if there was none.
-    fn retained(&self, topic_name: &str) -> Option<MessageId>;
+    fn retained(&self, topic_name: &str) -> io::Result<Option<MessageId>>;
 }
 
 /// Record bytes that one batch takes before it is written: more would only let those wait who came first.
@@ -57,12 +58,20 @@ pub(crate) struct Ledger {
     exchanges: HashMap<(Direction, SessionNumber, u16), Option<Exchange>>,
     /// For topics written lately, the last message: two workers' records may come in another order than the messages have
     /// their numbers in. Two generations, of which the older is forgotten in time; then the log is asked.
-    retained: [HashMap<Box<str>, MessageId>; 2],
+    retained: [HashMap<Box<str>, LastRetained>; 2],
     /// The last of all messages that were retained, and with it all that were forgotten.
     retained_last: Option<MessageId>,
     /// The log may have publishers of Retained Messages: only then one has to be deleted with its message.
     has_publishers: bool,
     scratch: Vec<u8>,
+}
+
+/// The last message that was retained in a topic, or ended what was.
+#[derive(Clone, Copy)]
+struct LastRetained {
+    id: MessageId,
+    /// The log has nothing that tells of it.
+    is_end: bool,
 }
 
 #[derive(Default)]
@@ -308,7 +317,7 @@ impl Ledger {
                     return Step::Waits;
                 }
                 if self.is_latest_retained(topic_name, message, writes) {
-                    self.note_retained(topic_name, message);
+                    self.note_retained(topic_name, LastRetained { id: message, is_end: true });
                     writes.delete(Kind::Retained, topic_name.as_bytes());
                     if self.has_publishers {
                         writes.delete(Kind::Publisher, topic_name.as_bytes());
@@ -399,7 +408,7 @@ impl Ledger {
             None if self.has_publishers => writes.delete(Kind::Publisher, topic_name.as_bytes()),
             None => {}
         }
-        self.note_retained(topic_name, id);
+        self.note_retained(topic_name, LastRetained { id, is_end: message.payload.is_empty() });
     }
 
     /// Whether no later message than this one has been the Retained Message of its topic.
@@ -408,15 +417,33 @@ impl Ledger {
         if self.retained_last.is_none_or(|last| last <= id) {
             return true;
         }
-        let recent = self.retained.iter().find_map(|recent| recent.get(topic_name).copied());
-        recent.or_else(|| writes.retained(topic_name)).is_none_or(|last| last <= id)
+        match self.retained.iter().find_map(|recent| recent.get(topic_name)) {
+            Some(last) => last.id <= id,
+            // One that cannot be read stays.
+            None => writes.retained(topic_name).is_ok_and(|last| last.is_none_or(|last| last <= id)),
+        }
     }
 
-    fn note_retained(&mut self, topic_name: &str, id: MessageId) {
+    fn note_retained(&mut self, topic_name: &str, last: LastRetained) {
         if self.streams.len() > 1 || mutant!(RetainedNotReplaced) {
-            self.retained_last = self.retained_last.max(Some(id));
-            self.retained[0].insert(topic_name.into(), id);
+            self.retained_last = self.retained_last.max(Some(last.id));
+            self.retained[0].insert(topic_name.into(), last);
         }
+    }
+
+    /// Forgets topics in time. Not in the middle of a batch: of what is in that, the log knows nothing.
+    fn forget_retained(&mut self) {
+        let Self { streams, retained: [young, old], .. } = self;
+        if young.len() < RECENT_RETAINED {
+            return;
+        }
+        let mut forgotten = std::mem::replace(old, std::mem::take(young));
+        // Of an end the log never knows anything: it is remembered while an older message may wait to be written.
+        let overtakes = |last: &LastRetained| {
+            last.is_end && streams.iter().any(|stream| !stream.buffers.is_empty() && stream.passed < last.id.count())
+        };
+        forgotten.retain(|topic_name, last| overtakes(last) && !old.contains_key(topic_name));
+        *young = forgotten;
     }
 
     fn add_receivers(&mut self, id: MessageId, receivers: Vec<Receiver>, writes: &mut impl Writes) {
@@ -473,11 +500,7 @@ impl Ledger {
 
     /// Writes what has begun since the last batch and not ended.
     fn write(&mut self, writes: &mut impl Writes) {
-        let [young, old] = &mut self.retained;
-        // Not before: of what is in this batch the log knows nothing.
-        if young.len() >= RECENT_RETAINED {
-            *old = std::mem::take(young);
-        }
+        self.forget_retained();
         for (id, fresh) in self.fresh.drain() {
             let owed = fresh.receivers.into_iter().filter_map(|(_, receiver)| receiver);
             self.scratch.clear();

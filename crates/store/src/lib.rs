@@ -78,6 +78,18 @@ impl Clock {
         self.broker.saturating_add(wall.saturating_sub(self.wall).min(jump_max))
     }
 
+    /// The last time of a process that could not write it down any more: `last_alive` is [`Recovered::last_alive`], `wall` and `jump_max` are as in
+    /// [`Clock::resumed`]. A mark that is later than now says nothing.
+    #[must_use]
+    pub fn lived(self, last_alive: Option<u64>, wall: u64, jump_max: u64) -> Self {
+        match last_alive {
+            Some(alive) if self.wall < alive && alive <= wall => {
+                Self { broker: self.resumed(alive, jump_max), wall: alive }
+            }
+            _ => self,
+        }
+    }
+
     fn put(self, out: &mut Vec<u8>) {
         put_varint(out, self.broker);
         put_varint(out, self.wall);
@@ -213,5 +225,12 @@ mod tests {
         assert_eq!(clock.resumed(57_000, u64::MAX), 8_000);
         assert_eq!(clock.resumed(10, u64::MAX), 1_000);
         assert_eq!(clock.resumed(u64::MAX, 3_000), 4_000);
+        let lived = |last_alive, wall| clock.lived(last_alive, wall, 3_000);
+        assert_eq!(lived(Some(51_000), 60_000), Clock { broker: 2_000, wall: 51_000 });
+        assert_eq!(lived(Some(59_000), 60_000), Clock { broker: 4_000, wall: 59_000 });
+        // Before the last time that was written down, or later than now: the clock was another one then.
+        for last_alive in [None, Some(49_000), Some(60_001)] {
+            assert_eq!(lived(last_alive, 60_000), clock);
+        }
     }
 }

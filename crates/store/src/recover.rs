@@ -192,6 +192,8 @@ pub struct Recovered {
     pub orphans: Vec<Orphan>,
     /// The last time that was written down.
     pub clock: Option<Clock>,
+    /// When the process was known to live, in milliseconds since 1970, where that was noted beside the log: see [`Clock::lived`].
+    pub last_alive: Option<u64>,
     /// Entries that make no sense: written by a later version, or damaged in a way that a checksum does not see.
     pub unreadable: u64,
     /// Entries that nothing refers to: to be deleted.

@@ -121,6 +121,63 @@ fn an_older_retained_message_does_not_come_back_however_late_it_is_written() {
     }
 }
 
+/// Of a Retained Message that is ended the log has nothing, so whoever has a later end in mind has to keep it there.
+#[test]
+fn a_retained_message_that_was_ended_does_not_come_back_however_late_an_older_one_is_written() {
+    let disk = SimDisk::new();
+    let mut opened = opened(&disk);
+    let id = opened.stores[1].next_message().unwrap();
+    // More than a batch before it.
+    let session = opened.stores[1].next_session().unwrap();
+    for _ in 0..30 {
+        let store = &mut opened.stores[1];
+        let big = store.next_message().unwrap();
+        let receiver = Receiver { session, qos: 1, retain: false, order: 0, identifiers: Vec::new(), group: None };
+        store.append(&Record::Publish(Publish {
+            id: big,
+            message: message("t", &[0; 1 << 19]),
+            receivers: &[receiver],
+            others: 0,
+            opens: None,
+            will_of: None,
+            retained: false,
+            publisher: None,
+        }));
+    }
+    retain(&mut opened, 1, id, "t", 0);
+    let end = opened.stores[0].next_message().unwrap();
+    let publish = Publish {
+        id: end,
+        message: message("t", b""),
+        receivers: &[],
+        others: 0,
+        opens: None,
+        will_of: None,
+        retained: true,
+        publisher: None,
+    };
+    opened.stores[0].append(&Record::Publish(publish));
+    opened.stores.iter_mut().for_each(Store::submit);
+    let step = |opened: &mut Opened<SimDisk>| {
+        opened.stores[0].submit();
+        opened.committer.step(Clock::default(), &mut |notice| panic!("{notice:?}"))
+    };
+    for round in 0..10 {
+        for number in 0..3_000 {
+            let id = opened.stores[0].next_message().unwrap();
+            retain(&mut opened, 0, id, &format!("other/{round}/{number}"), 0);
+        }
+        assert_eq!(step(&mut opened), Pause::None);
+    }
+    assert!(opened.stores[1].durable() < opened.stores[1].appended());
+    while step(&mut opened) == Pause::None {}
+    assert_eq!(opened.stores[1].durable(), opened.stores[1].appended());
+    drop(opened);
+    let retained = retained_messages(&disk);
+    assert_eq!(retained.len(), 30_000);
+    assert_ne!(retained.last().unwrap().0, "t");
+}
+
 /// Who keeps the Retained Messages of a topic has no room for one, and says so before the store has it.
 #[test]
 fn a_retained_message_that_was_ended_before_it_was_written_stays_ended() {
@@ -177,7 +234,8 @@ fn time_goes_on_while_nothing_can_be_written() {
         assert_ne!(opened.stores[0].health(), Health::Working);
         drop(opened);
         disk.full(None);
-        assert_eq!(self::opened(&disk).recovered.clock, Some(later(5)));
+        let recovered = self::opened(&disk).recovered;
+        assert_eq!(recovered.clock.unwrap().lived(recovered.last_alive, later(6).wall, u64::MAX), later(5));
     }
 }
 

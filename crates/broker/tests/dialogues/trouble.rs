@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use pantala_broker::Settings;
 use pantala_store::disk::{Disk, DiskFile};
 
 use crate::support::{Pub, World, settings};
@@ -90,4 +91,28 @@ fn what_is_damaged_is_dropped_and_counted_and_what_came_after_it_goes_out() {
     s.lose();
     world.client("s").persistent().resume().expect_nothing();
     assert_eq!(world.counters().dropped_store_damaged, 1);
+}
+
+/// What waits in a queue at QoS 0 is none of the store's business: when it went, the store took the message for settled.
+#[test]
+fn the_end_of_a_queue_at_qos_0_takes_nothing_from_others() {
+    let settings = Settings { queue_qos0_messages: true, ..settings() };
+    for workers in 1..=3 {
+        let world = World::new(&settings, workers, 0);
+        for (name, qos) in [("kept", 1), ("passing", 0)] {
+            let s = world.client(name).persistent().connect();
+            s.subscribe("t", qos);
+            s.lose();
+        }
+        let p = world.client("p").connect();
+        p.publish("t", 1, "one");
+        // With Clean Start, its Session ends.
+        world.client("passing").connect().disconnect();
+        p.publish("t", 1, "two");
+        let world = world.power_cut(workers, 0);
+        let s = world.client("kept").persistent().resume();
+        s.take("t", "one");
+        s.take("t", "two");
+        world.end();
+    }
 }

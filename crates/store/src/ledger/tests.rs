@@ -25,8 +25,8 @@ impl Writes for Recording {
         self.deleted.push((kind, key.to_vec()));
     }
 
-    fn retained(&self, _topic_name: &str) -> Option<MessageId> {
-        None
+    fn retained(&self, _topic_name: &str) -> std::io::Result<Option<MessageId>> {
+        Ok(None)
     }
 }
 
