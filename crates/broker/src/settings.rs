@@ -127,7 +127,7 @@ pub struct Settings {
     pub redirect: Option<Redirect>,
     /// Users that may authenticate by SCRAM-SHA-256. Default none.
     pub scram_users: Vec<ScramUser>,
-    /// The listeners, in the order of their [`ListenerId`](crate::ListenerId).
+    /// The listeners, in the order of their [`ListenerId`].
     pub listeners: Vec<ListenerSettings>,
     /// Names of the security domains, in the order of their [`SecurityId`]; empty stands for one without a name. A Session that
     /// belongs to a user is kept with the name of the user's domain, so a domain that is renamed has none of its Sessions.

@@ -19,13 +19,22 @@ type HashSet<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;
 const HEAD_BYTES_MAX: usize = 32;
 
 /// A message with bytes of its own.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StoredMessage {
     /// Its name.
     pub id: Option<MessageId>,
     bytes: Box<[u8]>,
     /// Where in them it begins.
     begin: u32,
+}
+
+impl std::fmt::Debug for StoredMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredMessage")
+            .field("id", &self.id)
+            .field("bytes", &&self.bytes[self.begin as usize..])
+            .finish()
+    }
 }
 
 impl PartialEq for StoredMessage {
