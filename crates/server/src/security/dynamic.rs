@@ -290,8 +290,14 @@ impl Security {
             });
         };
         let Some(commands) = self.commands() else { return dropped(&request, &"there is no thread for it") };
-        if let Err(TrySendError::Full(request)) = commands.try_send(request) {
-            dropped(&request, &"too many wait");
+        match commands.try_send(request) {
+            Ok(()) => {}
+            Err(TrySendError::Full(request)) => dropped(&request, &"too many wait"),
+            Err(TrySendError::Disconnected(request)) => {
+                // The next one starts a thread again.
+                *lock(&self.commands) = None;
+                dropped(&request, &"the thread for it has ended");
+            }
         }
     }
 
