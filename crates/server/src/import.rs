@@ -44,6 +44,8 @@ struct Counts {
     at_most_once: usize,
     /// Messages of clients that had not released them.
     unreleased: usize,
+    /// Second copies, of messages that several subscriptions of one client fit.
+    copies: usize,
     /// What cannot be what it should be.
     wrong: usize,
 }
@@ -76,7 +78,8 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
     drop(import.opened);
     let parent = store.parent().unwrap_or(Path::new("."));
     fs::rename(&unfinished, store).and_then(|()| File::open(parent)?.sync_all()).map_err(|error| failed(&error))?;
-    let Counts { retained, sessions, subscriptions, messages, expired, at_most_once, unreleased, wrong } = counts;
+    let Counts { retained, sessions, subscriptions, messages, expired, at_most_once, unreleased, copies, wrong } =
+        counts;
     log.line(
         LogType::Notice,
         &format!(
@@ -89,6 +92,7 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
         (expired, "had expired"),
         (at_most_once, "messages at QoS 0 waited"),
         (unreleased, "messages had not been released by their publishers"),
+        (copies, "messages were second copies, for subscriptions that overlap"),
         (wrong + database.unknown, "entries are not understood"),
     ];
     let left_out = left_out.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
@@ -192,7 +196,7 @@ impl Import<'_> {
         sessions: &HashMap<&[u8], Option<SessionNumber>>,
     ) -> HashMap<u64, Vec<Debt>> {
         let mut debts: HashMap<u64, Vec<Debt>> = HashMap::new();
-        let (mut orders, mut packet_ids) = (HashMap::new(), HashSet::new());
+        let (mut orders, mut packet_ids, mut receivers) = (HashMap::new(), HashSet::new(), HashSet::new());
         for owed in &database.owed {
             let Owed { client_id, message, packet_id, qos, retain, stage, properties } = *owed;
             match (stage, qos) {
@@ -204,10 +208,9 @@ impl Import<'_> {
                         continue;
                     };
                     let Some(session) = *session else { continue };
-                    let of_message = debts.entry(message).or_default();
                     // A copy for each of several subscriptions is one too many here.
-                    if of_message.iter().any(|debt| debt.receiver.session == session) {
-                        self.counts.wrong += 1;
+                    if !receivers.insert((message, session)) {
+                        self.counts.copies += 1;
                         continue;
                     }
                     let order = orders.entry(session).or_insert(0_u64);
@@ -218,7 +221,7 @@ impl Import<'_> {
                     let has_exchange =
                         stage != Stage::Waiting && packet_id > 0 && packet_ids.insert((session, packet_id));
                     let stage = if has_exchange { stage } else { Stage::Waiting };
-                    of_message.push(Debt { receiver, stage, packet_id });
+                    debts.entry(message).or_default().push(Debt { receiver, stage, packet_id });
                 }
                 _ => self.counts.wrong += 1,
             }
