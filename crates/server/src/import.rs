@@ -5,9 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
 use std::num::NonZeroU32;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use pantala_proto::{Property, PublishProperties, TopicFilter, valid_topic_name};
@@ -30,6 +31,8 @@ const UNFINISHED: &str = "store.unfinished";
 const NOW: u64 = u32::MAX as u64 * 1_000;
 /// Records that go down together.
 const RECORDS_PER_BATCH: usize = 4_096;
+/// The same for what their payloads come to: it is in memory until then.
+const PAYLOAD_BYTES_PER_BATCH: usize = 8 << 20;
 
 /// How much was taken over, and how much was not.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -58,10 +61,21 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
     if fs::read_dir(store).is_ok_and(|mut entries| entries.next().is_some()) {
         return Ok(());
     }
-    let bytes = match fs::read(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+    let bytes = match read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let file = file.display();
+            let text = format!("There is no {file} to be taken over; one that comes later is not taken over either.");
+            log.line(LogType::Notice, &text);
+            return Ok(());
+        }
         read => read.map_err(|error| failed(&error))?,
     };
+    // As a full disk leaves it.
+    if bytes.is_empty() {
+        let text = format!("Warning: {} is empty: nothing is taken over from Mosquitto.", file.display());
+        log.line(LogType::Warning, &text);
+        return Ok(());
+    }
     let database = Database::read(&bytes).map_err(|error| failed(&error))?;
     let unfinished = store.with_file_name(UNFINISHED);
     // That of a start that was broken off.
@@ -72,7 +86,7 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
     let directory = Directory::open(&unfinished).map_err(|error| failed(&error))?;
     let opened = pantala_store::open(directory, LogOptions::default(), 1, Durability::Fsync);
     let opened = opened.map_err(|error| failed(&error))?;
-    let mut import = Import { config, opened, appended: 0, counts: Counts::default(), wall: wall() };
+    let mut import = Import { config, opened, appended: 0, payload_bytes: 0, counts: Counts::default(), wall: wall() };
     import.put(&database).map_err(|error| failed(&error))?;
     let counts = import.counts;
     drop(import.opened);
@@ -103,11 +117,25 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
     Ok(())
 }
 
+/// Reads a whole file, and nothing that may never end.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    // Without waiting for somebody who writes to a pipe.
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 struct Import<'c> {
     config: &'c Config,
     opened: Opened<Directory>,
     /// Records since the last commit.
     appended: usize,
+    /// Of payloads among them.
+    payload_bytes: usize,
     counts: Counts,
     /// Milliseconds since 1970.
     wall: u64,
@@ -304,11 +332,15 @@ impl Import<'_> {
     fn append(&mut self, record: &Record<'_>) -> io::Result<()> {
         self.opened.stores[0].append(record);
         self.appended += 1;
-        if self.appended < RECORDS_PER_BATCH { Ok(()) } else { self.commit() }
+        if let Record::Publish(publish) = record {
+            self.payload_bytes += publish.message.payload.len();
+        }
+        let is_full = self.appended >= RECORDS_PER_BATCH || self.payload_bytes >= PAYLOAD_BYTES_PER_BATCH;
+        if is_full { self.commit() } else { Ok(()) }
     }
 
     fn commit(&mut self) -> io::Result<()> {
-        self.appended = 0;
+        (self.appended, self.payload_bytes) = (0, 0);
         self.opened.stores[0].submit();
         let mut failure = None;
         let clock = Clock { broker: NOW, wall: self.wall };
@@ -351,4 +383,33 @@ fn identifiers(properties: &[u8]) -> Vec<NonZeroU32> {
         _ => None,
     });
     found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LogConfig, Overrides};
+
+    #[test]
+    fn what_is_not_there_or_empty_is_said_and_what_is_no_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, store, said] = ["mosquitto.db", "store", "log"].map(|name| folder.path().join(name));
+        let log = LogConfig { stderr: false, file: Some(said.clone()), ..LogConfig::default() };
+        let log = Log::open(log).unwrap();
+        let config = Config::load(None, &Overrides::default()).unwrap();
+        let take_over = || take_over(&config, &file, &store, &log);
+        assert_eq!(take_over(), Ok(()));
+        assert!(fs::read_to_string(&said).unwrap().contains("mosquitto.db to be taken over"));
+        fs::write(&file, "").unwrap();
+        assert_eq!(take_over(), Ok(()));
+        assert!(fs::read_to_string(&said).unwrap().contains("mosquitto.db is empty"));
+        fs::remove_file(&file).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let error = take_over().unwrap_err();
+        assert!(error.contains("it is no regular file"), "{error}");
+        // A store that is there is left alone.
+        fs::create_dir(&store).unwrap();
+        fs::write(store.join("x"), "").unwrap();
+        assert_eq!(take_over(), Ok(()));
+    }
 }
