@@ -20,7 +20,7 @@ use pantala_store::{
 };
 use pantala_tls::UserNameFrom;
 
-use crate::config::{Config, ListenAddress, LogType};
+use crate::config::{Config, ListenAddress, Listener, LogType};
 use crate::log::Log;
 use crate::mosquitto_db::{Client, Database, Message, Owed, Stage, Who};
 use crate::storage::wall;
@@ -359,19 +359,26 @@ impl Import<'_> {
     }
 }
 
-/// The user that somebody was, where that is sure: at a listener that lets in nobody who has not proved a name. Elsewhere a name
-/// proves nothing, and Mosquitto may have written down another client's.
+/// The user that somebody was, where that is sure: at a port whose listeners all let in nobody who has not proved a name, and belong
+/// to one security domain. Elsewhere a name proves nothing, and Mosquitto may have written down another client's.
 fn user<'a>(config: &'a Config, who: &Who<'a>) -> Option<Owner<'a>> {
     let is_there = |address: &ListenAddress| matches!(address, ListenAddress::Tcp { port, .. } if *port == who.port);
-    let listener = config.listeners.iter().find(|listener| is_there(&listener.address))?;
-    let settings = &listener.settings;
-    let from_certificate = listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No);
-    if settings.allow_anonymous || !(settings.verify_credentials || from_certificate) {
+    let proves = |listener: &&Listener| {
+        let settings = &listener.settings;
+        let from_certificate =
+            listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No);
+        !settings.allow_anonymous && (settings.verify_credentials || from_certificate)
+    };
+    // Several listeners share a port, at addresses of their own, and the file has the port alone.
+    let mut listeners = config.listeners.iter().filter(|listener| is_there(&listener.address));
+    let first = listeners.next().filter(proves)?;
+    let security = first.settings.security;
+    if !listeners.all(|listener| proves(&listener) && listener.settings.security == security) {
         return None;
     }
     let user_name = std::str::from_utf8(who.user_name).ok().filter(|name| !name.is_empty())?;
     let names = &config.settings.security_domains;
-    let security_domain = names.get(usize::from(settings.security.0)).map_or("", String::as_str);
+    let security_domain = names.get(usize::from(security.0)).map_or("", String::as_str);
     Some(Owner { security_domain, user_name })
 }
 
@@ -411,5 +418,35 @@ mod tests {
         fs::create_dir(&store).unwrap();
         fs::write(store.join("x"), "").unwrap();
         assert_eq!(take_over(), Ok(()));
+    }
+
+    /// A client of an anonymous listener may have called itself as it liked.
+    #[test]
+    fn a_name_is_believed_where_no_listener_of_the_port_lets_others_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pantala.toml");
+        let listener = |host: &str, anonymous: bool, security: &str| {
+            format!(
+                "[[listener]]\nport = 1883\nhost = \"{host}\"\nallow_anonymous = {anonymous}\nsecurity = \"{security}\"\n"
+            )
+        };
+        let strict = listener("10.0.0.1", false, "plant");
+        let domains =
+            ["plant", "office"].map(|name| format!("[[security]]\nname = \"{name}\"\npassword_file = \"/p\"\n"));
+        for (second, expected) in [
+            (String::new(), Some("plant")),
+            (listener("127.0.0.1", false, "plant"), Some("plant")),
+            (listener("127.0.0.1", true, "plant"), None),
+            (listener("127.0.0.1", false, "office"), None),
+            (listener("127.0.0.1", true, "plant").replace("1883", "1884"), Some("plant")),
+        ] {
+            for listeners in [format!("{strict}{second}"), format!("{second}{strict}")] {
+                fs::write(&path, format!("{listeners}{}", domains.concat())).unwrap();
+                let config = Config::load(Some(&path), &Overrides::default()).unwrap();
+                let who = Who { client_id: b"c", user_name: b"admin", port: 1_883 };
+                let owner = user(&config, &who);
+                assert_eq!(owner.as_ref().map(|owner| owner.security_domain), expected, "{listeners}");
+            }
+        }
     }
 }
