@@ -5,9 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
 use std::num::NonZeroU32;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use pantala_proto::{Property, PublishProperties, TopicFilter, valid_topic_name};
@@ -19,7 +20,7 @@ use pantala_store::{
 };
 use pantala_tls::UserNameFrom;
 
-use crate::config::{Config, ListenAddress, LogType};
+use crate::config::{Config, ListenAddress, Listener, LogType};
 use crate::log::Log;
 use crate::mosquitto_db::{Client, Database, Message, Owed, Stage, Who};
 use crate::storage::wall;
@@ -30,6 +31,8 @@ const UNFINISHED: &str = "store.unfinished";
 const NOW: u64 = u32::MAX as u64 * 1_000;
 /// Records that go down together.
 const RECORDS_PER_BATCH: usize = 4_096;
+/// The same for what their payloads come to: it is in memory until then.
+const PAYLOAD_BYTES_PER_BATCH: usize = 8 << 20;
 
 /// How much was taken over, and how much was not.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -44,6 +47,8 @@ struct Counts {
     at_most_once: usize,
     /// Messages of clients that had not released them.
     unreleased: usize,
+    /// Second copies, of messages that several subscriptions of one client fit.
+    copies: usize,
     /// What cannot be what it should be.
     wrong: usize,
 }
@@ -56,10 +61,21 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
     if fs::read_dir(store).is_ok_and(|mut entries| entries.next().is_some()) {
         return Ok(());
     }
-    let bytes = match fs::read(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+    let bytes = match read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let file = file.display();
+            let text = format!("There is no {file} to be taken over; one that comes later is not taken over either.");
+            log.line(LogType::Notice, &text);
+            return Ok(());
+        }
         read => read.map_err(|error| failed(&error))?,
     };
+    // As a full disk leaves it.
+    if bytes.is_empty() {
+        let text = format!("Warning: {} is empty: nothing is taken over from Mosquitto.", file.display());
+        log.line(LogType::Warning, &text);
+        return Ok(());
+    }
     let database = Database::read(&bytes).map_err(|error| failed(&error))?;
     let unfinished = store.with_file_name(UNFINISHED);
     // That of a start that was broken off.
@@ -70,13 +86,14 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
     let directory = Directory::open(&unfinished).map_err(|error| failed(&error))?;
     let opened = pantala_store::open(directory, LogOptions::default(), 1, Durability::Fsync);
     let opened = opened.map_err(|error| failed(&error))?;
-    let mut import = Import { config, opened, appended: 0, counts: Counts::default(), wall: wall() };
+    let mut import = Import { config, opened, appended: 0, payload_bytes: 0, counts: Counts::default(), wall: wall() };
     import.put(&database).map_err(|error| failed(&error))?;
     let counts = import.counts;
     drop(import.opened);
     let parent = store.parent().unwrap_or(Path::new("."));
     fs::rename(&unfinished, store).and_then(|()| File::open(parent)?.sync_all()).map_err(|error| failed(&error))?;
-    let Counts { retained, sessions, subscriptions, messages, expired, at_most_once, unreleased, wrong } = counts;
+    let Counts { retained, sessions, subscriptions, messages, expired, at_most_once, unreleased, copies, wrong } =
+        counts;
     log.line(
         LogType::Notice,
         &format!(
@@ -89,6 +106,7 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
         (expired, "had expired"),
         (at_most_once, "messages at QoS 0 waited"),
         (unreleased, "messages had not been released by their publishers"),
+        (copies, "messages were second copies, for subscriptions that overlap"),
         (wrong + database.unknown, "entries are not understood"),
     ];
     let left_out = left_out.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
@@ -99,11 +117,25 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
     Ok(())
 }
 
+/// Reads a whole file, and nothing that may never end.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    // Without waiting for somebody who writes to a pipe.
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 struct Import<'c> {
     config: &'c Config,
     opened: Opened<Directory>,
     /// Records since the last commit.
     appended: usize,
+    /// Of payloads among them.
+    payload_bytes: usize,
     counts: Counts,
     /// Milliseconds since 1970.
     wall: u64,
@@ -192,7 +224,7 @@ impl Import<'_> {
         sessions: &HashMap<&[u8], Option<SessionNumber>>,
     ) -> HashMap<u64, Vec<Debt>> {
         let mut debts: HashMap<u64, Vec<Debt>> = HashMap::new();
-        let (mut orders, mut packet_ids) = (HashMap::new(), HashSet::new());
+        let (mut orders, mut packet_ids, mut receivers) = (HashMap::new(), HashSet::new(), HashSet::new());
         for owed in &database.owed {
             let Owed { client_id, message, packet_id, qos, retain, stage, properties } = *owed;
             match (stage, qos) {
@@ -204,10 +236,9 @@ impl Import<'_> {
                         continue;
                     };
                     let Some(session) = *session else { continue };
-                    let of_message = debts.entry(message).or_default();
                     // A copy for each of several subscriptions is one too many here.
-                    if of_message.iter().any(|debt| debt.receiver.session == session) {
-                        self.counts.wrong += 1;
+                    if !receivers.insert((message, session)) {
+                        self.counts.copies += 1;
                         continue;
                     }
                     let order = orders.entry(session).or_insert(0_u64);
@@ -218,7 +249,7 @@ impl Import<'_> {
                     let has_exchange =
                         stage != Stage::Waiting && packet_id > 0 && packet_ids.insert((session, packet_id));
                     let stage = if has_exchange { stage } else { Stage::Waiting };
-                    of_message.push(Debt { receiver, stage, packet_id });
+                    debts.entry(message).or_default().push(Debt { receiver, stage, packet_id });
                 }
                 _ => self.counts.wrong += 1,
             }
@@ -301,11 +332,15 @@ impl Import<'_> {
     fn append(&mut self, record: &Record<'_>) -> io::Result<()> {
         self.opened.stores[0].append(record);
         self.appended += 1;
-        if self.appended < RECORDS_PER_BATCH { Ok(()) } else { self.commit() }
+        if let Record::Publish(publish) = record {
+            self.payload_bytes += publish.message.payload.len();
+        }
+        let is_full = self.appended >= RECORDS_PER_BATCH || self.payload_bytes >= PAYLOAD_BYTES_PER_BATCH;
+        if is_full { self.commit() } else { Ok(()) }
     }
 
     fn commit(&mut self) -> io::Result<()> {
-        self.appended = 0;
+        (self.appended, self.payload_bytes) = (0, 0);
         self.opened.stores[0].submit();
         let mut failure = None;
         let clock = Clock { broker: NOW, wall: self.wall };
@@ -324,19 +359,26 @@ impl Import<'_> {
     }
 }
 
-/// The user that somebody was, where that is sure: at a listener that lets in nobody who has not proved a name. Elsewhere a name
-/// proves nothing, and Mosquitto may have written down another client's.
+/// The user that somebody was, where that is sure: at a port whose listeners all let in nobody who has not proved a name, and belong
+/// to one security domain. Elsewhere a name proves nothing, and Mosquitto may have written down another client's.
 fn user<'a>(config: &'a Config, who: &Who<'a>) -> Option<Owner<'a>> {
     let is_there = |address: &ListenAddress| matches!(address, ListenAddress::Tcp { port, .. } if *port == who.port);
-    let listener = config.listeners.iter().find(|listener| is_there(&listener.address))?;
-    let settings = &listener.settings;
-    let from_certificate = listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No);
-    if settings.allow_anonymous || !(settings.verify_credentials || from_certificate) {
+    let proves = |listener: &&Listener| {
+        let settings = &listener.settings;
+        let from_certificate =
+            listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No);
+        !settings.allow_anonymous && (settings.verify_credentials || from_certificate)
+    };
+    // Several listeners share a port, at addresses of their own, and the file has the port alone.
+    let mut listeners = config.listeners.iter().filter(|listener| is_there(&listener.address));
+    let first = listeners.next().filter(proves)?;
+    let security = first.settings.security;
+    if !listeners.all(|listener| proves(&listener) && listener.settings.security == security) {
         return None;
     }
     let user_name = std::str::from_utf8(who.user_name).ok().filter(|name| !name.is_empty())?;
     let names = &config.settings.security_domains;
-    let security_domain = names.get(usize::from(settings.security.0)).map_or("", String::as_str);
+    let security_domain = names.get(usize::from(security.0)).map_or("", String::as_str);
     Some(Owner { security_domain, user_name })
 }
 
@@ -348,4 +390,63 @@ fn identifiers(properties: &[u8]) -> Vec<NonZeroU32> {
         _ => None,
     });
     found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LogConfig, Overrides};
+
+    #[test]
+    fn what_is_not_there_or_empty_is_said_and_what_is_no_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, store, said] = ["mosquitto.db", "store", "log"].map(|name| folder.path().join(name));
+        let log = LogConfig { stderr: false, file: Some(said.clone()), ..LogConfig::default() };
+        let log = Log::open(log).unwrap();
+        let config = Config::load(None, &Overrides::default()).unwrap();
+        let take_over = || take_over(&config, &file, &store, &log);
+        assert_eq!(take_over(), Ok(()));
+        assert!(fs::read_to_string(&said).unwrap().contains("mosquitto.db to be taken over"));
+        fs::write(&file, "").unwrap();
+        assert_eq!(take_over(), Ok(()));
+        assert!(fs::read_to_string(&said).unwrap().contains("mosquitto.db is empty"));
+        fs::remove_file(&file).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let error = take_over().unwrap_err();
+        assert!(error.contains("it is no regular file"), "{error}");
+        // A store that is there is left alone.
+        fs::create_dir(&store).unwrap();
+        fs::write(store.join("x"), "").unwrap();
+        assert_eq!(take_over(), Ok(()));
+    }
+
+    /// A client of an anonymous listener may have called itself as it liked.
+    #[test]
+    fn a_name_is_believed_where_no_listener_of_the_port_lets_others_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pantala.toml");
+        let listener = |host: &str, anonymous: bool, security: &str| {
+            format!(
+                "[[listener]]\nport = 1883\nhost = \"{host}\"\nallow_anonymous = {anonymous}\nsecurity = \"{security}\"\n"
+            )
+        };
+        let strict = listener("10.0.0.1", false, "plant");
+        let domains =
+            ["plant", "office"].map(|name| format!("[[security]]\nname = \"{name}\"\npassword_file = \"/p\"\n"));
+        for (second, expected) in [
+            (String::new(), Some("plant")),
+            (listener("127.0.0.1", false, "plant"), Some("plant")),
+            (listener("127.0.0.1", true, "plant"), None),
+            (listener("127.0.0.1", false, "office"), None),
+            (listener("127.0.0.1", true, "plant").replace("1883", "1884"), Some("plant")),
+        ] {
+            for listeners in [format!("{strict}{second}"), format!("{second}{strict}")] {
+                fs::write(&path, format!("{listeners}{}", domains.concat())).unwrap();
+                let config = Config::load(Some(&path), &Overrides::default()).unwrap();
+                let who = Who { client_id: b"c", user_name: b"admin", port: 1_883 };
+                let owner = user(&config, &who);
+                assert_eq!(owner.as_ref().map(|owner| owner.security_domain), expected, "{listeners}");
+            }
+        }
+    }
 }

@@ -4,10 +4,10 @@
 //! disk or hide in a flood; what was held back is counted and said.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -133,10 +133,13 @@ impl Log {
     }
 
     /// Gives the file to another user, who will have to open it anew some day: a file of root's, no device and no terminal. It was no
-    /// link when it was opened.
+    /// link when it was opened. What is below `/dev` or `/proc` may lead to any file, and is left as it is.
     pub(crate) fn give_to(&self, owner: Uid, group: Gid) -> io::Result<()> {
         let state = self.state();
-        let Some(file) = &state.file else { return Ok(()) };
+        let (Some(file), Some(path)) = (&state.file, &state.config.file) else { return Ok(()) };
+        if path.starts_with("/dev") || path.starts_with("/proc") {
+            return Ok(());
+        }
         let metadata = file.metadata()?;
         if metadata.is_file() && metadata.uid() == 0 && metadata.nlink() == 1 {
             rustix::fs::fchown(file, Some(owner), Some(group))?;
@@ -243,16 +246,42 @@ impl Log {
 /// A log file is for its owner, and for a group to read.
 ///
 /// A link in its place is refused, as is a file with another name besides: who may write to its folder could have root write to, and
-/// give away, what is somebody else's. The links in `/dev` are root's own.
+/// give away, what is somebody else's. The links in `/dev`, and those in `/proc` to what a process has open, are the system's own.
 fn open_file(path: &Path) -> io::Result<File> {
-    let is_device = path.parent() == Some(Path::new("/dev"));
-    let flags = if is_device { libc::O_CLOEXEC } else { libc::O_CLOEXEC | libc::O_NOFOLLOW };
-    let file = OpenOptions::new().create(true).append(true).mode(0o640).custom_flags(flags).open(path)?;
+    let flags = if is_system_link(path) { libc::O_CLOEXEC } else { libc::O_CLOEXEC | libc::O_NOFOLLOW };
+    let file = OpenOptions::new().create(true).append(true).mode(0o640).custom_flags(flags).open(path);
+    let file = file.map_err(|error| match leads_to(path) {
+        Some(target) if error.raw_os_error() == Some(libc::ELOOP) => {
+            let target = shown(&target.to_string_lossy());
+            io::Error::other(format!("it is a link, which is not followed; if it is to be {target}, name that instead"))
+        }
+        _ => error,
+    })?;
     let metadata = file.metadata()?;
     if metadata.is_file() && metadata.nlink() > 1 {
         return Err(io::Error::other("it has another name besides (a hard link)"));
     }
     Ok(file)
+}
+
+/// Whether it is in a folder whose links are the system's own.
+fn is_system_link(path: &Path) -> bool {
+    let Some(folder) = path.parent() else { return false };
+    if folder == Path::new("/dev") || folder == Path::new("/dev/fd") {
+        return true;
+    }
+    let process = folder.strip_prefix("/proc").ok().filter(|rest| rest.ends_with("fd")).and_then(Path::parent);
+    process.and_then(Path::to_str).is_some_and(|process| {
+        let is_number = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
+        is_number || process == "self" || process == "thread-self"
+    })
+}
+
+/// Where a link leads; None if it is none.
+fn leads_to(path: &Path) -> Option<PathBuf> {
+    let target = fs::read_link(path).ok()?;
+    // There may be nothing there.
+    Some(fs::canonicalize(path).unwrap_or_else(|_| path.parent().unwrap_or(Path::new("")).join(target)))
 }
 
 /// Where lines of a kind are published. Those about packets are not: publishing them would bring more of them.
@@ -344,7 +373,8 @@ mod tests {
         let config = |path: &Path| LogConfig { stderr: false, file: Some(path.to_owned()), ..LogConfig::default() };
         std::fs::write(&victim, "precious").unwrap();
         std::os::unix::fs::symlink(&victim, &link).unwrap();
-        assert!(Log::open(config(&link)).is_err());
+        let error = Log::open(config(&link)).unwrap_err().to_string();
+        assert!(error.contains("it is a link") && error.contains(victim.to_str().unwrap()), "{error}");
         std::fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink(folder.path().join("nowhere"), &link).unwrap();
         assert!(Log::open(config(&link)).is_err() && !folder.path().join("nowhere").exists());
@@ -362,6 +392,36 @@ mod tests {
         // What leads from /dev elsewhere is no trick.
         assert!(Log::open(config(Path::new("/dev/null"))).is_ok());
         assert!(open_file(Path::new("/dev/stderr")).is_ok_and(|file| file.metadata().is_ok()));
+    }
+
+    #[test]
+    fn what_a_process_has_open_is_written_to_and_not_given_away() {
+        use std::os::fd::AsRawFd as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("redirected");
+        let open = File::create(&path).unwrap();
+        let owner = open.metadata().unwrap().uid();
+        for process in ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd", &format!("/proc/{}/fd", std::process::id())]
+        {
+            let place = Path::new(process).join(open.as_raw_fd().to_string());
+            let config = LogConfig { stderr: false, file: Some(place), ..LogConfig::default() };
+            let log = Log::open(config).expect(process);
+            log.line(LogType::Notice, process);
+            log.give_to(Uid::from_raw(4_711), Gid::from_raw(4_711)).unwrap();
+            assert!(std::fs::read_to_string(&path).unwrap().contains(process), "{process}");
+            assert_eq!(open.metadata().unwrap().uid(), owner, "{process}");
+        }
+        for other in [
+            "/dev/shm/1",
+            "/proc/fd/1",
+            "/proc/self/cwd/1",
+            "/proc/self/fd/1/x",
+            "/proc/1/x/fd/1",
+            "/proc/x/fd/1",
+            "dev/fd/1",
+        ] {
+            assert!(!is_system_link(Path::new(other)), "{other}");
+        }
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn a_file_that_cannot_be_read_ends_the_start() {
         assert_eq!(broker.wait().code(), Some(1));
         assert!(broker.log().contains(&format!("mosquitto.db: {said}; without that file")), "{}", broker.log());
         assert!(!place.folder.path("pantala/store").exists());
-        // Without it there is nothing to be taken over, and nothing to be said.
+        // Without it there is nothing to be taken over, and the start goes on.
         fs::remove_file(place.folder.path("mosquitto.db")).unwrap();
         let broker = place.start();
         broker.wait_for_log("Try it");

@@ -290,8 +290,14 @@ impl Security {
             });
         };
         let Some(commands) = self.commands() else { return dropped(&request, &"there is no thread for it") };
-        if let Err(TrySendError::Full(request)) = commands.try_send(request) {
-            dropped(&request, &"too many wait");
+        match commands.try_send(request) {
+            Ok(()) => {}
+            Err(TrySendError::Full(request)) => dropped(&request, &"too many wait"),
+            Err(TrySendError::Disconnected(request)) => {
+                // The next one starts a thread again.
+                *lock(&self.commands) = None;
+                dropped(&request, &"the thread for it has ended");
+            }
         }
     }
 
@@ -390,4 +396,57 @@ fn write_and_rename(target: &Path, temporary: &Path, folder: &Path, text: &[u8])
     file.sync_all()?;
     fs::rename(temporary, target)?;
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::{Poll, Token, Waker};
+
+    use super::*;
+    use crate::config::{Config, LogConfig, Overrides};
+    use crate::log::Log;
+    use crate::security::Surroundings;
+    use crate::security::control::Described;
+
+    /// A thread that has ended has taken one command with it, and not all that come.
+    #[test]
+    fn a_thread_for_commands_that_has_ended_is_started_again() {
+        let config = Config::load(None, &Overrides::default()).unwrap();
+        let surroundings = Surroundings {
+            allow_anonymous: Box::new([true]),
+            bounds: Verification::default(),
+            patience: Duration::from_secs(10),
+            scram_users: HashMap::default(),
+            described: Some(Described::of(&config)),
+            secret: [1; 32],
+            clock: crate::worker::Clock::start(Instant(1)),
+            log: Log::open(LogConfig { stderr: false, ..LogConfig::default() }).unwrap(),
+        };
+        let security = Security::new(Vec::new(), surroundings).unwrap();
+        let mut poll = Poll::new().unwrap();
+        let inbox = Inbox::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let inboxes: Arc<[_]> = Arc::new([Arc::clone(&inbox)]);
+        security.serve_commands(&inboxes);
+        let command = || {
+            security.command(ControlRequest {
+                inbox: Arc::clone(&inbox),
+                connection: 1,
+                generation: 1,
+                security: SecurityId(0),
+                client_id: "c".into(),
+                user_name: None,
+                topic_name: control::COMMANDS.into(),
+                payload: b"{}".as_slice().into(),
+            });
+        };
+        *lock(&security.commands) = Some(sync_channel(1).0);
+        command();
+        assert!(lock(&security.commands).is_none());
+        assert!(inbox.go_to_sleep());
+        command();
+        poll.poll(&mut mio::Events::with_capacity(1), Some(Duration::from_secs(60))).unwrap();
+        let mut letters = Vec::new();
+        inbox.take(&mut letters);
+        assert!(matches!(&letters[..], [Letter::Answer(1, 1, control::RESPONSES, ..)]));
+    }
 }
