@@ -313,7 +313,7 @@ impl<S: Store> Core<S> {
         connection.phase = Phase::Authenticating;
         let extras = connection.extras();
         extras.authentication_method = Some(name.into());
-        extras.authentication = Some(Authentication { exchange, connect: Some(body.into()), rounds: 0 });
+        extras.authentication = Some(Authentication { exchange, security, connect: Some(body.into()), rounds: 0 });
         // Without data the client waits for the server's first word, which for SCRAM does not exist.
         self.authentication_step(now, key, connect.properties.authentication_data.unwrap_or_default())
     }
@@ -343,7 +343,7 @@ impl<S: Store> Core<S> {
                     return self.break_off(now, key, ReasonCode::BadAuthenticationMethod, Cause::AuthenticationMethod);
                 };
                 let exchange = method.begin(security, nonce);
-                extras.authentication = Some(Authentication { exchange, connect: None, rounds: 0 });
+                extras.authentication = Some(Authentication { exchange, security, connect: None, rounds: 0 });
             }
             _ => return self.break_off(now, key, protocol_error, Cause::AuthenticationOrder),
         }
@@ -362,7 +362,7 @@ impl<S: Store> Core<S> {
         // Just before the proof is looked at, so that of any number of exchanges begun at once no more than may be are.
         let tried = authentication.exchange.user_name().map(str::to_owned);
         if let Some(user_name) = &tried
-            && !self.brake.may_try(now, address, user_name)
+            && !self.brake.may_try(now, address, authentication.security, user_name)
         {
             self.counters.connects_refused_credentials += u64::from(authentication.connect.is_some());
             let cause = Cause::Credentials("too many failures before");
@@ -370,12 +370,13 @@ impl<S: Store> Core<S> {
         }
         let step = authentication.exchange.step(data);
         let right = match &step {
-            Step::Success { .. } => Some(true),
+            // Who turns out to be somebody else has proved nothing about the name.
+            Step::Success { user_name, .. } => (tried.as_ref() == Some(user_name)).then_some(true),
             Step::Failure(Failure::Credentials) => Some(false),
             Step::Failure(_) | Step::Continue(_) => None,
         };
         if let (Some(user_name), Some(right)) = (tried, right) {
-            self.brake.tried(now, address, &user_name, right);
+            self.brake.tried(now, address, authentication.security, &user_name, right);
         }
         match step {
             Step::Continue(data) => {

@@ -38,6 +38,7 @@ impl Exchange for Knocked {
                 Step::Continue(b"?".to_vec())
             }
             (Some(user_name), b"right") => Step::Success { data: Vec::new(), user_name },
+            (Some(_), b"mallory") => Step::Success { data: Vec::new(), user_name: "mallory".to_owned() },
             (Some(_), b"wrong") => Step::Failure(Failure::Credentials),
             (Some(_), _) => Step::Failure(Failure::Malformed),
         }
@@ -53,14 +54,14 @@ impl Exchange for Knocked {
 struct Notes(Mutex<Vec<String>>);
 
 impl Brake for Notes {
-    fn may_try(&self, now: Instant, address: Option<IpAddr>, user_name: &str) -> bool {
-        assert_eq!((now, address), (Instant(2), Some(HOME)));
+    fn may_try(&self, now: Instant, address: Option<IpAddr>, security: SecurityId, user_name: &str) -> bool {
+        assert_eq!((now, address, security), (Instant(2), Some(HOME), SecurityId(3)));
         self.0.lock().unwrap().push(format!("may {user_name} try"));
         user_name != "eve"
     }
 
-    fn tried(&self, now: Instant, address: Option<IpAddr>, user_name: &str, right: bool) {
-        assert_eq!((now, address), (Instant(2), Some(HOME)));
+    fn tried(&self, now: Instant, address: Option<IpAddr>, security: SecurityId, user_name: &str, right: bool) {
+        assert_eq!((now, address, security), (Instant(2), Some(HOME), SecurityId(3)));
         self.0.lock().unwrap().push(format!("{user_name}: {right}"));
     }
 }
@@ -138,6 +139,8 @@ fn a_proof_is_looked_at_if_the_brake_lets_it_try() {
     for (user_name, proof, code, notes) in [
         ("ann", "right", 0, &["may ann try", "ann: true"][..]),
         ("ann", "wrong", 0x87, &["may ann try", "ann: false"]),
+        // Who is let in as somebody else is not known by the name it came in.
+        ("ann", "mallory", 0, &["may ann try"]),
         // What is no proof tells nothing.
         ("ann", "nonsense", 0x87, &["may ann try"]),
         ("eve", "right", 0x9f, &["may eve try"]),
