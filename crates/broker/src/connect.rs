@@ -320,7 +320,7 @@ impl<S: Store> Core<S> {
 
     /// An AUTH packet.
     pub(crate) fn auth(&mut self, now: Instant, key: ConnectionKey, auth: &Auth<'_>) -> Flow {
-        let security = self.listener(key).map(|listener| listener.security).unwrap_or_default();
+        let security = self.domain_to_prove(key);
         let connection = &mut self.connections[key as usize];
         let phase = connection.phase;
         let protocol_error = ReasonCode::ProtocolError;
@@ -395,6 +395,11 @@ impl<S: Store> Core<S> {
                 self.counters.connects_refused_credentials += u64::from(authentication.connect.is_some());
                 self.end(now, key, End::Authentication(failure), Some(failure.reason_code()))
             }
+            Step::Success { .. } if authentication.security != self.domain_to_prove(key) => {
+                self.counters.connects_refused_credentials += u64::from(authentication.connect.is_some());
+                let cause = Cause::Credentials("the listener has another security domain now");
+                self.break_off(now, key, ReasonCode::NotAuthorized, cause)
+            }
             Step::Success { data, user_name } => match authentication.connect {
                 Some(body) => match Connect::decode(&body) {
                     Ok(connect) => {
@@ -420,6 +425,15 @@ impl<S: Store> Core<S> {
                     Flow::Continue
                 }
             },
+        }
+    }
+
+    /// The domain whose user a client has to be: the listener's for who comes in, and its own for who is in, whatever a reload
+    /// has made of the listener.
+    fn domain_to_prove(&self, key: ConnectionKey) -> SecurityId {
+        match self.connections[key as usize].session {
+            Some(session) => self.sessions[session as usize].security,
+            None => self.listener(key).map(|listener| listener.security).unwrap_or_default(),
         }
     }
 

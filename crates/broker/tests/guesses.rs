@@ -66,6 +66,11 @@ impl Brake for Notes {
     }
 }
 
+fn settings(security: SecurityId) -> Arc<Settings> {
+    let listener = ListenerSettings { security, ..ListenerSettings::default() };
+    Arc::new(Settings { listeners: vec![listener], ..Settings::default() })
+}
+
 struct World {
     core: Core<MemoryStore>,
     notes: Arc<Notes>,
@@ -74,9 +79,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let notes = Arc::new(Notes::default());
-        let listener = ListenerSettings { security: SecurityId(3), ..ListenerSettings::default() };
-        let settings = Settings { listeners: vec![listener], ..Settings::default() };
-        let options = CoreOptions::alone(Arc::new(settings), Box::new(|bytes| bytes.fill(7)));
+        let options = CoreOptions::alone(settings(SecurityId(3)), Box::new(|bytes| bytes.fill(7)));
         let options =
             CoreOptions { methods: Arc::new([Box::new(Knock)]), brake: Arc::<Notes>::clone(&notes), ..options };
         Self { core: Core::new(options, MemoryStore), notes }
@@ -175,5 +178,39 @@ fn a_client_that_authenticates_again_is_braked_as_well() {
     assert_eq!(world.answer(key), (0xe0, 0x9f));
     assert_eq!(world.notes(), ["may eve try"]);
     // That is no error of the protocol.
+    assert_eq!(world.core.counters().protocol_errors, 0);
+}
+
+/// Who was challenged as a user of one domain was let in as that of another with the same name.
+#[test]
+fn a_proof_is_no_good_in_the_domain_that_the_listener_has_meanwhile() {
+    let mut world = World::new();
+    let key = world.named("ann");
+    world.core.reconfigure(Instant(2), settings(SecurityId(4)));
+    world.auth(key, ReasonCode::ContinueAuthentication, b"right");
+    assert_eq!(world.answer(key), (0x20, 0x87));
+    assert_eq!(world.core.counters().connects_refused_credentials, 1);
+    // It was right where it was asked for.
+    assert_eq!(world.notes(), ["may ann try", "ann: true"]);
+}
+
+#[test]
+fn a_client_stays_a_user_of_its_own_domain() {
+    let mut world = World::new();
+    let key = world.named("ann");
+    world.auth(key, ReasonCode::ContinueAuthentication, b"right");
+    assert_eq!(world.answer(key), (0x20, 0));
+    // Begun before the reload.
+    world.auth(key, ReasonCode::ReAuthenticate, b"ann");
+    assert_eq!(world.answer(key), (0xf0, 0x18));
+    world.core.reconfigure(Instant(2), settings(SecurityId(4)));
+    world.auth(key, ReasonCode::ContinueAuthentication, b"right");
+    assert_eq!(world.answer(key).0, 0xf0);
+    // And after it.
+    world.auth(key, ReasonCode::ReAuthenticate, b"ann");
+    assert_eq!(world.answer(key), (0xf0, 0x18));
+    world.auth(key, ReasonCode::ContinueAuthentication, b"right");
+    assert_eq!(world.answer(key).0, 0xf0);
+    assert_eq!(world.notes().len(), 6);
     assert_eq!(world.core.counters().protocol_errors, 0);
 }
