@@ -313,14 +313,14 @@ impl<S: Store> Core<S> {
         connection.phase = Phase::Authenticating;
         let extras = connection.extras();
         extras.authentication_method = Some(name.into());
-        extras.authentication = Some(Authentication { exchange, connect: Some(body.into()), rounds: 0 });
+        extras.authentication = Some(Authentication { exchange, security, connect: Some(body.into()), rounds: 0 });
         // Without data the client waits for the server's first word, which for SCRAM does not exist.
         self.authentication_step(now, key, connect.properties.authentication_data.unwrap_or_default())
     }
 
     /// An AUTH packet.
     pub(crate) fn auth(&mut self, now: Instant, key: ConnectionKey, auth: &Auth<'_>) -> Flow {
-        let security = self.listener(key).map(|listener| listener.security).unwrap_or_default();
+        let security = self.domain_to_prove(key);
         let connection = &mut self.connections[key as usize];
         let phase = connection.phase;
         let protocol_error = ReasonCode::ProtocolError;
@@ -343,7 +343,7 @@ impl<S: Store> Core<S> {
                     return self.break_off(now, key, ReasonCode::BadAuthenticationMethod, Cause::AuthenticationMethod);
                 };
                 let exchange = method.begin(security, nonce);
-                extras.authentication = Some(Authentication { exchange, connect: None, rounds: 0 });
+                extras.authentication = Some(Authentication { exchange, security, connect: None, rounds: 0 });
             }
             _ => return self.break_off(now, key, protocol_error, Cause::AuthenticationOrder),
         }
@@ -362,7 +362,7 @@ impl<S: Store> Core<S> {
         // Just before the proof is looked at, so that of any number of exchanges begun at once no more than may be are.
         let tried = authentication.exchange.user_name().map(str::to_owned);
         if let Some(user_name) = &tried
-            && !self.brake.may_try(now, address, user_name)
+            && !self.brake.may_try(now, address, authentication.security, user_name)
         {
             self.counters.connects_refused_credentials += u64::from(authentication.connect.is_some());
             let cause = Cause::Credentials("too many failures before");
@@ -370,12 +370,13 @@ impl<S: Store> Core<S> {
         }
         let step = authentication.exchange.step(data);
         let right = match &step {
-            Step::Success { .. } => Some(true),
+            // Who turns out to be somebody else has proved nothing about the name.
+            Step::Success { user_name, .. } => (tried.as_ref() == Some(user_name)).then_some(true),
             Step::Failure(Failure::Credentials) => Some(false),
             Step::Failure(_) | Step::Continue(_) => None,
         };
         if let (Some(user_name), Some(right)) = (tried, right) {
-            self.brake.tried(now, address, &user_name, right);
+            self.brake.tried(now, address, authentication.security, &user_name, right);
         }
         match step {
             Step::Continue(data) => {
@@ -393,6 +394,11 @@ impl<S: Store> Core<S> {
             Step::Failure(failure) => {
                 self.counters.connects_refused_credentials += u64::from(authentication.connect.is_some());
                 self.end(now, key, End::Authentication(failure), Some(failure.reason_code()))
+            }
+            Step::Success { .. } if authentication.security != self.domain_to_prove(key) => {
+                self.counters.connects_refused_credentials += u64::from(authentication.connect.is_some());
+                let cause = Cause::Credentials("the listener has another security domain now");
+                self.break_off(now, key, ReasonCode::NotAuthorized, cause)
             }
             Step::Success { data, user_name } => match authentication.connect {
                 Some(body) => match Connect::decode(&body) {
@@ -419,6 +425,15 @@ impl<S: Store> Core<S> {
                     Flow::Continue
                 }
             },
+        }
+    }
+
+    /// The domain whose user a client has to be: the listener's for who comes in, and its own for who is in, whatever a reload
+    /// has made of the listener.
+    fn domain_to_prove(&self, key: ConnectionKey) -> SecurityId {
+        match self.connections[key as usize].session {
+            Some(session) => self.sessions[session as usize].security,
+            None => self.listener(key).map(|listener| listener.security).unwrap_or_default(),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::output::Output;
 use crate::replay::Replay;
 use crate::session::SessionKey;
 use crate::timers::TimerId;
-use crate::{Cause, Identity, ListenerId, Peer, Settings};
+use crate::{Cause, Identity, ListenerId, Peer, SecurityId, Settings};
 
 /// How far a connection has come.
 ///
@@ -212,6 +212,8 @@ pub(crate) enum Answer {
 /// An exchange of AUTH packets that has not ended.
 pub(crate) struct Authentication {
     pub(crate) exchange: Box<dyn Exchange>,
+    /// Whose users it knows.
+    pub(crate) security: SecurityId,
     /// The body of the CONNECT that waits for it; None when it is a re-authentication.
     pub(crate) connect: Option<Box<[u8]>>,
     pub(crate) rounds: u8,

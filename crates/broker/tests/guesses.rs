@@ -38,6 +38,7 @@ impl Exchange for Knocked {
                 Step::Continue(b"?".to_vec())
             }
             (Some(user_name), b"right") => Step::Success { data: Vec::new(), user_name },
+            (Some(_), b"mallory") => Step::Success { data: Vec::new(), user_name: "mallory".to_owned() },
             (Some(_), b"wrong") => Step::Failure(Failure::Credentials),
             (Some(_), _) => Step::Failure(Failure::Malformed),
         }
@@ -53,16 +54,21 @@ impl Exchange for Knocked {
 struct Notes(Mutex<Vec<String>>);
 
 impl Brake for Notes {
-    fn may_try(&self, now: Instant, address: Option<IpAddr>, user_name: &str) -> bool {
-        assert_eq!((now, address), (Instant(2), Some(HOME)));
+    fn may_try(&self, now: Instant, address: Option<IpAddr>, security: SecurityId, user_name: &str) -> bool {
+        assert_eq!((now, address, security), (Instant(2), Some(HOME), SecurityId(3)));
         self.0.lock().unwrap().push(format!("may {user_name} try"));
         user_name != "eve"
     }
 
-    fn tried(&self, now: Instant, address: Option<IpAddr>, user_name: &str, right: bool) {
-        assert_eq!((now, address), (Instant(2), Some(HOME)));
+    fn tried(&self, now: Instant, address: Option<IpAddr>, security: SecurityId, user_name: &str, right: bool) {
+        assert_eq!((now, address, security), (Instant(2), Some(HOME), SecurityId(3)));
         self.0.lock().unwrap().push(format!("{user_name}: {right}"));
     }
+}
+
+fn settings(security: SecurityId) -> Arc<Settings> {
+    let listener = ListenerSettings { security, ..ListenerSettings::default() };
+    Arc::new(Settings { listeners: vec![listener], ..Settings::default() })
 }
 
 struct World {
@@ -73,9 +79,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let notes = Arc::new(Notes::default());
-        let listener = ListenerSettings { security: SecurityId(3), ..ListenerSettings::default() };
-        let settings = Settings { listeners: vec![listener], ..Settings::default() };
-        let options = CoreOptions::alone(Arc::new(settings), Box::new(|bytes| bytes.fill(7)));
+        let options = CoreOptions::alone(settings(SecurityId(3)), Box::new(|bytes| bytes.fill(7)));
         let options =
             CoreOptions { methods: Arc::new([Box::new(Knock)]), brake: Arc::<Notes>::clone(&notes), ..options };
         Self { core: Core::new(options, MemoryStore), notes }
@@ -138,6 +142,8 @@ fn a_proof_is_looked_at_if_the_brake_lets_it_try() {
     for (user_name, proof, code, notes) in [
         ("ann", "right", 0, &["may ann try", "ann: true"][..]),
         ("ann", "wrong", 0x87, &["may ann try", "ann: false"]),
+        // Who is let in as somebody else is not known by the name it came in.
+        ("ann", "mallory", 0, &["may ann try"]),
         // What is no proof tells nothing.
         ("ann", "nonsense", 0x87, &["may ann try"]),
         ("eve", "right", 0x9f, &["may eve try"]),
@@ -172,5 +178,39 @@ fn a_client_that_authenticates_again_is_braked_as_well() {
     assert_eq!(world.answer(key), (0xe0, 0x9f));
     assert_eq!(world.notes(), ["may eve try"]);
     // That is no error of the protocol.
+    assert_eq!(world.core.counters().protocol_errors, 0);
+}
+
+/// Who was challenged as a user of one domain was let in as that of another with the same name.
+#[test]
+fn a_proof_is_no_good_in_the_domain_that_the_listener_has_meanwhile() {
+    let mut world = World::new();
+    let key = world.named("ann");
+    world.core.reconfigure(Instant(2), settings(SecurityId(4)));
+    world.auth(key, ReasonCode::ContinueAuthentication, b"right");
+    assert_eq!(world.answer(key), (0x20, 0x87));
+    assert_eq!(world.core.counters().connects_refused_credentials, 1);
+    // It was right where it was asked for.
+    assert_eq!(world.notes(), ["may ann try", "ann: true"]);
+}
+
+#[test]
+fn a_client_stays_a_user_of_its_own_domain() {
+    let mut world = World::new();
+    let key = world.named("ann");
+    world.auth(key, ReasonCode::ContinueAuthentication, b"right");
+    assert_eq!(world.answer(key), (0x20, 0));
+    // Begun before the reload.
+    world.auth(key, ReasonCode::ReAuthenticate, b"ann");
+    assert_eq!(world.answer(key), (0xf0, 0x18));
+    world.core.reconfigure(Instant(2), settings(SecurityId(4)));
+    world.auth(key, ReasonCode::ContinueAuthentication, b"right");
+    assert_eq!(world.answer(key).0, 0xf0);
+    // And after it.
+    world.auth(key, ReasonCode::ReAuthenticate, b"ann");
+    assert_eq!(world.answer(key), (0xf0, 0x18));
+    world.auth(key, ReasonCode::ContinueAuthentication, b"right");
+    assert_eq!(world.answer(key).0, 0xf0);
+    assert_eq!(world.notes().len(), 6);
     assert_eq!(world.core.counters().protocol_errors, 0);
 }

@@ -17,6 +17,9 @@
 //! verified, costs nothing, and does not count as a failure. What a token says is no name to guess at, so it has no second line
 //! ([`Name::Token`]).
 //!
+//! The same name in two security domains is two users: who proves to be one of them is a stranger to the other. An address is
+//! one, wherever it fails.
+//!
 //! And when the memory is full? Of a few entries the one that will be forgotten first makes room; so a flood of addresses
 //! makes the brake forget, never lock out somebody else.
 
@@ -64,9 +67,12 @@ impl Default for Limits {
 pub struct Brake {
     limits: Limits,
     addresses: Table<Place>,
-    users: Table<Box<str>>,
-    pairs: Table<(Place, Box<str>)>,
+    users: Table<User>,
+    pairs: Table<(Place, User)>,
 }
+
+/// A security domain's number, and a name there.
+type User = (u16, Box<str>);
 
 /// In whose name somebody comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,16 +87,21 @@ pub enum Name<'a> {
 }
 
 impl<'a> Name<'a> {
-    fn known_at(self) -> Option<&'a str> {
+    /// The name, whoever says it.
+    pub fn text(self) -> Option<&'a str> {
         match self {
             Self::None => None,
             Self::User(name) | Self::Token(name) => Some(name),
         }
     }
 
-    fn guessed_at(self) -> Option<&'a str> {
+    fn known_at(self, domain: u16) -> Option<User> {
+        self.text().map(|name| (domain, name.into()))
+    }
+
+    fn guessed_at(self, domain: u16) -> Option<User> {
         match self {
-            Self::User(name) => Some(name),
+            Self::User(name) => Some((domain, name.into())),
             Self::None | Self::Token(_) => None,
         }
     }
@@ -123,10 +134,16 @@ impl Brake {
     }
 
     /// Whether these credentials may be verified. Where nothing is free, this is the one try until the next wait is over.
-    pub fn may_try<'a>(&mut self, now: Instant, address: Option<IpAddr>, name: impl Into<Name<'a>>) -> bool {
+    pub fn may_try<'a>(
+        &mut self,
+        now: Instant,
+        address: Option<IpAddr>,
+        domain: u16,
+        name: impl Into<Name<'a>>,
+    ) -> bool {
         let (place, name) = (place(address), name.into());
         let Limits { per_address, per_user, wait_max, forgive } = self.limits;
-        if let Some(pair) = self.known_pair(now, place, name) {
+        if let Some(pair) = self.known_pair(now, place, domain, name) {
             let may = pair.free_at <= now;
             if may {
                 pair.spend(now, PER_PAIR, wait_max, forgive);
@@ -134,8 +151,9 @@ impl Brake {
             return may;
         }
         let held = |record: Option<&Record>| record.is_some_and(|record| record.free_at > now);
-        let user_name = name.guessed_at();
-        if held(self.addresses.entries.get(&place)) || held(user_name.and_then(|name| self.users.entries.get(name))) {
+        let user = name.guessed_at(domain);
+        let user = user.as_ref();
+        if held(self.addresses.entries.get(&place)) || held(user.and_then(|user| self.users.entries.get(user))) {
             return false;
         }
         if let Some(entry) = self.addresses.entries.get_mut(&place)
@@ -143,7 +161,7 @@ impl Brake {
         {
             entry.spend(now, per_address, wait_max, forgive);
         }
-        if let Some(entry) = user_name.and_then(|name| self.users.entries.get_mut(name))
+        if let Some(entry) = user.and_then(|user| self.users.entries.get_mut(user))
             && per_user > 0
             && entry.failures(now, forgive) >= per_user
         {
@@ -159,36 +177,37 @@ impl Brake {
         now: Instant,
         since: Instant,
         address: Option<IpAddr>,
+        domain: u16,
         name: impl Into<Name<'a>>,
     ) -> bool {
         let (place, name) = (place(address), name.into());
         let overtaken = |record: &Record| record.free_at > now && record.failed_at > since;
-        if let Some(pair) = self.known_pair(now, place, name) {
+        if let Some(pair) = self.known_pair(now, place, domain, name) {
             return !overtaken(pair);
         }
-        let user = name.guessed_at().and_then(|name| self.users.entries.get(name));
+        let user = name.guessed_at(domain).and_then(|user| self.users.entries.get(&user));
         ![self.addresses.entries.get(&place), user].into_iter().flatten().any(overtaken)
     }
 
     /// What is known of this name at this place, if it is no stranger there.
-    fn known_pair(&mut self, now: Instant, place: Place, name: Name<'_>) -> Option<&mut Record> {
-        let key = (place, name.known_at()?.into());
+    fn known_pair(&mut self, now: Instant, place: Place, domain: u16, name: Name<'_>) -> Option<&mut Record> {
+        let key = (place, name.known_at(domain)?);
         self.pairs.entries.get_mut(&key).filter(|pair| pair.known_until > now)
     }
 
     /// The credentials were wrong.
-    pub fn failed<'a>(&mut self, now: Instant, address: Option<IpAddr>, name: impl Into<Name<'a>>) {
+    pub fn failed<'a>(&mut self, now: Instant, address: Option<IpAddr>, domain: u16, name: impl Into<Name<'a>>) {
         let (place, name) = (place(address), name.into());
         let Limits { per_address, per_user, wait_max, forgive } = self.limits;
-        if let Some(pair) = self.known_pair(now, place, name) {
+        if let Some(pair) = self.known_pair(now, place, domain, name) {
             pair.fail(now, forgive);
             pair.back_off(now, PER_PAIR, wait_max);
             return;
         }
-        if let Some(user_name) = name.guessed_at()
+        if let Some(user) = name.guessed_at(domain)
             && per_user > 0
         {
-            let user = self.users.entry(now, Box::from(user_name), forgive);
+            let user = self.users.entry(now, user, forgive);
             user.fail(now, forgive);
             if user.count >= per_user {
                 user.free_at = now.after(USER_WAIT);
@@ -201,11 +220,12 @@ impl Brake {
         }
     }
 
-    /// The credentials were right: this user is known at this address.
-    pub fn succeeded<'a>(&mut self, now: Instant, address: Option<IpAddr>, name: impl Into<Name<'a>>) {
-        let Some(user_name) = name.into().known_at() else { return };
+    /// The credentials were right, and those of this user itself: it is known at this address. Who has been let in as somebody
+    /// else has not proved to be it, whatever it calls itself.
+    pub fn succeeded<'a>(&mut self, now: Instant, address: Option<IpAddr>, domain: u16, name: impl Into<Name<'a>>) {
+        let Some(user) = name.into().known_at(domain) else { return };
         let forgive = self.limits.forgive;
-        let pair = self.pairs.entry(now, (place(address), user_name.into()), forgive);
+        let pair = self.pairs.entry(now, (place(address), user), forgive);
         pair.known_until = now.after(KNOWN_FOR);
         pair.count = 0;
         pair.free_at = now;
@@ -336,9 +356,9 @@ mod tests {
     fn guess(brake: &mut Brake, now: Instant, address: Option<IpAddr>, user: &str, tries: u32) -> u32 {
         let mut verified = 0;
         for _ in 0..tries {
-            if brake.may_try(now, address, Some(user)) {
+            if brake.may_try(now, address, 0, Some(user)) {
                 verified += 1;
-                brake.failed(now, address, Some(user));
+                brake.failed(now, address, 0, Some(user));
             }
         }
         verified
@@ -356,7 +376,7 @@ mod tests {
             assert_eq!(guess(&mut brake, Instant(now), HOME, "bob", 10), 1, "{wait}");
         }
         // Others are not concerned.
-        assert!(brake.may_try(Instant(now), away(1), Some("cid")));
+        assert!(brake.may_try(Instant(now), away(1), 0, Some("cid")));
         // In an hour all of it is forgiven.
         assert_eq!(guess(&mut brake, Instant(now + 3_600_000), HOME, "bob", 1_000), 50);
         // And the wait has an end, however often it fails.
@@ -377,27 +397,27 @@ mod tests {
         }
         assert!((60..=100).contains(&verified), "{verified}");
         // Another user at another address does not notice.
-        assert!(brake.may_try(Instant(60_000), HOME, Some("canary")));
+        assert!(brake.may_try(Instant(60_000), HOME, 0, Some("canary")));
     }
 
     #[test]
     fn a_user_known_at_an_address_is_not_locked_out_by_others() {
         let mut brake = brake();
-        brake.succeeded(Instant(0), HOME, Some("canary"));
+        brake.succeeded(Instant(0), HOME, 0, Some("canary"));
         // Neighbours behind the same address, and strangers who want to be the canary.
         guess(&mut brake, Instant(1), HOME, "eve", 1_000);
         for number in 0..1_000 {
             guess(&mut brake, Instant(2), away(number), "canary", 10);
         }
-        assert!(!brake.may_try(Instant(3), HOME, Some("eve")));
-        assert!(!brake.may_try(Instant(3), away(5_000), Some("canary")));
-        assert!(brake.may_try(Instant(3), HOME, Some("canary")));
+        assert!(!brake.may_try(Instant(3), HOME, 0, Some("eve")));
+        assert!(!brake.may_try(Instant(3), away(5_000), 0, Some("canary")));
+        assert!(brake.may_try(Instant(3), HOME, 0, Some("canary")));
         // Who guesses at it from its own address is braked all the same.
         assert_eq!(guess(&mut brake, Instant(4), HOME, "canary", 1_000), PER_PAIR);
-        assert!(!brake.may_try(Instant(5), HOME, Some("canary")));
-        assert!(brake.may_try(Instant(1_004), HOME, Some("canary")));
-        brake.succeeded(Instant(1_004), HOME, Some("canary"));
-        assert!(brake.may_try(Instant(1_005), HOME, Some("canary")));
+        assert!(!brake.may_try(Instant(5), HOME, 0, Some("canary")));
+        assert!(brake.may_try(Instant(1_004), HOME, 0, Some("canary")));
+        brake.succeeded(Instant(1_004), HOME, 0, Some("canary"));
+        assert!(brake.may_try(Instant(1_005), HOME, 0, Some("canary")));
     }
 
     #[test]
@@ -409,25 +429,25 @@ mod tests {
             verified += guess(&mut brake, Instant(0), address(&format!("2001:db8:0:1::{host:x}")), "ann", 1);
         }
         assert_eq!(verified, 50);
-        assert!(brake.may_try(Instant(0), address("2001:db8:0:2::1"), Some("ann")));
+        assert!(brake.may_try(Instant(0), address("2001:db8:0:2::1"), 0, Some("ann")));
         // The IPv4 address in an IPv6 one is that address.
         guess(&mut brake, Instant(0), address("::ffff:192.0.2.1"), "ann", 100);
-        assert!(!brake.may_try(Instant(0), HOME, Some("ann")));
+        assert!(!brake.may_try(Instant(0), HOME, 0, Some("ann")));
     }
 
     #[test]
     fn memory_is_bounded_and_a_flood_locks_nobody_out() {
         let mut brake = brake();
-        brake.succeeded(Instant(0), HOME, Some("canary"));
+        brake.succeeded(Instant(0), HOME, 0, Some("canary"));
         for number in 0..100_000 {
-            brake.failed(Instant(1), away(number), Some(format!("user {number}").as_str()));
+            brake.failed(Instant(1), away(number), 0, Some(format!("user {number}").as_str()));
         }
         for length in [brake.addresses.order.len(), brake.users.entries.len(), brake.addresses.entries.len()] {
             assert_eq!(length, ENTRIES_MAX);
         }
         assert!(brake.forgotten() > 100_000);
-        assert!(brake.may_try(Instant(2), HOME, Some("canary")));
-        assert!(brake.may_try(Instant(2), away(200_000), Some("new")));
+        assert!(brake.may_try(Instant(2), HOME, 0, Some("canary")));
+        assert!(brake.may_try(Instant(2), away(200_000), 0, Some("new")));
     }
 
     /// Tries that come at once were let through as long as none was known to have failed: five hundred in place of one.
@@ -435,65 +455,89 @@ mod tests {
     fn tries_that_come_at_once_do_not_outrun_the_brake() {
         let mut brake = Brake::new(Limits { per_user: 0, ..Limits::default() });
         // A stranger's first five hundred, of which one at a time has its turn.
-        assert_eq!((0..500).filter(|_| brake.may_try(Instant(1), HOME, Some("ann"))).count(), 500);
+        assert_eq!((0..500).filter(|_| brake.may_try(Instant(1), HOME, 0, Some("ann"))).count(), 500);
         let mut verified = 0;
         for turn in 0..500 {
             let now = Instant(2 + turn);
-            if brake.may_go_on(now, Instant(1), HOME, Some("ann")) {
+            if brake.may_go_on(now, Instant(1), HOME, 0, Some("ann")) {
                 verified += 1;
-                brake.failed(now, HOME, Some("ann"));
+                brake.failed(now, HOME, 0, Some("ann"));
             }
         }
         assert_eq!(verified, 50);
         // From then on one for each wait, however many come before it has failed.
-        let at_once = |brake: &mut Brake, now, name| (0..500).filter(|_| brake.may_try(now, HOME, Some(name))).count();
+        let at_once =
+            |brake: &mut Brake, now, name| (0..500).filter(|_| brake.may_try(now, HOME, 0, Some(name))).count();
         let mut now = Instant(10_000);
         for wait in [2, 2, 4, 8] {
             assert_eq!(at_once(&mut brake, now, "ann"), 1, "{now:?}");
-            assert!(brake.may_go_on(now.after(Duration::from_millis(9)), now, HOME, Some("ann")));
-            brake.failed(now, HOME, Some("ann"));
+            assert!(brake.may_go_on(now.after(Duration::from_millis(9)), now, HOME, 0, Some("ann")));
+            brake.failed(now, HOME, 0, Some("ann"));
             now = now.after(Duration::from_secs(wait));
         }
         // The same for who is known there.
-        brake.succeeded(now, HOME, Some("bob"));
+        brake.succeeded(now, HOME, 0, Some("bob"));
         assert_eq!(guess(&mut brake, now, HOME, "bob", 100), PER_PAIR);
-        assert!(!brake.may_go_on(now, Instant(0), HOME, Some("bob")));
+        assert!(!brake.may_go_on(now, Instant(0), HOME, 0, Some("bob")));
         assert_eq!(at_once(&mut brake, now.after(Duration::from_secs(1)), "bob"), 1);
         // What was let in has no bearing on others.
-        assert!(brake.may_go_on(now, Instant(0), away(1), Some("ann")));
+        assert!(brake.may_go_on(now, Instant(0), away(1), 0, Some("ann")));
     }
 
     #[test]
     fn a_user_guessed_at_by_many_at_once_is_braked_in_the_queue() {
         let mut brake = brake();
-        assert!((0..500).all(|number| brake.may_try(Instant(1), away(number), Some("ann"))));
+        assert!((0..500).all(|number| brake.may_try(Instant(1), away(number), 0, Some("ann"))));
         let turns = (0..500).filter(|number| {
-            let may = brake.may_go_on(Instant(2), Instant(1), away(*number), Some("ann"));
+            let may = brake.may_go_on(Instant(2), Instant(1), away(*number), 0, Some("ann"));
             if may {
-                brake.failed(Instant(2), away(*number), Some("ann"));
+                brake.failed(Instant(2), away(*number), 0, Some("ann"));
             }
             may
         });
         assert_eq!(turns.count(), 20);
     }
 
+    /// An account of the same name in another domain was good for as many guesses as one liked.
+    #[test]
+    fn a_name_in_another_domain_is_another_user() {
+        let mut brake = brake();
+        let mut verified = 0;
+        for round in 0..200 {
+            let now = Instant(round);
+            brake.succeeded(now, HOME, 1, Some("ann"));
+            for _ in 0..PER_PAIR - 1 {
+                if brake.may_try(now, HOME, 2, Some("ann")) {
+                    verified += 1;
+                    assert!(brake.may_go_on(now, now, HOME, 2, Some("ann")));
+                    brake.failed(now, HOME, 2, Some("ann"));
+                }
+            }
+        }
+        assert_eq!(verified, 20);
+        // In its own domain it is no stranger, there nor elsewhere.
+        assert!(brake.may_try(Instant(200), HOME, 1, Some("ann")));
+        assert!(brake.may_try(Instant(200), away(1), 1, Some("ann")));
+        assert!(!brake.may_try(Instant(200), away(1), 2, Some("ann")));
+    }
+
     /// With `jwt_user_name = "jwt"` a fleet has one User Name, and a stranger with rubbish kept all of it out.
     #[test]
     fn rubbish_in_the_name_of_a_token_keeps_out_its_own_address_alone() {
         let mut brake = brake();
-        brake.succeeded(Instant(0), HOME, Name::Token("device 1"));
+        brake.succeeded(Instant(0), HOME, 0, Name::Token("device 1"));
         for number in 0..1_000 {
-            brake.failed(Instant(1), away(number), Name::Token("device 1"));
+            brake.failed(Instant(1), away(number), 0, Name::Token("device 1"));
         }
         for _ in 0..1_000 {
-            brake.failed(Instant(1), away(1), Name::None);
-            brake.failed(Instant(1), HOME, Name::None);
+            brake.failed(Instant(1), away(1), 0, Name::None);
+            brake.failed(Instant(1), HOME, 0, Name::None);
         }
-        assert!(brake.may_try(Instant(2), away(5_000), Name::Token("device 1")));
-        assert!(!brake.may_try(Instant(2), away(1), Name::Token("device 2")));
+        assert!(brake.may_try(Instant(2), away(5_000), 0, Name::Token("device 1")));
+        assert!(!brake.may_try(Instant(2), away(1), 0, Name::Token("device 2")));
         // It is known at home, where others are not.
-        assert!(brake.may_try(Instant(2), HOME, Name::Token("device 1")));
-        assert!(!brake.may_try(Instant(2), HOME, Name::Token("device 2")));
+        assert!(brake.may_try(Instant(2), HOME, 0, Name::Token("device 1")));
+        assert!(!brake.may_try(Instant(2), HOME, 0, Name::Token("device 2")));
     }
 
     #[test]

@@ -40,11 +40,12 @@ pub trait Exchange: Send {
 
 /// Slows down those who guess. It is given by the shell, and the same for all workers.
 pub trait Brake: Send + Sync {
-    /// Whether a proof of this user may be looked at now. If so, what came of it is told by [`Brake::tried`].
-    fn may_try(&self, now: Instant, address: Option<IpAddr>, user_name: &str) -> bool;
+    /// Whether a proof of this user of this security domain may be looked at now. If so, what came of it is told by
+    /// [`Brake::tried`].
+    fn may_try(&self, now: Instant, address: Option<IpAddr>, security: SecurityId, user_name: &str) -> bool;
 
-    /// The proof was right or wrong. Not called for what was no proof.
-    fn tried(&self, now: Instant, address: Option<IpAddr>, user_name: &str, right: bool);
+    /// The proof was right or wrong. Not called for what was no proof, or proved somebody else.
+    fn tried(&self, now: Instant, address: Option<IpAddr>, security: SecurityId, user_name: &str, right: bool);
 }
 
 /// Nobody is slowed down.
@@ -52,11 +53,11 @@ pub trait Brake: Send + Sync {
 pub struct Unbraked;
 
 impl Brake for Unbraked {
-    fn may_try(&self, _now: Instant, _address: Option<IpAddr>, _user_name: &str) -> bool {
+    fn may_try(&self, _now: Instant, _address: Option<IpAddr>, _security: SecurityId, _user_name: &str) -> bool {
         true
     }
 
-    fn tried(&self, _now: Instant, _address: Option<IpAddr>, _user_name: &str, _right: bool) {}
+    fn tried(&self, _: Instant, _: Option<IpAddr>, _: SecurityId, _user_name: &str, _right: bool) {}
 }
 
 /// What follows a client's packet.

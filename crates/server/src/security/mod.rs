@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pantala_broker::authentication;
+use pantala_broker::{SecurityId, authentication};
 use pantala_identity::brake::{self, Brake, Name};
 use pantala_identity::cache::{Digest, Hasher};
 use pantala_identity::chain::{BackEnd, Next};
@@ -199,12 +199,12 @@ impl Security {
     }
 
     /// Verifies credentials. `reply` is called once: at once, by this thread, or later by another one.
-    pub fn authenticate(self: &Arc<Self>, domain: u16, credentials: Credentials, reply: Return) {
+    pub fn authenticate(self: &Arc<Self>, number: u16, credentials: Credentials, reply: Return) {
         let now = self.now();
         let (domain, patience, allow_anonymous) = {
             let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
             let allow_anonymous = in_force.allow_anonymous.get(usize::from(credentials.listener)).copied();
-            let domain = in_force.domains.get(usize::from(domain)).cloned();
+            let domain = in_force.domains.get(usize::from(number)).cloned();
             (domain, in_force.patience, allow_anonymous.unwrap_or(false))
         };
         let Some(domain) = domain else { return reply(Err(Refusal::Unknown)) };
@@ -213,6 +213,7 @@ impl Security {
         let mut job = Job {
             security: Arc::clone(self),
             domain,
+            number,
             token_name,
             credentials,
             place: 0,
@@ -222,7 +223,7 @@ impl Security {
             digest: None,
             reply: Some(reply),
         };
-        if !lock(&self.brake).may_try(now, job.credentials.address, job.name()) {
+        if !lock(&self.brake).may_try(now, job.credentials.address, number, job.name()) {
             return job.end(Err(Refusal::Brake));
         }
         let user_name = job.credentials.user_name.clone();
@@ -318,17 +319,17 @@ pub(crate) fn check(config: &Config) -> Result<(), String> {
 
 /// Guesses at users who authenticate by SCRAM count with all others.
 impl authentication::Brake for Security {
-    fn may_try(&self, now: Instant, address: Option<IpAddr>, user_name: &str) -> bool {
-        let may = lock(&self.brake).may_try(now, address, Name::User(user_name));
+    fn may_try(&self, now: Instant, address: Option<IpAddr>, security: SecurityId, user_name: &str) -> bool {
+        let may = lock(&self.brake).may_try(now, address, security.0, Name::User(user_name));
         if !may {
             Counters::count(&self.counters.braked);
         }
         may
     }
 
-    fn tried(&self, now: Instant, address: Option<IpAddr>, user_name: &str, right: bool) {
-        let (mut brake, name) = (lock(&self.brake), Name::User(user_name));
-        if right { brake.succeeded(now, address, name) } else { brake.failed(now, address, name) }
+    fn tried(&self, now: Instant, address: Option<IpAddr>, security: SecurityId, user_name: &str, right: bool) {
+        let (mut brake, domain, name) = (lock(&self.brake), security.0, Name::User(user_name));
+        if right { brake.succeeded(now, address, domain, name) } else { brake.failed(now, address, domain, name) }
     }
 }
 
@@ -346,6 +347,8 @@ fn give_way() {
 struct Job {
     security: Arc<Security>,
     domain: Arc<Domain>,
+    /// The domain's, which no reload changes.
+    number: u16,
     credentials: Credentials,
     /// What a password that is taken for a token says about its user, if it says anything.
     token_name: Option<Option<Box<str>>>,
@@ -431,7 +434,8 @@ impl Job {
     fn go_on(mut self) {
         let calling = self.back_end() == Some(BackEnd::Http);
         let now = self.security.now();
-        let may = lock(&self.security.brake).may_go_on(now, self.since, self.credentials.address, self.name());
+        let (address, number) = (self.credentials.address, self.number);
+        let may = lock(&self.security.brake).may_go_on(now, self.since, address, number, self.name());
         if !may {
             return self.end(Err(Refusal::Brake));
         }
@@ -583,9 +587,12 @@ impl Job {
         let address = self.credentials.address;
         let counters = &security.counters;
         match &answer {
-            Ok(_) => {
+            Ok(identity) => {
                 Counters::count(&counters.accepted);
-                lock(&security.brake).succeeded(security.now(), address, self.name());
+                // Who is let in as somebody else, say by its certificate, has proved nothing about the name that it came in.
+                if identity.user_name.as_deref() == self.name().text() {
+                    lock(&security.brake).succeeded(security.now(), address, self.number, self.name());
+                }
             }
             Err(refusal) => {
                 Counters::count(match refusal {
@@ -599,7 +606,7 @@ impl Job {
                         Refusal::Token(_) => self.name(),
                         _ => self.credentials.user_name.as_deref().into(),
                     };
-                    lock(&security.brake).failed(security.now(), address, name);
+                    lock(&security.brake).failed(security.now(), address, self.number, name);
                 }
                 security.log.limited(LogType::Notice, "refused credentials", || {
                     let client = match &*self.credentials.client_id {
@@ -619,5 +626,114 @@ impl Job {
     /// new one.
     fn has_failed(&self, refusal: Refusal) -> bool {
         refusal.is_failure() || refusal == Refusal::Token(Rejection::Key) && self.news == News::Newer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::mpsc;
+
+    use pantala_broker::authentication::Brake as _;
+
+    use super::*;
+    use crate::config::{LogConfig, LogTypes};
+
+    const HOME: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+    const ROUNDS: u32 = 10;
+
+    /// Two domains that know certificates alone. Their brake knows no users, and the wait for the next guess from an address
+    /// soon is longer than a test may take.
+    fn security() -> Arc<Security> {
+        let domain = |name: &str| SecurityDomain {
+            name: name.to_owned(),
+            chain: vec![BackEnd::Certificate],
+            password_file: None,
+            acl_file: None,
+            rules_file: None,
+            dynamic_security_file: None,
+            jwt: None,
+            http: None,
+        };
+        let limits =
+            brake::Limits { per_address: 3, per_user: 0, wait_max: Duration::MAX, forgive: Duration::from_hours(1) };
+        let surroundings = Surroundings {
+            allow_anonymous: Box::new([false]),
+            bounds: Verification { threads: Some(1), brake: limits, ..Verification::default() },
+            patience: Duration::from_hours(1),
+            scram_users: ScramUsers::new(),
+            described: None,
+            secret: [1; 32],
+            clock: Clock::start(Instant(1)),
+            log: Log::open(LogConfig { stderr: false, types: LogTypes::ALL, ..LogConfig::default() }).unwrap(),
+        };
+        Security::new(vec![domain("a"), domain("b")], surroundings).unwrap()
+    }
+
+    /// Somebody comes from home who says it is ann.
+    fn come(security: &Arc<Security>, domain: u16, certificate_name: Option<&str>) -> Answer {
+        let credentials = Credentials {
+            user_name: Some("ann".into()),
+            password: Some(Box::from(&b"guess"[..])),
+            certificate_name: certificate_name.map(Box::from),
+            address: HOME,
+            ..Credentials::default()
+        };
+        let (sender, receiver) = mpsc::channel();
+        security.authenticate(domain, credentials, Box::new(move |answer| sender.send(answer).unwrap()));
+        receiver.recv().unwrap()
+    }
+
+    /// Guesses at ann of a domain, nine after each time that `get_in` has been called; returns how many were verified.
+    fn guess(security: &Arc<Security>, domain: u16, get_in: impl Fn()) -> u32 {
+        let mut verified = 0;
+        for _ in 0..ROUNDS {
+            get_in();
+            for _ in 0..9 {
+                verified += u32::from(come(security, domain, None) != Err(Refusal::Brake));
+            }
+        }
+        verified
+    }
+
+    /// After three guesses one comes for each doubling of a second: twenty take six days.
+    fn assert_braked(verified: u32) {
+        assert!((3..20).contains(&verified), "{verified}");
+    }
+
+    #[test]
+    fn who_is_let_in_as_somebody_else_is_not_known_by_the_name_that_it_says() {
+        let security = security();
+        assert_eq!(come(&security, 0, Some("mallory")), Ok(Identity::named("mallory")));
+        assert_braked(guess(&security, 0, || drop(come(&security, 0, Some("mallory")))));
+    }
+
+    #[test]
+    fn who_has_the_same_name_in_another_domain_is_a_stranger() {
+        let security = security();
+        assert_eq!(come(&security, 0, Some("ann")), Ok(Identity::named("ann")));
+        assert_braked(guess(&security, 1, || drop(come(&security, 0, Some("ann")))));
+        // In its own domain it is not.
+        assert_eq!(come(&security, 0, Some("ann")), Ok(Identity::named("ann")));
+    }
+
+    #[test]
+    fn a_proof_by_scram_is_one_in_its_own_domain() {
+        let security = security();
+        let own = || security.tried(security.now(), HOME, SecurityId(0), "ann", true);
+        assert_braked(guess(&security, 1, own));
+        // The other way round.
+        let mut verified = 0;
+        for _ in 0..ROUNDS {
+            own();
+            for _ in 0..9 {
+                if security.may_try(security.now(), HOME, SecurityId(1), "ann") {
+                    security.tried(security.now(), HOME, SecurityId(1), "ann", false);
+                    verified += 1;
+                }
+            }
+        }
+        assert!(verified < 20, "{verified}");
+        assert!(security.may_try(security.now(), HOME, SecurityId(0), "ann"));
     }
 }
