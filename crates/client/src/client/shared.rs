@@ -92,8 +92,13 @@ impl Extend<Waker> for Wakers {
 }
 
 impl Drop for Wakers {
+    #[inline]
     fn drop(&mut self) {
-        self.first.take().into_iter().chain(self.others.drain(..)).for_each(Waker::wake);
+        // Mostly there is nobody.
+        if let Some(first) = self.first.take() {
+            first.wake();
+            self.others.drain(..).for_each(Waker::wake);
+        }
     }
 }
 
@@ -202,8 +207,11 @@ impl DerefMut for Locked<'_> {
 }
 
 impl Drop for Locked<'_> {
+    #[inline]
     fn drop(&mut self) {
-        std::mem::swap(&mut self.woken, &mut self.state.woken);
+        if self.state.woken.first.is_some() {
+            std::mem::swap(&mut self.woken, &mut self.state.woken);
+        }
     }
 }
 
