@@ -974,7 +974,7 @@ fn admit(
         Ok(counted) => Some(counted),
         Err(TooMany { limit, max }) => {
             core.count_refused_address();
-            log.limited(LogType::Notice, "refused connections", || {
+            log.limited(LogType::Notice, "connections beyond a limit", || {
                 format!("Connection from {address} closed: {limit} is {max}.")
             });
             None

@@ -425,6 +425,7 @@ fn a_flood_of_connections_is_refused() {
         Client::open(proxy).send(&header("203.0.113.1"));
     }
     broker.signal(Signal::CONT);
+    // The log has a line of it, however many it has of those that were let in and lost.
     broker.wait_for_log("Connection from 203.0.113.1:49152 closed: connections_per_address_per_second_max is 20.");
     assert!(broker.counter("connections_refused_address") >= 1);
     // Others are not.
