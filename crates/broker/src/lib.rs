@@ -94,7 +94,7 @@ pub use event::{End, Event, Stranger, Wanted};
 pub use identity::{AuthenticationRequest, Identity, RightsSource, SecurityId, Standing, Unrestricted, Verdict};
 pub use mailbox::{Batch, Phase as BatchPhase};
 pub use peer::{CertificateNames, Peer};
-pub use restore::{Share, shares};
+pub use restore::{RetainedMessage, Share, shares};
 pub use settings::{AcceptedVersions, DurabilityRule, ListenerSettings, QueueFull, Redirect, ScramUser, Settings};
 
 /// Index of a listener in [`Settings::listeners`].

@@ -38,14 +38,16 @@ impl Loaded {
 mod tests {
     use pantala_store::disk::SimDisk;
     use pantala_store::log::LogOptions;
-    use pantala_store::{Clock, Durability, Pause, Publish, Receiver, Record};
+    use pantala_store::{Clock, Durability, Pause, Publish, Receiver, Record, StoredMessage};
 
     use super::*;
 
     /// More than there are places, so that some have the same.
     #[test]
     fn each_is_itself_and_is_read_once_in_a_row() {
-        let mut opened = pantala_store::open(SimDisk::new(), LogOptions::default(), 1, Durability::Fsync).unwrap();
+        let mut opened =
+            pantala_store::open::<_, StoredMessage>(SimDisk::new(), LogOptions::default(), 1, Durability::Fsync)
+                .unwrap();
         let mut store = opened.stores.remove(0);
         let session = store.next_session().unwrap();
         let mut publish = |payload: &[u8]| {

@@ -400,7 +400,7 @@ mod tests {
     use pantala_store::{Clock, Pause};
 
     use super::*;
-    use crate::{CoreOptions, DurabilityRule, ListenerSettings, Settings};
+    use crate::{CoreOptions, DurabilityRule, ListenerSettings, RetainedMessage, Settings};
 
     fn packet(first_byte: u8, body: &[&[u8]]) -> Vec<u8> {
         let mut left = body.concat().len();
@@ -427,7 +427,8 @@ mod tests {
         let rule = DurabilityRule { filter: "m/#".to_owned(), level: Durability::Memory };
         let listeners = vec![ListenerSettings::default()];
         let settings = Settings { listeners, durability_rules: vec![rule], ..Settings::default() };
-        let mut opened = pantala_store::open(SimDisk::new(), LogOptions::default(), 1, Durability::Fsync).unwrap();
+        let opened = pantala_store::open::<_, RetainedMessage>;
+        let mut opened = opened(SimDisk::new(), LogOptions::default(), 1, Durability::Fsync).unwrap();
         let options = CoreOptions::alone(Arc::new(settings), Box::new(|bytes| bytes.fill(7)));
         let (mut core, now) = (Core::new(options, opened.stores.remove(0)), Instant(1));
         let connect = |core: &mut Core<_>, flags: u8, name: &[u8]| {

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use pantala_proto::{PacketId, QoS, TopicFilter};
+use pantala_router::RetainedIndex;
 use pantala_session::Instant;
 use pantala_store::{
-    CLOCK_INTERVAL, Durability, LoadError, Orphan, Recovered, RecoveredMessage, RecoveredOwner, RecoveredRetained,
-    RecoveredSession, RecoveredWill, Store,
+    CLOCK_INTERVAL, Durability, KeepRetained, LoadError, MessageId, Orphan, Recovered, RecoveredMessage,
+    RecoveredOwner, RecoveredRetained, RecoveredSession, RecoveredWill, Store,
 };
 
 use crate::core::{Core, Target, Timer};
@@ -25,23 +26,47 @@ use crate::session::{Grant, NEVER, SessionKey, Subscription, Will};
 /// After a start Wills wait this long at the least for their clients: whoever comes back in time never was away.
 const WILL_GRACE_SECONDS: u32 = 10;
 
+/// A Retained Message of the store, as the broker keeps it.
+#[derive(Debug)]
+pub struct RetainedMessage {
+    topic_name: Box<str>,
+    message: Arc<Message>,
+}
+
+impl AsRef<str> for RetainedMessage {
+    fn as_ref(&self) -> &str {
+        &self.topic_name
+    }
+}
+
+impl KeepRetained for RetainedMessage {
+    fn keep(id: MessageId, message: &pantala_store::Message<'_>) -> Self {
+        let incoming = Incoming::from_store(*message, Some(id));
+        Self { topic_name: incoming.topic_name.into(), message: Message::new(&incoming) }
+    }
+}
+
 /// What belongs to one worker.
 #[derive(Debug, Default)]
 pub struct Share {
     sessions: Vec<RecoveredSession>,
-    retained: Vec<RecoveredRetained>,
+    retained: Vec<RecoveredRetained<RetainedMessage>>,
     orphans: Vec<Orphan>,
 }
 
 /// Divides what was found among so many workers.
-pub fn shares(recovered: Recovered, workers: u8) -> Vec<Share> {
-    let mut shares: Vec<Share> = std::iter::repeat_with(Share::default).take(usize::from(workers.max(1))).collect();
+pub fn shares(recovered: Recovered<RetainedMessage>, workers: u8) -> Vec<Share> {
+    if workers <= 1 {
+        let Recovered { sessions, retained, orphans, .. } = recovered;
+        return vec![Share { sessions, retained, orphans }];
+    }
+    let mut shares: Vec<Share> = std::iter::repeat_with(Share::default).take(usize::from(workers)).collect();
     let mut share = |name: &str| usize::from(owner(name, workers).0);
     for session in recovered.sessions {
         shares[share(&session.client_id)].sessions.push(session);
     }
     for retained in recovered.retained {
-        shares[share(retained.message.message().topic_name)].retained.push(retained);
+        shares[share(retained.message.as_ref())].retained.push(retained);
     }
     for orphan in recovered.orphans {
         let home = orphan.receiver.group.as_deref().map_or(0, &mut share);
@@ -89,26 +114,24 @@ impl<S: Store> Core<S> {
         self.store.submit();
     }
 
-    fn restore_retained(&mut self, recovered: Vec<RecoveredRetained>) {
+    fn restore_retained(&mut self, recovered: Vec<RecoveredRetained<RetainedMessage>>) {
         let has_rules = !self.settings.durability_rules.is_empty();
-        let mut messages = Vec::with_capacity(recovered.len());
-        for RecoveredRetained { message, publisher } in recovered {
-            let message = Message::from_stored(&message);
-            if has_rules && self.level(message.incoming().topic_name) == Some(Durability::Memory) {
-                self.totals.retained_before.insert(message.incoming().topic_name);
-            }
-            self.retained_bytes += message.payload().len() as u64;
-            let publisher = publisher.filter(|_| self.settings.check_retain_source);
-            let publisher = publisher.map(|publisher| self.note_recovered_publisher(&publisher));
-            messages.push((message, publisher));
-        }
         let before = self.retained.len();
         let mut expiring = 0;
-        self.retained.insert_all(messages.into_iter().map(|(message, publisher)| {
-            let retained = Retained::restored(Arc::clone(&message), publisher);
+        // Taken out meanwhile, as what goes into it is looked at on the way.
+        let mut index = std::mem::replace(&mut self.retained, RetainedIndex::new(0));
+        index.insert_all(recovered.into_iter().map(|RecoveredRetained { message, publisher }| {
+            if has_rules && self.level(message.as_ref()) == Some(Durability::Memory) {
+                self.totals.retained_before.insert(message.as_ref());
+            }
+            self.retained_bytes += message.message.payload().len() as u64;
+            let publisher = publisher.filter(|_| self.settings.check_retain_source);
+            let publisher = publisher.map(|publisher| self.note_recovered_publisher(&publisher));
+            let retained = Retained::restored(message.message, publisher);
             expiring += retained.expires();
-            (Named(message), retained)
+            (message.topic_name, retained)
         }));
+        self.retained = index;
         self.retained_expiring += expiring;
         let more = (self.retained.len() - before) as u32;
         self.totals.retained.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
@@ -206,15 +229,6 @@ impl<S: Store> Core<S> {
         let group = receiver.group;
         let body = Body::Stored(Stored { id, bytes, expires_at: expires_at.map(Instant).into() });
         Queued { body, retain: receiver.retain, identifiers, group, ready_at: pantala_store::Position::default() }
-    }
-}
-
-/// A message as its Topic Name.
-struct Named(Arc<Message>);
-
-impl AsRef<str> for Named {
-    fn as_ref(&self) -> &str {
-        self.0.incoming().topic_name
     }
 }
 

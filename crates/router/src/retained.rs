@@ -112,22 +112,22 @@ impl<V> RetainedIndex<V> {
 
     /// Sets the values of many Topic Names, as [`insert`](Self::insert) does for each in turn. For an empty index
     /// that is less work: the Topic Names are sorted once, where each would have to be searched for.
-    pub fn insert_all(&mut self, entries: impl IntoIterator<Item = (impl AsRef<str>, V)>) {
+    pub fn insert_all(&mut self, entries: impl IntoIterator<Item = (impl Into<Box<str>>, V)>) {
         let entries = entries.into_iter();
         if !self.is_empty() {
-            entries.for_each(|(topic, value)| drop(self.insert(topic.as_ref(), value)));
+            entries.for_each(|(topic, value)| drop(self.insert(&topic.into(), value)));
             return;
         }
         self.table.reserve(entries.size_hint().0, Hashed::hash);
         let mut ids = Vec::with_capacity(entries.size_hint().0);
         for (topic, value) in entries {
-            let topic = topic.as_ref();
-            let full_hash = self.seed.text(topic.as_bytes());
+            let name = topic.into();
+            let full_hash = self.seed.text(name.as_bytes());
             let hash = Hashed::reduce(full_hash);
-            match self.find(hash, topic) {
+            match self.find(hash, &name) {
                 Some(id) => self.topics[id].value = value,
                 None => {
-                    let id = self.topics.insert(Topic { name: topic.into(), value });
+                    let id = self.topics.insert(Topic { name, value });
                     self.table.insert_unique(hash, Hashed::new(id, full_hash), Hashed::hash);
                     ids.push(id);
                 }

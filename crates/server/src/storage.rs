@@ -133,12 +133,16 @@ impl Storage {
     /// Gives the workers back what is theirs, and lets them tell each other, before any of them runs.
     pub(crate) fn restore(&mut self, cores: &mut [Core<AnyStore>]) {
         let (now, stopped) = (self.now, self.stopped);
-        // Each on a thread of its own: until they tell each other they have nothing in common.
+        // Each on a thread of its own: until they tell each other they have nothing in common. The first one's is this one,
+        // which has memory that it has freed.
         let orphans: Vec<_> = thread::scope(|scope| {
-            let shares = cores.iter_mut().zip(self.shares.drain(..));
+            let mut shares = cores.iter_mut().zip(self.shares.drain(..));
+            let first = shares.next();
             let restoring: Vec<_> =
                 shares.map(|(core, share)| scope.spawn(move || core.restore(now, stopped, share))).collect();
-            restoring.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+            let first = first.map(|(core, share)| core.restore(now, stopped, share));
+            let others = restoring.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            first.into_iter().chain(others).collect()
         });
         exchange(cores, self.now);
         for (core, orphans) in cores.iter_mut().zip(orphans) {

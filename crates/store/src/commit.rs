@@ -18,7 +18,7 @@ use crate::format::{self, Kind};
 use crate::ledger::{Ledger, Writes};
 use crate::log::{Batch, CommitError, Log, LogOptions, OpenError, OpenReport, Reader, SetAside};
 use crate::record::{MessageId, NUMBER_END, Position, Receiver, Record, SessionNumber};
-use crate::recover::{Collector, Recovered, StoredMessage};
+use crate::recover::{Collector, KeepRetained, Recovered, StoredMessage};
 use crate::submission::{self, Submission};
 use crate::{Clock, LoadError, MemoryStore, Store};
 
@@ -117,8 +117,11 @@ struct Counts {
 
 /// Records that may wait for the commit thread; with more, workers read nothing from their clients.
 const WAITING_BYTES_MAX: usize = 64 << 20;
-/// Bytes of old segments copied in one step of cleaning.
-const CLEAN_BYTES: usize = 1 << 20;
+/// Bytes of old segments looked at in one step of cleaning: so few that the sync of their copies takes hardly longer than
+/// any, since the next batch waits for it.
+const CLEAN_BYTES: usize = 128 << 10;
+/// It is as many times the last batch at least: old segments go faster than new ones come.
+const CLEAN_PER_BYTE: usize = 2;
 /// After a sync that has taken so long, those that were answered are waited for.
 const SLOW_SYNC: Duration = Duration::from_millis(8);
 /// That takes at most this part of the sync's time,
@@ -200,12 +203,14 @@ pub struct Committer<D: Disk> {
     clock_at: u64,
     /// How long the last step's commit has taken; zero if there was none.
     took: Duration,
+    /// Bytes of the last batch that were written.
+    batch_bytes: usize,
 }
 
 /// A durable store that has been opened.
-pub struct Opened<D: Disk> {
+pub struct Opened<D: Disk, R = StoredMessage> {
     /// What it held.
-    pub recovered: Recovered,
+    pub recovered: Recovered<R>,
     /// How its files were found.
     pub report: OpenReport,
     /// One for each worker.
@@ -214,20 +219,21 @@ pub struct Opened<D: Disk> {
     pub committer: Committer<D>,
 }
 
-/// Opens a durable store for so many workers.
+/// Opens a durable store for so many workers. Retained Messages become what the caller makes of them: a [`StoredMessage`],
+/// or something of its own.
 ///
 /// # Errors
 /// If the disk cannot be read or written. Damage is no error: see [`OpenReport`].
-pub fn open<D: Disk>(
+pub fn open<D: Disk, R: KeepRetained>(
     disk: D,
     options: LogOptions,
     workers: u8,
     durability: Durability,
-) -> Result<Opened<D>, OpenError> {
+) -> Result<Opened<D, R>, OpenError> {
     let last_alive = disk.last_alive();
     let (log, report) = Log::open(disk, options)?;
     let mut ledger = Ledger::new(usize::from(workers));
-    let mut collector = Collector::default();
+    let mut collector = Collector::new();
     log.for_each(|kind, key, value| collector.entry(kind, key, value)).map_err(OpenError::from)?;
     let mut recovered = collector.finish(&mut ledger);
     recovered.last_alive = last_alive;
@@ -267,6 +273,7 @@ pub fn open<D: Disk>(
         scratch: Vec::new(),
         clock_at: 0,
         took: Duration::ZERO,
+        batch_bytes: 0,
     };
     Ok(Opened { recovered, report, stores, committer })
 }
@@ -462,6 +469,7 @@ impl<D: Disk> Committer<D> {
         }
         self.unfinished = true;
         let begun = Instant::now();
+        self.batch_bytes = self.batch.bytes();
         let mut result = self.log.commit(&mut self.batch, false);
         if result.is_ok() && self.sync && !mutant!(SyncSkipped) {
             self.publish_written(written);
@@ -505,7 +513,8 @@ impl<D: Disk> Committer<D> {
             // A full disk says so again when a batch needs the room.
             drop(self.log.prepare());
         }
-        let cleaned = self.log.clean(CLEAN_BYTES, self.sync);
+        let step = CLEAN_BYTES.max(std::mem::take(&mut self.batch_bytes) * CLEAN_PER_BYTE);
+        let cleaned = self.log.clean(step, self.sync);
         self.tell_damage(notice);
         match cleaned {
             Ok(true) => Pause::None,
@@ -756,7 +765,7 @@ mod tests {
         for tells in [true, false] {
             let disk = SimDisk::new();
             let Opened { mut stores, mut committer, .. } =
-                open(disk.clone(), LogOptions::default(), 1, Durability::Fsync).unwrap();
+                open::<_, StoredMessage>(disk.clone(), LogOptions::default(), 1, Durability::Fsync).unwrap();
             if tells {
                 committer.tell_written();
             }
@@ -793,7 +802,7 @@ mod tests {
     fn trouble_is_seen_from_elsewhere() {
         let disk = SimDisk::new();
         let Opened { mut stores, mut committer, .. } =
-            open(disk.clone(), LogOptions::default(), 1, Durability::Fsync).unwrap();
+            open::<_, StoredMessage>(disk.clone(), LogOptions::default(), 1, Durability::Fsync).unwrap();
         let store = &mut stores[0];
         let activity = store.activity();
         let session = store.next_session().unwrap();

@@ -119,7 +119,7 @@ impl std::fmt::Display for CompactError {
 impl std::error::Error for CompactError {}
 
 fn recovered<D: Disk>(log: &Log<D>) -> io::Result<Recovered> {
-    let mut collector = Collector::default();
+    let mut collector = Collector::new();
     log.for_each(|kind, key, value| collector.entry(kind, key, value))?;
     // Nobody goes on from here, so what the ledger learns is forgotten.
     Ok(collector.finish(&mut Ledger::new(1)))

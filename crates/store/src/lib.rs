@@ -35,6 +35,7 @@ mod entry;
 mod format;
 mod inspect;
 mod ledger;
+mod order;
 mod record;
 mod recover;
 mod submission;
@@ -52,8 +53,8 @@ pub use record::{
     copy_of,
 };
 pub use recover::{
-    Orphan, Recovered, RecoveredExchange, RecoveredMessage, RecoveredOwner, RecoveredPublisher, RecoveredRetained,
-    RecoveredSession, RecoveredWill, StoredMessage,
+    KeepRetained, Orphan, Recovered, RecoveredExchange, RecoveredMessage, RecoveredOwner, RecoveredPublisher,
+    RecoveredRetained, RecoveredSession, RecoveredWill, StoredMessage,
 };
 
 use codec::{Reader, put_varint};

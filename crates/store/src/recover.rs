@@ -9,6 +9,7 @@ use crate::codec::Reader;
 use crate::entry::Entry;
 use crate::format::{self, Kind};
 use crate::ledger::Ledger;
+use crate::order::sort_by_number;
 use crate::record::{Kept, Message, MessageId, Owed, Publisher, Receiver, SessionNumber, Stage};
 
 // The numbers are ours: nobody can choose them to collide.
@@ -69,6 +70,25 @@ impl StoredMessage {
     pub fn message(&self) -> Message<'_> {
         format::read_message(Reader(&self.bytes[self.begin as usize..]))
             .expect("the bytes were checked when they were read")
+    }
+}
+
+/// How whoever opens a store has its Retained Messages: there may be millions, so each is made once, of the bytes that were
+/// read. As a string it is its Topic Name.
+pub trait KeepRetained: AsRef<str> {
+    /// Keeps a copy.
+    fn keep(id: MessageId, message: &Message<'_>) -> Self;
+}
+
+impl AsRef<str> for StoredMessage {
+    fn as_ref(&self) -> &str {
+        self.message().topic_name
+    }
+}
+
+impl KeepRetained for StoredMessage {
+    fn keep(id: MessageId, message: &Message<'_>) -> Self {
+        Self::of(Some(id), message)
     }
 }
 
@@ -174,11 +194,11 @@ impl From<Publisher<'_>> for RecoveredPublisher {
 
 /// A Retained Message that outlived the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecoveredRetained {
+pub struct RecoveredRetained<R = StoredMessage> {
     /// The message; its name is that of the publication.
-    pub message: StoredMessage,
+    pub message: R,
     /// Who published it, if that was written down.
-    pub publisher: Option<RecoveredPublisher>,
+    pub publisher: Option<Box<RecoveredPublisher>>,
 }
 
 /// A message of a Shared Subscription whose Session has ended, and that no other has been given yet.
@@ -191,12 +211,12 @@ pub struct Orphan {
 }
 
 /// All that a log holds.
-#[derive(Debug, Default)]
-pub struct Recovered {
+#[derive(Debug)]
+pub struct Recovered<R = StoredMessage> {
     /// In the order of their numbers.
     pub sessions: Vec<RecoveredSession>,
     /// Retained Messages.
-    pub retained: Vec<RecoveredRetained>,
+    pub retained: Vec<RecoveredRetained<R>>,
     /// Messages that need a new Session.
     pub orphans: Vec<Orphan>,
     /// The last time that was written down.
@@ -220,8 +240,7 @@ struct Queued {
 }
 
 /// Collects entries in whatever order they come.
-#[derive(Default)]
-pub(crate) struct Collector {
+pub(crate) struct Collector<R> {
     sessions: HashMap<SessionNumber, RecoveredSession>,
     wills: Vec<(SessionNumber, RecoveredWill)>,
     owners: Vec<(SessionNumber, RecoveredOwner)>,
@@ -236,11 +255,41 @@ pub(crate) struct Collector {
     settled: HashSet<(MessageId, Owed)>,
     beside: HashMap<MessageId, Vec<(Kind, Owed)>>,
     /// With the Topic Name.
-    publishers: HashMap<MessageId, (Box<str>, RecoveredPublisher)>,
-    recovered: Recovered,
+    publishers: HashMap<MessageId, (Box<str>, Box<RecoveredPublisher>)>,
+    retained: Vec<(MessageId, R)>,
+    recovered: Recovered<R>,
 }
 
-impl Collector {
+impl<R: KeepRetained> Collector<R> {
+    pub(crate) fn new() -> Self {
+        Self {
+            sessions: HashMap::default(),
+            wills: Vec::new(),
+            owners: Vec::new(),
+            subscriptions: Vec::new(),
+            inbound: Vec::new(),
+            outbound: Vec::new(),
+            messages: Vec::new(),
+            named: Vec::new(),
+            receivers: HashMap::default(),
+            settled: HashSet::default(),
+            beside: HashMap::default(),
+            publishers: HashMap::default(),
+            retained: Vec::new(),
+            recovered: Recovered {
+                sessions: Vec::new(),
+                retained: Vec::new(),
+                orphans: Vec::new(),
+                clock: None,
+                last_alive: None,
+                unreadable: 0,
+                garbage: Vec::new(),
+                session_count: 0,
+                message_count: 0,
+            },
+        }
+    }
+
     pub(crate) fn entry(&mut self, kind: u8, key: &[u8], value: &[u8]) {
         if kind == Kind::Message as u8 {
             let known = self.named.len();
@@ -323,12 +372,12 @@ impl Collector {
             }
             Entry::Retained { id, message } => {
                 self.recovered.message_count = self.recovered.message_count.max(id.count());
-                let message = StoredMessage::of(Some(id), &message);
-                self.recovered.retained.push(RecoveredRetained { message, publisher: None });
+                self.retained.push((id, R::keep(id, &message)));
             }
             Entry::Publisher { topic_name, id, publisher } => {
                 self.recovered.message_count = self.recovered.message_count.max(id.count());
-                if let Some((topic_name, _)) = self.publishers.insert(id, (topic_name.into(), publisher.into())) {
+                let publisher = Box::new(publisher.into());
+                if let Some((topic_name, _)) = self.publishers.insert(id, (topic_name.into(), publisher)) {
                     self.recovered.garbage.push((Kind::Publisher, topic_name.into_boxed_bytes()));
                 }
             }
@@ -336,8 +385,8 @@ impl Collector {
     }
 
     /// Puts everything in its place, and tells the ledger what the log has.
-    pub(crate) fn finish(mut self, ledger: &mut Ledger) -> Recovered {
-        let mut recovered = std::mem::take(&mut self.recovered);
+    pub(crate) fn finish(mut self, ledger: &mut Ledger) -> Recovered<R> {
+        let mut recovered = self.recovered;
         let sessions = &mut self.sessions;
         let garbage = &mut recovered.garbage;
         for (session, will) in self.wills {
@@ -379,13 +428,15 @@ impl Collector {
                 _ => garbage.push((Kind::Outbound, format::exchange_key(session, packet_id).into())),
             }
         }
-        self.messages.sort_unstable_by_key(|(id, _)| *id);
+        let mut places: Vec<(MessageId, u32)> = self.messages.iter().map(|(id, _)| *id).zip(0..).collect();
+        sort_by_number(&mut places, |(id, _)| id.number());
         ledger.expect(self.messages.len());
-        for (id, message) in self.messages {
+        for (id, place) in places {
+            let (_, message) = &self.messages[place as usize];
             let mut owed = 0;
             // Receivers without their message are among what is left over below.
             let later = if self.receivers.is_empty() { None } else { self.receivers.remove(&id) };
-            let named = self.named[message.named].iter_mut().filter_map(Option::take);
+            let named = self.named[message.named.clone()].iter_mut().filter_map(Option::take);
             for receiver in named.chain(later.into_iter().flatten()) {
                 let copy = receiver.copy();
                 if self.settled.contains(&(id, (receiver.session, copy))) {
@@ -402,14 +453,16 @@ impl Collector {
                 };
                 owed += 1;
                 let queued = RecoveredMessage { id, bytes: message.bytes, expires_at: message.expires_at, receiver };
-                match sent.remove(&((id, copy), number)) {
+                let exchange = if sent.is_empty() { None } else { sent.remove(&((id, copy), number)) };
+                match exchange {
                     Some((packet_id, order)) => {
                         session.outbound.push(RecoveredExchange { packet_id, order, message: Some(queued) });
                     }
                     None => session.queue.push(queued),
                 }
             }
-            let beside = self.beside.remove(&id).unwrap_or_default();
+            let beside = if self.beside.is_empty() { None } else { self.beside.remove(&id) };
+            let beside = beside.unwrap_or_default();
             if owed > 0 {
                 ledger.recovered(id, owed, beside);
             } else {
@@ -424,19 +477,22 @@ impl Collector {
         garbage.extend(lost.map(|key| (Kind::Outbound, key.into())));
         if !self.publishers.is_empty() {
             ledger.knows_publishers();
-            for retained in &mut recovered.retained {
-                let found = retained.message.id.and_then(|id| self.publishers.remove(&id));
-                match found {
-                    Some((topic_name, publisher)) if *topic_name == *retained.message.message().topic_name => {
-                        retained.publisher = Some(publisher);
-                    }
-                    Some((topic_name, _)) => garbage.push((Kind::Publisher, topic_name.into_boxed_bytes())),
-                    None => {}
-                }
-            }
-            let left = self.publishers.into_values();
-            garbage.extend(left.map(|(topic_name, _)| (Kind::Publisher, topic_name.into_boxed_bytes())));
         }
+        let publishers = &mut self.publishers;
+        let retained = self.retained.into_iter().map(|(id, message)| {
+            let publisher = match publishers.remove(&id) {
+                Some((topic_name, publisher)) if *topic_name == *message.as_ref() => Some(publisher),
+                Some((topic_name, _)) => {
+                    garbage.push((Kind::Publisher, topic_name.into_boxed_bytes()));
+                    None
+                }
+                None => None,
+            };
+            RecoveredRetained { message, publisher }
+        });
+        recovered.retained = retained.collect();
+        let left = self.publishers.into_values();
+        garbage.extend(left.map(|(topic_name, _)| (Kind::Publisher, topic_name.into_boxed_bytes())));
         for (id, beside) in self.beside {
             let keys = beside.into_iter().map(|(kind, session)| (kind, Box::from(&*format::receiver_key(id, session))));
             garbage.extend(keys);

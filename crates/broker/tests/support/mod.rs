@@ -29,7 +29,7 @@ use pantala_proto::{ProtocolVersion, QoS, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::disk::SimDisk;
 use pantala_store::log::LogOptions;
-use pantala_store::{AnyStore, Clock, Committer, Durability, Pause};
+use pantala_store::{AnyStore, Clock, Committer, Durability, Pause, StoredMessage};
 
 pub use client::{Client, Will};
 use method::Word;
@@ -593,7 +593,7 @@ impl World {
         inner.store.as_ref()?;
         let disk = inner.disk.crash(inner.salt);
         let options = LogOptions { segment_bytes: 16_384, ..LogOptions::default() };
-        let opened = pantala_store::open(disk, options, 1, Durability::Fsync).unwrap();
+        let opened = pantala_store::open::<_, StoredMessage>(disk, options, 1, Durability::Fsync).unwrap();
         let sessions = opened.recovered.sessions.into_iter();
         Some(sessions.map(|session| (session.client_id.into(), session.expiry_interval)).collect())
     }

@@ -44,6 +44,7 @@ pub use open::{Damage, DamageKind, OpenError, OpenReport};
 pub use reader::Reader;
 
 use crate::disk::{Disk, DiskFile};
+use crate::order::sort_by_number;
 use format::{ALL_BEFORE_SYNCED, BODY_BYTES_MAX, FRAME_HEADER, SEGMENT_HEADER, SegmentHeader};
 use index::{Change, Hashing, Index, Segment};
 
@@ -312,7 +313,7 @@ impl<D: Disk> Log<D> {
         let mut bytes = Vec::new();
         let mut entries = 0;
         for ((file, runs), live) in segments.into_iter().zip(&mut live) {
-            live.sort_unstable();
+            sort_by_number(live, |(offset, _)| u64::from(*offset));
             let mut live = live.iter().peekable();
             for (begin, end) in runs {
                 if live.peek().is_none_or(|(offset, _)| *offset >= end) {

@@ -172,7 +172,7 @@ fn a_publisher_is_of_one_message() {
     drop(reader);
     log.commit(&mut batch, true).unwrap();
     drop(log);
-    let mut opened = open(disk.clone(), OPTIONS, 1, Durability::Fsync).unwrap();
+    let mut opened = open::<_, StoredMessage>(disk.clone(), OPTIONS, 1, Durability::Fsync).unwrap();
     let known: Vec<_> = opened.recovered.retained.iter().filter(|it| it.publisher.is_some()).collect();
     let topics: BTreeSet<&str> = known.iter().map(|it| it.message.message().topic_name).collect();
     // One of both entries of ben's message is the right one.
@@ -227,7 +227,7 @@ fn compaction_deletes_what_nothing_refers_to_and_leaves_the_rest() {
     let compacted = compact(disk.clone(), OPTIONS, |_, _| {}).unwrap();
     assert!(compacted.deleted > 3, "{compacted:?}");
     assert!(compacted.after.live_entries + compacted.deleted == compacted.before.live_entries);
-    let opened = open(disk.clone(), OPTIONS, 2, Durability::Fsync).unwrap();
+    let opened = open::<_, StoredMessage>(disk.clone(), OPTIONS, 2, Durability::Fsync).unwrap();
     let was = SimDisk::new();
     live(was.clone());
     let told_before = told(&open(was, OPTIONS, 2, Durability::Fsync).unwrap());
@@ -240,7 +240,7 @@ fn compaction_deletes_what_nothing_refers_to_and_leaves_the_rest() {
 fn a_session_comes_back_with_the_user_that_it_belongs_to() {
     let disk = SimDisk::new();
     live(disk.clone());
-    let mut opened = open(disk.clone(), OPTIONS, 1, Durability::Fsync).unwrap();
+    let mut opened = open::<_, StoredMessage>(disk.clone(), OPTIONS, 1, Durability::Fsync).unwrap();
     let numbers: Vec<_> = opened.recovered.sessions.iter().map(|session| session.number).collect();
     assert!(opened.recovered.sessions.iter().all(|session| session.owner.is_none()));
     let [whose, given_up] = numbers[..2] else { panic!("two Sessions were to be there") };
@@ -260,7 +260,7 @@ fn a_session_comes_back_with_the_user_that_it_belongs_to() {
         opened.committer.step(clock, &mut |notice| panic!("{notice:?}"));
     }
     drop(opened);
-    let opened = open(disk.clone(), OPTIONS, 1, Durability::Fsync).unwrap();
+    let opened = open::<_, StoredMessage>(disk.clone(), OPTIONS, 1, Durability::Fsync).unwrap();
     let owners: Vec<_> = opened.recovered.sessions.iter().map(|it| (it.number, it.owner.clone())).collect();
     let mut expected: Vec<_> = numbers.into_iter().map(|number| (number, None)).collect();
     expected[0].1 = Some(RecoveredOwner { security_domain: "plant".into(), user_name: "anna ☕".into() });
@@ -281,7 +281,7 @@ fn an_entry_of_an_unknown_kind_is_counted_and_left_as_it_is() {
     batch.put(200, b"of tomorrow", &[b"value"]);
     log.commit(&mut batch, true).unwrap();
     drop(log);
-    let opened = open(disk.clone(), OPTIONS, 2, Durability::Fsync).unwrap();
+    let opened = open::<_, StoredMessage>(disk.clone(), OPTIONS, 2, Durability::Fsync).unwrap();
     assert_eq!(opened.recovered.unreadable, 1);
     drop(opened);
     compact(disk.clone(), OPTIONS, |_, _| {}).unwrap();
