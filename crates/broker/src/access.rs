@@ -113,6 +113,13 @@ pub(crate) fn publish(access: &Access, topic_name: &str) -> Result<Permit, Denie
     }
 }
 
+/// Whether a client may come with this Will: to be published it has to be allowed then, too.
+///
+/// A bridge says by its Will that it has gone, whether or not the rules let it. Its messages are not to be kept away for that.
+pub(crate) fn will(access: &Access, topic_name: &str, mounted_name: &str) -> Result<(), Denied> {
+    if is_bridge_state(topic_name) { Ok(()) } else { publish(access, mounted_name).map(drop) }
+}
+
 /// Whether a client may give commands by publishing to this Topic Name.
 ///
 /// Only who has been given the right by name: where there are no rules nobody has.
@@ -174,7 +181,13 @@ pub(crate) fn own(topic_name: &str) -> Result<Permit, Denied> {
 
 /// Whether only the broker itself publishes to this Topic Name.
 pub(crate) fn is_own(topic_name: &str) -> bool {
-    topic_name.starts_with("$SYS/")
+    topic_name.starts_with("$SYS/") && !is_bridge_state(topic_name)
+}
+
+/// Whether this is where a bridge of another broker, which is a client here, says that it is there: with its Will, too.
+fn is_bridge_state(topic_name: &str) -> bool {
+    let bridge = topic_name.strip_prefix("$SYS/broker/connection/").and_then(|rest| rest.strip_suffix("/state"));
+    bridge.is_some_and(|bridge| !bridge.is_empty() && !bridge.contains('/'))
 }
 
 /// A message that another worker has checked.
@@ -184,12 +197,14 @@ pub(crate) fn from_worker() -> Permit {
 
 fn is_reserved(topic_name: &str) -> bool {
     let first_level = topic_name.split('/').next().unwrap_or_default();
-    ["$SYS", "$CONTROL", "$share", "$queue"].contains(&first_level)
+    ["$SYS", "$CONTROL", "$share", "$queue"].contains(&first_level) && !is_bridge_state(topic_name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BRIDGE_STATE: &str = "$SYS/broker/connection/edge.bridge/state";
 
     #[test]
     fn reserved_topics_are_denied() {
@@ -197,6 +212,12 @@ mod tests {
         for topic in ["$SYS/x", "$SYS", "$CONTROL/x", "$share/g/t", "$queue/t"] {
             assert_eq!(publish(&everything, topic).err(), Some(Denied), "{topic}");
         }
+        for topic in
+            ["$SYS/broker/connection//state", "$SYS/broker/connection/a/b/state", "$SYS/broker/connection/state"]
+        {
+            assert!(publish(&everything, topic).is_err() && is_own(topic), "{topic}");
+        }
+        assert!(publish(&everything, BRIDGE_STATE).is_ok() && !is_own(BRIDGE_STATE));
         for topic in ["a", "$SYS2", "$x/y", "a/$SYS"] {
             assert!(publish(&everything, topic).is_ok(), "{topic}");
         }

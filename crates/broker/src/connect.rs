@@ -687,7 +687,7 @@ impl<S: Store> Core<S> {
                 return Err((ReasonCode::TopicNameInvalid, cause));
             }
             let denied = |access::Denied| (ReasonCode::NotAuthorized, Cause::TopicName);
-            access::publish(&access, topic_name).map_err(denied)?;
+            access::will(&access, will.topic_name, topic_name).map_err(denied)?;
         }
         Ok(Admitted { security, principal, access })
     }

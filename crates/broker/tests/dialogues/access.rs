@@ -499,6 +499,24 @@ fn what_is_remembered_of_a_way_is_forgotten_with_the_rules() {
     }
 }
 
+/// A bridge of another broker says that it is there on a topic below `$SYS/`, where the rules let it.
+#[test]
+fn a_bridge_gets_in_whether_or_not_it_may_tell_its_state() {
+    const STATE: &str = "$SYS/broker/connection/edge/state";
+    let book = Book::new().user("ann", &["data/#"], &[]).user("bob", &["data/#", STATE], &[]);
+    secured_everywhere(&book, |world| {
+        let spy = spy(world);
+        for (user, told) in [("ann", &["reading"][..]), ("bob", &["1", "reading", "0"])] {
+            let bridge = world.client("edge").user(user).will(Will::new(STATE, "0")).connect();
+            bridge.publish_with(&Pub::new(STATE, "1").qos(1).retained());
+            bridge.must_publish(&Pub::new("data/t", "reading").qos(1));
+            bridge.lose();
+            assert_eq!(payloads(&spy), told);
+        }
+        assert_eq!((world.retained(), world.counters().dropped_not_authorized), (1, 2));
+    });
+}
+
 /// K6, K8: a Will that may not be published keeps its client out, and is looked at again when it is due.
 #[test]
 fn a_will_is_asked_about_twice() {

@@ -4,6 +4,7 @@
 //! they are missing these tests say so and check nothing, unless the variable CI is `true`: then they fail.
 #![expect(clippy::unwrap_used, reason = "what fails in a test's own work fails the test")]
 
+mod bridge;
 mod dynsec;
 mod flags;
 mod output;

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::programs;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Names that Mosquitto 2.0 does not have and later versions do.
 const NEWER: [&str; 3] =
     ["$SYS/broker/connections/socket/count", "$SYS/broker/packet/out/bytes", "$SYS/broker/packet/out/count"];
 
 /// A broker, ended by its number.
-struct Broker(Child);
+pub(crate) struct Broker(Child);
 
 impl Drop for Broker {
     fn drop(&mut self) {
@@ -26,15 +26,16 @@ impl Drop for Broker {
     }
 }
 
-/// Starts a broker that publishes every second, and waits until it listens. Returns its port.
-fn start(program: &Path, arguments: &[&str], folder: &Path) -> (Broker, u16) {
+/// Starts a broker that publishes every second, with some `more` lines in its configuration, and waits until it listens.
+/// Returns its port.
+pub(crate) fn start(program: &Path, arguments: &[&str], folder: &Path, more: &str) -> (Broker, u16) {
     // Nobody has it, and it is not among those that the system gives away.
     let port = (20_000..30_000)
         .map(|port| port + (std::process::id() % 1_000) as u16)
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
         .unwrap();
     let file = folder.join("broker.conf");
-    std::fs::write(&file, format!("listener {port} 127.0.0.1\nallow_anonymous true\nsys_interval 1\n")).unwrap();
+    std::fs::write(&file, format!("listener {port} 127.0.0.1\nallow_anonymous true\nsys_interval 1\n{more}")).unwrap();
     let child = Command::new(program)
         .args(arguments)
         .arg("-c")
@@ -76,9 +77,9 @@ fn every_name_below_sys_that_mosquitto_has_is_there_in_the_same_form() {
     let test = "every_name_below_sys_that_mosquitto_has_is_there_in_the_same_form";
     let Some([mosquitto, mosquitto_sub]) = programs::find(test, ["mosquitto", "mosquitto_sub"]) else { return };
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let (_theirs, port) = start(&mosquitto, &[], folders[0].path());
+    let (_theirs, port) = start(&mosquitto, &[], folders[0].path(), "");
     let theirs = all(&mosquitto_sub, port);
-    let (_ours, port) = start(Path::new(env!("CARGO_BIN_EXE_pantala")), &["broker"], folders[1].path());
+    let (_ours, port) = start(Path::new(env!("CARGO_BIN_EXE_pantala")), &["broker"], folders[1].path(), "");
     let ours = all(&mosquitto_sub, port);
     let text = "$SYS/broker/version";
     let missing: Vec<_> = theirs.iter().filter(|name| name.0 != text && !ours.contains(*name)).collect();

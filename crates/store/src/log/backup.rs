@@ -44,12 +44,13 @@ impl<F: DiskFile> Reader<F> {
         // All at one moment: later frames go behind these ends, and older segments are not changed.
         let segments: Vec<_> = {
             let index = self.shared().read();
-            index.segments().iter().map(|segment| (segment.number, segment.file.clone(), segment.end())).collect()
+            let segments = index.segments().iter();
+            segments.map(|segment| (segment.number, segment.file.clone(), segment.end(), segment.bytes)).collect()
         };
         DirBuilder::new().mode(0o700).create(to)?;
         let mut buffer = vec![0; STEP];
         let mut copied = 0;
-        for (number, file, end) in segments {
+        for (number, file, end, bytes) in segments {
             let name = to.join(segment_name(u64::from(number)));
             let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(name)?;
             let mut offset = 0;
@@ -62,6 +63,8 @@ impl<F: DiskFile> Reader<F> {
                 copy.write_all(&buffer[..step])?;
                 offset += step as u64;
             }
+            // As long as it was made, so that a copy which has been cut off does not pass for this; it takes no room.
+            copy.set_len(bytes.into())?;
             copy.sync_all()?;
             copied += u64::from(end);
         }

@@ -71,7 +71,7 @@ impl<D: Disk> Log<D> {
                 self.clean_oldest(COMPACT_BYTES, false)?;
                 each(total - self.left_to_compact(last), total);
             }
-            self.sync()?;
+            self.close()?;
         }
         while self.spares.len() > spares
             && let Some(spare) = self.spares.pop()
@@ -79,6 +79,15 @@ impl<D: Disk> Log<D> {
             self.disk.remove(&spare.name).map_err(|error| self.fail(error))?;
         }
         Ok(())
+    }
+
+    /// Ends with a frame without entries: it says that everything before it is on stable storage. Whatever of that is
+    /// damaged later is not taken for something that was being written.
+    fn close(&mut self) -> Result<(), CommitError> {
+        self.sync()?;
+        let mut frame = [0; FRAME_HEADER];
+        self.make_room(frame.len(), Purpose::MakesRoom)?;
+        self.append(&mut frame, 0, COPIES, true)
     }
 
     /// Bytes of segments up to `last` that have not been gone through.

@@ -16,8 +16,8 @@ use std::thread;
 use memchr::memmem;
 
 use super::format::{
-    self, ALL_BEFORE_SYNCED, Frame, HeaderBytes, SEGMENT_BYTES_MAX, SEGMENT_HEADER, SegmentHeader, segment_name,
-    segment_number,
+    self, ALL_BEFORE_SYNCED, FRAME_HEADER, Frame, HeaderBytes, SEGMENT_BYTES_MAX, SEGMENT_HEADER, SegmentHeader,
+    segment_name, segment_number,
 };
 use super::index::{Change, Hashing, Index, Segment, random};
 use super::{
@@ -74,6 +74,8 @@ pub enum DamageKind {
     Missing,
     /// The file is of another log, or no segment at all. It is not used, and has been renamed.
     Foreign,
+    /// The file is shorter than it was made. What stood behind its end may have been needed.
+    Cut,
 }
 
 impl std::fmt::Display for Damage {
@@ -83,6 +85,7 @@ impl std::fmt::Display for Damage {
             DamageKind::Frames => "frames are damaged",
             DamageKind::Missing => "the file is missing",
             DamageKind::Foreign => "the file is no segment of this log",
+            DamageKind::Cut => "the file has been cut off",
         };
         write!(f, "{}, byte {}: {what}", self.segment, self.offset)
     }
@@ -152,6 +155,11 @@ impl<D: Disk> Log<D> {
                 report.damages.push(damage(0, DamageKind::Header));
             }
             report.damages.extend(scan.damages.iter().map(|at| damage(*at as u64, DamageKind::Frames)));
+            // Where the one before ended, its successor says.
+            let is_last = position + 1 == files.len();
+            if is_last && file.header.is_some_and(|header| file.bytes < u64::from(header.bytes)) {
+                report.damages.push(damage(file.bytes, DamageKind::Cut));
+            }
             report.frames += scan.frames;
             report.torn_bytes += scan.torn_bytes;
             let is_kept = report.damages.len() > before && copy_aside(&disk, &names, file);
@@ -224,8 +232,8 @@ fn find_segments<D: Disk>(
         files.push(SegmentFile { number, file: Arc::new(file), bytes, header });
     }
     let last = files.iter().rev().find_map(|file| file.header);
-    let mark = last.map(|header| header.mark);
-    // Without any header there is no telling what a frame of this log looks like.
+    // Without any header the first frame of a file, if it is whole, tells what a frame of this log looks like.
+    let mark = last.map(|header| header.mark).or_else(|| files.iter().rev().find_map(mark_of_first_frame));
     files.retain(|file| {
         let is_ours = mark.is_some() && file.header.is_none_or(|header| Some(header.mark) == mark);
         if !is_ours {
@@ -257,6 +265,24 @@ fn find_segments<D: Disk>(
         }
     }
     Ok((mark, files))
+}
+
+/// The mark of a segment whose header is damaged.
+fn mark_of_first_frame<F: DiskFile>(file: &SegmentFile<F>) -> Option<u64> {
+    let read = |length: usize| {
+        let mut bytes = vec![0; length];
+        let read = file.file.read_at(SEGMENT_HEADER as u64, &mut bytes).ok()?;
+        (read == length).then_some(bytes)
+    };
+    let header = read(FRAME_HEADER)?;
+    let mark = u64::from_le_bytes(*header.first_chunk()?);
+    let length = FRAME_HEADER.checked_add(format::body_bytes(&header, mark)?)?;
+    if SEGMENT_HEADER as u64 + length as u64 > file.bytes.min(SEGMENT_BYTES_MAX) {
+        return None;
+    }
+    let bytes = read(length)?;
+    let frame = format::frame_header(&bytes, 0, mark)?;
+    is_whole(&bytes, &frame).then_some(mark)
 }
 
 fn find_spares<D: Disk>(

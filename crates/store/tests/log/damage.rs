@@ -245,3 +245,54 @@ proptest! {
         prop_assert!(contents(&log) == state, "what was there is gone");
     }
 }
+
+#[test]
+fn the_frames_of_a_lone_segment_are_found_without_its_header() {
+    let disk = plain(3);
+    let whole = disk.read(&name(1)).unwrap();
+    for at in 0..88 {
+        change(&disk, &name(1), |bytes| {
+            bytes.clone_from(&whole);
+            bytes[at] ^= 0x20;
+        });
+        match Log::open(disk.crash(0), OPTIONS) {
+            Ok((log, report)) => {
+                assert_eq!(contents(&log).len(), 3, "{at}");
+                let kinds: Vec<_> = report.damages.iter().map(|damage| damage.kind).collect();
+                assert_eq!(kinds, [DamageKind::Header], "{at}");
+            }
+            Err(error) => panic!("{at}: {error}"),
+        }
+    }
+}
+
+/// After compaction nothing is on its way to the disk, so nothing that is missing can be a torn end.
+#[test]
+fn a_compacted_log_loses_nothing_in_silence() {
+    let disk = plain(10);
+    let (mut log, _) = Log::open(disk.clone(), OPTIONS).unwrap();
+    log.compact(|_, _| {}).unwrap();
+    let end = log.statistics().log_bytes as usize;
+    drop(log);
+    let names: Vec<_> = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".log")).collect();
+    let [name] = &names[..] else { panic!("one segment was to be left: {names:?}") };
+    let whole = disk.read(name).unwrap();
+    let opened = |bytes: Vec<u8>| {
+        let disk = disk.crash(0);
+        disk.overwrite(name, bytes);
+        let (log, report) = Log::open(disk, OPTIONS).unwrap();
+        (contents(&log).len(), report.damages.len())
+    };
+    assert_eq!(opened(whole.clone()), (10, 0));
+    // Its last frame has no entries: that may be torn.
+    for at in (88..end - 32).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        let (found, damages) = opened(bytes);
+        assert!(damages > 0, "byte {at}: {found} of 10 entries, and nothing is said");
+    }
+    for length in [88, 89, 500, end - 33, end - 1, end, whole.len() - 1] {
+        let (found, damages) = opened(whole[..length].to_vec());
+        assert!(damages > 0, "cut after {length}: {found} of 10 entries, and nothing is said");
+    }
+}
