@@ -64,7 +64,9 @@ impl<S: Store> Core<S> {
         // A filter that is named again is made anew: its Retained Messages are sent once.
         let mut places = HashMap::new();
         for (written, mut options) in subscribe.filters.iter() {
+            // What a bridge passes on does not come back to it, and is retained there, too.
             options.no_local |= bridge;
+            options.retain_as_published |= bridge;
             let mounted = self.sessions[session as usize].access.mounted_filter(written);
             let text = mounted.as_deref().unwrap_or(written);
             let checked = self.check_filter(&told, session, written, text, subscribe);
