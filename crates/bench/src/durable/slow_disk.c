@@ -5,7 +5,7 @@
  *   SLOW_DISK_BYTES_PER_SECOND   a sync lasts at least as long as what was written to files since the last one takes at
  *                                this rate. Syncs wait for each other, as one disk does one thing at a time; time in
  *                                which there was none is not saved up.
- *   SLOW_DISK_ACCOUNT            a file of five 64-bit counters, which tells what was done: see `struct account`.
+ *   SLOW_DISK_ACCOUNT            a file of seven 64-bit counters, which tells what was done: see `struct account`.
  *
  * System calls are made directly, so that nothing has to be looked up before the first. 64-bit systems only.
  */
@@ -27,6 +27,8 @@ _Static_assert(sizeof(long) == 8, "offsets are given to the kernel in one piece"
 
 struct account {
     uint64_t syncs;
+    uint64_t fsyncs;        /* of these, by fsync: of whole files and of folders */
+    uint64_t fsync_ns;      /* which these took, made longer as they were */
     uint64_t written_bytes; /* to files */
     uint64_t synced_bytes;  /* of these, followed by a sync */
     uint64_t synced_ns;     /* which the syncs took by themselves */
@@ -113,6 +115,10 @@ static int synchronize(long call, int fd)
         count(&account->synced_bytes, bytes);
         count(&account->synced_ns, synced - begun);
         count(&account->waited_ns, waited);
+        if (call == SYS_fsync) {
+            count(&account->fsync_ns, synced - begun + waited);
+            count(&account->fsyncs, 1);
+        }
         count(&account->syncs, 1);
     }
     errno = error;

@@ -16,7 +16,7 @@ use crate::fault::Fault;
 
 const SOURCE: &str = include_str!("slow_disk.c");
 /// What the account has: see `struct account`.
-const COUNTERS: usize = 5;
+const COUNTERS: usize = 7;
 
 /// In which way the disk is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,10 @@ pub(super) struct SlowDisk {
 pub(super) struct DiskUse {
     /// Calls of `fsync` and `fdatasync`.
     pub(super) syncs: u64,
+    /// Of these, by `fsync`: of whole files and of folders.
+    pub(super) fsyncs: u64,
+    /// What these took, made longer as they were.
+    pub(super) in_fsync: Duration,
     /// Written to files.
     pub(super) written_bytes: u64,
     /// Of these, followed by a sync.
@@ -97,10 +101,10 @@ impl Account {
     pub(super) fn read(&self) -> io::Result<DiskUse> {
         let bytes = fs::read(&self.path)?;
         let (words, _) = bytes.as_chunks::<8>();
-        let [syncs, written_bytes, synced_bytes, synced, waited] =
+        let [syncs, fsyncs, in_fsync, written_bytes, synced_bytes, synced, waited] =
             words.first_chunk::<COUNTERS>().ok_or(io::ErrorKind::UnexpectedEof)?.map(u64::from_ne_bytes);
-        let (synced, waited) = (Duration::from_nanos(synced), Duration::from_nanos(waited));
-        Ok(DiskUse { syncs, written_bytes, synced_bytes, synced, waited })
+        let [in_fsync, synced, waited] = [in_fsync, synced, waited].map(Duration::from_nanos);
+        Ok(DiskUse { syncs, fsyncs, in_fsync, written_bytes, synced_bytes, synced, waited })
     }
 
     /// Fails if the disk was not as slow as it should have been for what the broker says of it.
@@ -125,6 +129,8 @@ impl DiskUse {
     pub(super) fn since(self, earlier: Self) -> Self {
         Self {
             syncs: self.syncs - earlier.syncs,
+            fsyncs: self.fsyncs - earlier.fsyncs,
+            in_fsync: self.in_fsync - earlier.in_fsync,
             written_bytes: self.written_bytes - earlier.written_bytes,
             synced_bytes: self.synced_bytes - earlier.synced_bytes,
             synced: self.synced - earlier.synced,
@@ -144,8 +150,12 @@ mod tests {
 
     use super::*;
 
-    /// `dd` writes so many bytes with `write`, and calls fdatasync once.
     fn dd(name: &str, slowness: Slowness, kibibytes: u32) -> (DiskUse, Duration) {
+        dd_with("fdatasync", name, slowness, kibibytes)
+    }
+
+    /// `dd` writes so many bytes with `write`, and syncs once, by this call.
+    fn dd_with(call: &str, name: &str, slowness: Slowness, kibibytes: u32) -> (DiskUse, Duration) {
         let folder = std::env::temp_dir().join(format!("pantala-bench-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let slow_disk = SlowDisk::build(&folder).unwrap().unwrap();
@@ -153,7 +163,7 @@ mod tests {
         let begun = Instant::now();
         let output = Command::new(&words[0])
             .args(&words[1..])
-            .args(["dd", "if=/dev/zero", "bs=1024", "conv=fdatasync"])
+            .args(["dd", "if=/dev/zero", "bs=1024", &format!("conv={call}")])
             .arg(format!("of={}", folder.join("written").display()))
             .arg(format!("count={kibibytes}"))
             .output()
@@ -176,6 +186,7 @@ mod tests {
         assert_eq!((disk.syncs, disk.written_bytes, disk.synced_bytes), (1, 4_096, 4_096));
         assert!(disk.waited >= delay && took >= delay, "{disk:?} {took:?}");
         assert_eq!(disk.per_sync(), disk.synced + disk.waited);
+        assert_eq!(disk.fsyncs, 0);
     }
 
     #[test]
@@ -184,6 +195,12 @@ mod tests {
         assert_eq!((disk.syncs, disk.synced_bytes), (1, 256 << 10));
         let due = Duration::from_millis(249);
         assert!(disk.synced + disk.waited >= due && took >= due, "{disk:?} {took:?}");
+    }
+
+    #[test]
+    fn syncs_of_whole_files_are_told_apart() {
+        let (disk, _) = dd_with("fsync", "file", Slowness::Delay(Duration::from_millis(1)), 4);
+        assert_eq!((disk.syncs, disk.fsyncs, disk.in_fsync), (1, 1, disk.synced + disk.waited));
     }
 
     #[test]
@@ -201,8 +218,8 @@ mod tests {
             syncs,
             written_bytes,
             synced_bytes: written_bytes,
-            synced: Duration::ZERO,
             waited: Duration::from_millis(millis),
+            ..DiskUse::default()
         };
         assert_eq!(delay.check(&disk(2, 1_000, 100), &broker), Ok(()));
         for wrong in [DiskUse::default(), disk(1, 1_000, 50), disk(2, 999, 100), disk(2, 1_000, 90)] {
