@@ -3,7 +3,7 @@
 //! The disk is slowed in the broker's process, see [`slow_disk`](super::slow_disk), and in one of two ways: each sync takes
 //! longer, whatever it has to do, as behind a long queue of others; or it takes as long as its bytes do at a small bandwidth.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::slow_disk::{Account, DiskUse, SlowDisk, Slowness};
 use super::{Activity, Aim, Bench, Reading, Running, SATURATING, reading, withheld};
@@ -103,10 +103,13 @@ impl Busy {
         let mut quick = Side::start(bench, &slow_disk, "quick", Slowness::None, load)?;
         let alone = slow.passing.run(Until::Elapsed(bench.options.duration))?;
         bench.patience.step("publishing to the slow disk", 0);
-        let rate = slow.publishers.run(Until::Elapsed(duration / 4))?.rate() as u32;
+        let activity = slow.running.activity("fsync")?;
+        let published = slow.publishers.run(Until::Elapsed(duration / 4))?;
+        let bursts = Bursts::of(&published, &slow.running.activity("fsync")?.since(activity), load);
 
-        // As many messages as there are, so that only the disk is another one; before and after, since machines drift.
-        let mut undisturbed = quick.pass_beside(bench, rate)?;
+        // As many messages as there are, and as many at once, so that only the disk is another one; before and after, since
+        // machines drift.
+        let mut undisturbed = quick.pass_beside(bench, bursts)?;
         let (disk, activity) = (slow.account.read()?, slow.running.activity("fsync")?);
         bench.patience.step("publishing to the slow disk", 0);
         let (published, passed) =
@@ -114,7 +117,7 @@ impl Busy {
         let activity = slow.running.activity("fsync")?.since(activity);
         let disk = slow.account.read()?.since(disk);
         slow.account.check(&disk, &activity)?;
-        undisturbed += quick.pass_beside(bench, published.rate() as u32)?;
+        undisturbed += quick.pass_beside(bench, Bursts::of(&published, &activity, load))?;
         slow.finish(bench)?;
         quick.finish(bench)?;
 
@@ -147,6 +150,35 @@ impl Busy {
     }
 }
 
+/// What a slow disk makes of a closed loop: publishers are answered together, and speak again together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bursts {
+    /// Messages of each publisher.
+    messages: u64,
+    interval: Duration,
+}
+
+impl Bursts {
+    fn of(published: &Published, activity: &Activity, load: Publishing) -> Self {
+        let at_once = published.messages as f64 / activity.syncs.max(1) as f64 / f64::from(load.publishers);
+        let messages = at_once.round().clamp(1.0, f64::from(load.window));
+        let interval = Duration::from_secs_f64(messages * f64::from(load.publishers) / published.rate().max(1.0));
+        Self { messages: messages as u64, interval }
+    }
+
+    /// Makes a disk that is not slow see the same.
+    fn publish(self, publishers: &mut Publishers, duration: Duration) -> Result<(), Fault> {
+        let begun = Instant::now();
+        let mut next = begun;
+        while next - begun < duration {
+            publishers.run(Until::MessagesPerPublisher(self.messages))?;
+            next += self.interval;
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+        Ok(())
+    }
+}
+
 /// A broker with both loads connected.
 struct Side {
     running: Running,
@@ -176,12 +208,12 @@ impl Side {
         Ok(Self { running, account, subscribers, publishers, passing, payload_bytes: load.payload_bytes })
     }
 
-    /// QoS 0 messages per second beside `rate` messages per second that are stored.
-    fn pass_beside(&mut self, bench: &Bench<'_>, rate: u32) -> Result<f64, Fault> {
+    /// QoS 0 messages per second beside messages that are stored.
+    fn pass_beside(&mut self, bench: &Bench<'_>, bursts: Bursts) -> Result<f64, Fault> {
         let duration = bench.options.duration * LENGTHS / 2;
         let (disk, activity) = (self.account.read()?, self.running.activity("fsync")?);
         bench.patience.step("publishing as much to the quick disk", 0);
-        let (_, passed) = beside(&mut self.passing, duration, || self.publishers.run_at(rate.max(1), duration))?;
+        let (_, passed) = beside(&mut self.passing, duration, || bursts.publish(&mut self.publishers, duration))?;
         let activity = self.running.activity("fsync")?.since(activity);
         self.account.check(&self.account.read()?.since(disk), &activity)?;
         Ok(passed.rate())
@@ -213,6 +245,20 @@ fn beside<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bursts_are_what_a_sync_answers_at_the_pace_of_the_slow_disk() {
+        let load = Publishing { publishers: 50, ..SATURATING };
+        let bursts = |messages, seconds, syncs| {
+            let (elapsed, generator_cpu) = (Duration::from_secs(seconds), Duration::ZERO);
+            let published = Published { messages, elapsed, generator_cpu, latencies: Vec::new() };
+            Bursts::of(&published, &Activity { syncs, ..Activity::default() }, load)
+        };
+        // 800 answers for each sync are 16 for each publisher, and a second has 8 000.
+        assert_eq!(bursts(80_000, 10, 100), Bursts { messages: 16, interval: Duration::from_millis(100) });
+        assert_eq!(bursts(1_000, 10, 1_000), Bursts { messages: 1, interval: Duration::from_millis(500) });
+        assert_eq!(bursts(100_000, 10, 1), Bursts { messages: 20, interval: Duration::from_millis(100) });
+    }
 
     #[test]
     fn what_a_disk_allows_is_what_shares_a_sync_or_fits_into_its_bandwidth() {
