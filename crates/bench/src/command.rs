@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::clients::under_test::{self, Library, Scenario, Task};
-use crate::clients::{self, LIBRARY_FIGURES, LibraryFigure, sink};
+use crate::clients::{self, ClientFigure, sink};
 use crate::durable::{self, DURABLE_FIGURES, DurableFigure};
 use crate::figures::{self, Options, STALL_AFTER};
 use crate::load::{Load, Until};
@@ -70,7 +70,7 @@ enum Subcommands {
         /// Repetitions of each figure.
         #[arg(long, value_name = "COUNT", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
         repetitions: u32,
-        /// Length of one repetition of D1, D2, D3, D7 and D8 in seconds; 3, but 60 of D7.
+        /// Length of one repetition of D1, D2, D3, D7 and D8 in seconds; 3, but 60 of D7. D8 takes five times that.
         #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
         seconds: Option<Duration>,
         /// Messages per second of D7: well below what the broker can do there.
@@ -86,13 +86,16 @@ enum Subcommands {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
-    /// Take the figures of the client library beside other client libraries.
+    /// Take the figures of the client library beside other client libraries, and of `pantala pub` and `sub`.
     ///
     /// The exit code is 0 whatever the times, and 1 when a message was lost, doubled or reordered.
     Clients {
+        /// Pantala's executable, for L4. Beside it are mosquitto_pub and mosquitto_sub, where they are installed.
+        #[arg(long, value_name = "PATH", default_value = "target/release/pantala")]
+        pantala: PathBuf,
         /// Only these figures, by id, separated by commas.
-        #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = parse_library_figure)]
-        only: Vec<&'static LibraryFigure>,
+        #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = parse_client_figure)]
+        only: Vec<ClientFigure>,
         /// Only these libraries, separated by commas.
         #[arg(long, value_name = "NAME", value_delimiter = ',')]
         libraries: Vec<Library>,
@@ -189,8 +192,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             };
             durable::run(&options).map_err(Into::into)
         }
-        Subcommands::Clients { only, libraries, repetitions, scale, json } => {
-            clients::run(&clients::Options { only, libraries, repetitions, scale, json }).map_err(Into::into)
+        Subcommands::Clients { pantala, only, libraries, repetitions, scale, json } => {
+            let options = clients::Options { pantala, only, libraries, repetitions, scale, json };
+            clients::run(&options).map_err(Into::into)
         }
         Subcommands::Sink { messages } => sink::run(messages).map(|()| true).map_err(Into::into),
         Subcommands::ClientUnderTest { library, scenario, address, warm_up, count } => {
@@ -263,11 +267,8 @@ fn parse_durable_figure(text: &str) -> Result<&'static DurableFigure, String> {
     })
 }
 
-fn parse_library_figure(text: &str) -> Result<&'static LibraryFigure, String> {
-    LibraryFigure::find(text).ok_or_else(|| {
-        let ids: Vec<&str> = LIBRARY_FIGURES.iter().map(|figure| figure.id).collect();
-        format!("one of {}", ids.join(", "))
-    })
+fn parse_client_figure(text: &str) -> Result<ClientFigure, String> {
+    ClientFigure::find(text).ok_or_else(|| format!("one of {}", ClientFigure::ids().collect::<Vec<_>>().join(", ")))
 }
 
 #[cfg(test)]
@@ -293,5 +294,11 @@ mod tests {
     fn figures_are_found_by_id_in_any_case() {
         assert_eq!(parse_figure("r7").unwrap().id, "R7");
         assert!(parse_figure("R99").unwrap_err().contains("R7"));
+        assert!(
+            matches!(parse_client_figure("l4-start"), Ok(ClientFigure::Program(figure)) if figure.id == "L4-start")
+        );
+        assert!(matches!(parse_client_figure("l1-q0"), Ok(ClientFigure::Library(figure)) if figure.id == "L1-q0"));
+        let why = parse_client_figure("L9").unwrap_err();
+        assert!(why.contains("L1-q0") && why.contains("L4-start"), "{why}");
     }
 }

@@ -16,7 +16,7 @@ use crate::broker::{Broker, Keeping, Kind, Program};
 use crate::fault::Fault;
 use crate::fleet::{Fleet, Introduction, Lifetime};
 use crate::floor;
-use crate::load::{Load, Plan, Shape, Until};
+use crate::load::Until;
 use crate::machine::Machine;
 use crate::pinning::Pinning;
 use crate::progress::{Patience, Progress};
@@ -25,14 +25,14 @@ use crate::raw_sync::RawSync;
 use crate::report::{Circumstances, median, number};
 use crate::usage;
 
+mod busy;
 mod cleaning;
+mod slow_disk;
 
 /// A broker that is silent so long, with messages outstanding, has lost them.
 const STALL_AFTER: Duration = Duration::from_secs(20);
 /// How long the broker may take to write its counters.
 const COUNTERS_WITHIN: Duration = Duration::from_secs(5);
-/// The delay that D8 gives to each sync.
-const SYNC_DELAY: Duration = Duration::from_millis(50);
 
 /// One figure of this kind.
 #[derive(Debug)]
@@ -57,7 +57,12 @@ pub const DURABLE_FIGURES: &[DurableFigure] = &[
         title: "QoS 1 at a fixed rate while the log is cleaned, subscriber slow",
         measure: cleaning::d7,
     },
-    DurableFigure { id: "D8", title: "each sync takes 50 ms longer, 50 publishers, 20 in flight each", measure: d8 },
+    DurableFigure {
+        id: "D8-delay",
+        title: "each sync takes 50 ms longer, 50 publishers, 20 in flight each",
+        measure: busy::d8_delay,
+    },
+    DurableFigure { id: "D8-rate", title: "the disk writes 10 MiB/s, otherwise as D1", measure: busy::d8_rate },
 ];
 
 impl DurableFigure {
@@ -528,58 +533,6 @@ fn d6(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
     running.broker.wait_until_listening()?;
     running.broker.stop()?;
     Ok(())
-}
-
-fn d8(bench: &Bench<'_>, out: &mut Vec<Reading>) -> Result<(), Fault> {
-    let load = Publishing { publishers: 50, ..SATURATING };
-    let subscribers = [Subscriber { number: 0, topic_filter: "bench/kept/+".to_owned(), hears: 0..load.publishers }];
-    let mut rates = Vec::new();
-    for (name, delay) in [("quick", None), ("slow", Some(SYNC_DELAY))] {
-        let wrapper = delay.map(slow_syncs).unwrap_or_default();
-        let running = bench.start(name, "fsync", &wrapper)?;
-        let address = running.broker.address;
-        backlog::subscribe(address, &subscribers, 1, &bench.patience)?;
-        let mut publishers = Publishers::connect(address, load, bench.patience.clone())?;
-        bench.patience.step("publishing", 0);
-        publishers.run(Until::Elapsed(bench.options.duration / 4))?;
-        let before = running.activity("fsync")?;
-        let beside = Plan { shape: Shape::Pairs(10), qos: 0, payload_bytes: 64, window: 1, per_write: 1 };
-        let mut passing = Load::connect(address, &beside, bench.patience.clone())?;
-        let duration = bench.options.duration;
-        let (published, passed) = std::thread::scope(|scope| {
-            let passing = scope.spawn(move || passing.run(Until::Elapsed(duration)));
-            let published = publishers.run(Until::Elapsed(duration));
-            (published, passing.join())
-        });
-        let (published, passed) = (published?, passed.unwrap_or(Err(Fault::NoCounters))?);
-        let activity = running.activity("fsync")?.since(before);
-        let sent = publishers.sent();
-        publishers.close()?;
-        backlog::drain(address, &subscribers, &sent, 1, load.payload_bytes, 1_000, &bench.patience)?;
-        if let Some(delay) = delay {
-            // The raw sync on top of the delay is small beside it.
-            let bound = f64::from(load.publishers * load.window) / delay.as_secs_f64();
-            reading(out, "throughput by bound", "%", published.rate() / bound * 100.0, Aim::AtLeast(90.0));
-            reading(out, "throughput", "messages/s", published.rate(), Aim::None);
-            reading(out, "ack p50", "ms", published.latency(0.5) / 1e3, Aim::None);
-            let acks = published.messages as f64 / activity.syncs.max(1) as f64;
-            reading(out, "acks per sync", "", acks, Aim::None);
-        }
-        rates.push(passed.rate());
-        running.broker.stop()?;
-    }
-    reading(out, "QoS 0 beside it, by that without delay", "%", rates[1] / rates[0] * 100.0, Aim::AtLeast(90.0));
-    reading(out, "QoS 0 beside it", "messages/s", rates[1], Aim::None);
-    Ok(())
-}
-
-/// A command line that makes each sync of what runs under it take so much longer, and leaves the rest as fast as it is.
-fn slow_syncs(delay: Duration) -> Vec<String> {
-    let inject = format!("--inject=fdatasync:delay_exit={}", delay.as_micros());
-    // -D: the broker is our child, and strace its grandchild.
-    ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", &inject]
-        .map(str::to_owned)
-        .to_vec()
 }
 
 fn reading(out: &mut Vec<Reading>, name: &str, unit: &'static str, value: f64, aim: Aim) {

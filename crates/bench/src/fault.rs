@@ -18,6 +18,8 @@ pub enum Fault {
     SessionLost,
     /// The broker did not tell its counters.
     NoCounters,
+    /// The broker's disk was not as slow as it was to be, so what was measured is not what the figure is about.
+    NotSlowed(&'static str),
     /// A packet that has no place here; its first byte.
     Unexpected(u8),
     /// Bytes that are no packet, or a payload other than the one that was sent.
@@ -76,6 +78,7 @@ impl fmt::Display for Fault {
             Self::Refused(code) => write!(f, "the broker answered with Reason Code 0x{code:02X}"),
             Self::SessionLost => write!(f, "a Session is gone that was to be kept"),
             Self::NoCounters => write!(f, "the broker did not write its counters into its log"),
+            Self::NotSlowed(why) => write!(f, "the broker's disk was not slowed: {why}"),
             Self::Unexpected(first_byte) => write!(f, "unexpected packet, first byte 0x{first_byte:02X}"),
             Self::Malformed => write!(f, "malformed packet or altered payload"),
             Self::Misrouted { publisher } => write!(f, "a message of publisher {publisher} reached a stranger"),

@@ -3,8 +3,9 @@
 //! A [sink] in one process takes or gives messages, one library at a time [in another](under_test) publishes, receives
 //! or only is there. What counts is the CPU time and the memory of the latter; the sink checks what it gets as the library's
 //! side does, and a message lost, doubled or reordered makes a figure invalid. As everywhere, times are printed and judged
-//! against an aim, never asserted.
+//! against an aim, never asserted. The [programs] of the command line are measured with the same sink.
 
+pub mod programs;
 mod report;
 pub mod sink;
 pub mod under_test;
@@ -20,6 +21,7 @@ use crate::floor;
 use crate::machine::Machine;
 use crate::pinning::Pinning;
 use crate::report::{Circumstances, number};
+use programs::{PROGRAM_FIGURES, ProgramFigure};
 use report::Outcome;
 use sink::Sink;
 use under_test::{Library, Programs, Reply, Scenario, Task};
@@ -116,11 +118,34 @@ impl LibraryFigure {
     }
 }
 
+/// A figure of a library, or of a program made with it.
+#[derive(Clone, Copy, Debug)]
+pub enum ClientFigure {
+    /// Of the library.
+    Library(&'static LibraryFigure),
+    /// Of the command line.
+    Program(&'static ProgramFigure),
+}
+
+impl ClientFigure {
+    /// Finds one by its id, in any case.
+    pub fn find(id: &str) -> Option<Self> {
+        LibraryFigure::find(id).map(Self::Library).or_else(|| ProgramFigure::find(id).map(Self::Program))
+    }
+
+    /// The ids of all.
+    pub fn ids() -> impl Iterator<Item = &'static str> {
+        LIBRARY_FIGURES.iter().map(|figure| figure.id).chain(PROGRAM_FIGURES.iter().map(|figure| figure.id))
+    }
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Pantala's executable, for the figures of the command line.
+    pub pantala: PathBuf,
     /// Figures to take; empty for all.
-    pub only: Vec<&'static LibraryFigure>,
+    pub only: Vec<ClientFigure>,
     /// Libraries to measure; empty for all.
     pub libraries: Vec<Library>,
     /// Repetitions of each figure with each library, interleaved.
@@ -150,7 +175,8 @@ pub fn run(options: &Options) -> io::Result<bool> {
     let libraries = stage.libraries();
     let mut outcomes = Vec::new();
     for figure in LIBRARY_FIGURES {
-        if !options.only.is_empty() && !options.only.iter().any(|wanted| wanted.id == figure.id) {
+        let is_it = |wanted: &ClientFigure| matches!(wanted, ClientFigure::Library(wanted) if wanted.id == figure.id);
+        if !options.only.is_empty() && !options.only.iter().any(is_it) {
             continue;
         }
         if figure.measure == Measure::Instructions && !callgrind::is_available() {
@@ -159,14 +185,21 @@ pub fn run(options: &Options) -> io::Result<bool> {
         }
         outcomes.extend(stage.take(figure, &libraries));
     }
-    println!("{}", report::table(&outcomes, &circumstances));
+    let results = programs::take(&stage.programs.own, &stage.pinning, scratch.path(), options);
+    if !outcomes.is_empty() {
+        println!("{}", report::table(&outcomes, &circumstances));
+    }
+    if !results.is_empty() {
+        println!("{}", programs::table(&results, &circumstances));
+    }
+    let lines = outcomes.iter().map(|outcome| report::json_line(outcome, options.scale, &circumstances) + "\n");
     let lines: String =
-        outcomes.iter().map(|outcome| report::json_line(outcome, options.scale, &circumstances) + "\n").collect();
+        lines.chain(results.iter().map(|result| programs::json_line(result, &circumstances) + "\n")).collect();
     match &options.json {
         Some(file) => fs::write(file, lines)?,
         None => io::stdout().write_all(lines.as_bytes())?,
     }
-    Ok(outcomes.iter().all(Outcome::is_valid))
+    Ok(outcomes.iter().all(Outcome::is_valid) && results.iter().all(programs::Outcome::is_valid))
 }
 
 /// Where repetitions happen.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::{PAYLOAD_BYTES, TOPIC_NAME, WINDOW};
@@ -35,6 +36,8 @@ pub struct Account {
     pub published: u64,
     /// Messages that were given and acknowledged.
     pub acknowledged: u64,
+    /// When the first message of each client that has published came: see [`now_nanos`].
+    pub first_arrivals: Vec<u64>,
     /// What clients did wrong.
     pub faults: Vec<String>,
 }
@@ -80,6 +83,12 @@ impl Drop for Sink {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Nanoseconds of a clock that is the same in all processes.
+pub fn now_nanos() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    u64::try_from(time.tv_sec).unwrap_or_default() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default()
 }
 
 /// Is a sink until standard input ends.
@@ -281,6 +290,9 @@ impl Peer {
             first_byte if first_byte & 0xF0 == 0x30 => {
                 let delivered = frame.delivered(PAYLOAD_BYTES)?;
                 check_due(delivered.sequence, self.due)?;
+                if self.due == 0 {
+                    account.first_arrivals.push(now_nanos());
+                }
                 self.due += 1;
                 account.published += 1;
                 if delivered.qos > 0 {
