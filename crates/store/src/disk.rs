@@ -13,6 +13,9 @@ pub use directory::{Directory, DirectoryError};
 pub use read_only::{ReadOnly, ReadOnlyFile};
 pub use sim::{Operation, SimCounts, SimDisk, SimFile};
 
+/// Makes a file of so many zeros under a name.
+pub type Creator<F> = Box<dyn FnOnce(&str, u64) -> io::Result<F> + Send>;
+
 /// A folder of files. Names have no separators in them.
 pub trait Disk: Send + 'static {
     /// An open file.
@@ -24,6 +27,12 @@ pub trait Disk: Send + 'static {
     /// Makes a file of `bytes` zeros that is on stable storage with its name when this returns. An older file of that
     /// name is replaced. Later writes within its length need no more space.
     fn create(&self, name: &str, bytes: u64) -> io::Result<Self::File>;
+
+    /// What makes one file as [`create`](Self::create) does, on another thread while this one goes on. None where
+    /// everything is to be done in its turn.
+    fn creator(&self) -> Option<Creator<Self::File>> {
+        None
+    }
 
     /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Self::File>;

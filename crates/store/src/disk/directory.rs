@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{Disk, DiskFile};
+use super::{Creator, Disk, DiskFile};
 
 pub(super) const LOCK: &str = "lock";
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
@@ -91,17 +91,12 @@ impl Disk for Directory {
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<File> {
-        let path = self.path.join(name);
-        let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(&path)?;
-        let filled = fill(&file, bytes).and_then(|()| file.sync_all()).and_then(|()| self.folder.sync_all());
-        match filled {
-            Ok(()) => Ok(file),
-            Err(error) => {
-                // Half a file is of no use, and keeps others from the little room there is.
-                let _ = fs::remove_file(&path);
-                Err(error)
-            }
-        }
+        create(&self.path, &self.folder, name, bytes)
+    }
+
+    fn creator(&self) -> Option<Creator<File>> {
+        let (path, folder) = (self.path.clone(), self.folder.try_clone().ok()?);
+        Some(Box::new(move |name, bytes| create(&path, &folder, name, bytes)))
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
@@ -174,6 +169,20 @@ pub(super) fn names(path: &Path) -> io::Result<Vec<String>> {
         }
     }
     Ok(names)
+}
+
+fn create(path: &Path, folder: &File, name: &str, bytes: u64) -> io::Result<File> {
+    let path = path.join(name);
+    let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(&path)?;
+    let filled = fill(&file, bytes).and_then(|()| file.sync_all()).and_then(|()| folder.sync_all());
+    match filled {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            // Half a file is of no use, and keeps others from the little room there is.
+            let _ = fs::remove_file(&path);
+            Err(error)
+        }
+    }
 }
 
 /// Zeros are written rather than reserved: a reserved block still has to be marked as written with the first sync of

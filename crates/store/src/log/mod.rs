@@ -36,7 +36,9 @@ mod reader;
 
 use std::collections::HashMap;
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::{self, JoinHandle};
 
 pub use backup::BackupError;
 pub use batch::Batch;
@@ -162,6 +164,7 @@ pub struct Log<D: Disk> {
     /// Whether frames have been written that no sync has followed.
     unsynced: bool,
     spares: Vec<Spare<D::File>>,
+    preparing: Option<Preparing<D::File>>,
     failure: Option<Failure>,
     cleaning: clean::Cleaning,
     set_aside: Vec<SetAside>,
@@ -200,6 +203,35 @@ struct Head<F> {
 struct Spare<F> {
     name: String,
     file: F,
+}
+
+/// A spare file that another thread makes, under the name that it will have.
+#[derive(Debug)]
+struct Preparing<F> {
+    name: String,
+    thread: Option<JoinHandle<io::Result<F>>>,
+}
+
+impl<F> Preparing<F> {
+    fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for it.
+    fn take(mut self) -> io::Result<Spare<F>> {
+        let Some(thread) = self.thread.take() else { return Err(io::ErrorKind::NotFound.into()) };
+        let file = thread.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        Ok(Spare { name: std::mem::take(&mut self.name), file })
+    }
+}
+
+impl<F> Drop for Preparing<F> {
+    /// Whoever opens the folder next is to have it for himself.
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
 }
 
 /// Why the log is closed, kept to be said again.
@@ -269,12 +301,27 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Makes spare files in advance, so that no commit has to wait for one. It writes whole segments of zeros: call it when
-    /// nothing is waiting, after opening and whenever [`needs_preparing`](Self::needs_preparing) says so.
+    /// Makes spare files in advance, so that no commit has to wait for one. Call it when nothing is waiting, after opening
+    /// and whenever [`needs_preparing`](Self::needs_preparing) says so: it writes whole segments of zeros, unless the disk
+    /// lets [another thread](Disk::creator) do so.
     pub fn prepare(&mut self) -> Result<(), CommitError> {
         self.check()?;
         while self.needs_preparing() {
+            if self.preparing.is_some() {
+                if !self.take_prepared(false)? {
+                    return Ok(());
+                }
+                continue;
+            }
             let name = self.spare_name();
+            if let Some(create) = self.disk.creator() {
+                let (own_name, bytes) = (name.clone(), u64::from(self.options.segment_bytes));
+                let thread = thread::Builder::new().name("prepare".to_owned());
+                if let Ok(thread) = thread.spawn(move || create(&own_name, bytes)) {
+                    self.preparing = Some(Preparing { name, thread: Some(thread) });
+                    return Ok(());
+                }
+            }
             let file = self.create(u64::from(self.options.segment_bytes))?;
             match self.disk.rename(PREPARING, &name) {
                 Ok(()) => self.spares.push(Spare { name, file }),
@@ -283,6 +330,22 @@ impl<D: Disk> Log<D> {
             }
         }
         Ok(())
+    }
+
+    /// Takes in the spare file that another thread makes; if it is to be waited for, or else when it is there. Returns
+    /// whether it was taken in.
+    fn take_prepared(&mut self, wait: bool) -> Result<bool, CommitError> {
+        let Some(preparing) = self.preparing.take_if(|preparing| wait || preparing.is_finished()) else {
+            return Ok(false);
+        };
+        match preparing.take() {
+            Ok(spare) => {
+                self.spares.push(spare);
+                Ok(true)
+            }
+            Err(error) if is_full(&error) => Err(CommitError::NoSpace),
+            Err(error) => Err(self.fail(error)),
+        }
     }
 
     /// Whether spare files are missing.
@@ -539,6 +602,12 @@ impl<D: Disk> Log<D> {
             Purpose::MakesRoom => 0,
         };
         if self.spares.len() <= kept {
+            match self.take_prepared(true) {
+                Ok(_) | Err(CommitError::NoSpace) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.spares.len() <= kept {
             match self.create(u64::from(self.options.segment_bytes)) {
                 Ok(file) => return Ok(Spare { name: PREPARING.into(), file }),
                 Err(CommitError::NoSpace) if purpose == Purpose::MakesRoom => {}
@@ -558,7 +627,8 @@ impl<D: Disk> Log<D> {
     }
 
     fn spare_name(&self) -> String {
-        let is_free = |name: &String| self.spares.iter().all(|spare| spare.name != *name);
+        let preparing = self.preparing.as_ref().map(|preparing| &preparing.name);
+        let is_free = |name: &String| preparing != Some(name) && self.spares.iter().all(|spare| spare.name != *name);
         (0..).map(spare_name).find(is_free).unwrap_or_default()
     }
 }

@@ -185,6 +185,7 @@ impl<D: Disk> Log<D> {
             next_sequence: if files.is_empty() { 1 } else { last_sequence.saturating_add(SEQUENCE_JUMP) },
             unsynced: false,
             spares,
+            preparing: None,
             failure: None,
             cleaning: clean::Cleaning::default(),
             set_aside: Vec::new(),

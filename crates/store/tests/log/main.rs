@@ -9,3 +9,4 @@ mod damage;
 mod errors;
 mod model;
 mod readers;
+mod spares;
