@@ -5,7 +5,7 @@ use pantala_proto::{Publish, QoS, SubscriptionOptions};
 use super::*;
 use crate::Message;
 use crate::authentication::{AuthenticationError, Authenticator};
-use crate::error::SubscribeError;
+use crate::error::{PublishError, SubscribeError};
 
 const NOW: Instant = Instant(0);
 const WELCOME: &[u8] = &[0x20, 3, 0, 0, 0];
@@ -452,4 +452,62 @@ fn a_ping_that_is_taken_apart_has_its_whole_time() {
         Some(Event::Ended(ConnectionError::TimedOut))
     ));
     assert!(!machine.take_ping(at(165), &mut ping));
+}
+
+/// Payloads of QoS 1 messages that were published while others were under way are copied: each has to come out as it went in,
+/// and what they were copied into has to go with them.
+#[test]
+fn payloads_of_any_length_come_out_as_they_went_in() {
+    let mut machine = open(settings(), WELCOME);
+    let payload = |number: usize| vec![number as u8; number % 300];
+    let mut sent = Vec::new();
+    for number in 0..1_000 {
+        let message = Message::new("t", payload(number)).qos(QoS::AtLeastOnce);
+        machine.publish(NOW, &message, None).unwrap();
+    }
+    while sent.len() < 1_000 {
+        let packets = packets(&mut machine);
+        assert!(!packets.is_empty());
+        let mut acks = Vec::new();
+        for packet in packets {
+            let publish = published(&packet);
+            assert_eq!(publish.payload, payload(sent.len()));
+            acks.extend(ack(0x40, publish.delivery.packet_id().unwrap().number()));
+            sent.push(packet);
+        }
+        machine.handle_input(NOW, &acks);
+    }
+    assert_eq!((machine.unsettled(), machine.waiting_bytes), (0, 0));
+    assert_eq!(machine.blocks.room(), 0);
+}
+
+#[test]
+fn a_message_that_finds_no_room_is_still_there() {
+    let mut machine = Machine::new(SessionSettings { queue_messages_max: 1, ..settings() });
+    let whole = Message::new("t", "payload").qos(QoS::AtLeastOnce);
+    let mut message = whole.clone();
+    machine.publish_offered(NOW, Offered::Given(&mut message), None).unwrap();
+    assert_eq!(message, Message::empty());
+    message = whole.clone();
+    let result = machine.publish_offered(NOW, Offered::Given(&mut message), None);
+    assert_eq!((result, message), (Err(PublishError::QueueFull), whole));
+}
+
+/// What came together with an error makes no room any more: nothing begins on a connection that ends.
+#[test]
+fn acknowledgements_that_come_together_make_room_together() {
+    let window = std::num::NonZeroU16::new(3).unwrap();
+    let mut machine = open(SessionSettings { inflight_maximum: window, ..settings() }, WELCOME);
+    (0..9).for_each(|_| publish(&mut machine, "t", QoS::AtLeastOnce));
+    assert_eq!(packets(&mut machine).len(), 3);
+    machine.handle_input(NOW, &[ack(0x40, 1), ack(0x40, 2), ack(0x40, 3)].concat());
+    let numbers = packets(&mut machine)
+        .iter()
+        .map(|packet| published(packet).delivery.packet_id().unwrap().number())
+        .collect::<Vec<_>>();
+    assert_eq!(numbers, [4, 5, 6]);
+    // PUBCOMP for a QoS 1 exchange.
+    machine.handle_input(NOW, &[ack(0x40, 4), ack(0x70, 5)].concat());
+    assert_eq!(types(&mut machine), [0xe]);
+    assert_eq!(machine.unsettled(), 5);
 }
