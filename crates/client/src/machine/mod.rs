@@ -374,6 +374,9 @@ impl Machine {
         // What has been acknowledged makes room for what waits: once for all packets that came together.
         self.pump(now);
         self.observe_output();
+        if self.outbound.is_idle() {
+            self.blocks = Blocks::default();
+        }
         if self.phase == Phase::Closing { bytes.len() } else { used }
     }
 

@@ -369,9 +369,6 @@ impl Machine {
         let Some(waiting) = waiting else { return };
         self.waiting_bytes -= waiting.bytes();
         self.record_settled(waiting.place);
-        if self.outbound.is_idle() {
-            self.blocks = Blocks::default();
-        }
         if waiting.token.is_none() {
             return;
         }
