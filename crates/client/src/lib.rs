@@ -74,3 +74,8 @@ pub use machine::UnknownSession;
 pub use message::{Message, Properties, STRING_BYTES_MAX};
 pub use outbox::{OutboxDurability, OutboxError, OutboxOptions, OutboxReport};
 pub use pantala_proto::{Packet, ProtocolVersion, QoS, ReasonCode, RetainHandling, SubscriptionOptions};
+
+/// The page about this library, for its examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/client.md")]
+struct Page;

@@ -39,6 +39,10 @@ impl Message {
         }
     }
 
+    pub(crate) fn empty() -> Self {
+        Self::new(Arc::<str>::default(), Bytes::new())
+    }
+
     /// The level of delivery. Default: QoS 0.
     #[must_use]
     pub fn qos(mut self, qos: QoS) -> Self {
@@ -126,8 +130,14 @@ impl Message {
 /// The properties of a message, in the order they have on the wire. None before MQTT 5.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Properties {
-    /// As they stand in the packet; checked when they came, or built here.
-    section: Bytes,
+    /// Most messages have none.
+    some: Option<Arc<Section>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Default)]
+struct Section {
+    /// As they stand in the packet; checked when they came, or built here. Not empty.
+    bytes: Vec<u8>,
     /// One of them is longer than the wire can say.
     too_long: bool,
     /// A text holds U+0000, or the Response Topic is not a Topic Name.
@@ -135,33 +145,45 @@ pub struct Properties {
 }
 
 impl Properties {
-    pub(crate) fn of_section(section: &[u8]) -> Self {
-        Self { section: Bytes::copy_from_slice(section), too_long: false, malformed: false }
+    pub(crate) fn of_section(bytes: &[u8]) -> Self {
+        let section = || Arc::new(Section { bytes: bytes.to_vec(), ..Section::default() });
+        Self { some: (!bytes.is_empty()).then(section) }
     }
 
     /// As they stand in the packet, without their length; for [`PublishProperties::new`](pantala_proto::PublishProperties::new).
+    #[inline]
     pub fn section(&self) -> &[u8] {
-        &self.section
+        self.some.as_ref().map_or(&[], |section| &section.bytes)
     }
 
     /// Whether each string and Correlation Data have the length that MQTT allows.
     pub(crate) fn fit(&self) -> bool {
-        !self.too_long
+        self.some.as_ref().is_none_or(|section| !section.too_long)
     }
 
     /// Whether each of them may be sent (v5 MQTT-1.5.4-2, MQTT-3.3.2-14).
     pub(crate) fn well_formed(&self) -> bool {
-        !self.malformed
+        self.some.as_ref().is_none_or(|section| !section.malformed)
+    }
+
+    /// Whether both are one, or there is none.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (&self.some, &other.some) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
     }
 
     /// Whether there is none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.section.is_empty()
+        self.some.is_none()
     }
 
     /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = Property<'_>> {
-        PublishProperties::new(&self.section).unwrap_or_default().iter()
+        PublishProperties::new(self.section()).unwrap_or_default().iter()
     }
 
     /// Seconds that were left of the message's life when the broker sent it on.
@@ -219,9 +241,9 @@ impl Properties {
 
     /// Puts `property` in place of one of its kind.
     fn set(&mut self, property: Property<'_>) {
-        let mut kept = Vec::with_capacity(self.section.len());
+        let mut kept = Vec::with_capacity(self.section().len());
         self.iter().filter(|old| old.identifier() != property.identifier()).for_each(|old| old.encode(&mut kept));
-        self.section = kept.into();
+        self.own().bytes = kept;
         self.add(property);
     }
 
@@ -232,16 +254,20 @@ impl Properties {
             Property::UserProperty(key, value) => key.len().max(value.len()),
             _ => 0,
         };
-        self.too_long |= longest > STRING_BYTES_MAX;
-        self.malformed |= match property {
+        let section = self.own();
+        section.too_long |= longest > STRING_BYTES_MAX;
+        section.malformed |= match property {
             Property::ContentType(text) => text.contains('\0'),
             Property::ResponseTopic(text) => !valid_topic_name(text),
             Property::UserProperty(key, value) => key.contains('\0') || value.contains('\0'),
             _ => false,
         };
-        let mut section = Vec::from(std::mem::take(&mut self.section));
-        property.encode(&mut section);
-        self.section = section.into();
+        property.encode(&mut section.bytes);
+    }
+
+    /// The section, for nobody else.
+    fn own(&mut self) -> &mut Section {
+        Arc::make_mut(self.some.get_or_insert_default())
     }
 }
 

@@ -6,6 +6,7 @@ use crate::primitive::{Reader, put_packet, put_two_bytes, put_with_length};
 use crate::property::{NONE_REPEATABLE, PropertySet, decode_section, id};
 use crate::{DecodeError, PacketId, PacketType, Property, ProtocolVersion, ReasonCode, UserProperties};
 
+const PUBACK_FIRST_BYTE: u8 = 0x40;
 const PROPERTIES: PropertySet = PropertySet::of(&[id::REASON_STRING, id::USER_PROPERTY]);
 
 /// Which of the four it is.
@@ -87,6 +88,19 @@ impl<'a> Acknowledgement<'a> {
         Ok(this)
     }
 
+    /// A PUBACK that says nothing but that it went well, as nearly all do, from its whole frame. None says only that
+    /// [`Acknowledgement::decode`] has to look at it.
+    #[inline]
+    pub fn plain_pub_ack(first_byte: u8, body: &[u8]) -> Option<Self> {
+        match (first_byte, body) {
+            (PUBACK_FIRST_BYTE, &[high, low]) => {
+                let packet_id = PacketId::new(u16::from_be_bytes([high, low]))?;
+                Some(Self::new(AcknowledgementKind::PubAck, packet_id, ReasonCode::Success))
+            }
+            _ => None,
+        }
+    }
+
     /// Appends the packet to `out`, in the short form when nothing needs saying.
     #[inline]
     pub fn encode(&self, version: ProtocolVersion, out: &mut Vec<u8>) {
@@ -150,6 +164,29 @@ mod tests {
             let mut out = Vec::new();
             Acknowledgement::new(kind, id, code).encode(version, &mut out);
             assert_eq!(out, bytes);
+        }
+    }
+
+    #[test]
+    fn a_plain_pub_ack_is_what_decoding_makes_of_it() {
+        let id = PacketId::new(0x0102).unwrap();
+        for kind in [
+            AcknowledgementKind::PubAck,
+            AcknowledgementKind::PubRec,
+            AcknowledgementKind::PubRel,
+            AcknowledgementKind::PubComp,
+        ] {
+            for body in [&[1, 2][..], &[0, 0], &[1], &[], &[1, 2, 0], &[1, 2, 0, 0], &[1, 2, 0x10]] {
+                let plain = Acknowledgement::plain_pub_ack(kind.first_byte(), body);
+                let expected = kind == AcknowledgementKind::PubAck && body == [1, 2];
+                assert_eq!(plain.is_some(), expected, "{kind:?} {body:?}");
+                for version in [ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5] {
+                    if let Some(plain) = &plain {
+                        assert_eq!(Acknowledgement::decode(version, kind, body).as_ref(), Ok(plain));
+                        assert_eq!(plain, &Acknowledgement::new(kind, id, ReasonCode::Success));
+                    }
+                }
+            }
         }
     }
 

@@ -123,7 +123,8 @@ pub(crate) fn decode_variable_byte_integer(bytes: &[u8]) -> Result<Option<(u32, 
 
 fn decode_long_variable_byte_integer(bytes: &[u8]) -> Result<Option<(u32, usize)>, DecodeError> {
     let mut value = 0;
-    for (index, &byte) in bytes.iter().take(4).enumerate() {
+    for index in 0..4 {
+        let Some(&byte) = bytes.get(index) else { return Ok(None) };
         value |= u32::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
             return if byte == 0 && index > 0 {
@@ -133,7 +134,7 @@ fn decode_long_variable_byte_integer(bytes: &[u8]) -> Result<Option<(u32, usize)
             };
         }
     }
-    if bytes.len() >= 4 { Err(DecodeError::VariableByteInteger) } else { Ok(None) }
+    Err(DecodeError::VariableByteInteger)
 }
 
 /// How many bytes the variable byte integer takes.

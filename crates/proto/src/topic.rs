@@ -2,10 +2,14 @@
 
 use core::fmt;
 
+use crate::text::plain_topic_name;
+
 /// Whether `name` may be published to: not empty, no wildcards, no U+0000 (v5 MQTT-4.7.0-1, MQTT-4.7.3-1, MQTT-4.7.3-2).
 #[inline]
 pub fn valid_topic_name(name: &str) -> bool {
-    !name.is_empty() && memchr::memchr3(b'+', b'#', 0, name.as_bytes()).is_none()
+    // Most names are short and ASCII, and known at once.
+    !name.is_empty()
+        && (plain_topic_name(name.as_bytes()).is_some() || memchr::memchr3(b'+', b'#', 0, name.as_bytes()).is_none())
 }
 
 /// How many levels a Topic Name or Topic Filter has: one more than it has separators.

@@ -52,8 +52,9 @@ impl OtherPacketIds for () {
 }
 
 impl OtherPacketIds for Vec<PacketId> {
+    #[inline]
     fn contain(&self, packet_id: PacketId) -> bool {
-        self.contains(&packet_id)
+        !self.is_empty() && self.contains(&packet_id)
     }
 }
 
@@ -140,7 +141,7 @@ impl<M: Clone, O: OtherPacketIds> Outbound<M, O> {
     /// Whether a new QoS 1 or 2 message may go out at once, with at most `window` unacknowledged: nothing waits before it.
     #[inline]
     pub fn can_start(&self, window: u16) -> bool {
-        self.queue.is_empty() && self.sent == self.inflight.len() && self.sent < usize::from(window)
+        self.is_all_sent() && self.sent < usize::from(window)
     }
 
     /// Begins the exchange of a message that goes out now. Call only if [`Outbound::can_start`].
@@ -150,6 +151,13 @@ impl<M: Clone, O: OtherPacketIds> Outbound<M, O> {
         let delivery = self.admit(qos, message);
         self.sent += 1;
         delivery
+    }
+
+    /// As [`Outbound::start`], with the message where it is kept.
+    #[inline]
+    pub fn start_in_place(&mut self, qos: QoS, message: M) -> (Delivery, Option<&M>) {
+        let delivery = self.start(qos, message);
+        (delivery, self.inflight.back().and_then(|exchange| exchange.message.as_ref()))
     }
 
     /// Begins the exchange of a message that goes out by [`Outbound::next`] later: what comes after it waits behind it.
@@ -404,7 +412,14 @@ impl<M: Clone, O: OtherPacketIds> Outbound<M, O> {
         open.or_else(|| self.queue.front().map(|(_, order, _)| *order))
     }
 
+    /// Whether nothing waits to be sent, for the first time or again.
+    #[inline]
+    pub fn is_all_sent(&self) -> bool {
+        self.queue.is_empty() && self.sent == self.inflight.len()
+    }
+
     /// Whether nothing is open and nothing waits.
+    #[inline]
     pub fn is_idle(&self) -> bool {
         self.inflight.is_empty() && self.queue.is_empty()
     }
@@ -426,6 +441,9 @@ impl<M: Clone, O: OtherPacketIds> Outbound<M, O> {
     #[inline]
     fn find(&self, packet_id: PacketId) -> Option<usize> {
         // Acknowledgements come in order, so the first is nearly always the one.
+        if self.sent > 0 && self.inflight.front().is_some_and(|exchange| exchange.packet_id == packet_id) {
+            return Some(0);
+        }
         let sent = self.inflight.iter().take(self.sent);
         sent.enumerate().find_map(|(at, exchange)| (exchange.packet_id == packet_id).then_some(at))
     }
@@ -439,8 +457,10 @@ impl<M: Clone, O: OtherPacketIds> Outbound<M, O> {
         0
     }
 
+    #[inline]
     fn remove(&mut self, at: usize) -> Option<M> {
-        let exchange = self.inflight.remove(at)?;
+        // It is nearly always the first.
+        let exchange = if at == 0 { self.inflight.pop_front() } else { self.inflight.remove(at) }?;
         if at < self.sent {
             self.sent -= 1;
         }
@@ -457,6 +477,7 @@ impl<M: Clone, O: OtherPacketIds> Outbound<M, O> {
 
     /// The next Packet Identifier that is not in use (v5 MQTT-2.2.1-4). The caller keeps open exchanges and other uses
     /// together below 65_535, so one is free.
+    #[inline]
     pub fn take_packet_id(&mut self) -> PacketId {
         loop {
             let packet_id = self.next_packet_id;

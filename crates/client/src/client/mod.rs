@@ -13,7 +13,7 @@ mod subscription;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use pantala_proto::ReasonCode;
@@ -29,7 +29,8 @@ pub use subscription::{Ended, Received, Subscribe, Subscription};
 
 use crate::error::{ConnectionError, PublishError, SubscribeError};
 use crate::machine::{
-    Accepted, Answered, Connected, DisconnectRequest, Machine, Published, SubscribeRequest, Token, UnsubscribeRequest,
+    Accepted, Answered, Connected, DisconnectRequest, Machine, Offered, Published, SubscribeRequest, Token,
+    UnsubscribeRequest,
 };
 use crate::outbox::{Keeper, Outbox, OutboxError, OutboxOptions, OutboxReport, Position, Recovered};
 use crate::transport::ConnectError;
@@ -221,40 +222,37 @@ impl Client {
     ///
     /// # Errors
     /// [`PublishError`]. [`PublishError::QueueFull`] is not among them.
-    pub async fn publish(&self, message: Message) -> Result<Published, PublishError> {
+    pub async fn publish(&self, mut message: Message) -> Result<Published, PublishError> {
         let mut request = Request { shared: self.shared(), token: None };
-        let accepted = poll_fn(|context| {
-            let mut state = self.shared().lock();
+        poll_fn(|context| {
+            let mut state = request.shared.lock();
+            if let Some(token) = request.token {
+                let outcome = ready!(state.poll_completion(token, context));
+                request.token = None;
+                return Poll::Ready(match outcome {
+                    Outcome::Published(outcome) => outcome,
+                    Outcome::Answered(_) => Err(PublishError::Ended),
+                });
+            }
             if state.is_over() {
                 return Poll::Ready(Err(PublishError::Ended));
             }
-            let token = *request.token.get_or_insert_with(|| state.begin());
-            match offer(&mut state, &message, Some(token)) {
+            let token = state.next_token();
+            match offer(&mut state, Offered::Given(&mut message), Some(token)) {
+                Ok((Accepted::Sent, _)) => Poll::Ready(Ok(Published::SUCCESS)),
+                Ok((Accepted::Pending, _)) => {
+                    request.token = Some(state.begin_waiting(context));
+                    Poll::Pending
+                }
+                // It was not taken: nothing is left of it if the future is dropped.
                 Err(PublishError::QueueFull) => {
-                    // It was not taken: nothing is left of it if the future is dropped.
-                    state.forget(token);
-                    request.token = None;
                     state.wait_for_room(context);
                     Poll::Pending
                 }
-                result => Poll::Ready(result.map(|(accepted, _)| accepted)),
+                Err(error) => Poll::Ready(Err(error)),
             }
         })
-        .await;
-        match accepted {
-            Ok(Accepted::Sent) => {
-                request.forget();
-                Ok(Published::SUCCESS)
-            }
-            Ok(Accepted::Pending) => match request.outcome().await {
-                Outcome::Published(outcome) => outcome,
-                Outcome::Answered(_) => Err(PublishError::Ended),
-            },
-            Err(error) => {
-                request.forget();
-                Err(error)
-            }
-        }
+        .await
     }
 
     /// Publishes a message without waiting for anything: for telemetry. It goes out as soon as it can, and at QoS 1 and 2 as
@@ -267,7 +265,7 @@ impl Client {
         if state.is_over() {
             return Err(PublishError::Ended);
         }
-        offer(&mut state, message, None).map(|_| ())
+        offer(&mut state, Offered::Lent(message), None).map(|_| ())
     }
 
     /// Publishes a message, and waits until it is safe in the [`outbox`](Options::outbox), whether there is a connection or not:
@@ -278,14 +276,15 @@ impl Client {
     ///
     /// # Errors
     /// [`PublishError`], of those that can be known without the broker. [`PublishError::QueueFull`] is not among them.
-    pub async fn enqueue(&self, message: Message) -> Result<(), PublishError> {
+    pub async fn enqueue(&self, mut message: Message) -> Result<(), PublishError> {
+        let qos = message.qos;
         let mut kept = None;
         poll_fn(|context| {
             let mut state = self.shared().lock();
             let position = match kept {
                 Some(position) => position,
                 None if state.is_over() => return Poll::Ready(Err(PublishError::Ended)),
-                None => match offer(&mut state, &message, None) {
+                None => match offer(&mut state, Offered::Given(&mut message), None) {
                     Err(PublishError::QueueFull) => {
                         state.wait_for_room(context);
                         return Poll::Pending;
@@ -295,7 +294,7 @@ impl Client {
                 },
             };
             match &state.outbox {
-                Some(outbox) if message.qos != QoS::AtMostOnce => outbox.poll_safe(position, context).map_err(unkept),
+                Some(outbox) if qos != QoS::AtMostOnce => outbox.poll_safe(position, context).map_err(unkept),
                 _ => Poll::Ready(Ok(())),
             }
         })
@@ -553,13 +552,13 @@ impl std::fmt::Debug for Client {
 }
 
 /// Gives a message to the machine, and has the task write it. Also where in the outbox it is.
-fn offer(state: &mut State, message: &Message, token: Option<Token>) -> Result<(Accepted, Position), PublishError> {
-    if !message.properties().is_empty() {
+fn offer(state: &mut State, message: Offered<'_>, token: Option<Token>) -> Result<(Accepted, Position), PublishError> {
+    if !message.message().properties().is_empty() {
         // From now on it may expire, and the task may have slept for long.
         state.now = state.clock.now();
     }
     let now = state.now;
-    let accepted = state.machine.publish(now, message, token)?;
+    let accepted = state.machine.publish_offered(now, message, token)?;
     if state.machine.output_len() > 0 {
         state.wake_driver();
     }
@@ -620,13 +619,6 @@ impl Request<'_> {
         match self.outcome().await {
             Outcome::Answered(outcome) => outcome,
             Outcome::Published(_) => Err(SubscribeError::Ended),
-        }
-    }
-
-    /// It is over.
-    fn forget(&mut self) {
-        if let Some(token) = self.token.take() {
-            self.shared.lock().forget(token);
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::error::{ConnectionError, PublishError, SubscribeError};
 use crate::machine::{
     Answered, Connected, DisconnectRequest, Event, Inbound, Machine, Published, Token, UnsubscribeRequest,
 };
+use crate::message::Properties;
 use crate::outbox::{Outbox, OutboxError, Position};
 
 /// QoS 0 messages that match no stream and wait for one; above it the oldest goes.
@@ -92,13 +93,8 @@ impl Extend<Waker> for Wakers {
 }
 
 impl Drop for Wakers {
-    #[inline]
     fn drop(&mut self) {
-        // Mostly there is nobody.
-        if let Some(first) = self.first.take() {
-            first.wake();
-            self.others.drain(..).for_each(Waker::wake);
-        }
+        self.first.take().into_iter().chain(self.others.drain(..)).for_each(Waker::wake);
     }
 }
 
@@ -123,6 +119,22 @@ pub(super) enum Replays {
     Unwanted,
     /// How the message was published (Retain As Published).
     AsPublished,
+}
+
+/// The only stream that the last message was for: most often the next one is for it as well.
+struct LastFound {
+    properties: Properties,
+    /// None where Subscription Identifiers have decided.
+    topic_name: Option<Arc<str>>,
+    queue: Arc<Queue>,
+}
+
+impl LastFound {
+    /// Whether a message has come to the same address.
+    fn is_for(&self, message: &Inbound) -> bool {
+        self.properties.is_same(&message.properties)
+            && self.topic_name.as_ref().is_none_or(|topic_name| Arc::ptr_eq(topic_name, &message.topic_name))
+    }
 }
 
 impl Route {
@@ -159,6 +171,8 @@ pub(super) struct State {
     /// Who waits until no message before a mark is left.
     settled: Vec<(u64, Waker)>,
     routes: Vec<Route>,
+    /// Emptied with each change of what stands above and below.
+    last_found: Option<LastFound>,
     /// Nearly always a few, which a tree finds without hashing.
     by_identifier: BTreeMap<u32, Arc<Queue>>,
     /// Filters that several streams have, with their Subscription Identifier, which means nothing but this filter.
@@ -189,7 +203,8 @@ pub(super) struct State {
 pub(super) struct Locked<'s> {
     // In this order: fields are dropped from the first to the last.
     state: MutexGuard<'s, State>,
-    woken: Wakers,
+    /// Mostly there is nobody.
+    woken: Option<Wakers>,
 }
 
 impl Deref for Locked<'_> {
@@ -210,7 +225,7 @@ impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.state.woken.first.is_some() {
-            std::mem::swap(&mut self.woken, &mut self.state.woken);
+            self.woken = Some(std::mem::take(&mut self.state.woken));
         }
     }
 }
@@ -232,6 +247,7 @@ impl Shared {
                 room: Vec::new(),
                 settled: Vec::new(),
                 routes: Vec::new(),
+                last_found: None,
                 by_identifier: BTreeMap::new(),
                 common: BTreeMap::new(),
                 asked: Vec::new(),
@@ -251,9 +267,10 @@ impl Shared {
         }
     }
 
+    #[inline]
     pub(super) fn lock(&self) -> Locked<'_> {
         // The state is consistent between any two calls into the machine; a panic of one task is not to end the others.
-        Locked { state: self.state.lock().unwrap_or_else(PoisonError::into_inner), woken: Wakers::default() }
+        Locked { state: self.state.lock().unwrap_or_else(PoisonError::into_inner), woken: None }
     }
 }
 
@@ -318,6 +335,7 @@ impl State {
 
     /// Hands what the machine has recorded to the outbox. What the machine has put out up to now may go out when the position
     /// is safe.
+    #[inline]
     pub(super) fn keep(&mut self) -> Result<Position, OutboxError> {
         match &self.outbox {
             None => Ok(0),
@@ -334,6 +352,16 @@ impl State {
 
     pub(super) fn begin(&mut self) -> Token {
         self.completions.insert(Completion::Waiting(None)) as Token
+    }
+
+    /// The token that the request will have which begins next.
+    pub(super) fn next_token(&self) -> Token {
+        self.completions.vacant_key() as Token
+    }
+
+    /// Begins a request that is waited for already.
+    pub(super) fn begin_waiting(&mut self, context: &Context<'_>) -> Token {
+        self.completions.insert(Completion::Waiting(Some(context.waker().clone()))) as Token
     }
 
     /// Requests that have no end yet.
@@ -455,6 +483,7 @@ impl State {
             // What kind of request it was matters only to the words: each future turns this into its own error.
             self.complete(token as Token, Outcome::Published(Err(PublishError::Ended)));
         }
+        self.last_found = None;
         for route in self.routes.drain(..) {
             self.woken.extend(route.queue.close(Closed::Client));
         }
@@ -486,7 +515,17 @@ impl State {
     // Messages and streams.
 
     fn deliver(&mut self, message: Inbound) {
+        if let Some(last) = self.last_found.as_ref().filter(|last| !message.retain && last.is_for(&message)) {
+            let queue = last.queue.clone();
+            return self.push(&queue, message);
+        }
         let mut queues = self.queues_for(&message);
+        if let (Some(queue), []) = (&queues.0, &queues.1[..]) {
+            let (properties, queue) = (message.properties.clone(), queue.clone());
+            let by_name = properties.subscription_identifiers().next().is_none();
+            let topic_name = by_name.then(|| message.topic_name.clone());
+            self.last_found = Some(LastFound { properties, topic_name, queue });
+        }
         if message.retain {
             queues = self.without_replayed(&message.topic_name, queues);
         }
@@ -594,6 +633,7 @@ impl State {
         outcome: &Result<Answered, SubscribeError>,
     ) {
         let Ok(Answered { reason_codes, .. }) = outcome else { return };
+        self.last_found = None;
         // There are none before MQTT 5, when it cannot be refused.
         let codes = reason_codes.iter().map(Some).chain(std::iter::repeat(None));
         let over: Vec<String> = filters
@@ -713,6 +753,7 @@ impl State {
         replays: Replays,
         queue: &Arc<Queue>,
     ) {
+        self.last_found = None;
         let v5 = self.machine.settings().version.is_v5();
         let mut own = Vec::new();
         for (filter, identifier) in filters.iter().zip(identifiers) {
@@ -758,6 +799,7 @@ impl State {
 
     /// A stream is gone. The filters that no other stream has are returned.
     pub(super) fn remove_route(&mut self, queue: &Arc<Queue>) -> Vec<String> {
+        self.last_found = None;
         self.full.retain(|full| !Arc::ptr_eq(full, queue));
         if self.catch_all.as_ref().is_some_and(|catch_all| Arc::ptr_eq(catch_all, queue)) {
             self.catch_all = None;

@@ -41,7 +41,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pantala_proto::{Disconnect, Packet, PacketId, ProtocolVersion, ReasonCode, frame};
+use pantala_proto::{Acknowledgement, Disconnect, Packet, PacketId, ProtocolVersion, ReasonCode, frame};
 use pantala_session::{Instant, Outbound, ReceivedAliases, SentAliases};
 
 pub use authenticate::{AuthenticationAnswer, AuthenticationStep};
@@ -59,7 +59,9 @@ use crate::error::{ConnectionError, Violation};
 use authenticate::{Method, Step};
 use journal::{Journal, Releasing};
 use observe::Observed;
-use publish::Waiting;
+use publish::{Blocks, Waiting};
+
+pub(crate) use publish::Offered;
 use receive::Receiver;
 use request::Requests;
 
@@ -109,6 +111,8 @@ pub struct Machine {
     outbound: Outbound<Waiting, Vec<PacketId>>,
     /// Bytes of topics and payloads in `outbound`.
     waiting_bytes: usize,
+    /// Small payloads in `outbound`.
+    blocks: Blocks,
     /// QoS 2 messages that PUBREC has come for.
     releasing: VecDeque<Releasing>,
     sent_aliases: SentAliases,
@@ -159,6 +163,7 @@ impl Machine {
             limits: ServerLimits::default(),
             outbound: Outbound::default(),
             waiting_bytes: 0,
+            blocks: Blocks::default(),
             releasing: VecDeque::new(),
             sent_aliases: SentAliases::new(0),
             receiver: Receiver::default(),
@@ -346,6 +351,15 @@ impl Machine {
                 }
             };
             used += frame.packet_bytes;
+            if self.phase == Phase::Open
+                && self.observed.is_none()
+                && let Some(pub_ack) = Acknowledgement::plain_pub_ack(frame.first_byte, frame.body)
+            {
+                if let Err(error) = self.handle_acknowledgement(&pub_ack) {
+                    self.fail(error);
+                }
+                continue;
+            }
             match Packet::decode(self.version(), frame.first_byte, frame.body) {
                 Ok(packet) => {
                     self.observe_received(&packet);
@@ -356,6 +370,12 @@ impl Machine {
                 }
                 Err(error) => self.fail(ConnectionError::Malformed(error)),
             }
+        }
+        // What has been acknowledged makes room for what waits: once for all packets that came together.
+        self.pump(now);
+        self.observe_output();
+        if self.outbound.is_idle() {
+            self.blocks = Blocks::default();
         }
         if self.phase == Phase::Closing { bytes.len() } else { used }
     }
@@ -370,7 +390,7 @@ impl Machine {
         }
         match packet {
             Packet::Publish(publish) => self.handle_publish(&publish),
-            Packet::Acknowledgement(acknowledgement) => self.handle_acknowledgement(now, &acknowledgement),
+            Packet::Acknowledgement(acknowledgement) => self.handle_acknowledgement(&acknowledgement),
             Packet::SubAck(sub_ack) => self.handle_sub_ack(&sub_ack),
             Packet::UnsubAck(unsub_ack) => self.handle_unsub_ack(&unsub_ack),
             Packet::PingResp => {

@@ -31,6 +31,7 @@ impl Machine {
         self
     }
 
+    #[inline]
     pub(super) fn observe_received(&mut self, packet: &Packet<'_>) {
         if let Some(observed) = &mut self.observed {
             (observed.observer)(Direction::Received, packet);
@@ -45,6 +46,7 @@ impl Machine {
     }
 
     /// Shows what has been added to the output.
+    #[inline]
     pub(super) fn observe_output(&mut self) {
         if let Some(observed) = &mut self.observed {
             observed.look(self.settings.version, &self.output);

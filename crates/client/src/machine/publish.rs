@@ -1,10 +1,11 @@
 //! Messages on their way to the broker.
 
+use bytes::{Bytes, BytesMut};
 use pantala_proto::{
     Acknowledgement, AcknowledgementKind, Delivery, Outgoing, PacketId, ProtocolVersion, PublishProperties, QoS,
     ReasonCode, VARIABLE_BYTE_INTEGER_MAX, valid_topic_name,
 };
-use pantala_session::{AckError, Acknowledged, Instant, Send, SentAlias, SentAliases};
+use pantala_session::{AckError, Acknowledged, Instant, Place, Send, SentAlias, SentAliases};
 
 use super::journal::{NOT_KEPT, Releasing, take_releasing};
 use super::{Details, Event, Machine, Phase, Published, ServerLimits, Token};
@@ -21,6 +22,12 @@ const FIXED_HEADER_BYTES_MAX: usize = 5;
 const ALIAS_BYTES_MAX: usize = 3 + 2;
 /// A Topic Name up to this long is not worth an alias. Bytes.
 const ALIAS_TOPIC_BYTES_MIN: usize = 4;
+/// What a packet has besides Topic Name, payload and properties, and the alias that it may get, at most.
+const PACKET_OVERHEAD_BYTES_MAX: usize = FIXED_HEADER_BYTES_MAX + 2 + 2 + 4 + ALIAS_BYTES_MAX;
+/// Of a block of small payloads. A payload that is kept long keeps the whole block.
+const BLOCK_BYTES: usize = 2 << 10;
+/// A payload up to this long is copied into a block. Bytes.
+const BLOCK_PAYLOAD_BYTES_MAX: usize = 128;
 
 /// A message with what goes with it.
 #[derive(Debug, Clone)]
@@ -42,6 +49,51 @@ fn message_bytes(message: &Message) -> usize {
     message.topic_name.len() + message.payload.len() + message.properties.section().len()
 }
 
+/// A message on its way in.
+pub(crate) enum Offered<'m> {
+    /// The caller goes on with it.
+    Lent(&'m Message),
+    /// The caller needs it no more once it is taken: then an empty one stands there.
+    Given(&'m mut Message),
+}
+
+impl Offered<'_> {
+    #[inline]
+    pub(crate) fn message(&self) -> &Message {
+        match self {
+            Self::Lent(message) => message,
+            Self::Given(message) => message,
+        }
+    }
+}
+
+/// Small payloads that are kept while others are, one behind the other: a block for many costs less than what each needs to be
+/// shared with the caller, and lets the caller have its memory back at once.
+#[derive(Default)]
+pub(super) struct Blocks {
+    open: BytesMut,
+}
+
+impl Blocks {
+    fn keep(&mut self, payload: &Bytes) -> Bytes {
+        // What is shared already costs nothing more to share.
+        if payload.len() > BLOCK_PAYLOAD_BYTES_MAX || payload.is_empty() || !payload.is_unique() {
+            return payload.clone();
+        }
+        if self.open.capacity() < payload.len() {
+            self.open = BytesMut::with_capacity(BLOCK_BYTES);
+        }
+        self.open.extend_from_slice(payload);
+        self.open.split().freeze()
+    }
+
+    /// Bytes that are left in the block.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.open.capacity()
+    }
+}
+
 /// What became of a message that was given to [`Machine::publish`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
@@ -58,37 +110,68 @@ impl Machine {
     /// # Errors
     /// What is wrong with the message, or [`PublishError::QueueFull`]: try again when [`Machine::has_room`].
     pub fn publish(&mut self, now: Instant, message: &Message, token: Option<Token>) -> Result<Accepted, PublishError> {
+        self.publish_offered(now, Offered::Lent(message), token)
+    }
+
+    /// As [`Machine::publish`].
+    pub(crate) fn publish_offered(
+        &mut self,
+        now: Instant,
+        offered: Offered<'_>,
+        token: Option<Token>,
+    ) -> Result<Accepted, PublishError> {
+        let message = offered.message();
         self.check(message)?;
-        let kept = self.journal.is_some() && message.qos != QoS::AtMostOnce;
+        let qos = message.qos;
+        let kept = self.journal.is_some() && qos != QoS::AtMostOnce;
         if kept && !self.has_room() {
             return Err(PublishError::QueueFull);
         }
+        let mut at_once = false;
         if self.phase == Phase::Open {
             self.encoder().check_limits(message)?;
             let free = self.output.len() < self.settings.output_bytes_max();
-            let alone = self.outbound.queue_len() == 0 && !self.outbound.has_resends();
-            if free && alone && message.qos == QoS::AtMostOnce {
-                self.encode(now, Delivery::AtMostOnce, message, now)?;
+            if free && qos == QoS::AtMostOnce && self.outbound.is_all_sent() {
+                self.encoder().encode(now, Delivery::AtMostOnce, message, now)?;
                 return Ok(Accepted::Sent);
             }
-            if free && message.qos != QoS::AtMostOnce && self.outbound.can_start(self.window()) {
-                let place = if kept { self.record_taken(now, message) } else { NOT_KEPT };
-                self.waiting_bytes += message_bytes(message);
-                let waiting = Waiting { message: message.clone(), token, since: now, place };
-                let delivery = self.outbound.start(message.qos, waiting);
-                self.record_sent(place, delivery);
-                let encoded = self.encode(now, delivery, message, now);
-                self.encoded(delivery, encoded, token, message_bytes(message), place);
-                return Ok(Accepted::Pending);
-            }
+            at_once = free && qos != QoS::AtMostOnce && self.outbound.can_start(self.window());
         }
-        if !self.has_room() {
+        if !at_once && !self.has_room() {
             return Err(PublishError::QueueFull);
         }
-        self.waiting_bytes += message_bytes(message);
-        let place = if kept { self.record_taken(now, message) } else { NOT_KEPT };
-        self.outbound.enqueue(message.qos, Waiting { message: message.clone(), token, since: now, place });
+        let message = self.take(offered);
+        let bytes = message_bytes(&message);
+        self.waiting_bytes += bytes;
+        let place = if kept { self.record_taken(now, &message) } else { NOT_KEPT };
+        let waiting = Waiting { message, token, since: now, place };
+        if !at_once {
+            self.outbound.enqueue(qos, waiting);
+            return Ok(Accepted::Pending);
+        }
+        let Self { settings, limits, sent_aliases, output, outbound, .. } = self;
+        let (delivery, waiting) = outbound.start_in_place(qos, waiting);
+        let mut encoder = Encoder { version: settings.version, limits, sent_aliases, output };
+        let encoded = waiting.map_or(Ok(()), |waiting| encoder.encode(now, delivery, &waiting.message, now));
+        self.encoded(delivery, encoded, token, bytes, place);
         Ok(Accepted::Pending)
+    }
+
+    /// The message, to be kept.
+    #[inline]
+    fn take(&mut self, offered: Offered<'_>) -> Message {
+        match offered {
+            // One alone is not worth a block.
+            Offered::Lent(message) if self.outbound.is_idle() => message.clone(),
+            Offered::Lent(message) => Message {
+                topic_name: message.topic_name.clone(),
+                payload: self.blocks.keep(&message.payload),
+                qos: message.qos,
+                retain: message.retain,
+                properties: message.properties.clone(),
+            },
+            Offered::Given(message) => std::mem::replace(message, Message::empty()),
+        }
     }
 
     /// A message of an earlier program.
@@ -151,23 +234,25 @@ impl Machine {
 
     /// Encodes what may go out, while there is room in the output.
     pub(super) fn pump(&mut self, now: Instant) {
+        if self.phase != Phase::Open || self.outbound.is_all_sent() {
+            return;
+        }
         let window = self.window();
-        while self.phase == Phase::Open && self.output.len() < self.settings.output_bytes_max() {
-            match self.outbound.next_in_place(window, |_| true) {
+        self.make_room_in_output(window);
+        while self.output.len() < self.settings.output_bytes_max() {
+            let Self { settings, limits, sent_aliases, output, outbound, .. } = self;
+            match outbound.next_in_place(window, |_| true) {
                 Some(Send::Publish(delivery, waiting)) => {
-                    let mut encoder = Encoder {
-                        version: self.settings.version,
-                        limits: &self.limits,
-                        sent_aliases: &mut self.sent_aliases,
-                        output: &mut self.output,
-                    };
+                    let mut encoder = Encoder { version: settings.version, limits, sent_aliases, output };
                     let encoded = encoder
                         .check_limits(&waiting.message)
                         .and_then(|()| encoder.encode(now, delivery, &waiting.message, waiting.since));
                     let (token, bytes, place) = (waiting.token, waiting.bytes(), waiting.place);
-                    if encoded.is_ok() {
+                    if encoded.is_ok() && matches!(waiting, Place::Kept(_)) {
                         self.record_sent(place, delivery);
+                        continue;
                     }
+                    drop(waiting);
                     self.encoded(delivery, encoded, token, bytes, place);
                 }
                 Some(Send::PubRel(packet_id)) => {
@@ -178,7 +263,19 @@ impl Machine {
         }
     }
 
+    /// Room for all messages that may go out now, so that the output need not grow with each.
+    fn make_room_in_output(&mut self, window: u16) {
+        let free = usize::from(window).saturating_sub(self.outbound.inflight_len());
+        let fresh = self.outbound.queue_len().min(free);
+        if fresh > 1 {
+            let typical = self.waiting_bytes / self.unsettled() + PACKET_OVERHEAD_BYTES_MAX;
+            let room = self.settings.output_bytes_max().saturating_sub(self.output.len());
+            self.output.reserve(fresh.saturating_mul(typical).min(room));
+        }
+    }
+
     /// A message from `outbound` has been encoded, or is not sent after all.
+    #[inline]
     fn encoded(
         &mut self,
         delivery: Delivery,
@@ -187,21 +284,17 @@ impl Machine {
         bytes: usize,
         place: u64,
     ) {
-        match encoded {
-            Ok(()) if delivery == Delivery::AtMostOnce => {
-                self.waiting_bytes -= bytes;
-                self.settle(token, Ok(Published::SUCCESS));
-            }
-            Ok(()) => {}
-            Err(error) => {
-                self.waiting_bytes -= bytes;
-                if let Some(packet_id) = delivery.packet_id() {
-                    self.outbound.abandon(packet_id);
-                }
-                self.record_settled(place);
-                self.settle(token, Err(error));
-            }
+        if encoded.is_ok() && delivery != Delivery::AtMostOnce {
+            return self.record_sent(place, delivery);
         }
+        self.waiting_bytes -= bytes;
+        if encoded.is_err() {
+            if let Some(packet_id) = delivery.packet_id() {
+                self.outbound.abandon(packet_id);
+            }
+            self.record_settled(place);
+        }
+        self.settle(token, encoded.map(|()| Published::SUCCESS));
     }
 
     fn encoder(&mut self) -> Encoder<'_> {
@@ -211,16 +304,6 @@ impl Machine {
             sent_aliases: &mut self.sent_aliases,
             output: &mut self.output,
         }
-    }
-
-    fn encode(
-        &mut self,
-        now: Instant,
-        delivery: Delivery,
-        message: &Message,
-        since: Instant,
-    ) -> Result<(), PublishError> {
-        self.encoder().encode(now, delivery, message, since)
     }
 
     fn settle(&mut self, token: Option<Token>, outcome: Result<Published, PublishError>) {
@@ -235,7 +318,6 @@ impl Machine {
 
     pub(super) fn handle_acknowledgement(
         &mut self,
-        now: Instant,
         acknowledgement: &Acknowledgement<'_>,
     ) -> Result<(), ConnectionError> {
         let packet_id = acknowledgement.packet_id;
@@ -280,7 +362,6 @@ impl Machine {
             },
             AcknowledgementKind::PubRel => return self.handle_release(packet_id),
         }
-        self.pump(now);
         Ok(())
     }
 
@@ -312,21 +393,29 @@ struct Encoder<'m> {
 
 impl Encoder<'_> {
     /// What CONNACK forbids.
+    #[inline]
     fn check_limits(&self, message: &Message) -> Result<(), PublishError> {
+        let limits = self.limits;
+        let plain = message.qos <= limits.maximum_qos && !message.retain && message.properties.is_empty();
+        let maximum = limits.maximum_packet_size.map_or(usize::MAX, |maximum| maximum.get() as usize);
+        if plain && message_bytes(message) + PACKET_OVERHEAD_BYTES_MAX <= maximum {
+            return Ok(());
+        }
+        self.check_all_limits(message)
+    }
+
+    fn check_all_limits(&self, message: &Message) -> Result<(), PublishError> {
         if message.qos > self.limits.maximum_qos {
             return Err(PublishError::QosUnsupported { maximum: self.limits.maximum_qos });
         }
         if message.retain && !self.limits.retain_available {
             return Err(PublishError::RetainUnsupported);
         }
-        if !message.properties.is_empty()
-            && let Some(alias) = outgoing(message, some_delivery(message.qos)).topic_alias
-            && alias.get() > self.limits.topic_alias_maximum
-        {
+        let form = outgoing(message, some_delivery(message.qos));
+        if form.topic_alias.is_some_and(|alias| alias.get() > self.limits.topic_alias_maximum) {
             return Err(PublishError::TopicAlias { maximum: self.limits.topic_alias_maximum });
         }
         if let Some(maximum) = self.limits.maximum_packet_size {
-            let form = outgoing(message, some_delivery(message.qos));
             let bytes = form.packet_bytes(self.version, message.payload.len());
             if bytes > maximum.get() as usize {
                 return Err(PublishError::PacketTooLarge { bytes: bytes as u64, maximum: u64::from(maximum.get()) });
@@ -364,7 +453,9 @@ impl Encoder<'_> {
             && message.topic_name.len() >= ALIAS_TOPIC_BYTES_MIN
         {
             let maximum = self.limits.maximum_packet_size.map_or(u32::MAX, u32::from) as usize;
-            if form.packet_bytes(version, message.payload.len()) + ALIAS_BYTES_MAX <= maximum {
+            if message_bytes(message) + PACKET_OVERHEAD_BYTES_MAX <= maximum
+                || form.packet_bytes(version, message.payload.len()) + ALIAS_BYTES_MAX <= maximum
+            {
                 match self.sent_aliases.alias(&message.topic_name) {
                     Some(SentAlias::Known(alias)) => {
                         form.topic_name = "";
@@ -375,6 +466,7 @@ impl Encoder<'_> {
                 }
             }
         }
+        self.output.reserve(message_bytes(message) + PACKET_OVERHEAD_BYTES_MAX);
         form.encode_header(version, message.payload.len(), self.output);
         self.output.extend_from_slice(&message.payload);
         Ok(())
@@ -391,8 +483,13 @@ fn some_delivery(qos: QoS) -> Delivery {
 }
 
 /// The packet of a message, with no alias but one that it asks for.
+#[inline]
 fn outgoing(message: &Message, delivery: Delivery) -> Outgoing<'_> {
-    let properties = PublishProperties::new(message.properties.section()).unwrap_or_default();
+    let properties = match message.properties.section() {
+        // Most messages have none.
+        [] => PublishProperties::default(),
+        section => PublishProperties::new(section).unwrap_or_default(),
+    };
     Outgoing {
         delivery,
         retain: message.retain,

@@ -5,7 +5,7 @@ use pantala_proto::{Publish, QoS, SubscriptionOptions};
 use super::*;
 use crate::Message;
 use crate::authentication::{AuthenticationError, Authenticator};
-use crate::error::SubscribeError;
+use crate::error::{PublishError, SubscribeError};
 
 const NOW: Instant = Instant(0);
 const WELCOME: &[u8] = &[0x20, 3, 0, 0, 0];
@@ -452,4 +452,67 @@ fn a_ping_that_is_taken_apart_has_its_whole_time() {
         Some(Event::Ended(ConnectionError::TimedOut))
     ));
     assert!(!machine.take_ping(at(165), &mut ping));
+}
+
+/// Payloads of messages that were published while others were under way are copied: each has to come out as it went in, and what
+/// they were copied into has to go with them.
+#[test]
+fn payloads_of_any_length_come_out_as_they_went_in() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let mut machine = open(settings(), WELCOME);
+        let payload = |number: usize| vec![number as u8; number % 300];
+        for number in 0..1_000 {
+            machine.publish(NOW, &Message::new("t", payload(number)).qos(qos), None).unwrap();
+        }
+        let mut came = 0;
+        while machine.unsettled() > 0 {
+            let packets = packets(&mut machine);
+            assert!(!packets.is_empty());
+            let mut answers = Vec::new();
+            for packet in packets {
+                if packet[0] == 0x62 {
+                    answers.extend([0x70, 2, packet[2], packet[3]]);
+                    continue;
+                }
+                let publish = published(&packet);
+                assert_eq!(publish.payload, payload(came));
+                came += 1;
+                let first_byte = if qos == QoS::AtLeastOnce { 0x40 } else { 0x50 };
+                answers.extend(ack(first_byte, publish.delivery.packet_id().unwrap().number()));
+            }
+            machine.handle_input(NOW, &answers);
+        }
+        assert_eq!((came, machine.waiting_bytes, machine.blocks.room()), (1_000, 0, 0));
+    }
+}
+
+#[test]
+fn a_message_that_finds_no_room_is_still_there() {
+    let mut machine = Machine::new(SessionSettings { queue_messages_max: 1, ..settings() });
+    let whole = Message::new("t", "payload").qos(QoS::AtLeastOnce);
+    let mut message = whole.clone();
+    machine.publish_offered(NOW, Offered::Given(&mut message), None).unwrap();
+    assert_eq!(message, Message::empty());
+    message = whole.clone();
+    let result = machine.publish_offered(NOW, Offered::Given(&mut message), None);
+    assert_eq!((result, message), (Err(PublishError::QueueFull), whole));
+}
+
+/// What came together with an error makes no room any more: nothing begins on a connection that ends.
+#[test]
+fn acknowledgements_that_come_together_make_room_together() {
+    let window = std::num::NonZeroU16::new(3).unwrap();
+    let mut machine = open(SessionSettings { inflight_maximum: window, ..settings() }, WELCOME);
+    (0..9).for_each(|_| publish(&mut machine, "t", QoS::AtLeastOnce));
+    assert_eq!(packets(&mut machine).len(), 3);
+    machine.handle_input(NOW, &[ack(0x40, 1), ack(0x40, 2), ack(0x40, 3)].concat());
+    let numbers = packets(&mut machine)
+        .iter()
+        .map(|packet| published(packet).delivery.packet_id().unwrap().number())
+        .collect::<Vec<_>>();
+    assert_eq!(numbers, [4, 5, 6]);
+    // PUBCOMP for a QoS 1 exchange.
+    machine.handle_input(NOW, &[ack(0x40, 4), ack(0x70, 5)].concat());
+    assert_eq!(types(&mut machine), [0xe]);
+    assert_eq!(machine.unsettled(), 5);
 }
