@@ -12,6 +12,7 @@ use crate::authentication::Exchange;
 use crate::durability::Until;
 use crate::maybe_instant::MaybeInstant;
 use crate::output::Output;
+use crate::pace::Rates;
 use crate::replay::Replay;
 use crate::session::SessionKey;
 use crate::timers::TimerId;
@@ -258,10 +259,11 @@ impl Connection {
         Instant(now.0 - u64::from((now.0 as u32).wrapping_sub(self.opened)))
     }
 
-    /// Decides whether what it sends is charged, so that a read need not ask again: where there is a limit to how fast a client
-    /// may send, and the client is not on this machine. To be called when either may be new.
-    pub(crate) fn set_pace(&mut self, settings: &Settings) {
-        self.paced = settings.has_pace() && self.place.address().is_some_and(|address| !address.is_loopback());
+    /// Decides whether what it sends is charged, so that a read need not ask again: where its listener has a limit to how fast a
+    /// client may send, and the client is not on this machine. To be called when either may be new.
+    pub(crate) fn set_pace(&mut self, rates: &Rates) {
+        self.paced =
+            rates.at(self.listener).is_limit() && self.place.address().is_some_and(|address| !address.is_loopback());
     }
 
     pub(crate) fn extras(&mut self) -> &mut Extras {

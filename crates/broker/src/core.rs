@@ -24,7 +24,7 @@ use crate::loaded::Loaded;
 use crate::mailbox::{Batch, Outbox, Phase as BatchPhase};
 use crate::maybe_instant::MaybeInstant;
 use crate::output::BufferPool;
-use crate::pace::{Paces, Takeovers};
+use crate::pace::{Paces, Rates, Takeovers};
 use crate::persist::Naming;
 use crate::publisher::Publishers;
 use crate::replay::{Query, Retained};
@@ -244,6 +244,8 @@ pub struct Core<S> {
     pub(crate) settings: Arc<Settings>,
     /// The same, as clients are told of them.
     told: Told,
+    /// How fast clients may send.
+    pub(crate) rates: Rates,
     pub(crate) worker: WorkerId,
     pub(crate) workers: u8,
     pub(crate) totals: Arc<Totals>,
@@ -341,6 +343,7 @@ impl<S: Store> Core<S> {
         let workers = options.workers.clamp(1, crate::WORKERS_MAX);
         Self {
             told: Told::new(&options.settings),
+            rates: Rates::new(&options.settings),
             settings: options.settings,
             worker: options.worker,
             workers,
@@ -429,10 +432,11 @@ impl<S: Store> Core<S> {
         let others = settings.connect_seconds != self.settings.connect_seconds
             || settings.write_stall_seconds != self.settings.write_stall_seconds;
         self.told = Told::new(&settings);
+        self.rates = Rates::new(&settings);
         self.settings = settings;
         let mut keys = Vec::new();
         for (key, connection) in &mut self.connections {
-            connection.set_pace(&self.settings);
+            connection.set_pace(&self.rates);
             let not_let_in = !matches!(connection.phase, Phase::Connected | Phase::Closing);
             if not_let_in {
                 connection.told = self.told.at(connection.listener);
@@ -456,7 +460,7 @@ impl<S: Store> Core<S> {
     pub fn introduce(&mut self, key: ConnectionKey, peer: Box<Peer>) {
         if let Some(connection) = self.connections.get_mut(key as usize) {
             connection.place = Place::Peer(peer);
-            connection.set_pace(&self.settings);
+            connection.set_pace(&self.rates);
         }
     }
 

@@ -95,7 +95,9 @@ pub use identity::{AuthenticationRequest, Identity, RightsSource, SecurityId, St
 pub use mailbox::{Batch, Phase as BatchPhase};
 pub use peer::{CertificateNames, Peer};
 pub use restore::{Share, shares};
-pub use settings::{AcceptedVersions, DurabilityRule, ListenerSettings, QueueFull, Redirect, ScramUser, Settings};
+pub use settings::{
+    AcceptedVersions, DurabilityRule, ListenerRate, ListenerSettings, QueueFull, Redirect, ScramUser, Settings,
+};
 
 /// Index of a listener in [`Settings::listeners`].
 pub type ListenerId = u16;
