@@ -16,7 +16,7 @@ use crate::pace::Rates;
 use crate::replay::Replay;
 use crate::session::SessionKey;
 use crate::timers::TimerId;
-use crate::{Cause, Identity, ListenerId, Peer, SecurityId, Settings};
+use crate::{Cause, ListenerId, Peer, SecurityId, Settings, Verified};
 
 /// How far a connection has come.
 ///
@@ -183,8 +183,10 @@ pub(crate) struct Extras {
     pub(crate) paused_until: Option<Instant>,
     /// Who the client proved to be by enhanced authentication.
     pub(crate) user_name: Option<Box<str>>,
+    /// The domain that is asked about the client's credentials.
+    pub(crate) asked: SecurityId,
     /// Who the client has been found to be, while its CONNECT has not been dealt with.
-    pub(crate) identity: Option<Box<Identity>>,
+    pub(crate) verified: Option<Box<Verified>>,
     /// When its credentials expire.
     pub(crate) expires_at: Option<Instant>,
 }

@@ -91,7 +91,9 @@ pub use cause::Cause;
 pub use census::Census;
 pub use counters::Counters;
 pub use event::{End, Event, Stranger, Wanted};
-pub use identity::{AuthenticationRequest, Identity, RightsSource, SecurityId, Standing, Unrestricted, Verdict};
+pub use identity::{
+    AuthenticationRequest, Identity, RightsSource, SecurityId, Standing, Unrestricted, Verdict, Verified,
+};
 pub use mailbox::{Batch, Phase as BatchPhase};
 pub use peer::{CertificateNames, Peer};
 pub use restore::{Share, shares};

@@ -21,7 +21,7 @@ use crate::core::{Action, Core};
 use crate::identity::Principal;
 use crate::message::Incoming;
 use crate::session::{Session, SessionKey};
-use crate::{Cause, ConnectionKey, Identity, ListenerSettings, RightsSource, SecurityId, Standing, Verdict};
+use crate::{Cause, ConnectionKey, ListenerSettings, RightsSource, SecurityId, Standing, Verdict, Verified};
 
 /// The security domain of Sessions whose own is not there any more.
 pub(crate) const NO_DOMAIN: SecurityId = SecurityId(u16::MAX);
@@ -42,7 +42,8 @@ impl<S: Store> Core<S> {
             }
             Verdict::Accepted(identity) => {
                 connection.phase = Phase::AwaitConnect;
-                connection.extras().identity = Some(Box::new(identity));
+                let extras = connection.extras();
+                extras.verified = Some(Box::new(Verified { security: extras.asked, identity }));
                 let input = std::mem::take(&mut connection.input);
                 // So that the shell looks at it, and reads on.
                 if !connection.dirty {
@@ -60,9 +61,9 @@ impl<S: Store> Core<S> {
 
     /// Who the client is, as [`Action::HandOver`] said where the connection was before. To be called before the first
     /// [`Core::receive`].
-    pub fn identified(&mut self, key: ConnectionKey, identity: Box<Identity>) {
+    pub fn identified(&mut self, key: ConnectionKey, verified: Box<Verified>) {
         if let Some(connection) = self.connections.get_mut(key as usize) {
-            connection.extras().identity = Some(identity);
+            connection.extras().verified = Some(verified);
         }
     }
 

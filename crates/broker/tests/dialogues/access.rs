@@ -325,6 +325,57 @@ fn a_client_moves_to_the_worker_of_the_identifier_that_it_is_given() {
     });
 }
 
+/// A reload may give a listener another security domain while the credentials of a client are looked at. The verdict was
+/// taken for one of the new domain's users: whoever was ann in one tenant became ann in the other.
+#[test]
+fn what_is_proved_to_one_security_domain_lets_nobody_into_another() {
+    let domain = |security| ListenerSettings { security: SecurityId(security), ..verifying() };
+    let with = |listener| Settings { listeners: vec![listener], ..secured() };
+    everywhere(&with(domain(0)), |world| {
+        let moved = world.client("a").user("ann").clean(false).expiry(100);
+        let peer = moved.begin();
+        world.run();
+        let asked = world.asked().unwrap();
+        assert_eq!(asked.request.security, SecurityId(0));
+        world.reconfigure(&with(domain(1)));
+        world.answer(&asked, verify(&asked.request));
+        world.run();
+        peer.expect(&Received::ConnAck { session_present: false, code: ReasonCode::NotAuthorized });
+        assert!(peer.is_closed());
+        assert_eq!((world.counters().connects_refused_credentials, world.sessions()), (1, 0));
+        // Who comes now is asked about in the new one.
+        let peer = moved.begin();
+        world.run();
+        let asked = world.asked().unwrap();
+        assert_eq!(asked.request.security, SecurityId(1));
+        world.answer(&asked, verify(&asked.request));
+        world.run();
+        peer.expect(&Received::ConnAck { session_present: false, code: ReasonCode::Success });
+    });
+}
+
+/// The same where the connection moves to another worker with its verdict, and finds other settings there.
+#[test]
+fn a_proof_that_moves_to_another_worker_takes_its_domain_along() {
+    let domain = |security| ListenerSettings { security: SecurityId(security), ..verifying() };
+    let with = |listener| Settings { listeners: vec![listener], ..secured() };
+    everywhere(&with(domain(0)), |world| {
+        for worker in 0..world.workers() {
+            world.reconfigure(&with(domain(0)));
+            let given = format!("{}-{}", world.name_on(worker, "given"), world.seed());
+            let peer = world.client("any").user("ann").begin();
+            world.run();
+            let asked = world.asked().unwrap();
+            world.reconfigure(&with(domain(1)));
+            let identity = Identity { client_id: Some(given.into()), ..Identity::default() };
+            world.answer(&asked, Verdict::Accepted(identity));
+            world.run();
+            peer.expect(&Received::ConnAck { session_present: false, code: ReasonCode::NotAuthorized });
+        }
+        assert_eq!(world.sessions(), 0);
+    });
+}
+
 #[test]
 fn the_user_name_can_be_the_client_identifier() {
     let listener = ListenerSettings { use_user_name_as_client_id: true, ..verifying() };

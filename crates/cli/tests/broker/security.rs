@@ -417,6 +417,49 @@ fn an_http_service_decides_and_nobody_gets_in_without_its_answer() {
     broker.check();
 }
 
+/// Two services, of which the first one has not answered yet when a reload comes; what the client and the log were told then.
+fn reload_while_a_service_is_asked(before: &str, after: &str) -> (u8, usize, String) {
+    let (first, second) = (Service::start(), Service::start());
+    let toml = |domains: &str| {
+        let domains = domains.replace("FIRST", &first.url("/")).replace("SECOND", &second.url("/"));
+        format!("[limits]\nconnect_seconds = 600\n{LISTENER}{domains}")
+    };
+    second.answer(403, "");
+    let (mut broker, address) = start(Folder::new(), &toml(before));
+    let mut client = Client::open(address);
+    client.level = V5;
+    client.send(&connect_as(V5, "c", Some("ann"), Some(b"a")));
+    wait_for("the question", || (!first.requests().is_empty()).then_some(()));
+    broker.folder.write("pantala.toml", &toml(after));
+    broker.signal(Signal::HUP);
+    broker.wait_for_log("SIGHUP: configuration read again");
+    first.answer(200, r#"{"result":"allow"}"#);
+    let answer = client.packet();
+    assert_eq!(answer[0], 0x20, "{answer:02x?}");
+    broker.check();
+    (answer[3], second.requests().len(), broker.log())
+}
+
+/// What one tenant's service says of ann let her in as the other tenant's.
+#[test]
+fn a_verdict_for_one_security_domain_is_none_for_another() {
+    const DOMAIN: &str = "http_timeout_seconds = 60\nhttp_url = ";
+    let domains =
+        format!("[[security]]\nname = \"one\"\n{DOMAIN}\"FIRST\"\n[[security]]\nname = \"two\"\n{DOMAIN}\"SECOND\"\n");
+    let with = |name: &str| format!("security = \"{name}\"\n{domains}");
+    let (code, asked, log) = reload_while_a_service_is_asked(&with("one"), &with("two"));
+    assert_eq!((code, asked), (NOT_AUTHORIZED, 0));
+    assert!(log.contains("the listener has another security domain now"), "{log}");
+}
+
+/// Who was in the queue when a reload took its password away was let in by the old one.
+#[test]
+fn who_is_right_by_what_is_not_in_force_any_more_is_asked_about_anew() {
+    let domain = |url: &str| format!("[[security]]\nhttp_timeout_seconds = 60\nhttp_url = \"{url}\"\n");
+    let (code, asked, log) = reload_while_a_service_is_asked(&domain("FIRST"), &domain("SECOND"));
+    assert_eq!((code, asked), (NOT_AUTHORIZED, 1), "{log}");
+}
+
 // ---- guesses and floods ---------------------------------------------------------------------------------------
 
 #[test]

@@ -580,9 +580,20 @@ impl Job {
         }
     }
 
+    /// Whether no reload has put another domain in the place of the one that it asks.
+    fn is_in_force(&self) -> bool {
+        let in_force = self.security.domains().get(usize::from(self.number)).cloned();
+        in_force.is_some_and(|in_force| Arc::ptr_eq(&in_force, &self.domain))
+    }
+
     /// Answers.
     fn end(mut self, answer: Answer) {
         let Some(reply) = self.reply.take() else { return };
+        // It waited meanwhile. Who was right by the old files and services has to be so by the new ones.
+        if answer.is_ok() && !self.is_in_force() {
+            let credentials = std::mem::take(&mut self.credentials);
+            return self.security.authenticate(self.number, credentials, reply);
+        }
         let security = &*self.security;
         let address = self.credentials.address;
         let counters = &security.counters;
