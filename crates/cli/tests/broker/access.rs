@@ -397,3 +397,43 @@ fn listeners_and_plugins_are_told_by_command() {
         r#"{"responses":[{"command":"Unknown command","error":"Payload not valid JSON"}]}"#
     );
 }
+
+/// It had to be started anew: who took the key away was told so, and the API went on to answer.
+#[test]
+fn what_is_told_by_command_is_told_no_more_as_soon_as_a_reload_says_so() {
+    const REQUEST: &str = r#"{"commands":[{"command":"listPlugins"}]}"#;
+    let folder = Folder::new();
+    let file = folder.write("dynsec.json", INIT);
+    let toml = |told: bool| {
+        format!(
+            "[broker]\ncontrol_api = {told}\n[[security]]\ndynamic_security_file = {file:?}\n\
+             [[listener]]\nhost = \"127.0.0.1\"\nport = 0\n"
+        )
+    };
+    let mut broker = start(folder, &toml(true));
+    let (mut admin, code) = try_login(&broker, "admin", "secret", "a");
+    assert_eq!(code, 0);
+    command(
+        &mut admin,
+        r#"{"commands":[{"command":"addRoleACL","rolename":"admin","acltype":"publishClientSend","topic":"$CONTROL/broker/#","allow":true}]}"#,
+    );
+    // Commands are carried out in their order, so that the first answer is that to the first one that has any.
+    let ask = |admin: &mut Client| {
+        admin.send(&client::publish(V5, "$CONTROL/broker/v1", 0, 0, REQUEST.as_bytes()));
+        let answer = command(admin, LIST_CLIENTS);
+        let is_told = answer.contains("listPlugins");
+        if is_told {
+            admin.packet();
+        }
+        is_told
+    };
+    assert!(ask(&mut admin));
+    broker.folder.write("pantala.toml", &toml(false));
+    let log = reload(&broker);
+    assert!(log.contains("broker.control_api: true -> false (live)"), "{log}");
+    assert!(!ask(&mut admin));
+    broker.folder.write("pantala.toml", &toml(true));
+    reload(&broker);
+    assert!(ask(&mut admin));
+    broker.check();
+}

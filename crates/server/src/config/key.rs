@@ -345,7 +345,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "control_api",
-                doc: "Whether commands to `$CONTROL/broker/v1` are answered, of clients that a rule lets publish there; see [access.md](access.md#what-the-broker-tells-by-command). A change needs a restart.",
+                doc: "Whether commands to `$CONTROL/broker/v1` are answered, of clients that a rule lets publish there; see [access.md](access.md#what-the-broker-tells-by-command).",
                 kind: Kind::Switch { put: |draft, value| draft.control_api = value },
                 show: |config| config.control_api.to_string(),
             },

@@ -256,7 +256,7 @@ impl Security {
 
 impl Reloadable for Arc<Security> {
     /// Who was verified by the old files and is remembered has to be verified again.
-    fn prepare(&mut self, config: &Config, new: &Config) -> Result<Commit, String> {
+    fn prepare(&mut self, _old: &Config, new: &Config) -> Result<Commit, String> {
         let old = self.domains();
         let scram_users = scram_users(new);
         // They have the numbers of the old ones, and more may stand behind them.
@@ -276,8 +276,7 @@ impl Reloadable for Arc<Security> {
         let (domains, reread): (Vec<_>, Vec<_>) = made.map_err(|error| error.to_string())?.into_iter().unzip();
         let domains: Arc<[_]> = domains.into();
         let patience = Duration::from_secs(new.settings.connect_seconds.into());
-        // Whether it is told at all needs a restart.
-        let described = config.control_api.then(|| Arc::new(Described::of(new)));
+        let described = new.control_api.then(|| Arc::new(Described::of(new)));
         let security = Arc::clone(self);
         Ok(Box::new(move |committed| {
             let allow_anonymous = committed.allow_anonymous.into();
