@@ -15,7 +15,7 @@ use pantala_identity::password::Users;
 use pantala_identity::{Identity, Outcome};
 use pantala_session::Instant;
 
-use super::dynamic::{Dynamic, Reread};
+use super::dynamic::{Dynamic, Dynamics};
 use super::http::{Caller, Roots};
 use super::keys::Keys;
 use crate::config::{Http, SecurityDomain, Verification, nearest};
@@ -78,14 +78,15 @@ pub(super) struct Service {
 
 impl Domain {
     /// Reads the files. `old` is the same domain from before, if there is one: nothing of it changes, and what has been read of
-    /// its dynamic security comes beside the new one, to be put in force with it.
+    /// its dynamic security is with `dynamics`, to be put in force with it.
     pub fn new<'a>(
         config: &SecurityDomain,
         bounds: &Verification,
         hasher: &Hasher,
         scram_users: impl Iterator<Item = &'a str>,
         old: Option<&Self>,
-    ) -> Result<(Self, Option<Reread>), DomainError> {
+        dynamics: &mut Dynamics<'_>,
+    ) -> Result<Self, DomainError> {
         let wrong = |key, what| DomainError { domain: config.name.clone(), key, what };
         let users = match &config.password_file {
             None => None,
@@ -148,20 +149,9 @@ impl Domain {
             }
             _ => None,
         };
-        let old = old.and_then(|old| old.dynamic.as_ref());
-        let (dynamic, reread) = match (&config.dynamic_security_file, old) {
-            (None, _) => (None, None),
-            // Commands go on in the same state. Another file is another state.
-            (Some(path), Some(old)) if old.path() == path => {
-                let reread = old.reread().map_err(|what| wrong("dynamic_security_file", what))?;
-                (Some(Arc::clone(old)), Some(reread))
-            }
-            (Some(path), _) => {
-                let opened = Dynamic::open(path, bounds).map_err(|what| wrong("dynamic_security_file", what))?;
-                (Some(opened), None)
-            }
-        };
-        let domain = Self {
+        let dynamic = config.dynamic_security_file.as_deref().map(|path| dynamics.of(path, bounds)).transpose();
+        let dynamic = dynamic.map_err(|what| wrong("dynamic_security_file", what))?;
+        Ok(Self {
             dynamic,
             only_users_of_files,
             chain: Chain::new(config.chain.iter().copied()),
@@ -171,8 +161,7 @@ impl Domain {
             rules,
             verified: Mutex::new(Cache::new(bounds.kept_max)),
             only_users,
-        };
-        Ok((domain, reread))
+        })
     }
 
     /// What a client may do; None if there is no such user any more.

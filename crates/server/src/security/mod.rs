@@ -40,7 +40,7 @@ pub(crate) use self::control::Described;
 pub(crate) use self::domain::DomainError;
 use self::domain::{Domain, Service, Tokens, lock};
 pub(crate) use self::dynamic::ControlRequest;
-use self::dynamic::Reread;
+use self::dynamic::{Dynamics, Reread};
 use self::keys::{Asked, FetchedKeys, Keys, News};
 use self::pool::Pool;
 pub(crate) use self::seam::Reply;
@@ -148,9 +148,10 @@ impl Security {
             surroundings;
         let described = described.map(Arc::new);
         let hasher = Hasher::new(&secret);
+        let mut dynamics = Dynamics::new(&[]);
         let domains = config.iter().enumerate().map(|(number, domain)| {
             let scram_users = of_domain(&scram_users, number);
-            Domain::new(domain, &bounds, &hasher, scram_users, None).map(|(domain, _)| Arc::new(domain))
+            Domain::new(domain, &bounds, &hasher, scram_users, None, &mut dynamics).map(Arc::new)
         });
         let domains: Result<Arc<[_]>, _> = domains.collect();
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -258,29 +259,29 @@ impl Reloadable for Arc<Security> {
     /// Who was verified by the old files and is remembered has to be verified again.
     fn prepare(&mut self, _old: &Config, new: &Config) -> Result<Commit, String> {
         let old = self.domains();
+        let mut dynamics = Dynamics::new(&old);
         let scram_users = scram_users(new);
         // They have the numbers of the old ones, and more may stand behind them.
         let domains = new.security.iter().enumerate().map(|(number, domain)| {
             let is_used = new.listeners.iter().any(|listener| usize::from(listener.settings.security.0) == number);
             match old.get(number) {
                 // Nobody comes in by it. Who has is judged as before: its files may be gone with its listeners.
-                Some(old) if !is_used => Ok((Arc::clone(old), None)),
+                Some(old) if !is_used => Ok(Arc::clone(old)),
                 old => {
                     let (old, scram_users) = (old.map(|old| &**old), of_domain(&scram_users, number));
-                    let made = Domain::new(domain, &self.bounds, &self.hasher, scram_users, old);
-                    made.map(|(domain, reread)| (Arc::new(domain), reread))
+                    Domain::new(domain, &self.bounds, &self.hasher, scram_users, old, &mut dynamics).map(Arc::new)
                 }
             }
         });
-        let made: Result<Vec<(Arc<Domain>, Option<Reread>)>, _> = domains.collect();
-        let (domains, reread): (Vec<_>, Vec<_>) = made.map_err(|error| error.to_string())?.into_iter().unzip();
-        let domains: Arc<[_]> = domains.into();
+        let domains: Result<Arc<[_]>, DomainError> = domains.collect();
+        let domains = domains.map_err(|error| error.to_string())?;
+        let reread = dynamics.into_reread();
         let patience = Duration::from_secs(new.settings.connect_seconds.into());
         let described = new.control_api.then(|| Arc::new(Described::of(new)));
         let security = Arc::clone(self);
         Ok(Box::new(move |committed| {
             let allow_anonymous = committed.allow_anonymous.into();
-            reread.into_iter().flatten().for_each(Reread::publish);
+            reread.into_iter().for_each(Reread::publish);
             *security.in_force.write().unwrap_or_else(PoisonError::into_inner) =
                 InForce { allow_anonymous, patience, domains, described };
             let rights = security.rights_source();
@@ -309,9 +310,10 @@ fn of_domain(users: &ScramUsers, number: usize) -> impl Iterator<Item = &str> {
 /// Reads all files that `config` names, as a start does.
 pub(crate) fn check(config: &Config) -> Result<(), String> {
     let (hasher, scram_users) = (Hasher::new(&[0; 32]), scram_users(config));
-    let mut domains = config.security.iter().enumerate();
+    let (mut domains, mut dynamics) = (config.security.iter().enumerate(), Dynamics::new(&[]));
     let read = |(number, domain)| {
-        Domain::new(domain, &config.verification, &hasher, of_domain(&scram_users, number), None).map(drop)
+        let scram_users = of_domain(&scram_users, number);
+        Domain::new(domain, &config.verification, &hasher, scram_users, None, &mut dynamics).map(drop)
     };
     domains.try_for_each(read).map_err(|error| error.to_string())
 }
