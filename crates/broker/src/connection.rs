@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use pantala_proto::{AcknowledgementKind, PacketId, ProtocolVersion, ReasonCode};
+use pantala_proto::{AcknowledgementKind, Connect, PacketId, ProtocolVersion, ReasonCode, frame};
 use pantala_session::{Instant, KeepAlive, ReceivedAliases, SentAliases};
 
 use crate::asking::Asking;
@@ -266,6 +266,17 @@ impl Connection {
     pub(crate) fn set_pace(&mut self, rates: &Rates) {
         self.paced =
             rates.at(self.listener).is_limit() && self.place.address().is_some_and(|address| !address.is_loopback());
+    }
+
+    /// Whether somebody looks at its credentials, and they may be found to be those of this user of a security domain.
+    pub(crate) fn may_become(&self, security: SecurityId, user_name: Option<&str>) -> bool {
+        if self.phase != Phase::Verifying || self.extras.as_ref().is_none_or(|extras| extras.asked != security) {
+            return false;
+        }
+        let Ok(frame::Split::Frame(frame)) = frame::split(&self.input, u32::MAX) else { return false };
+        let Ok(connect) = Connect::decode(frame.body) else { return false };
+        let by_certificate = self.place.peer().and_then(|peer| peer.user_name_by_certificate.as_deref());
+        connect.user_name == user_name || by_certificate.is_some() && by_certificate == user_name
     }
 
     pub(crate) fn extras(&mut self) -> &mut Extras {

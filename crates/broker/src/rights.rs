@@ -220,7 +220,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Disconnects all clients of a security domain with this user name, or those without one, as [`Self::disconnect`] does.
-    /// Returns how many.
+    /// Those whose credentials are being looked at, perhaps as they were before, have to come again (0x88). Returns how many.
     pub fn disconnect_user(
         &mut self,
         now: Instant,
@@ -236,7 +236,12 @@ impl<S: Store> Core<S> {
         for connection in &connections {
             self.break_off(now, *connection, reason_code, Cause::Administrator);
         }
-        connections.len()
+        let may_be = self.connections.iter().filter(|(_, connection)| connection.may_become(security, user_name));
+        let may_be: Vec<ConnectionKey> = may_be.map(|(key, _)| key as ConnectionKey).collect();
+        for connection in &may_be {
+            self.break_off(now, *connection, ReasonCode::ServerUnavailable, Cause::Administrator);
+        }
+        connections.len() + may_be.len()
     }
 
     // ---- commands ---------------------------------------------------------------------------------------------

@@ -878,6 +878,35 @@ fn an_administrator_can_disconnect_a_client() {
 }
 
 /// What rules ask about a client is known when they come, and while it is away.
+/// A password that was taken away while it was looked at let its client in afterwards: when its user was sent away, nobody was
+/// there yet.
+#[test]
+fn who_is_looked_at_while_its_user_is_sent_away_has_to_come_again() {
+    let elsewhere = ListenerSettings { security: SecurityId(1), ..verifying() };
+    everywhere(&Settings { listeners: vec![verifying(), elsewhere], ..secured() }, |world| {
+        let begin = |client_id: &str, user: &str, at| world.client(client_id).user(user).at(at).begin();
+        let (ann, bob, other_ann) = (begin("a", "ann", 0), begin("b", "bob", 0), begin("c", "ann", 1));
+        world.run();
+        let asked: Vec<_> = std::iter::from_fn(|| world.asked()).collect();
+        assert_eq!((asked.len(), world.send_away(SecurityId(0), "ann")), (3, 1));
+        world.run();
+        for asked in &asked {
+            world.answer(asked, verify(&asked.request));
+        }
+        world.run();
+        ann.expect(&Received::ConnAck { session_present: false, code: ReasonCode::ServerUnavailable });
+        assert!(ann.is_closed());
+        for peer in [&bob, &other_ann] {
+            peer.expect(&Received::ConnAck { session_present: false, code: ReasonCode::Success });
+        }
+        // Who is there is sent away as such.
+        assert_eq!(world.send_away(SecurityId(0), "bob"), 1);
+        world.run();
+        bob.expect_end(ReasonCode::AdministrativeAction);
+        assert!(!other_ann.is_closed());
+    });
+}
+
 #[test]
 fn rules_about_addresses_hold_for_who_was_there_before_them() {
     everywhere(&settings(), |world| {

@@ -22,8 +22,8 @@ use std::time::Duration;
 use pantala_broker::authentication::Unbraked;
 use pantala_broker::{
     Action, AuthenticationRequest, Batch, BatchPhase, Census, ConnectionKey, Core, CoreOptions, Counters, Event,
-    ListenerId, ListenerSettings, RightsSource, Settings, Totals, Unrestricted, Verdict, Verified, Wanted, WorkerId,
-    owner,
+    ListenerId, ListenerSettings, RightsSource, SecurityId, Settings, Totals, Unrestricted, Verdict, Verified, Wanted,
+    WorkerId, owner,
 };
 use pantala_proto::{ProtocolVersion, QoS, ReasonCode};
 use pantala_session::Instant;
@@ -529,6 +529,14 @@ impl World {
         inner.guarded(command.worker, |core| {
             core.control_response(now, key, generation, topic, payload.as_bytes());
         });
+    }
+
+    /// Sends away who is this user of a security domain; returns how many.
+    pub fn send_away(&self, security: SecurityId, user_name: &str) -> usize {
+        let mut inner = self.0.borrow_mut();
+        let (now, code) = (inner.now, ReasonCode::AdministrativeAction);
+        let workers = inner.workers.iter_mut();
+        workers.map(|worker| worker.core.disconnect_user(now, security, Some(user_name), code)).sum()
     }
 
     /// Disconnects a client by name. Returns whether it was there.
