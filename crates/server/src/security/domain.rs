@@ -15,6 +15,7 @@ use pantala_identity::password::Users;
 use pantala_identity::{Identity, Outcome};
 use pantala_session::Instant;
 
+use super::Others;
 use super::dynamic::{Dynamic, Dynamics};
 use super::http::{Caller, Roots};
 use super::keys::Keys;
@@ -53,7 +54,7 @@ pub(super) struct Domain {
     pub dynamic: Option<Arc<Dynamic>>,
     /// Passwords that were right.
     pub verified: Mutex<Cache<()>>,
-    /// The only users there can be, if the password file is the only place to have them from.
+    /// The only users there can be, if the password file and SCRAM are the only places to have them from.
     only_users: Option<HashSet<Box<str>>>,
     /// No other back end knows users than files.
     pub only_users_of_files: bool,
@@ -79,11 +80,11 @@ pub(super) struct Service {
 impl Domain {
     /// Reads the files. `old` is the same domain from before, if there is one: nothing of it changes, and what has been read of
     /// its dynamic security is with `dynamics`, to be put in force with it.
-    pub fn new<'a>(
+    pub fn new(
         config: &SecurityDomain,
         bounds: &Verification,
         hasher: &Hasher,
-        scram_users: impl Iterator<Item = &'a str>,
+        past_the_chain: Others<'_>,
         old: Option<&Self>,
         dynamics: &mut Dynamics<'_>,
     ) -> Result<Self, DomainError> {
@@ -142,13 +143,15 @@ impl Domain {
         };
         let others = |back_end: &BackEnd| matches!(back_end, BackEnd::Jwt | BackEnd::Http);
         let only_users_of_files = !config.chain.iter().any(others);
-        let only_users = match &config.password_file {
-            Some(_) if only_users_of_files => {
-                let names = users.iter().flat_map(Users::names).map(Box::from);
-                Some(names.chain(scram_users.map(Box::from)).collect())
-            }
-            _ => None,
-        };
+        let Others { scram_users, believes_names } = past_the_chain;
+        // Where the last of them has just been taken away, nobody is left who could be one.
+        let knew_users = old.is_some_and(|old| old.only_users.is_some());
+        let knows_users = config.password_file.is_some() || scram_users.is_some() || knew_users;
+        let knows_all = only_users_of_files && config.dynamic_security_file.is_none() && !believes_names;
+        let only_users = (knows_users && knows_all).then(|| {
+            let names = users.iter().flat_map(Users::names).map(Box::from);
+            names.chain(scram_users.into_iter().flatten().cloned()).collect()
+        });
         let dynamic = config.dynamic_security_file.as_deref().map(|path| dynamics.of(path, bounds)).transpose();
         let dynamic = dynamic.map_err(|what| wrong("dynamic_security_file", what))?;
         Ok(Self {

@@ -471,7 +471,7 @@ mod tests {
             allow_anonymous: Box::new([true]),
             bounds: Verification::default(),
             patience: Duration::from_secs(10),
-            scram_users: HashMap::default(),
+            scram_users: Default::default(),
             described: Some(Described::of(&config)),
             secret: [1; 32],
             clock: crate::worker::Clock::start(Instant(1)),

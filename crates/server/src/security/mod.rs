@@ -150,8 +150,8 @@ impl Security {
         let hasher = Hasher::new(&secret);
         let mut dynamics = Dynamics::new(&[]);
         let domains = config.iter().enumerate().map(|(number, domain)| {
-            let scram_users = of_domain(&scram_users, number);
-            Domain::new(domain, &bounds, &hasher, scram_users, None, &mut dynamics).map(Arc::new)
+            let others = scram_users.of_domain(number);
+            Domain::new(domain, &bounds, &hasher, others, None, &mut dynamics).map(Arc::new)
         });
         let domains: Result<Arc<[_]>, _> = domains.collect();
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -268,8 +268,8 @@ impl Reloadable for Arc<Security> {
                 // Nobody comes in by it. Who has is judged as before: its files may be gone with its listeners.
                 Some(old) if !is_used => Ok(Arc::clone(old)),
                 old => {
-                    let (old, scram_users) = (old.map(|old| &**old), of_domain(&scram_users, number));
-                    Domain::new(domain, &self.bounds, &self.hasher, scram_users, old, &mut dynamics).map(Arc::new)
+                    let (old, others) = (old.map(|old| &**old), scram_users.of_domain(number));
+                    Domain::new(domain, &self.bounds, &self.hasher, others, old, &mut dynamics).map(Arc::new)
                 }
             }
         });
@@ -292,19 +292,39 @@ impl Reloadable for Arc<Security> {
     }
 }
 
-/// The names of those who authenticate by SCRAM, by domain.
-pub(crate) type ScramUsers = HashMap<usize, HashSet<Box<str>>>;
-
-pub(crate) fn scram_users(config: &Config) -> ScramUsers {
-    let mut users = ScramUsers::new();
-    for user in &config.settings.scram_users {
-        users.entry(usize::from(user.security.0)).or_default().insert(user.name.as_str().into());
-    }
-    users
+/// Who comes in past the back ends, by domain.
+#[derive(Debug, Default)]
+pub(crate) struct ScramUsers {
+    /// The names of those who authenticate by SCRAM.
+    names: HashMap<usize, HashSet<Box<str>>>,
+    /// Where a listener believes names that nobody verifies.
+    believing: HashSet<usize>,
 }
 
-fn of_domain(users: &ScramUsers, number: usize) -> impl Iterator<Item = &str> {
-    users.get(&number).into_iter().flatten().map(|name| &**name)
+/// The same of one domain.
+#[derive(Debug, Clone, Copy)]
+struct Others<'a> {
+    scram_users: Option<&'a HashSet<Box<str>>>,
+    believes_names: bool,
+}
+
+impl ScramUsers {
+    fn of_domain(&self, number: usize) -> Others<'_> {
+        Others { scram_users: self.names.get(&number), believes_names: self.believing.contains(&number) }
+    }
+}
+
+pub(crate) fn scram_users(config: &Config) -> ScramUsers {
+    let mut users = ScramUsers::default();
+    for user in &config.settings.scram_users {
+        // As it is called when it has come in.
+        let name = authentication::prepared_user_name(&user.name).unwrap_or_else(|| user.name.clone());
+        users.names.entry(usize::from(user.security.0)).or_default().insert(name.into());
+    }
+    let listeners = config.listeners.iter().map(|listener| &listener.settings);
+    let believing = listeners.filter(|it| it.believe_user_names && !it.verify_credentials);
+    users.believing = believing.map(|it| usize::from(it.security.0)).collect();
+    users
 }
 
 /// Reads all files that `config` names, as a start does.
@@ -312,8 +332,8 @@ pub(crate) fn check(config: &Config) -> Result<(), String> {
     let (hasher, scram_users) = (Hasher::new(&[0; 32]), scram_users(config));
     let (mut domains, mut dynamics) = (config.security.iter().enumerate(), Dynamics::new(&[]));
     let read = |(number, domain)| {
-        let scram_users = of_domain(&scram_users, number);
-        Domain::new(domain, &config.verification, &hasher, scram_users, None, &mut dynamics).map(drop)
+        let others = scram_users.of_domain(number);
+        Domain::new(domain, &config.verification, &hasher, others, None, &mut dynamics).map(drop)
     };
     domains.try_for_each(read).map_err(|error| error.to_string())
 }
@@ -673,7 +693,7 @@ mod tests {
             allow_anonymous: Box::new([false]),
             bounds: Verification { threads: Some(1), brake: limits, ..Verification::default() },
             patience: Duration::from_hours(1),
-            scram_users: ScramUsers::new(),
+            scram_users: ScramUsers::default(),
             described: None,
             secret: [1; 32],
             clock: Clock::start(Instant(1)),
