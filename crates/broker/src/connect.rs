@@ -18,14 +18,17 @@ use crate::maybe_instant::MaybeInstant;
 use crate::message::{Incoming, Message, Room};
 use crate::session::{NEVER, Will};
 use crate::{
-    AuthenticationRequest, Cause, ConnectionKey, End, Event, Identity, SecurityId, Settings, Standing, durability,
-    owner,
+    AuthenticationRequest, Cause, ConnectionKey, End, Event, Identity, SecurityId, Settings, Standing, Verified,
+    durability, owner,
 };
 
 /// AUTH packets that one authentication may take from the client.
 const AUTHENTICATION_ROUNDS_MAX: u8 = 8;
 /// A Maximum Packet Size from here on says nothing, since no packet can be longer.
 const PACKET_BYTES_UNLIMITED: u32 = 268_435_455;
+
+/// Its listener's domain has changed since it was asked.
+const OTHER_DOMAIN: Cause = Cause::Credentials("the listener has another security domain now");
 
 /// How a client gets in without anybody being asked.
 enum Unasked {
@@ -90,15 +93,18 @@ impl<S: Store> Core<S> {
             self.counters.connects_memory_short += u64::from(cause == Cause::Memory);
             return self.break_off(now, key, code, cause);
         }
-        let identity = self.connections[key as usize].extras.as_mut().and_then(|extras| extras.identity.take());
-        if let Some(identity) = identity {
-            return self.accept(now, key, &connect, *identity, Vec::new());
+        let verified = self.connections[key as usize].extras.as_mut().and_then(|extras| extras.verified.take());
+        if let Some(verified) = verified {
+            return self.accept(now, key, &connect, *verified, Vec::new());
         }
         if connect.properties.authentication_method.is_some() {
             return self.begin_authentication(now, key, &connect, body);
         }
         match self.identify_unasked(key, &connect) {
-            Ok(Unasked::Identity(identity)) => self.accept(now, key, &connect, identity, Vec::new()),
+            Ok(Unasked::Identity(identity)) => {
+                let verified = Verified { security: self.domain_to_prove(key), identity };
+                self.accept(now, key, &connect, verified, Vec::new())
+            }
             Ok(Unasked::Ask) => self.ask_for_verdict(key, &connect),
             Err(cause) => self.break_off(now, key, ReasonCode::NotAuthorized, cause),
         }
@@ -107,7 +113,8 @@ impl<S: Store> Core<S> {
     /// The Client Identifier that a client has in place of its own, if it has one.
     fn client_id_in_place(&self, key: ConnectionKey, connect: &Connect<'_>) -> Result<Option<String>, Cause> {
         let connection = &self.connections[key as usize];
-        let identity = connection.extras.as_ref().and_then(|extras| extras.identity.as_deref());
+        let verified = connection.extras.as_ref().and_then(|extras| extras.verified.as_deref());
+        let identity = verified.map(|verified| &verified.identity);
         if let Some(client_id) = identity.and_then(|identity| identity.client_id.as_deref()) {
             return Ok(Some(client_id.to_owned()));
         }
@@ -149,9 +156,10 @@ impl<S: Store> Core<S> {
     /// Asks the shell to verify the credentials of a CONNECT. Until it has, the packet stays where it is, and is taken up
     /// again with what has come of it.
     fn ask_for_verdict(&mut self, key: ConnectionKey, connect: &Connect<'_>) -> Flow {
-        let security = self.listener(key).map(|listener| listener.security).unwrap_or_default();
+        let security = self.domain_to_prove(key);
         let connection = &mut self.connections[key as usize];
         connection.phase = Phase::Verifying;
+        connection.extras().asked = security;
         let request = AuthenticationRequest {
             listener: connection.listener,
             security,
@@ -307,7 +315,7 @@ impl<S: Store> Core<S> {
         let Some(method) = self.methods.iter().find(|method| method.name() == name) else {
             return self.break_off(now, key, ReasonCode::BadAuthenticationMethod, Cause::AuthenticationMethod);
         };
-        let security = self.listener(key).map(|listener| listener.security).unwrap_or_default();
+        let security = self.domain_to_prove(key);
         let exchange = method.begin(security, nonce);
         let connection = &mut self.connections[key as usize];
         connection.phase = Phase::Authenticating;
@@ -397,15 +405,15 @@ impl<S: Store> Core<S> {
             }
             Step::Success { .. } if authentication.security != self.domain_to_prove(key) => {
                 self.counters.connects_refused_credentials += u64::from(authentication.connect.is_some());
-                let cause = Cause::Credentials("the listener has another security domain now");
-                self.break_off(now, key, ReasonCode::NotAuthorized, cause)
+                self.break_off(now, key, ReasonCode::NotAuthorized, OTHER_DOMAIN)
             }
             Step::Success { data, user_name } => match authentication.connect {
                 Some(body) => match Connect::decode(&body) {
                     Ok(connect) => {
                         self.connections[key as usize].extras().user_name = Some(user_name.as_str().into());
                         let identity = Identity { user_name: Some(user_name.into()), ..Identity::default() };
-                        self.accept(now, key, &connect, identity, data)
+                        let verified = Verified { security: authentication.security, identity };
+                        self.accept(now, key, &connect, verified, data)
                     }
                     Err(error) => self.fail(now, key, error),
                 },
@@ -445,16 +453,17 @@ impl<S: Store> Core<S> {
         now: Instant,
         key: ConnectionKey,
         connect: &Connect<'_>,
-        identity: Identity,
+        verified: Verified,
         data: Vec<u8>,
     ) -> Flow {
         let appended = self.store.appended();
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id(key));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
-        let expires_at = identity.expires_at;
-        let admitted = match self.admit(key, connect, client_id, identity) {
+        let expires_at = verified.identity.expires_at;
+        let admitted = match self.admit(key, connect, client_id, verified) {
             Ok(admitted) => admitted,
             Err((code, cause)) => {
+                self.counters.connects_refused_credentials += u64::from(cause == OTHER_DOMAIN);
                 self.counters.connects_refused_other_user += u64::from(cause == Cause::OtherUser);
                 return self.break_off(now, key, code, cause);
             }
@@ -655,11 +664,15 @@ impl<S: Store> Core<S> {
         key: ConnectionKey,
         connect: &Connect<'_>,
         client_id: &str,
-        identity: Identity,
+        verified: Verified,
     ) -> Result<Admitted, (ReasonCode, Cause)> {
         let connection = &self.connections[key as usize];
         let listener = self.listener(key);
-        let security = listener.map(|listener| listener.security).unwrap_or_default();
+        let Verified { security, identity } = verified;
+        // What was proved to the users of one domain says nothing to those of another.
+        if security != self.domain_to_prove(key) {
+            return Err((ReasonCode::NotAuthorized, OTHER_DOMAIN));
+        }
         let principal = Principal::new(identity, connection.place.peer());
         if listener.is_some_and(|listener| listener.deny_special_characters)
             && principal.user_name.as_deref().is_some_and(is_special)

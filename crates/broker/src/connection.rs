@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use pantala_proto::{AcknowledgementKind, PacketId, ProtocolVersion, ReasonCode};
+use pantala_proto::{AcknowledgementKind, Connect, PacketId, ProtocolVersion, ReasonCode, frame};
 use pantala_session::{Instant, KeepAlive, ReceivedAliases, SentAliases};
 
 use crate::asking::Asking;
@@ -12,10 +12,11 @@ use crate::authentication::Exchange;
 use crate::durability::Until;
 use crate::maybe_instant::MaybeInstant;
 use crate::output::Output;
+use crate::pace::Rates;
 use crate::replay::Replay;
 use crate::session::SessionKey;
 use crate::timers::TimerId;
-use crate::{Cause, Identity, ListenerId, Peer, SecurityId, Settings};
+use crate::{Cause, ListenerId, Peer, SecurityId, Settings, Verified};
 
 /// How far a connection has come.
 ///
@@ -182,8 +183,10 @@ pub(crate) struct Extras {
     pub(crate) paused_until: Option<Instant>,
     /// Who the client proved to be by enhanced authentication.
     pub(crate) user_name: Option<Box<str>>,
+    /// The domain that is asked about the client's credentials.
+    pub(crate) asked: SecurityId,
     /// Who the client has been found to be, while its CONNECT has not been dealt with.
-    pub(crate) identity: Option<Box<Identity>>,
+    pub(crate) verified: Option<Box<Verified>>,
     /// When its credentials expire.
     pub(crate) expires_at: Option<Instant>,
 }
@@ -258,10 +261,22 @@ impl Connection {
         Instant(now.0 - u64::from((now.0 as u32).wrapping_sub(self.opened)))
     }
 
-    /// Decides whether what it sends is charged, so that a read need not ask again: where there is a limit to how fast a client
-    /// may send, and the client is not on this machine. To be called when either may be new.
-    pub(crate) fn set_pace(&mut self, settings: &Settings) {
-        self.paced = settings.has_pace() && self.place.address().is_some_and(|address| !address.is_loopback());
+    /// Decides whether what it sends is charged, so that a read need not ask again: where its listener has a limit to how fast a
+    /// client may send, and the client is not on this machine. To be called when either may be new.
+    pub(crate) fn set_pace(&mut self, rates: &Rates) {
+        self.paced =
+            rates.at(self.listener).is_limit() && self.place.address().is_some_and(|address| !address.is_loopback());
+    }
+
+    /// Whether somebody looks at its credentials, and they may be found to be those of this user of a security domain.
+    pub(crate) fn may_become(&self, security: SecurityId, user_name: Option<&str>) -> bool {
+        if self.phase != Phase::Verifying || self.extras.as_ref().is_none_or(|extras| extras.asked != security) {
+            return false;
+        }
+        let Ok(frame::Split::Frame(frame)) = frame::split(&self.input, u32::MAX) else { return false };
+        let Ok(connect) = Connect::decode(frame.body) else { return false };
+        let by_certificate = self.place.peer().and_then(|peer| peer.user_name_by_certificate.as_deref());
+        connect.user_name == user_name || by_certificate.is_some() && by_certificate == user_name
     }
 
     pub(crate) fn extras(&mut self) -> &mut Extras {

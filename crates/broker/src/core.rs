@@ -24,7 +24,7 @@ use crate::loaded::Loaded;
 use crate::mailbox::{Batch, Outbox, Phase as BatchPhase};
 use crate::maybe_instant::MaybeInstant;
 use crate::output::BufferPool;
-use crate::pace::{Paces, Takeovers};
+use crate::pace::{Paces, Rates, Takeovers};
 use crate::persist::Naming;
 use crate::publisher::Publishers;
 use crate::replay::{Query, Retained};
@@ -35,8 +35,8 @@ use crate::settings::Told;
 use crate::shared::Groups;
 use crate::timers::Timers;
 use crate::{
-    AuthenticationRequest, Cause, ConnectionKey, Counters, End, Event, Identity, ListenerId, Peer, RightsSource,
-    SecurityId, Settings, Stranger, Unrestricted, WorkerId,
+    AuthenticationRequest, Cause, ConnectionKey, Counters, End, Event, ListenerId, Peer, RightsSource, SecurityId,
+    Settings, Stranger, Unrestricted, Verified, WorkerId,
 };
 
 /// Fills a slice with random bytes that nobody can guess; in a simulation, with bytes from its seed.
@@ -129,7 +129,7 @@ pub enum Action {
     /// Write what waits, as far as the socket takes it within a moment, close it, and call [`Core::closed`].
     Close(ConnectionKey),
     /// Move the socket to another worker: call [`Core::closed`] here, open a connection there, introduce `peer`, tell
-    /// it `identity` by [`Core::identified`], let it receive `input`, and go on there.
+    /// it `verified` by [`Core::identified`], let it receive `input`, and go on there.
     HandOver {
         /// Where it was.
         connection: ConnectionKey,
@@ -140,7 +140,7 @@ pub enum Action {
         /// What the core was told by [`Core::introduce`].
         peer: Option<Box<Peer>>,
         /// Who the client has been found to be, if it has.
-        identity: Option<Box<Identity>>,
+        verified: Option<Box<Verified>>,
     },
     /// Verify a client's credentials, and call [`Core::authenticated`] with what comes of it.
     Authenticate {
@@ -244,6 +244,8 @@ pub struct Core<S> {
     pub(crate) settings: Arc<Settings>,
     /// The same, as clients are told of them.
     told: Told,
+    /// How fast clients may send.
+    pub(crate) rates: Rates,
     pub(crate) worker: WorkerId,
     pub(crate) workers: u8,
     pub(crate) totals: Arc<Totals>,
@@ -341,6 +343,7 @@ impl<S: Store> Core<S> {
         let workers = options.workers.clamp(1, crate::WORKERS_MAX);
         Self {
             told: Told::new(&options.settings),
+            rates: Rates::new(&options.settings),
             settings: options.settings,
             worker: options.worker,
             workers,
@@ -429,10 +432,11 @@ impl<S: Store> Core<S> {
         let others = settings.connect_seconds != self.settings.connect_seconds
             || settings.write_stall_seconds != self.settings.write_stall_seconds;
         self.told = Told::new(&settings);
+        self.rates = Rates::new(&settings);
         self.settings = settings;
         let mut keys = Vec::new();
         for (key, connection) in &mut self.connections {
-            connection.set_pace(&self.settings);
+            connection.set_pace(&self.rates);
             let not_let_in = !matches!(connection.phase, Phase::Connected | Phase::Closing);
             if not_let_in {
                 connection.told = self.told.at(connection.listener);
@@ -456,7 +460,7 @@ impl<S: Store> Core<S> {
     pub fn introduce(&mut self, key: ConnectionKey, peer: Box<Peer>) {
         if let Some(connection) = self.connections.get_mut(key as usize) {
             connection.place = Place::Peer(peer);
-            connection.set_pace(&self.settings);
+            connection.set_pace(&self.rates);
         }
     }
 
@@ -873,7 +877,7 @@ impl<S: Store> Core<S> {
         connection.keep_alive.packet_received(now);
         let (phase, version) = (connection.phase, connection.version);
         // A CONNECT that comes again, now that it has been verified, has been told of.
-        if self.wanted.packets && connection.extras.as_ref().is_none_or(|extras| extras.identity.is_none()) {
+        if self.wanted.packets && connection.extras.as_ref().is_none_or(|extras| extras.verified.is_none()) {
             let client_id = connection.session.map(|session| self.sessions[session as usize].client_id.clone());
             let (packet_type, bytes) = (PacketType::from_bits(first_byte >> 4), frame.packet_bytes);
             self.events.push_back(Event::Received { connection: key, client_id, packet_type, bytes });
@@ -1004,14 +1008,14 @@ impl<S: Store> Core<S> {
             self.events.retain(|event| !matches!(event, Event::Received { connection, .. } if *connection == key));
         }
         let peer = connection.place.take_peer();
-        let identity = connection.extras.as_mut().and_then(|extras| extras.identity.take());
+        let verified = connection.extras.as_mut().and_then(|extras| extras.verified.take());
         // It opens, closes and is read once more where it goes.
         self.counters.bytes_received -= input.len() as u64;
         self.counters.other_packets_received -= 1;
         self.counters.connect_received -= 1;
         self.counters.connections_opened -= 1;
         self.counters.connections_closed = self.counters.connections_closed.wrapping_sub(1);
-        self.actions.push_back(Action::HandOver { connection: key, to, input, peer, identity });
+        self.actions.push_back(Action::HandOver { connection: key, to, input, peer, verified });
     }
 }
 

@@ -77,6 +77,16 @@ pub struct Identity {
     pub grants: Option<Arc<Grants>>,
 }
 
+/// Who a client has proved to be, and to whom: until it is let in, it may move to another worker or its listener get another
+/// security domain, where the proof is worth nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Verified {
+    /// The security domain that was asked.
+    pub security: SecurityId,
+    /// Who it is there.
+    pub identity: Identity,
+}
+
 /// Says what a client may do. The answer must depend on its arguments alone: it is asked for at CONNECT, and for every
 /// Session when it has been replaced by another.
 pub trait RightsSource: Send + Sync {

@@ -91,11 +91,15 @@ pub use cause::Cause;
 pub use census::Census;
 pub use counters::Counters;
 pub use event::{End, Event, Stranger, Wanted};
-pub use identity::{AuthenticationRequest, Identity, RightsSource, SecurityId, Standing, Unrestricted, Verdict};
+pub use identity::{
+    AuthenticationRequest, Identity, RightsSource, SecurityId, Standing, Unrestricted, Verdict, Verified,
+};
 pub use mailbox::{Batch, Phase as BatchPhase};
 pub use peer::{CertificateNames, Peer};
 pub use restore::{RetainedMessage, Share, shares};
-pub use settings::{AcceptedVersions, DurabilityRule, ListenerSettings, QueueFull, Redirect, ScramUser, Settings};
+pub use settings::{
+    AcceptedVersions, DurabilityRule, ListenerRate, ListenerSettings, QueueFull, Redirect, ScramUser, Settings,
+};
 
 /// Index of a listener in [`Settings::listeners`].
 pub type ListenerId = u16;

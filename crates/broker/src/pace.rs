@@ -1,6 +1,6 @@
 //! Clients that are too fast: what they send waits in the network, or their connection is refused.
 //!
-//! Messages and bytes are charged once per read, not per message, and only where a limit is set. Each has a moment up to
+//! Messages and bytes are charged once per read, not per message, and only where the client's listener has a limit. Each has a moment up to
 //! which the connection has used up its rate; one that is more than a second ahead of the clock is not read until it is a
 //! second ahead. So a client may send what one second allows at once, and what one read brings. A moment that is over says
 //! nothing, so only those that have sent something just now are remembered, beside the connections.
@@ -18,11 +18,46 @@ use pantala_store::Store;
 
 use crate::connection::Phase;
 use crate::core::Core;
-use crate::{Cause, ConnectionKey, Event};
+use crate::{Cause, ConnectionKey, Event, ListenerId, ListenerRate, ListenerSettings, Settings};
 
+const MESSAGES: &str = "messages_per_second_max";
+const BYTES: &str = "bytes_per_second_max";
 const MICROSECONDS: u64 = 1_000_000;
 /// Client Identifiers whose takeovers are counted at once; when there are more, all begin anew.
 const TAKEOVERS_MAX: usize = 4_096;
+
+/// How fast one client may send.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rate {
+    messages_per_second_max: Option<NonZeroU32>,
+    bytes_per_second_max: Option<NonZeroU32>,
+}
+
+impl Rate {
+    /// Whether it is one.
+    pub(crate) fn is_limit(self) -> bool {
+        self.messages_per_second_max.is_some() || self.bytes_per_second_max.is_some()
+    }
+}
+
+/// What holds at each listener, by its number: made with the settings, so that nothing has to be looked for at a read.
+#[derive(Debug)]
+pub(crate) struct Rates(Box<[Rate]>);
+
+impl Rates {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let rate = |listener: &ListenerSettings| Rate {
+            messages_per_second_max: listener.messages_per_second_max.or(settings.messages_per_second_max),
+            bytes_per_second_max: listener.bytes_per_second_max.or(settings.bytes_per_second_max),
+        };
+        Self(settings.listeners.iter().map(rate).collect())
+    }
+
+    #[inline]
+    pub(crate) fn at(&self, listener: ListenerId) -> Rate {
+        self.0.get(usize::from(listener)).copied().unwrap_or_default()
+    }
+}
 
 /// Up to when a connection has used up its rates, in microseconds of the broker's clock.
 #[derive(Debug, Clone, Copy, Default)]
@@ -95,35 +130,47 @@ impl<S: Store> Core<S> {
         let before = self.counters.publish_received;
         self.take_in(now, key, input);
         let messages = self.counters.publish_received - before;
-        let settings = &*self.settings;
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         // Before that nothing but CONNECT is taken, which has limits of its own.
         if connection.phase != Phase::Connected {
             return;
         }
+        let listener = connection.listener;
+        let rate = self.rates.at(listener);
         let pace = self.paces.of(now.0.saturating_mul(1_000), key, connection.generation);
-        let (clock, mut ahead, mut cause) = (now.0.saturating_mul(1_000), 0, None);
-        if let Some(max) = settings.messages_per_second_max {
+        let (clock, mut ahead, mut limit) = (now.0.saturating_mul(1_000), 0, None);
+        if let Some(max) = rate.messages_per_second_max {
             ahead = Pace::charge(&mut pace.messages, clock, messages, max);
-            cause = Some(Cause::setting("messages_per_second_max", max.get()));
+            limit = Some((MESSAGES, max));
         }
-        if let Some(max) = settings.bytes_per_second_max {
+        if let Some(max) = rate.bytes_per_second_max {
             let more = Pace::charge(&mut pace.bytes, clock, bytes as u64, max);
-            if more > ahead || cause.is_none() {
-                (ahead, cause) = (more, Some(Cause::setting("bytes_per_second_max", max.get())));
+            if more > ahead || limit.is_none() {
+                (ahead, limit) = (more, Some((BYTES, max)));
             }
         }
-        let (Some(cause), true) = (cause, ahead > 0) else { return };
+        let (Some((key_of_limit, max)), true) = (limit, ahead > 0) else { return };
         let first = connection.extras().paused_until.replace(now.after(Duration::from_micros(ahead))).is_none();
         if first {
             self.counters.reads_paused += 1;
             let session = self.connections[key as usize].session;
             if let Some(session) = session {
                 let client_id = self.sessions[session as usize].client_id.clone();
+                let cause = self.rate_cause(listener, key_of_limit, max);
                 self.events.push_back(Event::Paused { connection: key, client_id, cause });
             }
         }
         self.arm(now, key);
+    }
+
+    /// Where a limit is written that a client has met.
+    fn rate_cause(&self, listener: ListenerId, key: &'static str, max: NonZeroU32) -> Cause {
+        let listener = self.settings.listeners.get(usize::from(listener));
+        let own = listener.map(|it| if key == MESSAGES { it.messages_per_second_max } else { it.bytes_per_second_max });
+        match own {
+            Some(ListenerRate::PerSecond(_)) => Cause::ListenerSetting { key, value: max.get().into() },
+            _ => Cause::setting(key, max.get()),
+        }
     }
 
     /// A connection that was too fast is read again.

@@ -21,7 +21,7 @@ use crate::core::{Action, Core};
 use crate::identity::Principal;
 use crate::message::Incoming;
 use crate::session::{Session, SessionKey};
-use crate::{Cause, ConnectionKey, Identity, ListenerSettings, RightsSource, SecurityId, Standing, Verdict};
+use crate::{Cause, ConnectionKey, ListenerSettings, RightsSource, SecurityId, Standing, Verdict, Verified};
 
 /// The security domain of Sessions whose own is not there any more.
 pub(crate) const NO_DOMAIN: SecurityId = SecurityId(u16::MAX);
@@ -42,7 +42,8 @@ impl<S: Store> Core<S> {
             }
             Verdict::Accepted(identity) => {
                 connection.phase = Phase::AwaitConnect;
-                connection.extras().identity = Some(Box::new(identity));
+                let extras = connection.extras();
+                extras.verified = Some(Box::new(Verified { security: extras.asked, identity }));
                 let input = std::mem::take(&mut connection.input);
                 // So that the shell looks at it, and reads on.
                 if !connection.dirty {
@@ -60,9 +61,9 @@ impl<S: Store> Core<S> {
 
     /// Who the client is, as [`Action::HandOver`] said where the connection was before. To be called before the first
     /// [`Core::receive`].
-    pub fn identified(&mut self, key: ConnectionKey, identity: Box<Identity>) {
+    pub fn identified(&mut self, key: ConnectionKey, verified: Box<Verified>) {
         if let Some(connection) = self.connections.get_mut(key as usize) {
-            connection.extras().identity = Some(identity);
+            connection.extras().verified = Some(verified);
         }
     }
 
@@ -219,7 +220,7 @@ impl<S: Store> Core<S> {
     }
 
     /// Disconnects all clients of a security domain with this user name, or those without one, as [`Self::disconnect`] does.
-    /// Returns how many.
+    /// Those whose credentials are being looked at, perhaps as they were before, have to come again (0x88). Returns how many.
     pub fn disconnect_user(
         &mut self,
         now: Instant,
@@ -235,7 +236,12 @@ impl<S: Store> Core<S> {
         for connection in &connections {
             self.break_off(now, *connection, reason_code, Cause::Administrator);
         }
-        connections.len()
+        let may_be = self.connections.iter().filter(|(_, connection)| connection.may_become(security, user_name));
+        let may_be: Vec<ConnectionKey> = may_be.map(|(key, _)| key as ConnectionKey).collect();
+        for connection in &may_be {
+            self.break_off(now, *connection, ReasonCode::ServerUnavailable, Cause::Administrator);
+        }
+        connections.len() + may_be.len()
     }
 
     // ---- commands ---------------------------------------------------------------------------------------------

@@ -183,6 +183,10 @@ pub struct ListenerSettings {
     pub maximum_qos: QoS,
     /// Largest Control Packet here, in place of [`Settings::packet_bytes_max`].
     pub packet_bytes_max: Option<u32>,
+    /// Most PUBLISH packets from one client here in a second, in place of [`Settings::messages_per_second_max`].
+    pub messages_per_second_max: ListenerRate,
+    /// Most bytes from one client here in a second, in place of [`Settings::bytes_per_second_max`].
+    pub bytes_per_second_max: ListenerRate,
     /// Topic Alias Maximum here, in place of [`Settings::topic_alias_max`].
     pub topic_alias_max: Option<u16>,
     /// Aliases we set towards clients here, in place of [`Settings::topic_alias_broker_max`].
@@ -218,6 +222,29 @@ pub struct ListenerSettings {
     /// Whether clients with `+`, `#` or `/` in user name or Client Identifier are refused (0x87), since rules put both into
     /// Topic Filters. Default false: such a rule does not match such a client.
     pub deny_special_characters: bool,
+}
+
+/// How fast a client of a listener may send.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ListenerRate {
+    /// As fast as the limit for all listeners says. The default.
+    #[default]
+    AsElsewhere,
+    /// As many in a second as this, whatever that limit says: more or fewer.
+    PerSecond(NonZeroU32),
+    /// As fast as it can.
+    Unlimited,
+}
+
+impl ListenerRate {
+    /// Where `of_all` is the limit for all listeners.
+    pub(crate) fn or(self, of_all: Option<NonZeroU32>) -> Option<NonZeroU32> {
+        match self {
+            Self::AsElsewhere => of_all,
+            Self::PerSecond(max) => Some(max),
+            Self::Unlimited => None,
+        }
+    }
 }
 
 /// Versions of MQTT that a listener takes.
@@ -288,14 +315,6 @@ pub struct ScramUser {
     pub security: SecurityId,
 }
 
-impl Settings {
-    /// Whether there is a limit to how fast a client may send.
-    #[inline]
-    pub(crate) fn has_pace(&self) -> bool {
-        self.messages_per_second_max.is_some() || self.bytes_per_second_max.is_some()
-    }
-}
-
 impl std::fmt::Debug for ScramUser {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ScramUser").field("name", &self.name).field("security", &self.security).finish_non_exhaustive()
@@ -360,6 +379,8 @@ impl Default for ListenerSettings {
             connections_max: None,
             maximum_qos: QoS::ExactlyOnce,
             packet_bytes_max: None,
+            messages_per_second_max: ListenerRate::AsElsewhere,
+            bytes_per_second_max: ListenerRate::AsElsewhere,
             topic_alias_max: None,
             topic_alias_broker_max: None,
             security: SecurityId::default(),

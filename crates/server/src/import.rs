@@ -1,7 +1,9 @@
 //! What a Mosquitto broker has kept, for a broker that takes its place: taken over once, at a start with an empty store.
 //!
-//! A store is written beside the place of the real one, and put there when all of it is down. So it is taken over whole or not
-//! at all, and the start goes on as one with a store of its own.
+//! A store is written beside the place of the real one, and put there when all of it is down. Where there is an empty folder in that
+//! place, which may be a mount point that nothing can take the place of, it is written there, beside a file that says that it is not
+//! finished and goes when all is down; what stands beside such a file is removed at the next start. So it is taken over whole or
+//! not at all, and the start goes on as one with a store of its own.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
@@ -12,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use pantala_proto::{Property, PublishProperties, TopicFilter, valid_topic_name};
-use pantala_store::disk::Directory;
+use pantala_store::disk::{Directory, Disk as _};
 use pantala_store::log::LogOptions;
 use pantala_store::{
     Clock, Durability, Notice, Opened, Owner, Pause, Publish, Publisher, Receiver, Record, Session, SessionNumber,
@@ -27,6 +29,10 @@ use crate::storage::wall;
 
 /// Where the store is written, beside its place.
 const UNFINISHED: &str = "store.unfinished";
+/// What stands in a store as long as it is not all there.
+const MARKER: &str = "import.unfinished";
+/// What a process has locked that has the store open.
+const LOCK: &str = "lock";
 /// The broker's time when it is, so large that whatever began before it has a time, too.
 const NOW: u64 = u32::MAX as u64 * 1_000;
 /// Records that go down together.
@@ -58,7 +64,7 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
     let failed = |error: &dyn Display| {
         format!("cannot take over {}: {error}; without that file the broker starts with nothing", file.display())
     };
-    if fs::read_dir(store).is_ok_and(|mut entries| entries.next().is_some()) {
+    if is_used(store) {
         return Ok(());
     }
     let bytes = match read(file) {
@@ -83,15 +89,33 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&error)),
         _ => {}
     }
-    let directory = Directory::open(&unfinished).map_err(|error| failed(&error))?;
+    let in_place = store.is_dir();
+    let directory = Directory::open(if in_place { store } else { &unfinished }).map_err(|error| failed(&error))?;
+    let marker = in_place.then(|| store.join(MARKER));
+    if let Some(marker) = &marker {
+        // Before it was locked another broker may have begun.
+        if is_used(store) {
+            return Ok(());
+        }
+        let mark = || File::create(marker)?.sync_all().and_then(|()| sync(store));
+        mark().map_err(|error| failed(&error))?;
+    }
     let opened = pantala_store::open(directory, LogOptions::default(), 1, Durability::Fsync);
     let opened = opened.map_err(|error| failed(&error))?;
     let mut import = Import { config, opened, appended: 0, payload_bytes: 0, counts: Counts::default(), wall: wall() };
     import.put(&database).map_err(|error| failed(&error))?;
     let counts = import.counts;
+    let finished = match &marker {
+        // While it is locked.
+        Some(marker) => fs::remove_file(marker).and_then(|()| sync(store)),
+        None => Ok(()),
+    };
     drop(import.opened);
-    let parent = store.parent().unwrap_or(Path::new("."));
-    fs::rename(&unfinished, store).and_then(|()| File::open(parent)?.sync_all()).map_err(|error| failed(&error))?;
+    let finished = finished.and_then(|()| match &marker {
+        Some(_) => Ok(()),
+        None => fs::rename(&unfinished, store).and_then(|()| sync(store.parent().unwrap_or(Path::new(".")))),
+    });
+    finished.map_err(|error| failed(&error))?;
     let Counts { retained, sessions, subscriptions, messages, expired, at_most_once, unreleased, copies, wrong } =
         counts;
     log.line(
@@ -115,6 +139,46 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
         log.line(LogType::Warning, &format!("Warning: not taken over from Mosquitto: {left_out}."));
     }
     Ok(())
+}
+
+/// Whether a store is one whose taking over was broken off.
+pub(crate) fn is_unfinished(store: &Path) -> bool {
+    store.join(MARKER).exists()
+}
+
+/// Empties a store whose taking over was broken off: nobody has been served from it. What is to be taken over is so anew.
+pub(crate) fn clear_unfinished(store: &Path, log: &Log) -> Result<(), String> {
+    if !is_unfinished(store) {
+        return Ok(());
+    }
+    let place = store.display();
+    let failed = |error: &dyn Display| format!("cannot remove from {place} what was taken over in part: {error}");
+    let directory = Directory::open(store).map_err(|error| failed(&error))?;
+    // It may have been finished before it was locked.
+    if is_unfinished(store) {
+        let names = directory.list().map_err(|error| failed(&error))?;
+        for name in names.iter().filter(|name| *name != LOCK && *name != MARKER) {
+            directory.remove(name).map_err(|error| failed(&error))?;
+        }
+        // Last: until then all is to be removed.
+        directory.remove(MARKER).map_err(|error| failed(&error))?;
+        let text =
+            format!("Warning: a start was broken off while {place} was filled from Mosquitto's file: emptied again.");
+        log.line(LogType::Warning, &text);
+    }
+    Ok(())
+}
+
+/// Whether anything is kept in a store. What a file system has for itself in a folder of its own (`lost+found`) is nothing.
+fn is_used(store: &Path) -> bool {
+    let is_kept = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() != LOCK && entry.file_type().is_ok_and(|it| it.is_file()))
+    };
+    fs::read_dir(store).is_ok_and(|mut entries| entries.any(is_kept))
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 /// Reads a whole file, and nothing that may never end.
@@ -418,6 +482,79 @@ mod tests {
         fs::create_dir(&store).unwrap();
         fs::write(store.join("x"), "").unwrap();
         assert_eq!(take_over(), Ok(()));
+    }
+
+    /// The volume of a container is a mount point, which nothing can take the place of: the start ended as its store could not
+    /// be put there. What a file system has made in it for itself had it taken for a store that was used.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn an_empty_folder_is_filled_in_its_place_whole_or_not_at_all() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let [file, store, said] = ["mosquitto.db", "store", "log"].map(|name| folder.path().join(name));
+        let log = LogConfig { stderr: false, file: Some(said.clone()), ..LogConfig::default() };
+        let log = Log::open(log).unwrap();
+        let config = Config::load(None, &Overrides::default()).unwrap();
+        let take_over = || {
+            clear_unfinished(&store, &log)?;
+            take_over(&config, &file, &store, &log)
+        };
+        let times = |text: &str| fs::read_to_string(&said).unwrap().matches(text).count();
+        let entries = || {
+            let mut out = Vec::new();
+            crate::store_tool::dump(folder.path(), None, &mut out)
+                .map(|_| out.iter().filter(|it| **it == b'\n').count())
+        };
+        fs::write(&file, include_bytes!("../tests/mosquitto-db/2.0.11.db")).unwrap();
+        fs::create_dir_all(store.join("lost+found")).unwrap();
+        let place = fs::metadata(&store).unwrap().ino();
+        assert_eq!(take_over(), Ok(()));
+        assert_eq!((times("Taken over from"), fs::metadata(&store).unwrap().ino()), (1, place));
+        assert!(store.join("lost+found").exists() && !is_unfinished(&store));
+        assert!(!store.with_file_name(UNFINISHED).exists());
+        let whole = entries().unwrap();
+        assert!(whole > 10, "{whole}");
+        // Once.
+        assert_eq!(take_over(), Ok(()));
+        assert_eq!(times("Taken over from"), 1);
+        // Broken off, at several moments.
+        let segment = || {
+            let mut paths = fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().path());
+            paths.find(|path| path.extension().is_some_and(|extension| extension == "log")).unwrap()
+        };
+        for (begun_anew, left) in [(1, Some(4_096)), (2, Some(0)), (3, None)] {
+            match left {
+                Some(bytes) => File::options().write(true).open(segment()).unwrap().set_len(bytes).unwrap(),
+                None => fs::remove_file(segment()).unwrap(),
+            }
+            fs::write(store.join(MARKER), "").unwrap();
+            let error = entries().unwrap_err();
+            assert!(error.is_unopened() && error.to_string().contains("begins that anew"), "{error}");
+            assert_eq!(take_over(), Ok(()));
+            assert_eq!((times("emptied again"), times("Taken over from")), (begun_anew, begun_anew + 1));
+            assert_eq!((entries().unwrap(), fs::metadata(&store).unwrap().ino()), (whole, place));
+        }
+        // With nothing to be taken over any more nothing of it is left.
+        fs::write(store.join(MARKER), "").unwrap();
+        fs::remove_file(&file).unwrap();
+        assert_eq!(take_over(), Ok(()));
+        assert!(!is_used(&store) && !is_unfinished(&store));
+    }
+
+    /// Two brokers with one data directory: the second would have removed what the first was writing.
+    #[test]
+    fn a_store_that_another_process_fills_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let [store, said] = ["store", "log"].map(|name| folder.path().join(name));
+        let log = Log::open(LogConfig { stderr: false, file: Some(said), ..LogConfig::default() }).unwrap();
+        let _other = Directory::open(&store).unwrap();
+        for name in [MARKER, "0000000000000001.log"] {
+            fs::write(store.join(name), "").unwrap();
+        }
+        let error = clear_unfinished(&store, &log).unwrap_err();
+        assert!(error.contains("in use"), "{error}");
+        assert!(is_unfinished(&store) && is_used(&store));
     }
 
     /// A client of an anonymous listener may have called itself as it liked.

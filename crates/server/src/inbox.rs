@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mio::Waker;
 use pantala_access::dynsec::Who;
 use pantala_broker::authentication::Method;
-use pantala_broker::{Batch, ConnectionKey, Identity, ListenerId, Peer, RightsSource, SecurityId, Settings, Verdict};
+use pantala_broker::{Batch, ConnectionKey, ListenerId, Peer, RightsSource, SecurityId, Settings, Verdict, Verified};
 
 use crate::guard::Counted;
 use crate::listen::Listener;
@@ -64,7 +64,7 @@ pub(crate) struct Moved {
     pub(crate) counted: Option<Counted>,
     pub(crate) peer: Option<Box<Peer>>,
     /// Who the client has been found to be, if it has.
-    pub(crate) identity: Option<Box<Identity>>,
+    pub(crate) verified: Option<Box<Verified>>,
     /// What the client has said.
     pub(crate) input: Vec<u8>,
 }

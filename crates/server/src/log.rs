@@ -133,11 +133,12 @@ impl Log {
     }
 
     /// Gives the file to another user, who will have to open it anew some day: a file of root's, no device and no terminal. It was no
-    /// link when it was opened. What is below `/dev` or `/proc` may lead to any file, and is left as it is.
+    /// link when it was opened. The system's own links, in `/dev` and `/proc`, may lead to any file, and what they lead to is left as
+    /// it is.
     pub(crate) fn give_to(&self, owner: Uid, group: Gid) -> io::Result<()> {
         let state = self.state();
         let (Some(file), Some(path)) = (&state.file, &state.config.file) else { return Ok(()) };
-        if path.starts_with("/dev") || path.starts_with("/proc") {
+        if is_system_link(path) {
             return Ok(());
         }
         let metadata = file.metadata()?;
@@ -421,6 +422,24 @@ mod tests {
             "dev/fd/1",
         ] {
             assert!(!is_system_link(Path::new(other)), "{other}");
+        }
+    }
+
+    /// It was left with root, as is what the links in `/dev` lead to, and could not be opened anew.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_file_in_shared_memory_is_given_away_as_any_other() {
+        let other = (Uid::from_raw(4_711), Gid::from_raw(4_712));
+        for folder in [tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap()] {
+            let path = folder.path().join("log");
+            let log = Log::open(LogConfig { stderr: false, file: Some(path.clone()), ..LogConfig::default() }).unwrap();
+            let before = std::fs::metadata(&path).unwrap();
+            log.give_to(other.0, other.1).unwrap();
+            let after = std::fs::metadata(&path).unwrap();
+            // Only root's is given, by root.
+            let given = (other.0.as_raw(), other.1.as_raw());
+            let expected = if before.uid() == 0 { given } else { (before.uid(), before.gid()) };
+            assert_eq!((after.uid(), after.gid()), expected, "{}", path.display());
         }
     }
 

@@ -38,8 +38,7 @@ pub(crate) trait Reloadable: Send {
     fn prepare(&mut self, old: &Config, new: &Config) -> Result<Commit, String>;
 }
 
-/// Puts in force what has been read, after the workers have been told of the settings and before new listeners accept. What it
-/// returns is logged, a line each.
+/// Puts in force what has been read, before the workers are told of the settings. What it returns is logged, a line each.
 pub(crate) type Commit = Box<dyn FnOnce(&Committed<'_>) -> Vec<String>>;
 
 /// What a reload has come to.
@@ -305,9 +304,6 @@ impl Reloader {
         let settings = Settings { listeners: self.places.settings(), ..config.settings.clone() };
         let (settings, entries) = (Arc::new(settings), self.places.entries());
         self.totals.grow(settings.listeners.len());
-        for inbox in &*self.inboxes {
-            inbox.send(Letter::Reconfigure(Arc::clone(&settings), Arc::clone(&entries)));
-        }
         for (listener, loaded) in &mut tls {
             if let Some(loaded) = loaded.take() {
                 listener.replace(loaded, &self.log);
@@ -318,6 +314,11 @@ impl Reloader {
         let allow_anonymous: Vec<bool> = self.places.0.iter().map(|place| place.settings.allow_anonymous).collect();
         let committed = Committed { allow_anonymous: &allow_anonymous, inboxes: &self.inboxes };
         lines.extend(commits.into_iter().flat_map(|commit| commit(&committed)));
+        // Users and rules first: a domain that a listener comes to has not been read again while no listener had it, and nobody may
+        // come in by what it was then.
+        for inbox in &*self.inboxes {
+            inbox.send(Letter::Reconfigure(Arc::clone(&settings), Arc::clone(&entries)));
+        }
         // Only now: a connection that is handed over finds its listener in the settings of every worker.
         let moved = |id: &ListenerId| listeners.contains(id);
         for (inbox, open) in self.inboxes.iter().zip(open) {
@@ -468,4 +469,61 @@ fn read_running(path: &Path) -> Result<Running, RunningError> {
         .and_then(|text| text.split_once('\n'))
         .and_then(|(pid, rest)| Some(Running { pid: pid.parse().ok()?, effective: Effective::parse(rest)? }));
     parsed.ok_or_else(|| refuse(&"it is not understood; another version may have written it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::{Poll, Token, Waker};
+
+    use super::*;
+    use crate::config::{LogConfig, Overrides};
+    use crate::tls::Certificates;
+
+    /// Has new methods of authentication each time.
+    struct Users;
+
+    impl Reloadable for Users {
+        fn prepare(&mut self, _old: &Config, _new: &Config) -> Result<Commit, String> {
+            Ok(Box::new(|committed| {
+                committed.inboxes.iter().for_each(|inbox| inbox.send(Letter::Methods(Arc::new([]))));
+                Vec::new()
+            }))
+        }
+    }
+
+    /// A listener that went over to a domain which nobody had used let in, for a moment, whom its users had been before.
+    #[test]
+    fn workers_are_told_of_users_before_they_are_told_of_listeners() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pantala.toml");
+        let listener = "[broker]\ndurability = \"memory\"\n[[listener]]\nhost = \"127.0.0.1\"\nport = 0\n";
+        fs::write(&path, listener).unwrap();
+        let source = Source { path: Some(path.clone()), overrides: Overrides::default(), ..Source::default() };
+        let config = source.load().unwrap();
+        let log = Log::open(LogConfig { stderr: false, ..LogConfig::default() }).unwrap();
+        let watch = Certificates::load(&config, &log).unwrap().watch(log.clone()).unwrap();
+        let entry = Arc::new(Entry::new(config.listeners[0].transport.clone(), None));
+        let poll = Poll::new().unwrap();
+        let inbox = Inbox::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let mut reloader = Reloader::new(ReloaderOptions {
+            places: Places::open(&config, vec![entry], &log).unwrap(),
+            totals: Arc::default(),
+            inboxes: Arc::new([Arc::clone(&inbox)]),
+            certificates: watch.handle(),
+            reloadables: vec![Box::new(Users)],
+            source,
+            config,
+            log,
+        });
+        fs::write(&path, listener.replace("port", "maximum_qos = 1\nport")).unwrap();
+        reloader.reload();
+        let mut letters = Vec::new();
+        inbox.take(&mut letters);
+        let told = |wanted: fn(&Letter) -> bool| letters.iter().position(wanted).expect("it is told");
+        let users = told(|letter| matches!(letter, Letter::Methods(_)));
+        let listeners = told(|letter| matches!(letter, Letter::Reconfigure(..)));
+        assert!(users < listeners, "{users} {listeners}");
+        drop(reloader);
+        watch.stop();
+    }
 }

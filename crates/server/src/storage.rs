@@ -76,6 +76,7 @@ impl Storage {
         let refuse = |error: &dyn std::fmt::Display| {
             RunError::Storage(format!("cannot keep data in {}: {error}", data_dir.display()))
         };
+        import::clear_unfinished(&path, log).map_err(RunError::Storage)?;
         if let Some(file) = &config.import_file {
             import::take_over(config, file, &path, log).map_err(RunError::Storage)?;
         }

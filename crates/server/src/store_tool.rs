@@ -21,6 +21,7 @@ use pantala_store::log::{BackupError, CommitError, LogOptions, OpenError, OpenRe
 use pantala_store::{CompactError, Entry, Inspection, Kind};
 
 use crate::config::Timestamp;
+use crate::import;
 use crate::storage::FOLDER;
 use line::Line;
 use progress::watch;
@@ -39,6 +40,8 @@ pub enum Soundness {
 pub enum ToolError {
     /// There is none.
     NoStore(PathBuf),
+    /// What Mosquitto has kept was being taken over into it, and that was broken off.
+    Unfinished(PathBuf),
     /// A broker, or another of these, has it.
     InUse(PathBuf),
     /// It cannot be read.
@@ -65,7 +68,8 @@ pub enum ToolError {
 impl ToolError {
     /// Whether the store was not even opened.
     pub fn is_unopened(&self) -> bool {
-        matches!(self, Self::NoStore(_) | Self::InUse(_) | Self::Read(..) | Self::Open(..) | Self::Owner { .. })
+        use ToolError as E;
+        matches!(self, E::NoStore(_) | E::Unfinished(_) | E::InUse(_) | E::Read(..) | E::Open(..) | E::Owner { .. })
     }
 }
 
@@ -75,6 +79,12 @@ impl fmt::Display for ToolError {
             Self::NoStore(folder) => write!(
                 f,
                 "there is no store in {}: --data-dir names the directory that the broker keeps its data in",
+                folder.display()
+            ),
+            Self::Unfinished(folder) => write!(
+                f,
+                "{} is not finished: a start was broken off that took over what Mosquitto has kept. Start the broker, which \
+                 begins that anew",
                 folder.display()
             ),
             Self::InUse(folder) => write!(f, "{} is in use, by a broker perhaps: stop it first", folder.display()),
@@ -346,6 +356,7 @@ impl Source {
 fn find(data_dir: &Path) -> Result<PathBuf, ToolError> {
     let folder = data_dir.join(FOLDER);
     match fs::metadata(&folder) {
+        Ok(metadata) if metadata.is_dir() && import::is_unfinished(&folder) => Err(ToolError::Unfinished(folder)),
         Ok(metadata) if metadata.is_dir() => Ok(folder),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ToolError::Read(folder, error)),
         _ => Err(ToolError::NoStore(data_dir.to_owned())),

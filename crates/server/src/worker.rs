@@ -633,7 +633,7 @@ impl Worker {
         while let Some(action) = self.core.next_action() {
             match action {
                 Action::Close(key) => self.close(now, key),
-                Action::HandOver { connection, to, input, peer, identity } => {
+                Action::HandOver { connection, to, input, peer, verified } => {
                     self.core.closed(connection);
                     let Some(mut slot) = self.slots.get_mut(connection as usize).and_then(Option::take) else {
                         continue;
@@ -641,7 +641,7 @@ impl Worker {
                     match slot.socket.deregister(self.poll.registry()) {
                         Ok(()) => {
                             let Slot { socket, listener, stages, counted, .. } = slot;
-                            let moved = Moved { socket, listener, stages, counted, peer, identity, input };
+                            let moved = Moved { socket, listener, stages, counted, peer, verified, input };
                             self.inboxes[usize::from(to.0)].send(Letter::Connection(moved));
                         }
                         Err(error) => self.log.limited(LogType::Error, "watching connections", || {
@@ -742,14 +742,14 @@ impl Worker {
             }
             // It has not been let in, and will not be.
             Letter::Connection(..) if self.ending.is_some() => {}
-            Letter::Connection(Moved { socket, listener, stages, counted, peer, identity, input }) => {
+            Letter::Connection(Moved { socket, listener, stages, counted, peer, verified, input }) => {
                 let Some(key) = self.open(now, socket, listener, stages, counted) else { return };
                 let core = &mut self.core;
                 if let Some(peer) = peer {
                     core.introduce(key, peer);
                 }
-                if let Some(identity) = identity {
-                    core.identified(key, identity);
+                if let Some(verified) = verified {
+                    core.identified(key, verified);
                 }
                 if catch_unwind(AssertUnwindSafe(|| core.receive(now, key, &input))).is_err() {
                     self.panicked(now, key);

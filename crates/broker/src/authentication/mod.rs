@@ -8,7 +8,7 @@
 
 mod scram;
 
-pub use scram::{ScramSha256, ScramUserError};
+pub use scram::{ScramSha256, ScramUserError, prepared_user_name};
 
 use std::fmt;
 use std::net::IpAddr;

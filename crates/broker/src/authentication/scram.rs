@@ -309,6 +309,12 @@ fn user_name(escaped: &str) -> Result<String, Failure> {
     prepare_name(&name).ok_or(Failure::Malformed)
 }
 
+/// What a [`ScramUser`] of this name is called when it has authenticated: the name by SASLprep (RFC 4013), which makes one of
+/// those that look alike. None if nobody can have it.
+pub fn prepared_user_name(name: &str) -> Option<String> {
+    prepare_name(name)
+}
+
 fn prepare_name(name: &str) -> Option<String> {
     let name = prepare(name)?;
     (name.len() <= USER_NAME_BYTES_MAX).then_some(name)

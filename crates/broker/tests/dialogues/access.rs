@@ -325,6 +325,57 @@ fn a_client_moves_to_the_worker_of_the_identifier_that_it_is_given() {
     });
 }
 
+/// A reload may give a listener another security domain while the credentials of a client are looked at. The verdict was
+/// taken for one of the new domain's users: whoever was ann in one tenant became ann in the other.
+#[test]
+fn what_is_proved_to_one_security_domain_lets_nobody_into_another() {
+    let domain = |security| ListenerSettings { security: SecurityId(security), ..verifying() };
+    let with = |listener| Settings { listeners: vec![listener], ..secured() };
+    everywhere(&with(domain(0)), |world| {
+        let moved = world.client("a").user("ann").clean(false).expiry(100);
+        let peer = moved.begin();
+        world.run();
+        let asked = world.asked().unwrap();
+        assert_eq!(asked.request.security, SecurityId(0));
+        world.reconfigure(&with(domain(1)));
+        world.answer(&asked, verify(&asked.request));
+        world.run();
+        peer.expect(&Received::ConnAck { session_present: false, code: ReasonCode::NotAuthorized });
+        assert!(peer.is_closed());
+        assert_eq!((world.counters().connects_refused_credentials, world.sessions()), (1, 0));
+        // Who comes now is asked about in the new one.
+        let peer = moved.begin();
+        world.run();
+        let asked = world.asked().unwrap();
+        assert_eq!(asked.request.security, SecurityId(1));
+        world.answer(&asked, verify(&asked.request));
+        world.run();
+        peer.expect(&Received::ConnAck { session_present: false, code: ReasonCode::Success });
+    });
+}
+
+/// The same where the connection moves to another worker with its verdict, and finds other settings there.
+#[test]
+fn a_proof_that_moves_to_another_worker_takes_its_domain_along() {
+    let domain = |security| ListenerSettings { security: SecurityId(security), ..verifying() };
+    let with = |listener| Settings { listeners: vec![listener], ..secured() };
+    everywhere(&with(domain(0)), |world| {
+        for worker in 0..world.workers() {
+            world.reconfigure(&with(domain(0)));
+            let given = format!("{}-{}", world.name_on(worker, "given"), world.seed());
+            let peer = world.client("any").user("ann").begin();
+            world.run();
+            let asked = world.asked().unwrap();
+            world.reconfigure(&with(domain(1)));
+            let identity = Identity { client_id: Some(given.into()), ..Identity::default() };
+            world.answer(&asked, Verdict::Accepted(identity));
+            world.run();
+            peer.expect(&Received::ConnAck { session_present: false, code: ReasonCode::NotAuthorized });
+        }
+        assert_eq!(world.sessions(), 0);
+    });
+}
+
 #[test]
 fn the_user_name_can_be_the_client_identifier() {
     let listener = ListenerSettings { use_user_name_as_client_id: true, ..verifying() };
@@ -845,6 +896,35 @@ fn an_administrator_can_disconnect_a_client() {
 }
 
 /// What rules ask about a client is known when they come, and while it is away.
+/// A password that was taken away while it was looked at let its client in afterwards: when its user was sent away, nobody was
+/// there yet.
+#[test]
+fn who_is_looked_at_while_its_user_is_sent_away_has_to_come_again() {
+    let elsewhere = ListenerSettings { security: SecurityId(1), ..verifying() };
+    everywhere(&Settings { listeners: vec![verifying(), elsewhere], ..secured() }, |world| {
+        let begin = |client_id: &str, user: &str, at| world.client(client_id).user(user).at(at).begin();
+        let (ann, bob, other_ann) = (begin("a", "ann", 0), begin("b", "bob", 0), begin("c", "ann", 1));
+        world.run();
+        let asked: Vec<_> = std::iter::from_fn(|| world.asked()).collect();
+        assert_eq!((asked.len(), world.send_away(SecurityId(0), "ann")), (3, 1));
+        world.run();
+        for asked in &asked {
+            world.answer(asked, verify(&asked.request));
+        }
+        world.run();
+        ann.expect(&Received::ConnAck { session_present: false, code: ReasonCode::ServerUnavailable });
+        assert!(ann.is_closed());
+        for peer in [&bob, &other_ann] {
+            peer.expect(&Received::ConnAck { session_present: false, code: ReasonCode::Success });
+        }
+        // Who is there is sent away as such.
+        assert_eq!(world.send_away(SecurityId(0), "bob"), 1);
+        world.run();
+        bob.expect_end(ReasonCode::AdministrativeAction);
+        assert!(!other_ann.is_closed());
+    });
+}
+
 #[test]
 fn rules_about_addresses_hold_for_who_was_there_before_them() {
     everywhere(&settings(), |world| {

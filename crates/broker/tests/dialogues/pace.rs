@@ -2,11 +2,11 @@
 
 use std::num::NonZeroU32;
 
-use pantala_broker::{Cause, Event, Settings};
+use pantala_broker::{Cause, Event, ListenerRate, ListenerSettings, Settings};
 use pantala_proto::{Packet, ReasonCode};
 
 use crate::access::{secured, verify};
-use crate::support::{Pub, Received, everywhere, settings};
+use crate::support::{Peer, Pub, Received, World, everywhere, settings};
 
 /// No address of this machine, whose clients have no rate.
 const ELSEWHERE: &str = "192.0.2.1";
@@ -96,6 +96,86 @@ fn clients_of_this_machine_have_no_rate() {
             client.expect(&Received::PingResp);
         }
         assert_eq!((world.counters().reads_paused, world.counters().publish_received), (0, 3_000));
+    });
+}
+
+#[test]
+fn clients_of_a_listener_have_a_rate_of_its_own() {
+    let at = |messages, bytes| ListenerSettings {
+        messages_per_second_max: messages,
+        bytes_per_second_max: bytes,
+        ..settings().listeners[0].clone()
+    };
+    let (as_elsewhere, unlimited) = (ListenerRate::AsElsewhere, ListenerRate::Unlimited);
+    let per_second = |max| ListenerRate::PerSecond(NonZeroU32::new(max).unwrap());
+    let listeners = vec![
+        at(as_elsewhere, as_elsewhere),
+        at(unlimited, as_elsewhere),
+        at(per_second(100), unlimited),
+        at(as_elsewhere, per_second(30)),
+    ];
+    let all = Settings { listeners, ..slow(Some(10), None) };
+    let is_paused = |world: &World, publisher: &Peer, count: usize| {
+        let before = world.counters().reads_paused;
+        publisher.send_bytes(&packet("x").repeat(count));
+        world.run();
+        let paused = world.counters().reads_paused - before;
+        world.seconds(60);
+        paused > 0
+    };
+    everywhere(&all, |world| {
+        let publishers: Vec<Peer> =
+            (0..4).map(|at| world.client(&format!("p{at}")).from(ELSEWHERE).at(at).connect()).collect();
+        for (publisher, count, paused) in [
+            (0, 9, false),
+            (0, 15, true),
+            // Its own limit is none.
+            (1, 1_000, false),
+            // More than elsewhere.
+            (2, 90, false),
+            (2, 150, true),
+            // A limit of bytes where others have none; that of messages is as elsewhere.
+            (3, 4, false),
+            (3, 9, true),
+        ] {
+            drop(world.events());
+            assert_eq!(is_paused(world, &publishers[publisher], count), paused, "{publisher} {count}");
+            let said = world.events().iter().find_map(|event| match event {
+                Event::Paused { cause, .. } => Some(cause.to_string()),
+                _ => None,
+            });
+            let expected = [
+                "messages_per_second_max is 10",
+                "",
+                "messages_per_second_max of the listener is 100",
+                "bytes_per_second_max of the listener is 30",
+            ];
+            assert_eq!(said.as_deref(), paused.then_some(expected[publisher]));
+        }
+    });
+}
+
+/// Other rates hold for clients that are connected as well: nobody was told of them.
+#[test]
+fn other_rates_of_a_listener_hold_at_once() {
+    let with = |rate| {
+        let listener = ListenerSettings { messages_per_second_max: rate, ..settings().listeners[0].clone() };
+        Settings { listeners: vec![listener], ..slow(None, None) }
+    };
+    everywhere(&with(ListenerRate::AsElsewhere), |world| {
+        let publisher = world.client("p").from(ELSEWHERE).connect();
+        for (rate, paused) in [
+            (ListenerRate::AsElsewhere, false),
+            (ListenerRate::PerSecond(NonZeroU32::new(10).unwrap()), true),
+            (ListenerRate::Unlimited, false),
+        ] {
+            world.reconfigure(&with(rate));
+            let before = world.counters().reads_paused;
+            publisher.send_bytes(&packet("x").repeat(50));
+            world.run();
+            world.seconds(60);
+            assert_eq!(world.counters().reads_paused > before, paused, "{rate:?}");
+        }
     });
 }
 

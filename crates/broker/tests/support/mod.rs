@@ -22,8 +22,8 @@ use std::time::Duration;
 use pantala_broker::authentication::Unbraked;
 use pantala_broker::{
     Action, AuthenticationRequest, Batch, BatchPhase, Census, ConnectionKey, Core, CoreOptions, Counters, Event,
-    Identity, ListenerId, ListenerSettings, RightsSource, Settings, Totals, Unrestricted, Verdict, Wanted, WorkerId,
-    owner,
+    ListenerId, ListenerSettings, RightsSource, SecurityId, Settings, Totals, Unrestricted, Verdict, Verified, Wanted,
+    WorkerId, owner,
 };
 use pantala_proto::{ProtocolVersion, QoS, ReasonCode};
 use pantala_session::Instant;
@@ -174,7 +174,7 @@ enum Stage {
 
 enum Letter {
     Batch(Batch),
-    Connection(usize, Vec<u8>, Option<Box<pantala_broker::Peer>>, Option<Box<Identity>>),
+    Connection(usize, Vec<u8>, Option<Box<pantala_broker::Peer>>, Option<Box<Verified>>),
     Verdict(ConnectionKey, u32, Verdict),
 }
 
@@ -531,6 +531,14 @@ impl World {
         });
     }
 
+    /// Sends away who is this user of a security domain; returns how many.
+    pub fn send_away(&self, security: SecurityId, user_name: &str) -> usize {
+        let mut inner = self.0.borrow_mut();
+        let (now, code) = (inner.now, ReasonCode::AdministrativeAction);
+        let workers = inner.workers.iter_mut();
+        workers.map(|worker| worker.core.disconnect_user(now, security, Some(user_name), code)).sum()
+    }
+
     /// Disconnects a client by name. Returns whether it was there.
     pub fn kick(&self, name: &str, code: ReasonCode) -> bool {
         let mut inner = self.0.borrow_mut();
@@ -819,14 +827,14 @@ impl Inner {
                     self.guarded(worker, |core| core.receive_batch(now, &mut batch));
                 }
             }
-            Letter::Connection(link, input, peer, identity) => {
+            Letter::Connection(link, input, peer, verified) => {
                 let key = self.place(worker, link);
                 let core = &mut self.workers[worker].core;
                 if let Some(peer) = peer {
                     core.introduce(key, peer);
                 }
-                if let Some(identity) = identity {
-                    core.identified(key, identity);
+                if let Some(verified) = verified {
+                    core.identified(key, verified);
                 }
                 self.receive(worker, key, &input);
             }
@@ -855,11 +863,11 @@ impl Inner {
                     self.workers[worker].core.closed(key);
                     self.close(worker, key);
                 }
-                Action::HandOver { connection, to, input, peer, identity } => {
+                Action::HandOver { connection, to, input, peer, verified } => {
                     self.workers[worker].core.closed(connection);
                     let Some(link) = self.workers[worker].links.remove(&connection) else { continue };
                     self.links[link].place = None;
-                    self.workers[usize::from(to.0)].inbox.push_back(Letter::Connection(link, input, peer, identity));
+                    self.workers[usize::from(to.0)].inbox.push_back(Letter::Connection(link, input, peer, verified));
                 }
                 Action::Authenticate { connection: key, generation, request } => match &self.authenticator {
                     Some(authenticator) => {

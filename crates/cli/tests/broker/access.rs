@@ -1,6 +1,7 @@
 //! Who may do what, in a whole broker: rules in TOML, and dynamic security with its commands.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
@@ -20,7 +21,11 @@ fn login(user_name: &str, password: &str, client_id: &str) -> Vec<u8> {
 
 /// The Reason Code of CONNACK.
 fn try_login(broker: &Broker, user_name: &str, password: &str, client_id: &str) -> (Client, u8) {
-    let mut client = Client::open(broker.address());
+    try_login_at(broker.address(), user_name, password, client_id)
+}
+
+fn try_login_at(address: SocketAddr, user_name: &str, password: &str, client_id: &str) -> (Client, u8) {
+    let mut client = Client::open(address);
     client.level = V5;
     client.send(&login(user_name, password, client_id));
     let answer = client.packet();
@@ -145,6 +150,62 @@ fn dynamic_security_that_a_reload_brings_has_commands() {
     assert_eq!(code, 0);
     let answer = command(&mut admin, LIST_CLIENTS);
     assert!(answer.contains("\"admin\"") && !answer.contains("error"), "{answer}");
+    broker.check();
+}
+
+/// Each domain had a state of its own, and wrote it over what had been changed by way of the other. So it was for a plugin of
+/// all listeners with `per_listener_settings`.
+#[test]
+fn domains_with_the_same_file_of_dynamic_security_have_the_same_users() {
+    let folder = Folder::new();
+    let file = folder.write("dynsec.json", INIT);
+    let link = folder.path("link.json");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let places = [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let with = |place: &SocketAddr, name: &str, file: &std::path::Path| {
+        format!(
+            "[[listener]]\nhost = \"127.0.0.1\"\nport = {}\nsecurity = \"{name}\"\n\
+             [[security]]\nname = \"{name}\"\ndynamic_security_file = {file:?}\n",
+            place.port()
+        )
+    };
+    let toml = with(&places[0], "one", &file) + &with(&places[1], "two", &link);
+    let mut broker = start(folder, &format!("[broker]\nworkers = 2\n{toml}"));
+    broker.address();
+    let mut admins = places.map(|place| {
+        let (admin, code) = try_login_at(place, "admin", "secret", &format!("admin {place}"));
+        assert_eq!(code, 0);
+        admin
+    });
+    let create = |admin: &mut Client, user: &str| {
+        let request = format!(r#"{{"commands":[{{"command":"createClient","username":"{user}","password":"pw"}}]}}"#);
+        let answer = command(admin, &request);
+        assert!(!answer.contains("error"), "{answer}");
+    };
+    let in_file = |users: &[&str]| {
+        let text = fs::read_to_string(&file).unwrap();
+        users.iter().all(|user| text.contains(&format!("\"{user}\"")))
+    };
+    create(&mut admins[0], "eve");
+    create(&mut admins[1], "bob");
+    assert!(in_file(&["eve", "bob"]));
+    let (_bob, code) = try_login_at(places[0], "bob", "pw", "bob");
+    assert_eq!(code, 0);
+    // A reload keeps it so.
+    reload(&broker);
+    create(&mut admins[0], "dan");
+    create(&mut admins[1], "eva");
+    assert!(in_file(&["eve", "bob", "dan", "eva"]));
+    // Who is connected is told, and sent away, wherever that is.
+    let mut eves = [0, 1].map(|place| try_login_at(places[place], "eve", "pw", &format!("eve {place}")).0);
+    let answer = command(&mut admins[0], r#"{"commands":[{"command":"getClient","username":"eve"}]}"#);
+    assert_eq!(answer.matches("\"127.0.0.1\"").count(), 2, "{answer}");
+    command(&mut admins[1], r#"{"commands":[{"command":"deleteClient","username":"eve"}]}"#);
+    for eve in &mut eves {
+        assert!(matches!(eve.next(), Next::Packet(packet) if packet[0] == 0xe0));
+        eve.expect_closed();
+    }
+    assert_ne!(try_login_at(places[0], "eve", "pw", "eve").1, 0);
     broker.check();
 }
 
@@ -396,4 +457,44 @@ fn listeners_and_plugins_are_told_by_command() {
         command_to(&mut admin, "$CONTROL/broker/v1", "x"),
         r#"{"responses":[{"command":"Unknown command","error":"Payload not valid JSON"}]}"#
     );
+}
+
+/// It had to be started anew: who took the key away was told so, and the API went on to answer.
+#[test]
+fn what_is_told_by_command_is_told_no_more_as_soon_as_a_reload_says_so() {
+    const REQUEST: &str = r#"{"commands":[{"command":"listPlugins"}]}"#;
+    let folder = Folder::new();
+    let file = folder.write("dynsec.json", INIT);
+    let toml = |told: bool| {
+        format!(
+            "[broker]\ncontrol_api = {told}\n[[security]]\ndynamic_security_file = {file:?}\n\
+             [[listener]]\nhost = \"127.0.0.1\"\nport = 0\n"
+        )
+    };
+    let mut broker = start(folder, &toml(true));
+    let (mut admin, code) = try_login(&broker, "admin", "secret", "a");
+    assert_eq!(code, 0);
+    command(
+        &mut admin,
+        r#"{"commands":[{"command":"addRoleACL","rolename":"admin","acltype":"publishClientSend","topic":"$CONTROL/broker/#","allow":true}]}"#,
+    );
+    // Commands are carried out in their order, so that the first answer is that to the first one that has any.
+    let ask = |admin: &mut Client| {
+        admin.send(&client::publish(V5, "$CONTROL/broker/v1", 0, 0, REQUEST.as_bytes()));
+        let answer = command(admin, LIST_CLIENTS);
+        let is_told = answer.contains("listPlugins");
+        if is_told {
+            admin.packet();
+        }
+        is_told
+    };
+    assert!(ask(&mut admin));
+    broker.folder.write("pantala.toml", &toml(false));
+    let log = reload(&broker);
+    assert!(log.contains("broker.control_api: true -> false (live)"), "{log}");
+    assert!(!ask(&mut admin));
+    broker.folder.write("pantala.toml", &toml(true));
+    reload(&broker);
+    assert!(ask(&mut admin));
+    broker.check();
 }

@@ -435,7 +435,16 @@ fn a_flood_of_connections_is_refused() {
 
 #[test]
 fn a_client_that_is_too_fast_waits_and_is_named() {
-    let mut broker = Broker::start(&format!("[limits]\nmessages_per_second_max = 20\n{PROXIED}"));
+    for (toml, said) in [
+        (format!("[limits]\nmessages_per_second_max = 20\n{PROXIED}"), "messages_per_second_max is 20"),
+        (format!("{PROXIED}messages_per_second_max = 20\n"), "messages_per_second_max of the listener is 20"),
+    ] {
+        a_hasty_client_waits(&toml, said);
+    }
+}
+
+fn a_hasty_client_waits(toml: &str, said: &str) {
+    let mut broker = Broker::start(toml);
     let mut client = Client::open(broker.address());
     client.send(&header("203.0.113.1"));
     client.let_in(V311, "hasty");
@@ -452,7 +461,7 @@ fn a_client_that_is_too_fast_waits_and_is_named() {
     // A second's worth at once, and the others at twenty a second.
     let taken = send(&mut client);
     assert!(taken >= std::time::Duration::from_millis(1_400), "{taken:?}");
-    broker.wait_for_log("Client hasty sends too fast and is read later: messages_per_second_max is 20.");
+    broker.wait_for_log(&format!("Client hasty sends too fast and is read later: {said}."));
     let paused = broker.counter("reads_paused");
     assert!(paused >= 1);
     drop(client);

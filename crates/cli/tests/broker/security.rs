@@ -417,6 +417,50 @@ fn an_http_service_decides_and_nobody_gets_in_without_its_answer() {
     broker.check();
 }
 
+/// Two services, of which the first one has not answered yet when a reload comes; what the client was told then,
+/// and how often the second was asked.
+fn reload_while_a_service_is_asked(before: &str, after: &str) -> (u8, usize, Broker) {
+    let (first, second) = (Service::start(), Service::start());
+    let toml = |domains: &str| {
+        let domains = domains.replace("FIRST", &first.url("/")).replace("SECOND", &second.url("/"));
+        format!("[limits]\nconnect_seconds = 600\n{LISTENER}{domains}")
+    };
+    second.answer(403, "");
+    let (mut broker, address) = start(Folder::new(), &toml(before));
+    let mut client = Client::open(address);
+    client.level = V5;
+    client.send(&connect_as(V5, "c", Some("ann"), Some(b"a")));
+    wait_for("the question", || (!first.requests().is_empty()).then_some(()));
+    broker.folder.write("pantala.toml", &toml(after));
+    broker.signal(Signal::HUP);
+    broker.wait_for_log("SIGHUP: configuration read again");
+    first.answer(200, r#"{"result":"allow"}"#);
+    let answer = client.packet();
+    assert_eq!(answer[0], 0x20, "{answer:02x?}");
+    broker.check();
+    (answer[3], second.requests().len(), broker)
+}
+
+/// What one tenant's service says of ann let her in as the other tenant's.
+#[test]
+fn a_verdict_for_one_security_domain_is_none_for_another() {
+    const DOMAIN: &str = "http_timeout_seconds = 60\nhttp_url = ";
+    let domains =
+        format!("[[security]]\nname = \"one\"\n{DOMAIN}\"FIRST\"\n[[security]]\nname = \"two\"\n{DOMAIN}\"SECOND\"\n");
+    let with = |name: &str| format!("security = \"{name}\"\n{domains}");
+    let (code, asked, broker) = reload_while_a_service_is_asked(&with("one"), &with("two"));
+    assert_eq!((code, asked), (NOT_AUTHORIZED, 0));
+    broker.wait_for_log("the listener has another security domain now");
+}
+
+/// Who was in the queue when a reload took its password away was let in by the old one.
+#[test]
+fn who_is_right_by_what_is_not_in_force_any_more_is_asked_about_anew() {
+    let domain = |url: &str| format!("[[security]]\nhttp_timeout_seconds = 60\nhttp_url = \"{url}\"\n");
+    let (code, asked, broker) = reload_while_a_service_is_asked(&domain("FIRST"), &domain("SECOND"));
+    assert_eq!((code, asked), (NOT_AUTHORIZED, 1), "{}", broker.log());
+}
+
 // ---- guesses and floods ---------------------------------------------------------------------------------------
 
 #[test]
@@ -624,7 +668,12 @@ impl Scram {
     }
 
     /// The code of the CONNACK that follows the proof.
-    fn prove(mut self, password: &str) -> u8 {
+    fn prove(self, password: &str) -> u8 {
+        self.log_in(password).0
+    }
+
+    /// The same, and the connection.
+    fn log_in(mut self, password: &str) -> (u8, Client) {
         let auth = self.client.packet();
         assert_eq!(auth[0], 0xf0, "{auth:02x?}");
         let at = auth.windows(2).position(|bytes| bytes == b"r=").unwrap();
@@ -646,7 +695,7 @@ impl Scram {
         let answer = self.client.packet();
         assert_eq!(answer[0], 0x20, "{answer:02x?}");
         // Behind the length, which may have two bytes.
-        answer[if answer[1] & 0x80 == 0 { 3 } else { 4 }]
+        (answer[if answer[1] & 0x80 == 0 { 3 } else { 4 }], self.client)
     }
 }
 
@@ -697,6 +746,45 @@ fn a_user_by_scram_is_one_of_its_domain_alone() {
     assert_eq!((scram(HOME, address, "admin", "ours"), scram(HOME, tenant, "admin", "t")), (0, 0));
     assert_eq!(scram(HOME, address, "admin", "t"), NOT_AUTHORIZED);
     assert_eq!(scram(HOME, tenant, "admin", "ours"), NOT_AUTHORIZED);
+    broker.check();
+}
+
+/// Users of a password file who are gone were sent away by a reload, those by SCRAM stayed for as long as they liked.
+#[test]
+fn a_user_by_scram_goes_as_soon_as_a_reload_takes_it_away() {
+    let user = |name: &str| format!("[[scram_user]]\nname = \"{name}\"\npassword = \"p\"\n");
+    let all = ["ann", "late", "bob", "I\u{ad}X"].map(user).concat();
+    let (mut broker, address) = start(Folder::new(), &format!("{LISTENER}{all}"));
+    let log_in = |name| {
+        let (code, client) = Scram::begin(HOME, address, name).log_in("p");
+        assert_eq!(code, 0, "{name}");
+        client
+    };
+    // The last one is called otherwise when it has come in.
+    let (mut ann, mut bob, mut prepared) = (log_in("ann"), log_in("bob"), log_in("I\u{ad}X"));
+    let late = Scram::begin(HOME, address, "late");
+    let reload = |broker: &Broker, users: &[&str]| {
+        let before = broker.log().len();
+        broker
+            .folder
+            .write("pantala.toml", &format!("{LISTENER}{}", users.iter().copied().map(user).collect::<String>()));
+        broker.signal(Signal::HUP);
+        wait_for("a reload", || broker.log()[before..].contains("SIGHUP: configuration read again").then_some(()));
+    };
+    let expect_sent_away = |client: &mut Client| {
+        assert!(matches!(client.next(), Next::Packet(packet) if packet[0] == 0xe0 && packet[2] == NOT_AUTHORIZED));
+        client.expect_closed();
+    };
+    reload(&broker, &["bob", "I\u{ad}X"]);
+    expect_sent_away(&mut ann);
+    // Not even who had begun before.
+    assert_eq!(late.prove("p"), NOT_AUTHORIZED);
+    bob.ping();
+    prepared.ping();
+    // The last ones, too.
+    reload(&broker, &[]);
+    expect_sent_away(&mut bob);
+    expect_sent_away(&mut prepared);
     broker.check();
 }
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
-use pantala_broker::{DurabilityRule, ListenerSettings, Redirect, ScramUser, SecurityId, Settings};
+use pantala_broker::{DurabilityRule, ListenerRate, ListenerSettings, Redirect, ScramUser, SecurityId, Settings};
 use pantala_proto::QoS;
 use pantala_store::Durability;
 use pantala_tls::UserNameFrom;
@@ -86,6 +86,8 @@ pub(super) struct ListenerDraft {
     pub connections_max: Option<NonZeroU32>,
     pub maximum_qos: QoS,
     pub packet_bytes_max: Option<u32>,
+    pub messages_per_second_max: ListenerRate,
+    pub bytes_per_second_max: ListenerRate,
     pub topic_alias_max: Option<u16>,
     pub topic_alias_broker_max: Option<u16>,
     pub clients: ClientsDraft,
@@ -333,6 +335,8 @@ impl ListenerDraft {
             connections_max: None,
             maximum_qos: QoS::ExactlyOnce,
             packet_bytes_max: None,
+            messages_per_second_max: ListenerRate::AsElsewhere,
+            bytes_per_second_max: ListenerRate::AsElsewhere,
             topic_alias_max: None,
             topic_alias_broker_max: None,
             clients: ClientsDraft::default(),
@@ -386,6 +390,8 @@ impl ListenerDraft {
                 connections_max: self.connections_max,
                 maximum_qos: self.maximum_qos,
                 packet_bytes_max: self.packet_bytes_max,
+                messages_per_second_max: self.messages_per_second_max,
+                bytes_per_second_max: self.bytes_per_second_max,
                 topic_alias_max: self.topic_alias_max,
                 topic_alias_broker_max: self.topic_alias_broker_max,
                 security,

@@ -14,7 +14,6 @@ const NEEDS_RESTART: &[&str] = &[
     "broker.data_dir",
     "broker.import_file",
     "broker.durability",
-    "broker.control_api",
     "broker.pid_file",
     "broker.user",
     "limits.verification_threads",
@@ -171,7 +170,6 @@ impl Config {
         self.data_dir.clone_from(&old.data_dir);
         self.import_file.clone_from(&old.import_file);
         self.durability = old.durability;
-        self.control_api = old.control_api;
         self.pid_file.clone_from(&old.pid_file);
         self.user.clone_from(&old.user);
         self.verification = old.verification;

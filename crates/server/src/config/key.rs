@@ -6,7 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pantala_broker::{DurabilityRule, QueueFull, Settings};
+use pantala_broker::{DurabilityRule, ListenerRate, QueueFull, Settings};
 use pantala_identity::chain::BackEnd;
 use pantala_identity::http::Format;
 use pantala_identity::jwt::Algorithm;
@@ -345,7 +345,7 @@ pub(super) static SECTIONS: &[Section] = &[
             },
             Key {
                 name: "control_api",
-                doc: "Whether commands to `$CONTROL/broker/v1` are answered, of clients that a rule lets publish there; see [access.md](access.md#what-the-broker-tells-by-command). A change needs a restart.",
+                doc: "Whether commands to `$CONTROL/broker/v1` are answered, of clients that a rule lets publish there; see [access.md](access.md#what-the-broker-tells-by-command).",
                 kind: Kind::Switch { put: |draft, value| draft.control_api = value },
                 show: |config| config.control_api.to_string(),
             },
@@ -839,6 +839,28 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
             put: |listener, value| listener.packet_bytes_max = value.and_then(|value| u32::try_from(value).ok()),
         },
         show: |listener| listener.settings.packet_bytes_max.map_or(String::new(), |bytes| bytes.to_string()),
+    },
+    Key {
+        name: "messages_per_second_max",
+        doc: "The same as `limits.messages_per_second_max`, for this listener; 0 is no limit here.",
+        kind: Kind::Number {
+            min: 0,
+            max: u32::MAX as u64,
+            word: Some(UNLIMITED),
+            put: |listener, value| listener.messages_per_second_max = rate(value),
+        },
+        show: |listener| shown_rate(listener.settings.messages_per_second_max),
+    },
+    Key {
+        name: "bytes_per_second_max",
+        doc: "The same as `limits.bytes_per_second_max`, for this listener; 0 is no limit here.",
+        kind: Kind::Number {
+            min: 0,
+            max: u32::MAX as u64,
+            word: Some(UNLIMITED),
+            put: |listener, value| listener.bytes_per_second_max = rate(value),
+        },
+        show: |listener| shown_rate(listener.settings.bytes_per_second_max),
     },
     Key {
         name: "topic_alias_max",
@@ -1604,6 +1626,19 @@ fn u32_of(value: Option<u64>) -> u32 {
 /// Zero is no limit.
 pub(super) fn count(value: Option<u64>) -> Option<NonZeroU32> {
     value.and_then(|value| u32::try_from(value).ok()).and_then(NonZeroU32::new)
+}
+
+/// Of a listener, where it is written.
+fn rate(value: Option<u64>) -> ListenerRate {
+    count(value).map_or(ListenerRate::Unlimited, ListenerRate::PerSecond)
+}
+
+fn shown_rate(rate: ListenerRate) -> String {
+    match rate {
+        ListenerRate::AsElsewhere => String::new(),
+        ListenerRate::PerSecond(max) => max.to_string(),
+        ListenerRate::Unlimited => UNLIMITED.to_owned(),
+    }
 }
 
 pub(super) fn qos(value: Option<u64>) -> QoS {

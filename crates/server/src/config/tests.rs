@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::toml::de::{DeTable, DeValue};
-use pantala_broker::{AcceptedVersions, DurabilityRule, QueueFull};
+use pantala_broker::{AcceptedVersions, DurabilityRule, ListenerRate, QueueFull};
 use pantala_identity::chain::BackEnd;
 use pantala_identity::http::Format;
 use pantala_identity::jwt::Algorithm;
@@ -226,6 +227,8 @@ allow_anonymous = false
 connections_max = 26
 maximum_qos = 0
 packet_bytes_max = 35
+messages_per_second_max = 31
+bytes_per_second_max = 0
 topic_alias_max = 27
 topic_alias_broker_max = 28
 mount_point = "plant/"
@@ -342,6 +345,8 @@ password_file = "{}"
                     connections_max: key::count(Some(26)),
                     maximum_qos: QoS::AtMostOnce,
                     packet_bytes_max: Some(35),
+                    messages_per_second_max: ListenerRate::PerSecond(NonZeroU32::new(31).unwrap()),
+                    bytes_per_second_max: ListenerRate::Unlimited,
                     topic_alias_max: Some(27),
                     topic_alias_broker_max: Some(28),
                     mount_point: Some("plant/".into()),
@@ -431,7 +436,7 @@ password_file = "{}"
         "durability of telemetry/# = memory\n",
         "scram_user ann\nscram_user bob\n",
         "listener [::1]:1884, no anonymous, socket_domain = ipv6, connections_max = 26, maximum_qos = 0, \
-         packet_bytes_max = 35, topic_alias_max = 27, topic_alias_broker_max = 28, mount_point = plant/, versions = 3.1.1,5.0, \
+         packet_bytes_max = 35, messages_per_second_max = 31, bytes_per_second_max = unlimited, topic_alias_max = 27, topic_alias_broker_max = 28, mount_point = plant/, versions = 3.1.1,5.0, \
          use_user_name_as_client_id = true, client_id_prefixes = dev-,app-, \
          allow_zero_length_client_id = true, auto_id_prefix = l-, deny_special_characters = true, \
          sessions_belong_to_users = false, believe_user_names = true, tcp_no_delay = false, protocol = any, \
@@ -2298,7 +2303,7 @@ fn the_example_shows_every_key_with_its_default() {
             "scram_user ann",
             "security \"default\", tokens with keys of https://id.example.org/keys, password file /etc/pantala/passwords, \
              https://id.example.org/mqtt, ACL file /etc/pantala/acl",
-            "listener 127.0.0.1:1883, anonymous, packet_bytes_max = 2000000, topic_alias_max = 10, \
+            "listener 127.0.0.1:1883, anonymous, packet_bytes_max = 2000000, messages_per_second_max = 100000, bytes_per_second_max = 67108864, topic_alias_max = 10, \
              topic_alias_broker_max = 10, mount_point = plant/, client_id_prefixes = dev-,app-, \
              allow_zero_length_client_id = true, auto_id_prefix = auto-",
             "listener unix:/run/pantala/mqtt.sock, anonymous",

@@ -15,7 +15,8 @@ use pantala_identity::password::Users;
 use pantala_identity::{Identity, Outcome};
 use pantala_session::Instant;
 
-use super::dynamic::{Dynamic, Reread};
+use super::Others;
+use super::dynamic::{Dynamic, Dynamics};
 use super::http::{Caller, Roots};
 use super::keys::Keys;
 use crate::config::{Http, SecurityDomain, Verification, nearest};
@@ -53,7 +54,7 @@ pub(super) struct Domain {
     pub dynamic: Option<Arc<Dynamic>>,
     /// Passwords that were right.
     pub verified: Mutex<Cache<()>>,
-    /// The only users there can be, if the password file is the only place to have them from.
+    /// The only users there can be, if the password file and SCRAM are the only places to have them from.
     only_users: Option<HashSet<Box<str>>>,
     /// No other back end knows users than files.
     pub only_users_of_files: bool,
@@ -78,14 +79,15 @@ pub(super) struct Service {
 
 impl Domain {
     /// Reads the files. `old` is the same domain from before, if there is one: nothing of it changes, and what has been read of
-    /// its dynamic security comes beside the new one, to be put in force with it.
-    pub fn new<'a>(
+    /// its dynamic security is with `dynamics`, to be put in force with it.
+    pub fn new(
         config: &SecurityDomain,
         bounds: &Verification,
         hasher: &Hasher,
-        scram_users: impl Iterator<Item = &'a str>,
+        past_the_chain: Others<'_>,
         old: Option<&Self>,
-    ) -> Result<(Self, Option<Reread>), DomainError> {
+        dynamics: &mut Dynamics<'_>,
+    ) -> Result<Self, DomainError> {
         let wrong = |key, what| DomainError { domain: config.name.clone(), key, what };
         let users = match &config.password_file {
             None => None,
@@ -141,27 +143,18 @@ impl Domain {
         };
         let others = |back_end: &BackEnd| matches!(back_end, BackEnd::Jwt | BackEnd::Http);
         let only_users_of_files = !config.chain.iter().any(others);
-        let only_users = match &config.password_file {
-            Some(_) if only_users_of_files => {
-                let names = users.iter().flat_map(Users::names).map(Box::from);
-                Some(names.chain(scram_users.map(Box::from)).collect())
-            }
-            _ => None,
-        };
-        let old = old.and_then(|old| old.dynamic.as_ref());
-        let (dynamic, reread) = match (&config.dynamic_security_file, old) {
-            (None, _) => (None, None),
-            // Commands go on in the same state. Another file is another state.
-            (Some(path), Some(old)) if old.path() == path => {
-                let reread = old.reread().map_err(|what| wrong("dynamic_security_file", what))?;
-                (Some(Arc::clone(old)), Some(reread))
-            }
-            (Some(path), _) => {
-                let opened = Dynamic::open(path, bounds).map_err(|what| wrong("dynamic_security_file", what))?;
-                (Some(opened), None)
-            }
-        };
-        let domain = Self {
+        let Others { scram_users, believes_names } = past_the_chain;
+        // Where the last of them has just been taken away, nobody is left who could be one.
+        let knew_users = old.is_some_and(|old| old.only_users.is_some());
+        let knows_users = config.password_file.is_some() || scram_users.is_some() || knew_users;
+        let knows_all = only_users_of_files && config.dynamic_security_file.is_none() && !believes_names;
+        let only_users = (knows_users && knows_all).then(|| {
+            let names = users.iter().flat_map(Users::names).map(Box::from);
+            names.chain(scram_users.into_iter().flatten().cloned()).collect()
+        });
+        let dynamic = config.dynamic_security_file.as_deref().map(|path| dynamics.of(path, bounds)).transpose();
+        let dynamic = dynamic.map_err(|what| wrong("dynamic_security_file", what))?;
+        Ok(Self {
             dynamic,
             only_users_of_files,
             chain: Chain::new(config.chain.iter().copied()),
@@ -171,8 +164,7 @@ impl Domain {
             rules,
             verified: Mutex::new(Cache::new(bounds.kept_max)),
             only_users,
-        };
-        Ok((domain, reread))
+        })
     }
 
     /// What a client may do; None if there is no such user any more.

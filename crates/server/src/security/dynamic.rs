@@ -21,7 +21,7 @@ use pantala_identity::{Credentials, Identity, Outcome, Refusal};
 use pantala_password::{Algorithm, Hash};
 use pantala_session::Instant;
 
-use super::domain::{lock, read_text};
+use super::domain::{Domain, lock, read_text};
 use super::{Counters, Security, control};
 use crate::config::{LogType, Verification};
 use crate::inbox::{Inbox, Letter};
@@ -39,7 +39,7 @@ const NOT_SAVED: &str = r#"{"responses":[{"command":"Unknown command","error":"T
 const ALGORITHM: Algorithm = Algorithm::Argon2id { iterations: 1 };
 const SALT_BYTES: usize = 12;
 
-/// The state of one domain, which outlives reloads: its file is read again, but a command in between is not lost.
+/// The state that is kept in one file, which outlives reloads: its file is read again, but a command in between is not lost.
 #[derive(Debug)]
 pub(super) struct Dynamic {
     path: PathBuf,
@@ -77,6 +77,43 @@ impl Reread {
     }
 }
 
+/// The states of all domains of a configuration. Those that name the same file have the same one: with one each, whatever was
+/// commanded last would write its own into the file, and what others had changed there would be lost.
+pub(super) struct Dynamics<'a> {
+    old: &'a [Arc<Domain>],
+    found: Vec<Arc<Dynamic>>,
+    reread: Vec<Reread>,
+}
+
+impl<'a> Dynamics<'a> {
+    /// `old` are the domains in force.
+    pub fn new(old: &'a [Arc<Domain>]) -> Self {
+        Self { old, found: Vec::new(), reread: Vec::new() }
+    }
+
+    /// The state that is kept in a file. Commands go on in the one that is there.
+    pub fn of(&mut self, path: &Path, bounds: &Verification) -> Result<Arc<Dynamic>, String> {
+        if let Some(found) = self.found.iter().find(|found| found.is_at(path)) {
+            return Ok(Arc::clone(found));
+        }
+        let mut old = self.old.iter().filter_map(|domain| domain.dynamic.as_ref());
+        let dynamic = match old.find(|old| old.is_at(path)) {
+            Some(old) => {
+                self.reread.push(old.reread()?);
+                Arc::clone(old)
+            }
+            None => Dynamic::open(path, bounds)?,
+        };
+        self.found.push(Arc::clone(&dynamic));
+        Ok(dynamic)
+    }
+
+    /// What has been read again, to be published.
+    pub fn into_reread(self) -> Vec<Reread> {
+        self.reread
+    }
+}
+
 /// The state as it was at one time, in the form in which it is asked.
 #[derive(Debug)]
 pub(super) struct Snapshot {
@@ -97,7 +134,7 @@ struct Client {
 }
 
 impl Dynamic {
-    pub fn open(path: &Path, bounds: &Verification) -> Result<Arc<Self>, String> {
+    fn open(path: &Path, bounds: &Verification) -> Result<Arc<Self>, String> {
         let (security, snapshot) = read(path, bounds.kept_max)?;
         Ok(Arc::new(Self {
             path: path.to_owned(),
@@ -107,13 +144,14 @@ impl Dynamic {
         }))
     }
 
-    /// Where its file is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Whether this is its file, by whatever name.
+    fn is_at(&self, path: &Path) -> bool {
+        let target = |path: &Path| fs::canonicalize(path).ok();
+        self.path == path || target(&self.path).is_some_and(|of_self| Some(of_self) == target(path))
     }
 
     /// Reads the file again. Nothing changes before the result is published.
-    pub fn reread(self: &Arc<Self>) -> Result<Reread, String> {
+    fn reread(self: &Arc<Self>) -> Result<Reread, String> {
         // Held meanwhile, so that no command writes the file while it is read.
         let state = lock(&self.state);
         let (security, snapshot) = read(&self.path, self.kept_max)?;
@@ -220,7 +258,8 @@ impl Snapshot {
 
 /// What commands are given of the world.
 struct World<'a> {
-    security: SecurityId,
+    /// All domains with this state.
+    domains: &'a [SecurityId],
     inboxes: &'a [Arc<Inbox>],
     /// Who is connected, by user name: asked for when it is first needed, once for all commands of a request.
     connected: OnceCell<HashMap<Box<str>, Vec<IpAddr>>>,
@@ -231,7 +270,10 @@ impl World<'_> {
     fn connected(&self) -> &HashMap<Box<str>, Vec<IpAddr>> {
         self.connected.get_or_init(|| {
             let (sender, receiver) = channel();
-            self.inboxes.iter().for_each(|inbox| inbox.send(Letter::Connected(self.security, sender.clone())));
+            for (inbox, domain) in self.inboxes.iter().flat_map(|inbox| self.domains.iter().map(move |it| (inbox, it)))
+            {
+                inbox.send(Letter::Connected(*domain, sender.clone()));
+            }
             drop(sender);
             let (begun, mut connected) = (std::time::Instant::now(), HashMap::<_, Vec<_>>::new());
             while let Ok(some) = receiver.recv_timeout(CONNECTED_PATIENCE.saturating_sub(begun.elapsed())) {
@@ -320,6 +362,16 @@ impl Security {
         self.domains().get(usize::from(security.0))?.dynamic.clone()
     }
 
+    /// Whose users and rules are those of this state.
+    fn domains_of(&self, dynamic: &Arc<Dynamic>) -> Vec<SecurityId> {
+        let domains = self.domains();
+        let own = domains
+            .iter()
+            .enumerate()
+            .filter(|(_, domain)| domain.dynamic.as_ref().is_some_and(|of_domain| Arc::ptr_eq(of_domain, dynamic)));
+        own.map(|(number, _)| SecurityId(number as u16)).collect()
+    }
+
     fn carry_out(&self, request: ControlRequest, inboxes: &[Arc<Inbox>]) {
         let ControlRequest { inbox, connection, generation, security, client_id, user_name, topic_name, payload } =
             request;
@@ -331,7 +383,8 @@ impl Security {
             return;
         }
         let Some(dynamic) = self.dynamic(security) else { return };
-        let mut world = World { security, inboxes, connected: OnceCell::new() };
+        let domains = self.domains_of(&dynamic);
+        let mut world = World { domains: &domains, inboxes, connected: OnceCell::new() };
         let applied = dynamic.apply(&payload, &mut world).unwrap_or_else(|error| {
             self.log.line(LogType::Error, &format!("Dynamic security: nothing is changed, {}", shown(&error)));
             Response { json: NOT_SAVED.to_owned(), changed: false, kicks: Vec::new(), log: Vec::new() }
@@ -350,7 +403,9 @@ impl Security {
         inbox.send(Letter::Answer(connection, generation, RESPONSES, applied.json.into_boxed_str(), rights));
         for Kick { who, .. } in applied.kicks.into_iter().filter(|kick| kick.must_leave) {
             let who = Arc::new(who);
-            inboxes.iter().for_each(|inbox| inbox.send(Letter::Leave(security, Arc::clone(&who))));
+            for (inbox, domain) in inboxes.iter().flat_map(|inbox| domains.iter().map(move |it| (inbox, it))) {
+                inbox.send(Letter::Leave(*domain, Arc::clone(&who)));
+            }
         }
     }
 }
@@ -416,7 +471,7 @@ mod tests {
             allow_anonymous: Box::new([true]),
             bounds: Verification::default(),
             patience: Duration::from_secs(10),
-            scram_users: HashMap::default(),
+            scram_users: Default::default(),
             described: Some(Described::of(&config)),
             secret: [1; 32],
             clock: crate::worker::Clock::start(Instant(1)),

@@ -40,7 +40,7 @@ pub(crate) use self::control::Described;
 pub(crate) use self::domain::DomainError;
 use self::domain::{Domain, Service, Tokens, lock};
 pub(crate) use self::dynamic::ControlRequest;
-use self::dynamic::Reread;
+use self::dynamic::{Dynamics, Reread};
 use self::keys::{Asked, FetchedKeys, Keys, News};
 use self::pool::Pool;
 pub(crate) use self::seam::Reply;
@@ -148,9 +148,10 @@ impl Security {
             surroundings;
         let described = described.map(Arc::new);
         let hasher = Hasher::new(&secret);
+        let mut dynamics = Dynamics::new(&[]);
         let domains = config.iter().enumerate().map(|(number, domain)| {
-            let scram_users = of_domain(&scram_users, number);
-            Domain::new(domain, &bounds, &hasher, scram_users, None).map(|(domain, _)| Arc::new(domain))
+            let others = scram_users.of_domain(number);
+            Domain::new(domain, &bounds, &hasher, others, None, &mut dynamics).map(Arc::new)
         });
         let domains: Result<Arc<[_]>, _> = domains.collect();
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -256,32 +257,31 @@ impl Security {
 
 impl Reloadable for Arc<Security> {
     /// Who was verified by the old files and is remembered has to be verified again.
-    fn prepare(&mut self, config: &Config, new: &Config) -> Result<Commit, String> {
+    fn prepare(&mut self, _old: &Config, new: &Config) -> Result<Commit, String> {
         let old = self.domains();
+        let mut dynamics = Dynamics::new(&old);
         let scram_users = scram_users(new);
         // They have the numbers of the old ones, and more may stand behind them.
         let domains = new.security.iter().enumerate().map(|(number, domain)| {
             let is_used = new.listeners.iter().any(|listener| usize::from(listener.settings.security.0) == number);
             match old.get(number) {
                 // Nobody comes in by it. Who has is judged as before: its files may be gone with its listeners.
-                Some(old) if !is_used => Ok((Arc::clone(old), None)),
+                Some(old) if !is_used => Ok(Arc::clone(old)),
                 old => {
-                    let (old, scram_users) = (old.map(|old| &**old), of_domain(&scram_users, number));
-                    let made = Domain::new(domain, &self.bounds, &self.hasher, scram_users, old);
-                    made.map(|(domain, reread)| (Arc::new(domain), reread))
+                    let (old, others) = (old.map(|old| &**old), scram_users.of_domain(number));
+                    Domain::new(domain, &self.bounds, &self.hasher, others, old, &mut dynamics).map(Arc::new)
                 }
             }
         });
-        let made: Result<Vec<(Arc<Domain>, Option<Reread>)>, _> = domains.collect();
-        let (domains, reread): (Vec<_>, Vec<_>) = made.map_err(|error| error.to_string())?.into_iter().unzip();
-        let domains: Arc<[_]> = domains.into();
+        let domains: Result<Arc<[_]>, DomainError> = domains.collect();
+        let domains = domains.map_err(|error| error.to_string())?;
+        let reread = dynamics.into_reread();
         let patience = Duration::from_secs(new.settings.connect_seconds.into());
-        // Whether it is told at all needs a restart.
-        let described = config.control_api.then(|| Arc::new(Described::of(new)));
+        let described = new.control_api.then(|| Arc::new(Described::of(new)));
         let security = Arc::clone(self);
         Ok(Box::new(move |committed| {
             let allow_anonymous = committed.allow_anonymous.into();
-            reread.into_iter().flatten().for_each(Reread::publish);
+            reread.into_iter().for_each(Reread::publish);
             *security.in_force.write().unwrap_or_else(PoisonError::into_inner) =
                 InForce { allow_anonymous, patience, domains, described };
             let rights = security.rights_source();
@@ -292,27 +292,48 @@ impl Reloadable for Arc<Security> {
     }
 }
 
-/// The names of those who authenticate by SCRAM, by domain.
-pub(crate) type ScramUsers = HashMap<usize, HashSet<Box<str>>>;
-
-pub(crate) fn scram_users(config: &Config) -> ScramUsers {
-    let mut users = ScramUsers::new();
-    for user in &config.settings.scram_users {
-        users.entry(usize::from(user.security.0)).or_default().insert(user.name.as_str().into());
-    }
-    users
+/// Who comes in past the back ends, by domain.
+#[derive(Debug, Default)]
+pub(crate) struct ScramUsers {
+    /// The names of those who authenticate by SCRAM.
+    names: HashMap<usize, HashSet<Box<str>>>,
+    /// Where a listener believes names that nobody verifies.
+    believing: HashSet<usize>,
 }
 
-fn of_domain(users: &ScramUsers, number: usize) -> impl Iterator<Item = &str> {
-    users.get(&number).into_iter().flatten().map(|name| &**name)
+/// The same of one domain.
+#[derive(Debug, Clone, Copy)]
+struct Others<'a> {
+    scram_users: Option<&'a HashSet<Box<str>>>,
+    believes_names: bool,
+}
+
+impl ScramUsers {
+    fn of_domain(&self, number: usize) -> Others<'_> {
+        Others { scram_users: self.names.get(&number), believes_names: self.believing.contains(&number) }
+    }
+}
+
+pub(crate) fn scram_users(config: &Config) -> ScramUsers {
+    let mut users = ScramUsers::default();
+    for user in &config.settings.scram_users {
+        // As it is called when it has come in.
+        let name = authentication::prepared_user_name(&user.name).unwrap_or_else(|| user.name.clone());
+        users.names.entry(usize::from(user.security.0)).or_default().insert(name.into());
+    }
+    let listeners = config.listeners.iter().map(|listener| &listener.settings);
+    let believing = listeners.filter(|it| it.believe_user_names && !it.verify_credentials);
+    users.believing = believing.map(|it| usize::from(it.security.0)).collect();
+    users
 }
 
 /// Reads all files that `config` names, as a start does.
 pub(crate) fn check(config: &Config) -> Result<(), String> {
     let (hasher, scram_users) = (Hasher::new(&[0; 32]), scram_users(config));
-    let mut domains = config.security.iter().enumerate();
+    let (mut domains, mut dynamics) = (config.security.iter().enumerate(), Dynamics::new(&[]));
     let read = |(number, domain)| {
-        Domain::new(domain, &config.verification, &hasher, of_domain(&scram_users, number), None).map(drop)
+        let others = scram_users.of_domain(number);
+        Domain::new(domain, &config.verification, &hasher, others, None, &mut dynamics).map(drop)
     };
     domains.try_for_each(read).map_err(|error| error.to_string())
 }
@@ -580,9 +601,20 @@ impl Job {
         }
     }
 
+    /// Whether no reload has put another domain in the place of the one that it asks.
+    fn is_in_force(&self) -> bool {
+        let in_force = self.security.domains().get(usize::from(self.number)).cloned();
+        in_force.is_some_and(|in_force| Arc::ptr_eq(&in_force, &self.domain))
+    }
+
     /// Answers.
     fn end(mut self, answer: Answer) {
         let Some(reply) = self.reply.take() else { return };
+        // It waited meanwhile. Who was right by the old files and services has to be so by the new ones.
+        if answer.is_ok() && !self.is_in_force() {
+            let credentials = std::mem::take(&mut self.credentials);
+            return self.security.authenticate(self.number, credentials, reply);
+        }
         let security = &*self.security;
         let address = self.credentials.address;
         let counters = &security.counters;
@@ -661,7 +693,7 @@ mod tests {
             allow_anonymous: Box::new([false]),
             bounds: Verification { threads: Some(1), brake: limits, ..Verification::default() },
             patience: Duration::from_hours(1),
-            scram_users: ScramUsers::new(),
+            scram_users: ScramUsers::default(),
             described: None,
             secret: [1; 32],
             clock: Clock::start(Instant(1)),
