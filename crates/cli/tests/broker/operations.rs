@@ -466,6 +466,9 @@ fn a_client_that_is_too_fast_waits_and_is_named() {
 #[test]
 fn short_of_memory_nobody_new_is_let_in() {
     let broker = Broker::start("[limits]\nmemory_bytes_max = 1\n[broker]\nsys_interval_seconds = 0\n");
+    broker.wait_for_log(
+        "Warning: memory_bytes_max (memory_limit of a mosquitto.conf) is 1 bytes, but the broker itself has ",
+    );
     broker.wait_for_log("Short of memory: ");
     let mut client = Client::open(broker.address());
     client.send(&connect(V311, "newcomer"));

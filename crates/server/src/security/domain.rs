@@ -18,7 +18,7 @@ use pantala_session::Instant;
 use super::dynamic::{Dynamic, Reread};
 use super::http::{Caller, Roots};
 use super::keys::Keys;
-use crate::config::{Http, SecurityDomain, Verification, nearest};
+use crate::config::{Config, Http, SecurityDomain, Verification, nearest};
 
 /// The largest password or ACL file.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -38,6 +38,15 @@ pub(crate) struct DomainError {
 impl fmt::Display for DomainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "security \"{}\", {}: {}", self.domain.escape_debug(), self.key, self.what)
+    }
+}
+
+impl DomainError {
+    /// With the line of a mosquitto.conf that names the file, where there is one.
+    pub(crate) fn within(&self, config: &Config) -> String {
+        let Some(origin) = config.file_places.get(&(self.domain.clone(), self.key)) else { return self.to_string() };
+        let directive = if self.key == "dynamic_security_file" { "plugin_opt_config_file" } else { self.key };
+        format!("{origin}: {directive}: {}", self.what)
     }
 }
 
@@ -157,7 +166,16 @@ impl Domain {
                 (Some(Arc::clone(old)), Some(reread))
             }
             (Some(path), _) => {
-                let opened = Dynamic::open(path, bounds).map_err(|what| wrong("dynamic_security_file", what))?;
+                let opened = Dynamic::open(path, bounds).map_err(|what| {
+                    let hint = match path.try_exists() {
+                        Ok(false) => format!(
+                            "; `pantala dynsec init {}` makes it, with a user who may change it",
+                            path.display()
+                        ),
+                        _ => String::new(),
+                    };
+                    wrong("dynamic_security_file", what + &hint)
+                })?;
                 (Some(opened), None)
             }
         };

@@ -273,7 +273,7 @@ impl Reloadable for Arc<Security> {
             }
         });
         let made: Result<Vec<(Arc<Domain>, Option<Reread>)>, _> = domains.collect();
-        let (domains, reread): (Vec<_>, Vec<_>) = made.map_err(|error| error.to_string())?.into_iter().unzip();
+        let (domains, reread): (Vec<_>, Vec<_>) = made.map_err(|error| error.within(new))?.into_iter().unzip();
         let domains: Arc<[_]> = domains.into();
         let patience = Duration::from_secs(new.settings.connect_seconds.into());
         // Whether it is told at all needs a restart.
@@ -314,7 +314,7 @@ pub(crate) fn check(config: &Config) -> Result<(), String> {
     let read = |(number, domain)| {
         Domain::new(domain, &config.verification, &hasher, of_domain(&scram_users, number), None).map(drop)
     };
-    domains.try_for_each(read).map_err(|error| error.to_string())
+    domains.try_for_each(read).map_err(|error| error.within(config))
 }
 
 /// Guesses at users who authenticate by SCRAM count with all others.
