@@ -112,7 +112,7 @@ impl CipherList {
                 let taken_out = |name: &&str| found.contains(name) && !name.starts_with("TLS_");
                 list.known.retain(|name| !taken_out(name));
                 if mark == '!' {
-                    banned.extend(found.iter().copied().filter(|name| taken_out(&name)));
+                    banned.extend(found.iter().copied().filter(|name| taken_out(name)));
                 }
                 continue;
             }

@@ -361,15 +361,10 @@ fn verifier(clients: &ClientCertificates, provider: &Arc<CryptoProvider>) -> Res
         }
         // Tried by themselves, as the error does not say which of them it is about.
         let alone = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
-        match alone.with_crls(lists[before..].to_vec()).build() {
-            Err(VerifierBuilderError::InvalidCrl(error)) => {
-                return Err(SettingsError::BadList {
-                    file: pem.name.clone(),
-                    error: list_error(&error, &lists[before..]),
-                });
-            }
-            // What else there may be is found below.
-            Ok(_) | Err(_) => {}
+        // What else there may be is found below.
+        if let Err(VerifierBuilderError::InvalidCrl(error)) = alone.with_crls(lists[before..].to_vec()).build() {
+            let error = list_error(&error, &lists[before..]);
+            return Err(SettingsError::BadList { file: pem.name.clone(), error });
         }
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider))
