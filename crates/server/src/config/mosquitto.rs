@@ -545,7 +545,8 @@ impl Reader<'_> {
                 let versions = match line.word()? {
                     "tlsv1" | "tlsv1.0" | "tlsv1.1" => {
                         let reason = "TLS 1.1 and older can be broken; tlsv1.2 is the oldest there is";
-                        return Err(Fault::NotOffered { name: "tls_version", reason });
+                        let (key, given) = (line.name.to_owned(), line.value.to_owned());
+                        return Err(Fault::BadText { key, given, reason });
                     }
                     word => match word_of(line.name, word, &["tlsv1.3", "tlsv1.2"])? {
                         "tlsv1.3" => vec!["1.3"],
