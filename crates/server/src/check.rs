@@ -1,7 +1,8 @@
 //! A configuration tried out without serving anybody: what a start would find wrong, and what it would come to.
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use pantala_broker::authentication::ScramSha256;
@@ -44,7 +45,10 @@ pub fn check(config: &Config) -> Checked {
         }
     }
     if let Some(path) = &config.log.file {
-        checked.problems.extend(appendable(path).err());
+        checked.problems.extend(appendable("open the log file", path).err());
+    }
+    if let Some(path) = &config.pid_file {
+        checked.problems.extend(appendable("write the pid file", path).err());
     }
     if let Some(name) = config.user.as_deref().filter(|_| user::is_root())
         && let Err(error) = User::named(name)
@@ -110,20 +114,90 @@ fn scram(config: &Config) -> Result<(), String> {
 /// Whether a directory is there and can be written to, or can be made.
 pub(crate) fn creatable(path: &Path) -> Result<(), String> {
     let refuse = |error: &dyn std::fmt::Display| format!("cannot keep data in {}: {error}", path.display());
-    let existing = path.ancestors().find(|ancestor| ancestor.as_os_str().is_empty() || ancestor.exists());
-    let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let existing = nearest(path).map_err(|error| refuse(&error))?;
     if !existing.is_dir() {
         return Err(refuse(&format!("{} is no directory", existing.display())));
     }
-    access(existing, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| refuse(&std::io::Error::from(error)))
+    writable(existing).map_err(|error| refuse(&error))
 }
 
-/// Whether lines can be added to a file, or it can be made.
-fn appendable(path: &Path) -> Result<(), String> {
-    let refuse = |error: std::io::Error| format!("cannot open the log file {}: {error}", path.display());
-    if path.exists() {
-        return OpenOptions::new().append(true).open(path).map(drop).map_err(refuse);
+/// What is there of a path: itself, or the nearest folder that it lies in.
+fn nearest(path: &Path) -> io::Result<&Path> {
+    for ancestor in path.ancestors() {
+        let ancestor = if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor };
+        match fs::metadata(ancestor) {
+            Ok(_) => return Ok(ancestor),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(error),
+        }
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    access(parent, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| refuse(error.into()))
+    Ok(Path::new("."))
+}
+
+/// Whether something can be made in a folder.
+fn writable(folder: &Path) -> io::Result<()> {
+    access(folder, Access::WRITE_OK | Access::EXEC_OK)?;
+    // Where nobody can make anything, root is told that it may.
+    let real = fs::canonicalize(folder)?;
+    if ["/proc", "/sys"].iter().any(|system| real.starts_with(system)) {
+        return Err(io::Error::other("nothing can be made there, as it is the system's"));
+    }
+    Ok(())
+}
+
+/// Whether a file can be opened for writing, or be made.
+fn appendable(what: &str, path: &Path) -> Result<(), String> {
+    let refuse = |error: io::Error| format!("cannot {what} {}: {error}", path.display());
+    match fs::metadata(path) {
+        Ok(_) => OpenOptions::new().append(true).open(path).map(drop).map_err(refuse),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            writable(parent).map_err(refuse)
+        }
+        Err(error) => Err(refuse(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, Overrides};
+
+    fn problems(text: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mosquitto.conf");
+        fs::write(&file, text).unwrap();
+        let config = Config::load_with(Some(&file), &Overrides::default(), &Environment::default());
+        check(&config.unwrap()).problems
+    }
+
+    /// Each of them was found sound, and ended the start.
+    #[test]
+    fn what_ends_a_start_is_a_problem() {
+        let long = "x".repeat(10_000);
+        for (text, problem) in [
+            ("pid_file /nonexistent/pid", "cannot write the pid file /nonexistent/pid: No such file"),
+            ("pid_file /dev/null/pid", "cannot write the pid file /dev/null/pid: Not a directory"),
+            (&format!("log_dest file {long}"), "File name too long"),
+            ("log_dest file /dev/null/log", "cannot open the log file /dev/null/log: Not a directory"),
+            ("log_dest file /proc/log", "cannot open the log file /proc/log: "),
+            ("persistence true\npersistence_location /proc/nope/", "cannot keep data in /proc/nope/pantala: "),
+            (&format!("persistence true\npersistence_location /{long}"), "File name too long"),
+            // For documentation, and so nobody's.
+            ("listener 1883 203.0.113.5", "cannot listen on 203.0.113.5:1883: "),
+        ] {
+            let found = problems(text);
+            assert!(found.len() == 1 && found[0].contains(problem), "{text}: {found:?}");
+        }
+        // What can be is none, whether somebody listens there or not.
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().display();
+        let text = format!(
+            "listener {port} 127.0.0.1\npid_file {path}/pid\npersistence true\npersistence_location {path}/a/b"
+        );
+        assert_eq!(problems(&text), Vec::<String>::new());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

@@ -188,6 +188,15 @@ pub(crate) fn memory_max(written: Option<u64>) -> Option<u64> {
     }
 }
 
+/// What is to be said of a limit of memory that the broker is above before it serves anybody, and so will not get below.
+pub(crate) fn too_little(max: Option<u64>, resident: Option<u64>) -> Option<String> {
+    let (max, resident) = max.zip(resident).filter(|(max, resident)| max <= resident)?;
+    Some(format!(
+        "memory_bytes_max (memory_limit of a mosquitto.conf) is {max} bytes, but the broker itself has {resident} before anybody \
+         connects: nobody will be let in. It has to be well above that; 0 is no limit"
+    ))
+}
+
 /// What the control group may have, or the machine has.
 fn available() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -381,6 +390,10 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn the_process_has_memory() {
         let Memory { resident, peak } = Memory::now().unwrap();
+        assert_eq!(too_little(Some(resident + 1), Some(resident)), None);
+        assert_eq!((too_little(None, Some(resident)), too_little(Some(1), None)), (None, None));
+        let text = too_little(Some(1_000_000), Some(20_000_000)).unwrap();
+        assert!(text.contains("is 1000000 bytes, but the broker itself has 20000000"), "{text}");
         assert!(resident > 0 && peak >= resident);
         assert!(memory_max(None).is_some_and(|max| max > 0));
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Raw, Type};
@@ -57,12 +57,19 @@ pub(crate) fn bind(wanted: &Wanted) -> io::Result<Vec<Bound>> {
     }
 }
 
-/// What can be known about it without listening: that the name has an address, and that a Unix socket can be made.
+/// What can be known about it without listening: that the name has an address of this machine, and that a Unix socket can be made.
 pub(crate) fn can_bind(wanted: &Wanted) -> io::Result<()> {
     match &wanted.address {
         ListenAddress::Tcp { host, port } => {
             let host = host.as_deref().filter(|host| !is_interface(host));
-            addresses(host, *port, wanted.socket_domain).map(drop)
+            for mut address in addresses(host, *port, wanted.socket_domain)? {
+                // One that is not this machine's cannot be had at any port, and another port disturbs nobody.
+                address.set_port(0);
+                if host.is_some() {
+                    Raw::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?.bind(&address.into())?;
+                }
+            }
+            Ok(())
         }
         ListenAddress::Unix(path) => {
             if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
@@ -173,6 +180,14 @@ impl Bound {
                 let path = address.as_ref().and_then(|address| address.as_pathname());
                 path.map_or_else(|| "unix".to_owned(), |path| format!("unix:{}", path.display()))
             }
+        }
+    }
+
+    /// The path of a Unix socket.
+    pub(crate) fn unix_path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(listener) => listener.local_addr().ok()?.as_pathname().map(Path::to_owned),
         }
     }
 

@@ -20,7 +20,7 @@ use sd_notify::NotifyState;
 use crate::config::{Config, Effective, ListenAddress, Listener as Wanted, LogType, SocketDomain, Source};
 use crate::inbox::{Inbox, Letter};
 use crate::listen::{self, Bound, Listener};
-use crate::log::{Log, Opened};
+use crate::log::{Log, Opened, shown};
 use crate::run::RunError;
 use crate::stage::Entry;
 use crate::tls::{Prepared, TlsListener, WatchHandle};
@@ -222,7 +222,7 @@ impl Reloader {
 
     fn plan(&mut self) -> Result<Plan, String> {
         let config = self.source.load().map_err(|error| error.to_string())?.renumbered(&self.config);
-        let log = Opened::open(config.log.clone()).map_err(|error| RunError::Log(error).to_string())?;
+        let log = Opened::open(config.log.clone()).map_err(|error| RunError::log(&config, error).to_string())?;
         let mut commits = Vec::with_capacity(self.reloadables.len());
         for reloadable in &mut self.reloadables {
             commits.push(reloadable.prepare(&self.config, &config)?);
@@ -357,7 +357,14 @@ impl Reloader {
         }
         if lines.is_empty() {
             self.log.limited(LogType::Notice, "reloads", || {
-                "SIGHUP: configuration read again, nothing has changed.".into()
+                let files: Vec<_> = config.other_files().iter().map(|path| path.display().to_string()).collect();
+                match files.join(", ") {
+                    none if none.is_empty() => "SIGHUP: configuration read again, nothing has changed.".to_owned(),
+                    files => format!(
+                        "SIGHUP: configuration read again, nothing has changed in it. What it names was read again, too: {}.",
+                        shown(&files)
+                    ),
+                }
             });
             return;
         }

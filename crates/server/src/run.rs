@@ -16,7 +16,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, Listener, LogType, Protocol, Source};
-use crate::guard::Addresses;
+use crate::guard::{self, Addresses, Memory};
 use crate::inbox::{Inbox, Letter};
 use crate::log::{Log, shown};
 use crate::pid_file::PidFile;
@@ -42,7 +42,12 @@ pub enum RunError {
     /// The data directory cannot be used.
     Storage(String),
     /// The log file cannot be opened.
-    Log(io::Error),
+    Log {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// Certificates cannot be used.
     Tls(String),
     /// A user of the configuration cannot be one, or cannot be become.
@@ -68,7 +73,7 @@ impl fmt::Display for RunError {
             }
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::PidFile { path, error } => write!(f, "cannot write the pid file {}: {error}", path.display()),
-            Self::Log(error) => write!(f, "cannot open the log file: {error}"),
+            Self::Log { path, error } => write!(f, "cannot open the log file {}: {error}", path.display()),
             Self::Storage(text) | Self::Tls(text) | Self::User(text) | Self::Security(text) => f.write_str(text),
             Self::System(error) => write!(f, "the system does not let a broker run: {error}"),
         }
@@ -76,6 +81,19 @@ impl fmt::Display for RunError {
 }
 
 impl std::error::Error for RunError {}
+
+impl RunError {
+    /// Only a file can fail.
+    pub(crate) fn log(config: &Config, error: io::Error) -> Self {
+        Self::Log { path: config.log.file.clone().unwrap_or_default(), error }
+    }
+
+    /// Whether it comes from what was written, in the configuration or a file that it names: then the status is the same as for a mistake
+    /// in the configuration.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Security(_))
+    }
+}
 
 /// Runs a broker until SIGTERM or SIGINT; a second one stops it at once. SIGHUP reads the configuration again from `source`, where
 /// it came from.
@@ -93,7 +111,7 @@ pub fn run(config: Config, source: Source) -> Result<(), RunError> {
 /// # Errors
 /// See [`RunError`]. Nothing is left running.
 pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<(), RunError> {
-    let log = Log::open(config.log.clone()).map_err(RunError::Log)?;
+    let log = Log::open(config.log.clone()).map_err(|error| RunError::log(&config, error))?;
     for warning in &config.warnings {
         log.line(LogType::Warning, &format!("Warning: {warning}"));
     }
@@ -116,6 +134,13 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
     let mut storage = Storage::open(&config, workers as u8, &log)?;
     // Before another file comes to lie beside the store.
     let user = user_to_become(&config, &log)?;
+    if let Some((name, user)) = &user {
+        for (socket, _) in places.sockets() {
+            if let Some(path) = socket.unix_path() {
+                user.give_socket(&path).map_err(|error| cannot_become(name, &error))?;
+            }
+        }
+    }
     let pid_file = match &config.pid_file {
         Some(path) => Some(PidFile::write(path).map_err(|error| RunError::PidFile { path: path.clone(), error })?),
         None => None,
@@ -132,7 +157,7 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
         log: log.clone(),
     };
     let security = Security::new(config.security.clone(), surroundings);
-    let security = security.map_err(|error| RunError::Security(error.to_string()))?;
+    let security = security.map_err(|error| RunError::Security(error.within(&config)))?;
     // What only root can read has been read, and no thread runs yet.
     if let Some((name, user)) = user {
         user.become_it().map_err(|error| cannot_become(name, &error))?;
@@ -391,6 +416,10 @@ fn announce(config: &Config, log: &Log, places: &Places, workers: usize) {
         log.line(LogType::Notice, &format!("Listening on {} ({how}{who}).", socket.local_address()));
     }
     log.line(LogType::Notice, &storage::describe(config));
+    let resident = Memory::now().map(|memory| memory.resident);
+    if let Some(text) = guard::too_little(guard::memory_max(config.memory_bytes_max), resident) {
+        log.line(LogType::Warning, &format!("Warning: {text}"));
+    }
     for DurabilityRule { filter, level } in &config.settings.durability_rules {
         log.line(LogType::Notice, &format!("Durability of {}: {level}.", shown(filter)));
     }

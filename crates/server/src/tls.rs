@@ -358,24 +358,16 @@ fn read(wanted: &Tls, key_log: Option<&KeyLog>) -> Result<Configuration, String>
     }
     let client_certificates = match wanted.client_ca_files.is_empty() {
         true => None,
-        false => {
-            let mut authorities = Vec::new();
-            for path in &wanted.client_ca_files {
-                if path.is_dir() {
-                    authorities.extend(directory(path)?);
-                } else {
-                    authorities.push(pem(path)?);
-                }
-            }
-            Some(ClientCertificates {
-                authorities,
-                required: wanted.require_certificate,
-                revocation_lists: wanted.crl_files.iter().map(|path| pem(path)).collect::<Result<_, _>>()?,
-                user_name_from: wanted.user_name_from_certificate,
-                any_date: wanted.ignore_certificate_dates,
-            })
-        }
+        false => Some(ClientCertificates {
+            authorities: files(&wanted.client_ca_files, directory)?,
+            required: wanted.require_certificate,
+            revocation_lists: wanted.crl_files.iter().map(|path| pem(path)).collect::<Result<_, _>>()?,
+            user_name_from: wanted.user_name_from_certificate,
+            any_date: wanted.ignore_certificate_dates,
+        }),
     };
+    // None of them has to be a certificate, or to be needed.
+    let chain_certificates = files(&wanted.chain_files, |path| directory(path).or(Ok(Vec::new())))?;
     let versions = match wanted.versions[..] {
         ["1.2"] => Versions::V12,
         ["1.3"] => Versions::V13,
@@ -383,6 +375,7 @@ fn read(wanted: &Tls, key_log: Option<&KeyLog>) -> Result<Configuration, String>
     };
     let settings = Settings {
         certificates,
+        chain_certificates,
         client_certificates,
         versions,
         ciphers: wanted.ciphers.clone(),
@@ -401,6 +394,19 @@ fn pem(path: &Path) -> Result<Pem, String> {
         return Err(format!("{name} is longer than {FILE_BYTES_MAX} bytes"));
     }
     Ok(Pem { name, bytes })
+}
+
+/// What files have, and `of_directory` of those that are directories.
+fn files(paths: &[PathBuf], of_directory: impl Fn(&Path) -> Result<Vec<Pem>, String>) -> Result<Vec<Pem>, String> {
+    let mut found = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            found.extend(of_directory(path)?);
+        } else {
+            found.push(pem(path)?);
+        }
+    }
+    Ok(found)
 }
 
 /// The files of a directory that have certificates: there may be other things beside them.
@@ -430,7 +436,7 @@ fn stamps(wanted: &Tls) -> Stamps {
     for path in wanted.certificate_files.iter().chain(&wanted.key_files).chain(&wanted.crl_files) {
         look(path);
     }
-    for path in &wanted.client_ca_files {
+    for path in wanted.client_ca_files.iter().chain(&wanted.chain_files) {
         look(path);
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             look(&entry.path());

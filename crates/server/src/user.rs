@@ -110,6 +110,27 @@ impl User {
         }
     }
 
+    /// Gives a Unix socket to the user, if it is root's: whoever may connect to it, by its permissions, is of this user and its group. What
+    /// another name leads to is left alone, as in a folder that is the user's anything may have come to be in its place.
+    pub(crate) fn give_socket(&self, path: &Path) -> io::Result<()> {
+        // Neither connects, nor follows a link, nor is something else by the time it is given.
+        #[cfg(target_os = "linux")]
+        {
+            let flags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+            let socket = rustix::fs::open(path, flags, Mode::empty())?;
+            if is_given(&rustix::fs::fstat(&socket)?) {
+                let (uid, gid) = (Some(self.uid), Some(self.gid));
+                rustix::fs::chownat(&socket, "", uid, gid, AtFlags::EMPTY_PATH)?;
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        if is_given(&rustix::fs::lstat(path)?) {
+            let (uid, gid) = (Some(self.uid), Some(self.gid));
+            rustix::fs::chownat(rustix::fs::CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
+    }
+
     /// Gives what is open to the user, if it is root's.
     fn give(&self, open: &OwnedFd) -> io::Result<()> {
         if rustix::fs::fstat(open)?.st_uid == 0 {
@@ -132,6 +153,11 @@ impl User {
     }
 }
 
+/// Whether it is a socket of root's that has one name.
+fn is_given(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Socket && stat.st_uid == 0 && stat.st_nlink == 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +172,34 @@ mod tests {
         assert_eq!(User::find("pantal", users, groups), None);
         assert_eq!(User::find("broken", users, groups), None);
         assert!(User::find("root", users, groups).unwrap().uid.is_root());
+    }
+
+    /// It stayed root's, so that nobody of the broker's own user and group could connect.
+    #[test]
+    fn a_socket_goes_to_the_user_and_nothing_else_does() {
+        use std::os::unix::fs::{MetadataExt as _, symlink};
+        use std::os::unix::net::UnixListener;
+        if !is_root() {
+            return;
+        }
+        let user = User::find("other", "other:x:4321:4322::/:/bin/false\n", "").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let owner = |name: &str| {
+            let stat = fs::symlink_metadata(path(name)).unwrap();
+            (stat.uid(), stat.gid())
+        };
+        let _listeners = ["socket", "victim", "linked"].map(|name| UnixListener::bind(path(name)).unwrap());
+        fs::write(path("file"), "").unwrap();
+        symlink(path("victim"), path("soft")).unwrap();
+        fs::hard_link(path("linked"), path("hard")).unwrap();
+        for name in ["socket", "soft", "hard", "file"] {
+            user.give_socket(&path(name)).unwrap();
+        }
+        assert_eq!(owner("socket"), (4321, 4322));
+        for name in ["victim", "soft", "linked", "file"] {
+            assert_eq!(owner(name).0, 0, "{name}");
+        }
     }
 
     /// The folder is another's after the first start, who could lead root elsewhere at the next one.

@@ -5,6 +5,7 @@ use std::fmt;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use crate::NameError;
+use crate::names::Oddity;
 use crate::verifier::ChainTooLong;
 
 /// Why a TLS connection is of no use. The text is one of a fixed set: nothing that a client says is in it.
@@ -79,13 +80,25 @@ fn certificate(cause: &CertificateError) -> &'static str {
             "TLS: the client's certificate is not for clients (Extended Key Usage)"
         }
         CertificateError::BadEncoding => "TLS: the client's certificate cannot be read",
-        CertificateError::Other(other) => match other.0.downcast_ref::<NameError>() {
-            Some(name) => name.as_str(),
-            None if other.0.is::<ChainTooLong>() => {
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "TLS: the client's certificate is signed in a way that is not taken, as with SHA-1 or RSA of less than 2048 bits"
+        }
+        CertificateError::UnhandledCriticalExtension => {
+            "TLS: the client's certificate has a critical extension that is not known here"
+        }
+        CertificateError::Other(other) => {
+            let other = &other.0;
+            if let Some(name) = other.downcast_ref::<NameError>() {
+                name.as_str()
+            } else if let Some(oddity) = other.downcast_ref::<Oddity>() {
+                oddity.as_str()
+            } else if other.is::<ChainTooLong>() {
                 "TLS: the client's certificate comes with a chain of more than 10 others"
+            } else {
+                "TLS: the client's certificate is not accepted: it breaks the rules for certificates (RFC 5280)"
             }
-            None => "TLS: the client's certificate is not accepted",
-        },
+        }
         _ => "TLS: the client's certificate is not accepted",
     }
 }

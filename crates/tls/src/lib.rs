@@ -29,6 +29,7 @@
 //! # Ok::<(), pantala_tls::SettingsError>(())
 //! ```
 
+mod chain;
 pub mod ciphers;
 pub mod failure;
 mod key_log;

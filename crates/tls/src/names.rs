@@ -7,7 +7,8 @@ use x509_parser::asn1_rs::{Any, Tag};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
-use x509_parser::x509::{AttributeTypeAndValue, X509Name};
+use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::x509::{AttributeTypeAndValue, X509Name, X509Version};
 
 /// Longest name taken, in bytes: that of an MQTT string.
 const NAME_BYTES_MAX: usize = 65_535;
@@ -127,6 +128,66 @@ pub fn user_name(from: UserNameFrom, der: &[u8]) -> Result<Option<String>, NameE
 pub fn not_after(der: &[u8]) -> Result<i64, NameError> {
     Ok(parse(der)?.validity().not_after.timestamp())
 }
+
+/// The public key of a certificate in DER, a SubjectPublicKeyInfo in DER, too.
+pub(crate) fn public_key(der: &[u8]) -> Result<Vec<u8>, NameError> {
+    Ok(parse(der)?.public_key().raw.to_vec())
+}
+
+/// Whether a list of revoked certificates in DER is of version 1.
+pub(crate) fn is_old_list(der: &[u8]) -> bool {
+    CertificateRevocationList::from_der(der).is_ok_and(|(_, list)| list.version().is_none())
+}
+
+/// What is unusual about a client's certificate that was refused, if something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Oddity {
+    /// It is of version 1 or 2 of X.509.
+    OldVersion,
+    /// It is an authority's own.
+    Authority,
+    /// It vouches for itself.
+    SelfSigned,
+}
+
+impl Oddity {
+    /// Looks at a certificate in DER.
+    pub(crate) fn of(der: &[u8]) -> Option<Self> {
+        let certificate = parse(der).ok()?;
+        if certificate.version() != X509Version::V3 {
+            return Some(Self::OldVersion);
+        }
+        if certificate.is_ca() {
+            return Some(Self::Authority);
+        }
+        (certificate.subject().as_raw() == certificate.issuer().as_raw()).then_some(Self::SelfSigned)
+    }
+
+    /// The same for a log, with what helps.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::OldVersion => {
+                "TLS: the client's certificate is of version 1 of X.509, which is not taken; sign it again with \
+                 `openssl x509 -req -extfile FILE`, and basicConstraints=CA:FALSE in FILE, for version 3 (docs/tls.md)"
+            }
+            Self::Authority => {
+                "TLS: the client's certificate is that of an authority (CA:TRUE), which is not taken; it needs one of its own, \
+                 signed with basicConstraints=CA:FALSE (docs/tls.md)"
+            }
+            Self::SelfSigned => {
+                "TLS: the client's certificate is self-signed: from itself, and so from an authority that is not in tls_client_ca_files"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Oddity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::error::Error for Oddity {}
 
 /// The DNS names in a certificate in DER, in lower case: a `*.` at the front stands for one label.
 pub(crate) fn dns_names(der: &[u8]) -> Vec<String> {

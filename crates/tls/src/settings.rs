@@ -7,12 +7,15 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+use rustls::{CertRevocationListError, Error, RootCertStore, ServerConfig};
 
 use crate::KeyLog;
+use crate::chain;
 use crate::ciphers;
 use crate::names::{self, NameError, Names, UserNameFrom};
 use crate::verifier::Verifier;
@@ -67,6 +70,9 @@ pub struct Settings {
     /// Chains of certificates, each beginning with the listener's own, and their keys. The client's SNI chooses among them; the
     /// first one is for clients that name nobody, or somebody else.
     pub certificates: Vec<(Pem, Pem)>,
+    /// Where a chain is not whole, what is missing is looked for here and in the authorities of clients: see [`Settings::build`]. What is
+    /// no certificate is skipped. Default none.
+    pub chain_certificates: Vec<Pem>,
     /// None: clients are not asked for certificates.
     pub client_certificates: Option<ClientCertificates>,
     /// Versions taken. Default both.
@@ -151,6 +157,13 @@ pub enum SettingsError {
         /// Why.
         error: String,
     },
+    /// A list of revoked certificates that cannot be read.
+    BadList {
+        /// The file's name.
+        file: String,
+        /// Why, and what helps.
+        error: &'static str,
+    },
     /// Something else that rustls refuses.
     Refused(String),
 }
@@ -170,6 +183,9 @@ impl fmt::Display for SettingsError {
                 write!(f, "the key in {key} is not that of the certificate in {certificate}")
             }
             Self::BadCertificate { file, error } => write!(f, "{file} has a certificate that cannot be used: {error}"),
+            Self::BadList { file, error } => {
+                write!(f, "{file} has a list of revoked certificates that cannot be used: {error}")
+            }
             Self::Refused(error) => f.write_str(error),
         }
     }
@@ -180,6 +196,10 @@ impl std::error::Error for SettingsError {}
 impl Settings {
     /// Makes what a listener needs. Tickets of sessions are good for this configuration alone: so a client whose certificate is
     /// no longer accepted cannot go around that by resuming.
+    ///
+    /// A chain that ends before the authority that vouches for itself is completed from [`Settings::chain_certificates`] and the
+    /// authorities of clients, as far as they go, without that authority. A listener's certificate may be of any version of X.509: whether
+    /// it is to be trusted is for clients to say.
     ///
     /// # Errors
     /// See [`SettingsError`].
@@ -226,9 +246,15 @@ impl Settings {
         if self.certificates.is_empty() {
             return Err(SettingsError::NoCertificate);
         }
+        let mut known = Vec::new();
+        let authorities = self.client_certificates.iter().flat_map(|clients| &clients.authorities);
+        for pem in self.chain_certificates.iter().chain(authorities) {
+            known.extend(CertificateDer::pem_slice_iter(&pem.bytes).flatten());
+        }
         let (mut chains, mut own) = (Vec::new(), Vec::new());
         for (certificate, key) in &self.certificates {
-            let chain = read_certificates(certificate)?;
+            let mut chain = read_certificates(certificate)?;
+            chain::complete(&mut chain, &known);
             let Some(first) = chain.first() else {
                 return Err(SettingsError::Nothing { file: certificate.name.clone(), of: "certificate" });
             };
@@ -247,15 +273,17 @@ impl Settings {
             own.push(OwnCertificate { file: certificate.name.clone(), subject, not_after });
             let names = names::dns_names(first);
             let key_der = read_key(key)?;
-            let certified = CertifiedKey::from_der(chain, key_der, provider).map_err(|error| match error {
-                Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                    SettingsError::KeyMismatch { certificate: certificate.name.clone(), key: key.name.clone() }
-                }
-                Error::InvalidCertificate(error) => {
-                    SettingsError::BadCertificate { file: certificate.name.clone(), error: error.to_string() }
-                }
-                error => SettingsError::BadKey { file: key.name.clone(), error: error.to_string() },
-            })?;
+            let signing = provider
+                .key_provider
+                .load_private_key(key_der)
+                .map_err(|error| SettingsError::BadKey { file: key.name.clone(), error: error.to_string() })?;
+            if !is_key_of(&*signing, first).map_err(unreadable)? {
+                return Err(SettingsError::KeyMismatch {
+                    certificate: certificate.name.clone(),
+                    key: key.name.clone(),
+                });
+            }
+            let certified = CertifiedKey::new(chain, signing);
             chains.push(Chain { names, certified: Arc::new(certified) });
         }
         Ok((chains, own))
@@ -267,6 +295,12 @@ const TICKETS: usize = 1;
 
 fn refused(error: Error) -> SettingsError {
     SettingsError::Refused(error.to_string())
+}
+
+/// Whether a certificate's public key belongs to a key. rustls asks the same, but of certificates of version 3 alone.
+fn is_key_of(key: &dyn SigningKey, certificate: &[u8]) -> Result<bool, NameError> {
+    let public = names::public_key(certificate)?;
+    Ok(key.public_key().is_none_or(|own| *own == *public))
 }
 
 fn read_certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, SettingsError> {
@@ -314,6 +348,7 @@ fn verifier(clients: &ClientCertificates, provider: &Arc<CryptoProvider>) -> Res
     if roots.is_empty() {
         return Err(SettingsError::Refused("client certificates need an authority that they are from".to_owned()));
     }
+    let roots = Arc::new(roots);
     let mut lists = Vec::new();
     for pem in &clients.revocation_lists {
         let before = lists.len();
@@ -324,8 +359,15 @@ fn verifier(clients: &ClientCertificates, provider: &Arc<CryptoProvider>) -> Res
         if lists.len() == before {
             return Err(SettingsError::Nothing { file: pem.name.clone(), of: "list of revoked certificates" });
         }
+        // Tried by themselves, as the error does not say which of them it is about.
+        let alone = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
+        // What else there may be is found below.
+        if let Err(VerifierBuilderError::InvalidCrl(error)) = alone.with_crls(lists[before..].to_vec()).build() {
+            let error = list_error(&error, &lists[before..]);
+            return Err(SettingsError::BadList { file: pem.name.clone(), error });
+        }
     }
-    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider))
         .with_crls(lists)
         // Lists of the authorities above it are not always at hand; that of the one that names the client has to be.
         .only_check_end_entity_revocation();
@@ -334,6 +376,26 @@ fn verifier(clients: &ClientCertificates, provider: &Arc<CryptoProvider>) -> Res
     }
     let web = builder.build().map_err(|error| SettingsError::Refused(error.to_string()))?;
     Ok(Verifier { web, user_name_from: clients.user_name_from, any_date: clients.any_date })
+}
+
+fn list_error(error: &CertRevocationListError, lists: &[CertificateRevocationListDer<'_>]) -> &'static str {
+    match error {
+        _ if lists.iter().any(|list| names::is_old_list(list)) => {
+            "it is of version 1, and only version 2 is read; `openssl ca -gencrl` makes one with `crlnumber = FILE` in its \
+             configuration, where `echo 01 > FILE` has made the file"
+        }
+        CertRevocationListError::UnsupportedCrlVersion => "it is of a version that is not known here",
+        CertRevocationListError::ParseError => "it is not as such lists are (RFC 5280, version 2 with crlNumber)",
+        CertRevocationListError::UnsupportedCriticalExtension => "it has a critical extension that is not known here",
+        CertRevocationListError::UnsupportedDeltaCrl => "it is a delta list; a whole one is needed",
+        CertRevocationListError::UnsupportedIndirectCrl => "it is an indirect list, of several authorities",
+        CertRevocationListError::UnsupportedRevocationReason => {
+            "it has a reason for a revocation that is not known here"
+        }
+        CertRevocationListError::InvalidCrlNumber => "its number (crlNumber) is longer than 20 bytes",
+        CertRevocationListError::InvalidRevokedCertSerialNumber => "a serial number in it is longer than 20 bytes",
+        _ => "it breaks the rules for such lists (RFC 5280)",
+    }
 }
 
 /// A chain of certificates, its key, and the DNS names it is for.

@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
 
-use crate::names::{self, UserNameFrom};
+use crate::names::{self, Oddity, UserNameFrom};
 
 /// Certificates of a chain that may be out of date before we give up: more than any chain has.
 const DATES_MAX: usize = 16;
@@ -71,7 +71,7 @@ impl ClientCertVerifier for Verifier {
             };
             result = self.web.verify_client_cert(end_entity, intermediates, now);
         }
-        let verified = result?;
+        let verified = result.map_err(|error| in_full(error, end_entity))?;
         match names::user_name(self.user_name_from, end_entity) {
             Ok(_) => Ok(verified),
             Err(error) => Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))),
@@ -98,5 +98,23 @@ impl ClientCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.web.supported_verify_schemes()
+    }
+}
+
+/// The error, or what it comes from where the certificate itself tells.
+fn in_full(error: Error, end_entity: &[u8]) -> Error {
+    let oddity = match &error {
+        // Where its signature is wrong or nobody is known to have made it, the rest is no reason.
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            Oddity::of(end_entity).filter(|oddity| *oddity == Oddity::SelfSigned)
+        }
+        Error::InvalidCertificate(CertificateError::Other(_) | CertificateError::BadEncoding) => {
+            Oddity::of(end_entity).filter(|oddity| *oddity != Oddity::SelfSigned)
+        }
+        _ => None,
+    };
+    match oddity {
+        Some(oddity) => Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(oddity)))),
+        None => error,
     }
 }

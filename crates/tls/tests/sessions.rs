@@ -12,14 +12,16 @@ use proptest::prelude::*;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
-    date_time_ymd,
+    SigningKey as _, date_time_ymd,
 };
 use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 /// An authority, and what it signs.
 struct Authority {
@@ -119,7 +121,10 @@ impl Client {
             Some(own) => {
                 let chain = CertificateDer::pem_slice_iter(own.certificate.as_bytes()).collect::<Result<_, _>>();
                 let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-                builder.with_client_auth_cert(chain.unwrap(), key).unwrap()
+                // With whatever certificate: it is for the broker to refuse one.
+                let key = default_provider().key_provider.load_private_key(key).unwrap();
+                builder
+                    .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain.unwrap(), key))))
             }
         };
         config.resumption = Resumption::in_memory_sessions(4);
@@ -310,6 +315,11 @@ fn client_certificates() {
         for other in [&self_signed, &stranger.client("sensor-7", 7)] {
             assert!(failure(&required, Some(other)).contains("an authority that is not in tls_client_ca_files"));
         }
+        assert!(failure(&required, Some(&self_signed)).contains("self-signed"));
+        let authority_s = clients.sign(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+        assert!(failure(&required, Some(&authority_s)).contains("that of an authority (CA:TRUE)"));
+        let old = clients.old_version(&sensor);
+        assert!(failure(&required, Some(&old)).contains("of version 1 of X.509, which is not taken"));
 
         let optional = ClientCertificates { required: false, ..wanted.clone() };
         let optional = Settings { client_certificates: Some(optional), ..server.clone() }.build().unwrap();
@@ -503,6 +513,209 @@ fn what_is_wrong_with_files() {
         ..Default::default()
     };
     assert_eq!(clients(no_list), SettingsError::Nothing { file: "r".into(), of: "list of revoked certificates" });
+}
+
+/// One object in DER: its tag, and what is in it.
+fn tlv(der: &[u8]) -> (u8, &[u8], &[u8]) {
+    let (from, length) = match der[1] {
+        short @ ..0x80 => (2, usize::from(short)),
+        long => {
+            let count = usize::from(long & 0x7f);
+            (2 + count, der[2..2 + count].iter().fold(0, |length, byte| length << 8 | usize::from(*byte)))
+        }
+    };
+    (der[0], &der[from..from + length], &der[from + length..])
+}
+
+fn sequence(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = (content.len() as u16).to_be_bytes();
+    // In as few bytes as there can be.
+    let length = match length {
+        [0, short @ ..0x80] => vec![short],
+        [0, long] => vec![0x81, long],
+        [high, low] => vec![0x82, high, low],
+    };
+    [&[tag], &length[..], content].concat()
+}
+
+/// The fields of what is signed, without those that `drop` names by their position and tag.
+fn signed_without(der: &[u8], drop: impl Fn(usize, u8) -> bool) -> Vec<u8> {
+    let (_, signed, _) = tlv(tlv(der).1);
+    let (mut rest, mut kept) = (signed, Vec::new());
+    for at in 0.. {
+        if rest.is_empty() {
+            break;
+        }
+        let (tag, _, after) = tlv(rest);
+        if !drop(at, tag) {
+            kept.extend_from_slice(&rest[..rest.len() - after.len()]);
+        }
+        rest = after;
+    }
+    sequence(0x30, &kept)
+}
+
+impl Authority {
+    /// Signs what is to be signed, with the algorithm's name that the authority's other signatures have.
+    fn seal(&self, signed: &[u8], like: &[u8]) -> Vec<u8> {
+        let (_, _, after_signed) = tlv(tlv(like).1);
+        let (_, _, after_algorithm) = tlv(after_signed);
+        let algorithm = &after_signed[..after_signed.len() - after_algorithm.len()];
+        let signature = [&[0], &self.issuer.key().sign(signed).unwrap()[..]].concat();
+        sequence(0x30, &[signed, algorithm, &sequence(0x03, &signature)].concat())
+    }
+
+    /// The same as version 1 of X.509, as `openssl x509 -req` makes it: without version and extensions.
+    fn old_version(&self, new: &Signed) -> Signed {
+        let der = CertificateDer::from_pem_slice(new.certificate.as_bytes()).unwrap();
+        let signed = signed_without(&der, |_, tag| matches!(tag, 0xa0 | 0xa3));
+        Signed { certificate: written("CERTIFICATE", &self.seal(&signed, &der)), key: new.key.clone() }
+    }
+}
+
+/// PEM of DER.
+fn written(label: &str, der: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for (at, three) in der.chunks(3).enumerate() {
+        let number = three.iter().chain([&0, &0]).take(3).fold(0, |number, byte| number << 8 | u32::from(*byte));
+        for digit in 0..4 {
+            let value = (number >> (18 - 6 * digit)) & 0x3f;
+            text.push(if digit <= three.len() { char::from(DIGITS[value as usize]) } else { '=' });
+        }
+        if at % 16 == 15 {
+            text.push('\n');
+        }
+    }
+    text + &format!("\n-----END {label}-----\n")
+}
+
+/// Takes every certificate, as a client does that was told so.
+#[derive(Debug)]
+struct AnyServer;
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Mosquitto's own page makes a certificate of version 1, and it was refused at the start although a broker never looks into it.
+#[test]
+fn a_listener_may_have_a_certificate_of_version_1() {
+    let authority = Authority::new("ca");
+    let old = authority.old_version(&authority.server(&["broker.example"]));
+    let configuration = settings(&old).build().unwrap();
+    for versions in [Versions::V12, Versions::V13] {
+        let mut client = Client::new(&authority, versions, None);
+        client.config.dangerous().set_certificate_verifier(Arc::new(AnyServer));
+        let pair = Pair::new(&configuration, &client).talk();
+        pair.assert_open();
+        let shown = pair.client.peer_certificates().unwrap();
+        assert_eq!(shown, [CertificateDer::from_pem_slice(old.certificate.as_bytes()).unwrap()]);
+    }
+    let other = authority.server(&["broker.example"]);
+    let mismatch = Signed { key: other.key, ..old };
+    assert_eq!(
+        settings(&mismatch).build().unwrap_err(),
+        SettingsError::KeyMismatch { certificate: "broker.crt".into(), key: "broker.key".into() }
+    );
+}
+
+/// An authority that another one has signed.
+fn intermediate(root: &Authority, name: &str) -> Authority {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.use_authority_key_identifier_extension = true;
+    Authority { issuer: CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &root.issuer).unwrap() }
+}
+
+/// `certfile` with the certificate alone and `cafile` with what is above it, as cert.pem and chain.pem of Let's Encrypt: OpenSSL sends both,
+/// and we sent the first alone, which no client could verify.
+#[test]
+fn a_chain_is_completed_from_the_authorities_at_hand() {
+    let root = Authority::new("root");
+    let (upper, stranger) = (intermediate(&root, "upper"), intermediate(&Authority::new("other"), "lower"));
+    let lower = intermediate(&upper, "lower");
+    let leaf = lower.sign(|params| {
+        params.use_authority_key_identifier_extension = true;
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("broker.example".try_into().unwrap())];
+    });
+    let client = Client::new(&root, Versions::All, None);
+    let shown = |settings: Settings| {
+        let pair = Pair::new(&settings.build().unwrap(), &client).talk();
+        let shown = pair.client.peer_certificates().map(<[_]>::to_vec).unwrap_or_default();
+        (pair.client_failed.is_none(), shown.len())
+    };
+    assert!(!shown(settings(&leaf)).0);
+    // One of the same name with another key is not the issuer, and the root is not sent.
+    let files = vec![stranger.pem(), root.pem(), pem("both.pem", &(upper.issuer.pem() + &lower.issuer.pem()))];
+    let completed = Settings { chain_certificates: files.clone(), ..settings(&leaf) };
+    assert_eq!(shown(completed.clone()), (true, 3));
+    // What the file itself has is not sent twice, and what is missing above it comes behind.
+    let half = Signed { certificate: leaf.certificate.clone() + &lower.issuer.pem(), ..leaf.clone() };
+    assert_eq!(shown(Settings { chain_certificates: files.clone(), ..settings(&half) }), (true, 3));
+    // The authorities of clients do the same.
+    let clients = ClientCertificates { authorities: files, ..ClientCertificates::default() };
+    assert_eq!(shown(Settings { client_certificates: Some(clients), ..settings(&leaf) }), (true, 3));
+    // What is no certificate is skipped.
+    let junk = vec![pem("junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")];
+    assert!(!shown(Settings { chain_certificates: junk, ..settings(&leaf) }).0);
+    // An authority that vouches for itself is not sent.
+    let direct = root.server(&["broker.example"]);
+    assert_eq!(shown(Settings { chain_certificates: vec![root.pem()], ..settings(&direct) }), (true, 1));
+}
+
+#[test]
+fn lists_of_version_1_are_named_with_what_helps() {
+    let authority = Authority::new("ca");
+    let one = authority.server(&["a.example"]);
+    let new = authority.revoke(&[7]);
+    let der = CertificateRevocationListDer::from_pem_slice(&new.bytes).unwrap();
+    let signed = signed_without(&der, |at, tag| at == 0 || tag == 0xa0);
+    let old = pem("old.crl", &written("X509 CRL", &authority.seal(&signed, &der)));
+    let clients = ClientCertificates {
+        authorities: vec![authority.pem()],
+        revocation_lists: vec![new, old],
+        ..ClientCertificates::default()
+    };
+    let error = Settings { client_certificates: Some(clients), ..settings(&one) }.build().unwrap_err().to_string();
+    assert!(
+        error.starts_with("old.crl has a list of revoked certificates that cannot be used: it is of version 1"),
+        "{error}"
+    );
+    assert!(error.contains("crlnumber"), "{error}");
 }
 
 #[test]

@@ -222,7 +222,8 @@ fn started_as_root_it_becomes_the_user_it_is_told_to() {
     let data = std::env::temp_dir().join(format!("pantala-user-{}", std::process::id()));
     let config = format!(
         "[broker]\nuser = \"nobody\"\ndata_dir = \"{0}/made\"\nworkers = 2\n[log]\nfile = \"{0}/lines\"\n\
-         [[security]]\nacl_file = \"{0}/rules\"\n",
+         [[security]]\nacl_file = \"{0}/rules\"\n[[listener]]\nhost = \"127.0.0.1\"\nport = 0\n\
+         [[listener]]\nunix_path = \"{0}/socket\"\n",
         data.display()
     );
     fs::create_dir_all(&data).unwrap();
@@ -230,7 +231,12 @@ fn started_as_root_it_becomes_the_user_it_is_told_to() {
     fs::write(data.join("rules"), "topic readwrite kept\n").unwrap();
     fs::set_permissions(data.join("rules"), fs::Permissions::from_mode(0o600)).unwrap();
     for start in 0..2 {
-        let mut broker = Broker::start(&config);
+        let folder = Folder::new();
+        let file = folder.write("pantala.toml", &config);
+        let mut broker = Broker::with_arguments(folder, &["-c".as_ref(), file.as_os_str()]);
+        broker.wait_for_log("Try it");
+        // Its permissions are for its user and group, so it has to be theirs.
+        assert_eq!(fs::symlink_metadata(data.join("socket")).unwrap().uid(), uid);
         let tasks = format!("/proc/{}/task", broker.id());
         let mut count = 0;
         for task in fs::read_dir(tasks).unwrap() {
@@ -475,6 +481,9 @@ fn a_hasty_client_waits(toml: &str, said: &str) {
 #[test]
 fn short_of_memory_nobody_new_is_let_in() {
     let broker = Broker::start("[limits]\nmemory_bytes_max = 1\n[broker]\nsys_interval_seconds = 0\n");
+    broker.wait_for_log(
+        "Warning: memory_bytes_max (memory_limit of a mosquitto.conf) is 1 bytes, but the broker itself has ",
+    );
     broker.wait_for_log("Short of memory: ");
     let mut client = Client::open(broker.address());
     client.send(&connect(V311, "newcomer"));

@@ -250,6 +250,21 @@ fn a_thousand_reloads_leave_nothing_behind() {
     assert!(grown < 4 << 20, "{grown} bytes more");
 }
 
+/// Rules had changed, and the log said that nothing had.
+#[test]
+fn a_reload_names_the_files_that_are_read_again_with_it() {
+    let folder = Folder::new();
+    folder.write("acl", "topic read a\n");
+    let config = format!("listener {} 127.0.0.1\nallow_anonymous true\nacl_file acl\n", free_port());
+    let config = folder.write("a.conf", &config);
+    let broker = Broker::with_arguments(folder, &["-c".as_ref(), config.as_os_str()]);
+    broker.wait_for_log("Try it");
+    broker.folder.write("acl", "topic read b\n");
+    broker.signal(Signal::HUP);
+    let said = "SIGHUP: configuration read again, nothing has changed in it. What it names was read again, too: acl.";
+    broker.wait_for_log(said);
+}
+
 #[test]
 fn a_reload_without_descriptors_changes_nothing() {
     let broker = Broker::start_limited("[broker]\nworkers = 1\ndurability = \"memory\"\n", Some(64));

@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Next, V5, V311, connect, connect_as, packet, text};
-use crate::process::{Broker, Folder, PATIENCE, wait_for};
+use crate::process::{Broker, Folder, PATIENCE, free_port, wait_for};
 
 const NOT_AUTHORIZED: u8 = 0x87;
 const SERVER_UNAVAILABLE: u8 = 0x88;
@@ -251,9 +251,25 @@ fn a_broker_does_not_start_with_users_that_it_cannot_read() {
         let toml = format!("{LISTENER}[[security]]\npassword_file = \"{}\"\n", file.display());
         let config = folder.write("pantala.toml", &toml);
         let mut broker = Broker::with_arguments(folder, &["-c".as_ref(), config.as_os_str()]);
-        assert_eq!(broker.wait().code(), Some(1));
+        // As of a mistake in the configuration.
+        assert_eq!(broker.wait().code(), Some(3));
         let log = broker.log();
         assert!(log.contains("security \"default\", password_file: ") && log.contains(said), "{log}");
+    }
+    // A mosquitto.conf has no such sections, but lines.
+    const DYNSEC: &str = "plugin /usr/lib/mosquitto_dynamic_security.so\nplugin_opt_config_file none.json\n";
+    for (text, said) in [
+        ("password_file none\n", ".conf:2: password_file: none: No such file"),
+        ("\nacl_file none\n", ".conf:3: acl_file: none: No such file"),
+        (DYNSEC, ".conf:3: plugin_opt_config_file: none.json: "),
+        (DYNSEC, "; `pantala dynsec init none.json` makes it, with a user who may change it"),
+    ] {
+        let folder = Folder::new();
+        let config = folder.write("mosquitto.conf", &format!("listener {} 127.0.0.1\n{text}", free_port()));
+        let mut broker = Broker::with_arguments(folder, &["-c".as_ref(), config.as_os_str()]);
+        assert_eq!(broker.wait().code(), Some(3));
+        let log = broker.log();
+        assert!(log.contains(said), "{text}: {log}");
     }
 }
 

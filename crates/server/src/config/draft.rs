@@ -175,6 +175,11 @@ impl Draft {
         let durability = overrides.durability.or(self.durability).unwrap_or(self.durability_default);
         self.settings.durability_rules = durability_rules(std::mem::take(&mut self.durability_rules), durability)?;
         self.place_ports(&overrides.ports);
+        let mut file_places = BTreeMap::new();
+        for draft in &self.security {
+            let name = draft.name.as_deref().unwrap_or(DEFAULT_DOMAIN);
+            file_places.extend(draft.places.iter().map(|(key, origin)| ((name.to_owned(), *key), origin.clone())));
+        }
         let security = security::domains(std::mem::take(&mut self.security))?;
         self.settings.scram_users = scram_users(std::mem::take(&mut self.scram_users), &security)?;
         let listeners = self.listeners(&security)?;
@@ -185,6 +190,7 @@ impl Draft {
             let somebody = settings.allow_anonymous
                 || settings.verify_credentials
                 || listener.tls.as_ref().is_some_and(|tls| tls.user_name_from_certificate != UserNameFrom::No)
+                || listener.transport.user_name_by_proxy
                 || self.settings.scram_users.iter().any(|user| user.security == settings.security)
                 || is_local(&listener.address);
             if settings.believe_user_names && !settings.verify_credentials && settings.allow_anonymous {
@@ -207,6 +213,7 @@ impl Draft {
             settings: self.settings,
             listeners,
             security,
+            file_places,
             verification: self.verification,
             log: self.log,
             workers: self.workers,

@@ -64,8 +64,10 @@ impl Change {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |value: &str| if value.is_empty() { "none".to_owned() } else { value.escape_debug().to_string() };
-        write!(f, "{}: ", self.name.escape_debug())?;
+        // Quotation marks do no harm in a line of a log.
+        let escaped = |text: &str| text.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
+        let shown = |value: &str| if value.is_empty() { "none".to_owned() } else { escaped(value) };
+        write!(f, "{}: ", escaped(&self.name))?;
         match (&self.old, &self.new) {
             (Some(old), Some(new)) => write!(f, "{} -> {}", shown(old), shown(new))?,
             (None, Some(new)) if new.is_empty() => write!(f, "added")?,
@@ -271,6 +273,13 @@ mod tests {
             let effective = Effective { values };
             prop_assert_eq!(Effective::parse(&effective.to_text()), Some(effective));
         }
+    }
+
+    #[test]
+    fn quotation_marks_are_shown_as_they_are_and_control_characters_are_not() {
+        let [name, old, new] = ["security \"plant\"", "it's \"a\"", "\n\u{1b}"].map(str::to_owned);
+        let change = Change { name, old: Some(old), new: Some(new) };
+        assert_eq!(change.to_string(), "security \"plant\": it's \"a\" -> \\n\\u{1b} (live)");
     }
 
     #[test]

@@ -212,7 +212,7 @@ pub enum Fault {
         /// How many entries there are.
         entries: usize,
     },
-    /// A file that should hold a secret cannot be read.
+    /// A file that should hold a secret, or a directory that is to be included, cannot be read.
     SecretUnreadable {
         /// The file.
         path: PathBuf,
@@ -263,6 +263,13 @@ pub enum Fault {
         name: String,
         /// What follows.
         text: String,
+    },
+    /// A directive that another one of the same listener has to stand beside.
+    DirectiveNeeds {
+        /// The directive.
+        name: &'static str,
+        /// The missing one.
+        key: &'static str,
     },
     /// A directive in the wrong place.
     WrongPlace {
@@ -334,6 +341,7 @@ impl fmt::Display for Fault {
             Self::TrailingText { name, text } => {
                 write!(f, "unexpected \"{}\" after the value of directive \"{name}\"", text.escape_debug())
             }
+            Self::DirectiveNeeds { name, key } => write!(f, "directive \"{name}\" needs \"{key}\" beside it"),
             Self::WrongPlace { name, reason } => write!(f, "directive \"{name}\" {reason}"),
         }
     }

@@ -997,6 +997,17 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |listener| shown_paths(listener, |tls| &tls.key_files),
     },
     Key {
+        name: "tls_chain_files",
+        doc: "Files, or directories of files, with certificates that the chains lack; those in `tls_client_ca_files` count, too.",
+        kind: Kind::Texts {
+            put: |listener, texts| {
+                listener.tls.chain_files = paths(texts)?;
+                Ok(())
+            },
+        },
+        show: |listener| shown_paths(listener, |tls| &tls.chain_files),
+    },
+    Key {
         name: "tls_client_ca_files",
         doc: "Files, or directories of files, with the authorities that client certificates are from.",
         kind: Kind::Texts {

@@ -33,6 +33,7 @@ mod tls;
 mod toml;
 mod transport;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -62,6 +63,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The security domains; never empty. Listeners name them by their place here.
     pub security: Vec<SecurityDomain>,
+    /// Where a mosquitto.conf names the files of a domain, by its name and our key for the file.
+    pub(crate) file_places: BTreeMap<(String, &'static str), Origin>,
     /// Bounds of verification.
     pub verification: Verification,
     /// What is logged, and where.
@@ -222,6 +225,25 @@ impl Config {
     /// The first thing that is wrong, with its place.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
         Self::load_with(path, overrides, &Environment::of_process())
+    }
+
+    /// The files that it names and that are read again with it: users, rules, keys and certificates, each once.
+    pub(crate) fn other_files(&self) -> Vec<&Path> {
+        let mut files: Vec<&Path> = Vec::new();
+        for listener in &self.listeners {
+            if let Some(domain) = self.security.get(usize::from(listener.settings.security.0)) {
+                let own = [&domain.password_file, &domain.acl_file, &domain.rules_file, &domain.dynamic_security_file];
+                files.extend(own.into_iter().flatten().map(PathBuf::as_path));
+            }
+            if let Some(tls) = &listener.tls {
+                let lists =
+                    [&tls.certificate_files, &tls.key_files, &tls.client_ca_files, &tls.chain_files, &tls.crl_files];
+                files.extend(lists.into_iter().flatten().map(PathBuf::as_path));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        files.retain(|file| seen.insert(*file));
+        files
     }
 
     /// The same with another environment.

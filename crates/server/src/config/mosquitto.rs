@@ -6,6 +6,7 @@
 
 mod bridge;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use super::key::{self, number_within, word_of};
 use super::log::{Facility, LogType, LogTypes};
 use super::security::SecurityDraft;
 use super::timestamp::Timestamp;
+use super::tls::TlsDraft;
 use super::transport::{self, Protocol};
 
 /// Reads `text`, the content of `path`, and the files that it includes, into the draft.
@@ -154,6 +156,21 @@ const SUPPORTED: &[&str] = &[
     "websockets_origin",
 ];
 
+/// Those that say how TLS is to be, where there is a certificate.
+const TLS_DIRECTIVES: &[&str] = &[
+    "cafile",
+    "capath",
+    "ciphers",
+    "ciphers_tls1.3",
+    "crlfile",
+    "disable_client_cert_date_checks",
+    "keyfile",
+    "require_certificate",
+    "tls_version",
+    "use_identity_as_username",
+    "use_subject_as_username",
+];
+
 const NO_ENGINES: &str = "there are no OpenSSL engines; keys are in files";
 const NO_SHARED_KEYS: &str = "TLS with pre-shared keys is not offered; clients can have certificates";
 
@@ -172,6 +189,15 @@ struct OwnListener {
     allow_anonymous: Option<bool>,
     /// `listener_auto_id_prefix`, the same.
     auto_id_prefix: Option<String>,
+    /// Where its directives of TLS stand, by their names.
+    tls_lines: BTreeMap<String, Origin>,
+}
+
+impl OwnListener {
+    fn new(draft: ListenerDraft) -> Self {
+        let (options, tls_lines) = (ListenerOptions::default(), BTreeMap::new());
+        Self { draft, options, allow_anonymous: None, auto_id_prefix: None, tls_lines }
+    }
 }
 
 /// Settings of a listener when `per_listener_settings` is on, of the broker otherwise.
@@ -341,7 +367,10 @@ impl Reader<'_> {
     /// Reads the `*.conf` of a directory, in the order of the bytes of their names.
     fn include(&mut self, directive: &Directive<'_>) -> Result<(), ConfigError> {
         let directory = PathBuf::from(directive.value);
-        let unreadable = |path: &Path, error| ConfigError::new(Origin::File(path.to_owned()), Fault::Unreadable(error));
+        // The line is what can be changed.
+        let unreadable = |path: &Path, error| {
+            ConfigError::new(directive.origin.clone(), Fault::SecretUnreadable { path: path.to_owned(), error })
+        };
         let mut paths = Vec::new();
         for entry in fs::read_dir(&directory).map_err(|error| unreadable(&directory, error))? {
             let path = entry.map_err(|error| unreadable(&directory, error))?.path();
@@ -373,6 +402,10 @@ impl Reader<'_> {
             return self.plugin_option(line, option);
         }
         const LENGTH_MAX: u64 = i64::MAX as u64;
+        if TLS_DIRECTIVES.contains(&line.name) {
+            let lines = &mut self.current(line, *current).tls_lines;
+            lines.insert(line.name.to_owned(), line.origin.clone());
+        }
         let settings = &mut self.draft.settings;
         match line.name {
             "listener" => {
@@ -509,13 +542,16 @@ impl Reader<'_> {
                 self.current(line, *current).draft.tls.ignore_certificate_dates = ignore;
             }
             "tls_version" => {
-                let versions = match word_of(line.name, line.word()?, &["tlsv1.3", "tlsv1.2", "tlsv1.1"])? {
-                    "tlsv1.3" => vec!["1.3"],
-                    "tlsv1.2" => vec!["1.2", "1.3"],
-                    _ => {
-                        let reason = "TLS 1.1 can be broken; tlsv1.2 is the oldest there is";
-                        return Err(Fault::NotOffered { name: "tls_version tlsv1.1", reason });
+                let versions = match line.word()? {
+                    "tlsv1" | "tlsv1.0" | "tlsv1.1" => {
+                        let reason = "TLS 1.1 and older can be broken; tlsv1.2 is the oldest there is";
+                        let (key, given) = (line.name.to_owned(), line.value.to_owned());
+                        return Err(Fault::BadText { key, given, reason });
                     }
+                    word => match word_of(line.name, word, &["tlsv1.3", "tlsv1.2"])? {
+                        "tlsv1.3" => vec!["1.3"],
+                        _ => vec!["1.2", "1.3"],
+                    },
                 };
                 self.current(line, *current).draft.tls.versions = versions;
             }
@@ -524,15 +560,22 @@ impl Reader<'_> {
                 for name in &list.unknown {
                     self.warn(line, &format!("names {}, which there is not", name.escape_debug()));
                 }
-                if list.known.is_empty() && !list.unknown.is_empty() {
+                // Each of the two directives has its own version's. OpenSSL's lists are all that is not taken out.
+                let own = |name: &str| name.starts_with("TLS_") == (line.name == "ciphers_tls1.3");
+                let names_some =
+                    line.value.split([':', ',', ';', ' ', '\t']).any(|word| !word.starts_with(['!', '-', '@']));
+                if names_some && list.known.is_empty() {
                     let reason = "there is none of these cipher suites; docs/tls.md lists those there are";
                     return Err(Fault::BadText { key: line.name.to_owned(), given: line.value.to_owned(), reason });
                 }
+                let known: Vec<_> = list.known.into_iter().filter(|name| own(name)).collect();
+                if names_some && known.is_empty() {
+                    let other = if line.name == "ciphers" { "ciphers_tls1.3" } else { "ciphers" };
+                    self.warn(line, &format!("has no effect: these suites are for {other}"));
+                }
                 let ciphers = &mut self.current(line, *current).draft.tls.ciphers;
-                // Each of the two directives has its own version's.
-                let own = |name: &str| name.starts_with("TLS_") == (line.name == "ciphers_tls1.3");
                 ciphers.retain(|name| !own(name));
-                ciphers.extend(list.known.into_iter().filter(|name| own(name)));
+                ciphers.extend(known);
             }
             "dhparamfile" => self.warn(line, "has no effect: keys are exchanged over elliptic curves only"),
             "tls_keyform" => match word_of(line.name, line.word()?, &["pem", "engine"])? {
@@ -763,7 +806,7 @@ impl Reader<'_> {
         self.unlisted.get_or_insert_with(|| {
             let mut draft = ListenerDraft::new(line.origin.clone(), true);
             draft.movable = true;
-            OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None, auto_id_prefix: None }
+            OwnListener::new(draft)
         })
     }
 
@@ -878,9 +921,9 @@ impl Reader<'_> {
             None => Timestamp::EpochSeconds,
         };
         self.draft.tcp_no_delay = self.tcp_no_delay.unwrap_or(self.draft.tcp_no_delay);
-        // Where what Mosquitto has kept lies, if it keeps anything.
+        // Where what Mosquitto has kept lies, if it keeps anything: by default where the broker was started.
         let kept = matches!(self.draft.durability, Some(Durability::Fsync | Durability::Os));
-        if kept && (self.persistence_location.is_some() || self.persistence_file.is_some()) {
+        if kept {
             let file = self.persistence_file.take().unwrap_or_else(|| PathBuf::from("mosquitto.db"));
             self.draft.import_file = Some(self.persistence_location.take().unwrap_or_default().join(file));
         }
@@ -915,10 +958,10 @@ impl Reader<'_> {
             let of_all = if self.per_listener { listener.options.allow_anonymous } else { self.anonymous };
             listener.draft.allow_anonymous = Some(listener.allow_anonymous.or(of_all).unwrap_or(false));
             listener.draft.tcp_no_delay = self.draft.tcp_no_delay;
+            finish_tls(&mut listener, &mut self.draft.warnings)?;
             let clients = &mut listener.draft.clients;
             clients.allow_zero_length_client_id = listener.options.allow_zero_length_client_id;
             clients.auto_id_prefix = listener.auto_id_prefix.or(listener.options.auto_id_prefix);
-            finish_tls(&mut listener.draft)?;
             let name = listener.draft.domain_name();
             if let Some(domain) = security_draft(listener.options.security, Some(name.clone())) {
                 self.draft.security.push(domain);
@@ -938,25 +981,49 @@ impl Reader<'_> {
 }
 
 /// What Mosquitto means by silence.
-fn finish_tls(listener: &mut ListenerDraft) -> Result<(), ConfigError> {
-    let tls = &mut listener.tls;
+fn finish_tls(listener: &mut OwnListener, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
+    let OwnListener { draft, tls_lines, .. } = listener;
+    let by_proxy = draft.transport.proxy_protocol == Some(Versions::V2);
+    let tls = &mut draft.tls;
+    let needs = |names: &[&'static str], key: &'static str| {
+        let (name, origin) = names.iter().find_map(|&name| Some((name, tls_lines.get(name)?)))?;
+        Some(ConfigError::new(origin.clone(), Fault::DirectiveNeeds { name, key }))
+    };
+    let named = tls.user_name_from_certificate != UserNameFrom::No;
+    // What asks for a name, or for a certificate: the first one that is on.
+    let asking: &[&str] = match tls.user_name_from_certificate {
+        _ if tls.require_certificate == Some(true) => &["require_certificate"],
+        UserNameFrom::CommonName => &["use_identity_as_username"],
+        UserNameFrom::No => &[],
+        _ => &["use_subject_as_username"],
+    };
     if tls.certificate_files.is_empty() {
-        if tls.key_files.is_empty() && tls.client_ca_files.is_empty() {
-            return Ok(());
+        let is_meant = !tls.key_files.is_empty() || !tls.client_ca_files.is_empty();
+        // Without a certificate there is no TLS in Mosquitto, whatever else is said of it; that would let in whoever was to be kept out.
+        let safe_by_proxy = by_proxy && tls.require_certificate != Some(true);
+        let asking = if safe_by_proxy { &[] } else { asking };
+        let missing = needs(asking, "certfile")
+            .or_else(|| needs(&["keyfile", "cafile", "capath"], "certfile").filter(|_| is_meant));
+        if let Some(error) = missing {
+            return Err(error);
         }
-        let fault = Fault::Missing { key: "certfile", section: "listener" };
-        return Err(ConfigError::new(listener.origin.clone(), fault));
+        let kept = if by_proxy { tls.user_name_from_certificate } else { UserNameFrom::No };
+        for (name, origin) in tls_lines.iter().filter(|(name, _)| !name.starts_with("use_")) {
+            warnings.push(format!("{origin}: directive \"{name}\" has no effect: the listener has no certfile"));
+        }
+        *tls = TlsDraft { user_name_from_certificate: kept, ..TlsDraft::default() };
+        return Ok(());
     }
-    // Clients are not even asked for certificates that they need not have.
-    if tls.require_certificate != Some(true) && tls.user_name_from_certificate == UserNameFrom::No {
-        tls.client_ca_files.clear();
+    let asked = tls.require_certificate == Some(true) || named;
+    // Clients are not even asked for certificates that they need not have. What the chain lacks may be there all the same.
+    if !asked {
+        tls.chain_files = std::mem::take(&mut tls.client_ca_files);
         tls.crl_files.clear();
         tls.ignore_certificate_dates = false;
-    }
-    let asked = tls.require_certificate == Some(true) || tls.user_name_from_certificate != UserNameFrom::No;
-    if asked && tls.client_ca_files.is_empty() {
-        let fault = Fault::Missing { key: "cafile", section: "listener" };
-        return Err(ConfigError::new(listener.origin.clone(), fault));
+    } else if tls.client_ca_files.is_empty() {
+        let origin = draft.origin.clone();
+        let missing = Fault::Missing { key: "cafile", section: "listener" };
+        return Err(needs(asking, "cafile").unwrap_or_else(|| ConfigError::new(origin, missing)));
     }
     tls.require_certificate = None;
     tls.alpn = Some(Vec::new());
@@ -969,6 +1036,9 @@ fn security_draft(options: SecurityOptions, name: Option<String>) -> Option<Secu
     let origin = password_file.as_ref().or(acl_file.as_ref()).or(dynamic_security_file.as_ref())?.1.clone();
     let mut draft = SecurityDraft::new(origin);
     draft.name = name;
+    let places =
+        [("password_file", &password_file), ("acl_file", &acl_file), ("dynamic_security_file", &dynamic_security_file)];
+    draft.places = places.iter().filter_map(|(key, file)| Some((*key, file.as_ref()?.1.clone()))).collect();
     draft.password_file = password_file.map(|(path, _)| path);
     draft.acl_file = acl_file.map(|(path, _)| path);
     draft.dynamic_security_file = dynamic_security_file.map(|(path, _)| path);
@@ -1010,8 +1080,9 @@ fn listener(line: &Directive<'_>) -> Result<OwnListener, Fault> {
     let rest = if rest.starts_with('#') { "" } else { rest };
     let mut draft = ListenerDraft::new(line.origin.clone(), true);
     match (port, rest.starts_with('/')) {
-        (0, true) => draft.unix_path = Some(key::unix_path(rest.to_owned()).map_err(|reason| bad(rest, reason))?),
-        (0, false) => return Err(bad(line.value, "port 0 needs the path of a Unix socket after it")),
+        (0, _) if rest.is_empty() => return Err(bad(line.value, "port 0 needs the path of a Unix socket after it")),
+        // It may be one in the working directory, as other paths in these files may.
+        (0, _) => draft.unix_path = Some(key::unix_path(rest.to_owned()).map_err(|reason| bad(rest, reason))?),
         (_, true) => return Err(bad(line.value, "the path of a Unix socket needs port 0 before it")),
         (port, false) => {
             draft.port = Some(port);
@@ -1021,26 +1092,28 @@ fn listener(line: &Directive<'_>) -> Result<OwnListener, Fault> {
             }
         }
     }
-    Ok(OwnListener { draft, options: ListenerOptions::default(), allow_anonymous: None, auto_id_prefix: None })
+    Ok(OwnListener::new(draft))
 }
 
-/// Versions by the number that CONNECT has for them: `3,4,5`.
+/// Versions by the number that CONNECT has for them: `3,4,5`, with commas, blanks or both between.
 fn accepted_versions(line: &Directive<'_>) -> Result<AcceptedVersions, Fault> {
-    let word = line.word()?;
     let mut versions = AcceptedVersions { v31: false, v311: false, v5: false };
-    for version in word.split(',') {
+    let bad = || {
+        let (key, given) = (line.name.to_owned(), line.value.to_owned());
+        let reason = "it has to be some of 3 (MQTT 3.1), 4 (3.1.1) and 5 (5.0), with commas between";
+        Fault::BadText { key, given, reason }
+    };
+    let list = line.value.split('#').next().unwrap_or_default();
+    for version in list.split([',', ' ', '\t']).filter(|version| !version.is_empty()) {
         match version {
             "3" => versions.v31 = true,
             "4" => versions.v311 = true,
             "5" => versions.v5 = true,
-            _ => {
-                let (key, given) = (line.name.to_owned(), word.to_owned());
-                let reason = "it has to be some of 3 (MQTT 3.1), 4 (3.1.1) and 5 (5.0), with commas between";
-                return Err(Fault::BadText { key, given, reason });
-            }
+            _ => return Err(bad()),
         }
     }
-    Ok(versions)
+    let some = versions.v31 || versions.v311 || versions.v5;
+    if some { Ok(versions) } else { Err(bad()) }
 }
 
 /// A duration, `14d`, in seconds. A month has 30 days and a year 365.

@@ -137,6 +137,8 @@ impl Default for Verification {
 /// A `[[security]]` as it was written.
 pub(super) struct SecurityDraft {
     pub origin: Origin,
+    /// Where directives of a mosquitto.conf name its files, by our keys.
+    pub places: Vec<(&'static str, Origin)>,
     pub name: Option<String>,
     pub chain: Option<Vec<BackEnd>>,
     pub password_file: Option<PathBuf>,
@@ -165,6 +167,7 @@ impl SecurityDraft {
     pub fn new(origin: Origin) -> Self {
         Self {
             origin,
+            places: Vec::new(),
             name: None,
             chain: None,
             password_file: None,

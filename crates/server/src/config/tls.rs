@@ -17,6 +17,9 @@ pub struct Tls {
     pub key_files: Vec<PathBuf>,
     /// Files with the authorities of clients, or directories of such files. Default none: clients are not asked for certificates.
     pub client_ca_files: Vec<PathBuf>,
+    /// Files, or directories of them, with certificates between the listener's own and its authority's, for chains that are not whole. Those in
+    /// `client_ca_files` count, too. Default none.
+    pub chain_files: Vec<PathBuf>,
     /// Whether a client without certificate is refused, where there are `client_ca_files`. Default true.
     pub require_certificate: bool,
     /// Files with lists of revoked client certificates. Default none.
@@ -62,6 +65,7 @@ pub(super) struct TlsDraft {
     pub certificate_files: Vec<PathBuf>,
     pub key_files: Vec<PathBuf>,
     pub client_ca_files: Vec<PathBuf>,
+    pub chain_files: Vec<PathBuf>,
     pub require_certificate: Option<bool>,
     pub crl_files: Vec<PathBuf>,
     pub versions: Vec<&'static str>,
@@ -79,6 +83,7 @@ impl TlsDraft {
         if self.certificate_files.is_empty() {
             let written = !self.key_files.is_empty()
                 || !self.client_ca_files.is_empty()
+                || !self.chain_files.is_empty()
                 || self.require_certificate.is_some()
                 || !self.crl_files.is_empty()
                 || !self.versions.is_empty()
@@ -117,6 +122,7 @@ impl TlsDraft {
             certificate_files: self.certificate_files,
             key_files,
             client_ca_files: self.client_ca_files,
+            chain_files: self.chain_files,
             require_certificate: self.require_certificate.unwrap_or(true),
             crl_files: self.crl_files,
             versions: if self.versions.is_empty() { VERSIONS.to_vec() } else { self.versions },

@@ -19,7 +19,7 @@ use super::Others;
 use super::dynamic::{Dynamic, Dynamics};
 use super::http::{Caller, Roots};
 use super::keys::Keys;
-use crate::config::{Http, SecurityDomain, Verification, nearest};
+use crate::config::{Config, Http, SecurityDomain, Verification, nearest};
 
 /// The largest password or ACL file.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -39,6 +39,15 @@ pub(crate) struct DomainError {
 impl fmt::Display for DomainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "security \"{}\", {}: {}", self.domain.escape_debug(), self.key, self.what)
+    }
+}
+
+impl DomainError {
+    /// With the line of a mosquitto.conf that names the file, where there is one.
+    pub(crate) fn within(&self, config: &Config) -> String {
+        let Some(origin) = config.file_places.get(&(self.domain.clone(), self.key)) else { return self.to_string() };
+        let directive = if self.key == "dynamic_security_file" { "plugin_opt_config_file" } else { self.key };
+        format!("{origin}: {directive}: {}", self.what)
     }
 }
 
@@ -152,8 +161,18 @@ impl Domain {
             let names = users.iter().flat_map(Users::names).map(Box::from);
             names.chain(scram_users.into_iter().flatten().cloned()).collect()
         });
-        let dynamic = config.dynamic_security_file.as_deref().map(|path| dynamics.of(path, bounds)).transpose();
-        let dynamic = dynamic.map_err(|what| wrong("dynamic_security_file", what))?;
+        let state = |path: &Path| {
+            dynamics.of(path, bounds).map_err(|what| {
+                let hint = match path.try_exists() {
+                    Ok(false) => {
+                        format!("; `pantala dynsec init {}` makes it, with a user who may change it", path.display())
+                    }
+                    _ => String::new(),
+                };
+                wrong("dynamic_security_file", what + &hint)
+            })
+        };
+        let dynamic = config.dynamic_security_file.as_deref().map(state).transpose()?;
         Ok(Self {
             dynamic,
             only_users_of_files,

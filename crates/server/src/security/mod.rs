@@ -274,7 +274,7 @@ impl Reloadable for Arc<Security> {
             }
         });
         let domains: Result<Arc<[_]>, DomainError> = domains.collect();
-        let domains = domains.map_err(|error| error.to_string())?;
+        let domains = domains.map_err(|error| error.within(new))?;
         let reread = dynamics.into_reread();
         let patience = Duration::from_secs(new.settings.connect_seconds.into());
         let described = new.control_api.then(|| Arc::new(Described::of(new)));
@@ -335,7 +335,7 @@ pub(crate) fn check(config: &Config) -> Result<(), String> {
         let others = scram_users.of_domain(number);
         Domain::new(domain, &config.verification, &hasher, others, None, &mut dynamics).map(drop)
     };
-    domains.try_for_each(read).map_err(|error| error.to_string())
+    domains.try_for_each(read).map_err(|error| error.within(config))
 }
 
 /// Guesses at users who authenticate by SCRAM count with all others.
