@@ -208,18 +208,18 @@ impl<S: Store> Core<S> {
             // v3.1.1 MQTT-3.1.3-7, MQTT-3.1.3-8; MQTT 3.1 has no assigned identifiers.
             let here = listener.and_then(|listener| listener.allow_zero_length_client_id);
             let assigned = here.unwrap_or(self.settings.allow_zero_length_client_id) && v3_keeps_nothing;
-            return if assigned && connect.version != ProtocolVersion::V31 {
-                Ok(())
-            } else {
-                not_valid(Cause::ClientIdMissing)
-            };
+            if !assigned || connect.version == ProtocolVersion::V31 {
+                return not_valid(Cause::ClientIdMissing);
+            }
         }
         let bytes_max = self.settings.client_id_bytes_max;
         if connect.client_id.len() > usize::from(bytes_max) {
             return not_valid(Cause::setting("client_id_bytes_max", bytes_max));
         }
         let prefixes = listener.map_or(&[][..], |listener| &listener.client_id_prefixes);
-        if !prefixes.is_empty() && !prefixes.iter().any(|prefix| connect.client_id.starts_with(prefix.as_str())) {
+        // Of one that is assigned it is what it will begin with.
+        let name = if connect.client_id.is_empty() { self.auto_id_prefix(key) } else { connect.client_id };
+        if !prefixes.is_empty() && !prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) {
             return Err((ReasonCode::NotAuthorized, Cause::ClientIdPrefix));
         }
         Ok(())
@@ -712,10 +712,15 @@ impl<S: Store> Core<S> {
         here.unwrap_or(told.topic_alias_max)
     }
 
+    /// What Client Identifiers begin with that are assigned on this connection.
+    fn auto_id_prefix(&self, key: ConnectionKey) -> &str {
+        let here = self.listener(key).and_then(|listener| listener.auto_id_prefix.as_deref());
+        here.unwrap_or(&self.settings.auto_id_prefix)
+    }
+
     /// A Client Identifier that no Session has and nobody can guess: 122 random bits, as a UUID. It belongs to this worker.
     fn assign_client_id(&mut self, key: ConnectionKey) -> String {
-        let here = self.listener(key).and_then(|listener| listener.auto_id_prefix.clone());
-        let prefix = here.unwrap_or_else(|| self.settings.auto_id_prefix.clone());
+        let prefix = self.auto_id_prefix(key).to_owned();
         loop {
             let mut random = [0; 16];
             (self.random)(&mut random);

@@ -121,3 +121,17 @@ fn listeners_assign_identifiers_and_announce_sizes_of_their_own() {
     let settings = Settings { allow_zero_length_client_id: false, ..settings() };
     answer_at(1, settings, &nameless, |ack, _| assert_eq!(ack.reason_code, ReasonCode::Success));
 }
+
+#[test]
+fn what_is_assigned_begins_as_identifiers_have_to_here() {
+    let nameless = Connect { client_id: "", ..connect(ProtocolVersion::V5, ConnectProperties::default()) };
+    for (auto_id_prefix, code) in [(None, ReasonCode::NotAuthorized), (Some("app-x-"), ReasonCode::Success)] {
+        let listener = ListenerSettings {
+            client_id_prefixes: vec!["dev-".to_owned(), "app-".to_owned()],
+            auto_id_prefix: auto_id_prefix.map(str::to_owned),
+            ..ListenerSettings::default()
+        };
+        let settings = Settings { listeners: vec![listener], ..Settings::default() };
+        answer_at(0, settings, &nameless, |ack, _| assert_eq!(ack.reason_code, code));
+    }
+}
