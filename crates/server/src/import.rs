@@ -97,7 +97,8 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
         if is_used(store) {
             return Ok(());
         }
-        let mark = || File::create(marker)?.sync_all().and_then(|()| sync(store));
+        // What is there already may be a link to another file.
+        let mark = || File::create_new(marker)?.sync_all().and_then(|()| sync(store));
         mark().map_err(|error| failed(&error))?;
     }
     let opened = pantala_store::open(directory, LogOptions::default(), 1, Durability::Fsync);
@@ -157,7 +158,7 @@ pub(crate) fn clear_unfinished(store: &Path, log: &Log) -> Result<(), String> {
     // It may have been finished before it was locked.
     if is_unfinished(store) {
         let names = directory.list().map_err(|error| failed(&error))?;
-        for name in names.iter().filter(|name| *name != LOCK && *name != MARKER) {
+        for name in names.iter().filter(|name| is_of_store(name)) {
             directory.remove(name).map_err(|error| failed(&error))?;
         }
         // Last: until then all is to be removed.
@@ -167,6 +168,13 @@ pub(crate) fn clear_unfinished(store: &Path, log: &Log) -> Result<(), String> {
         log.line(LogType::Warning, &text);
     }
     Ok(())
+}
+
+/// Whether a file is one that a store makes. Others may be anybody's.
+fn is_of_store(name: &str) -> bool {
+    let is_segment =
+        name.split('.').next().is_some_and(|it| it.len() == 16 && it.bytes().all(|it| it.is_ascii_digit()));
+    is_segment || name.starts_with("spare.") || name == "preparing"
 }
 
 /// Whether anything is kept in a store. What a file system has for itself in a folder of its own (`lost+found`) is nothing.
@@ -537,9 +545,16 @@ mod tests {
         }
         // With nothing to be taken over any more nothing of it is left.
         fs::write(store.join(MARKER), "").unwrap();
+        let written = fs::read(&file).unwrap();
         fs::remove_file(&file).unwrap();
         assert_eq!(take_over(), Ok(()));
         assert!(!is_used(&store) && !is_unfinished(&store));
+        // A link in the place of the mark is not followed, by which root would have emptied or made any file.
+        fs::write(&file, written).unwrap();
+        let victim = folder.path().join("victim");
+        std::os::unix::fs::symlink(&victim, store.join(MARKER)).unwrap();
+        assert!(take_over().unwrap_err().contains("File exists"));
+        assert!(!victim.exists() && !is_used(&store));
     }
 
     /// Two brokers with one data directory: the second would have removed what the first was writing.

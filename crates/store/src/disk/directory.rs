@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::fs::OFlags;
+
 use super::{Creator, Disk, DiskFile};
 
 pub(super) const LOCK: &str = "lock";
@@ -67,7 +69,7 @@ impl Directory {
             }
         }
         let path = fs::canonicalize(path)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK))?;
+        let lock = open_own(OpenOptions::new().create(true).truncate(false).write(true), &path.join(LOCK))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DirectoryError::InUse(path)),
@@ -100,7 +102,7 @@ impl Disk for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.path.join(name))
+        open_own(OpenOptions::new().read(true).write(true), &self.path.join(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -173,7 +175,7 @@ pub(super) fn names(path: &Path) -> io::Result<Vec<String>> {
 
 fn create(path: &Path, folder: &File, name: &str, bytes: u64) -> io::Result<File> {
     let path = path.join(name);
-    let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).mode(0o600).open(&path)?;
+    let file = open_own(OpenOptions::new().create(true).truncate(true).read(true).write(true), &path)?;
     let filled = fill(&file, bytes).and_then(|()| file.sync_all()).and_then(|()| folder.sync_all());
     match filled {
         Ok(()) => Ok(file),
@@ -183,6 +185,19 @@ fn create(path: &Path, folder: &File, name: &str, bytes: u64) -> io::Result<File
             Err(error)
         }
     }
+}
+
+/// Opens a file of the folder. A link in its place is not followed: a broker that begins as root opens its store as root, and who may
+/// write to the folder could have any file emptied.
+fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    options.mode(0o600).custom_flags(flags).open(path).map_err(|error| {
+        let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_symlink());
+        match is_link {
+            true => io::Error::other(format!("{} is a link, which is not followed: remove it", path.display())),
+            false => error,
+        }
+    })
 }
 
 /// Zeros are written rather than reserved: a reserved block still has to be marked as written with the first sync of
@@ -228,5 +243,26 @@ mod tests {
         directory.remove("y").unwrap();
         assert_eq!(directory.list().unwrap(), [LOCK]);
         assert!(directory.free_bytes().unwrap() > 0);
+    }
+
+    /// Who may write to the folder had a file of root's emptied at the next start.
+    #[test]
+    fn links_in_the_places_of_files_are_not_followed() {
+        let parent = tempfile::tempdir().unwrap();
+        let (victim, store) = (parent.path().join("victim"), parent.path().join("store"));
+        fs::write(&victim, "precious").unwrap();
+        let directory = Directory::open(&store).unwrap();
+        for (name, target) in [("preparing", &victim), ("spare.0", &parent.path().join("nowhere"))] {
+            std::os::unix::fs::symlink(target, store.join(name)).unwrap();
+            let error = directory.create(name, 10).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("is a link"), "{error}");
+        }
+        assert!(directory.open("preparing").is_err());
+        drop(directory);
+        fs::remove_file(store.join(LOCK)).unwrap();
+        std::os::unix::fs::symlink(&victim, store.join(LOCK)).unwrap();
+        assert!(Directory::open(&store).is_err());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert!(!parent.path().join("nowhere").exists());
     }
 }
