@@ -586,6 +586,7 @@ impl Worker {
     }
 
     /// Writes what waits, as far as the socket takes it.
+    #[inline]
     fn write(&mut self, now: Instant, key: ConnectionKey) {
         let Some(slot) = self.slots.get_mut(key as usize).and_then(Option::as_mut) else { return };
         if slot.blocked {
