@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use pantala_client::error::ConnectionError;
 use pantala_client::transport::{ClientCertificate, Roots, TransportOptions, Verification};
 use pantala_client::url::BrokerUrl;
-use pantala_client::{Options, ProtocolVersion};
+use pantala_client::{Options, ProtocolVersion, ReasonCode};
 
 #[derive(Debug, Args)]
 pub struct Connection {
@@ -71,6 +72,59 @@ impl Connection {
             return Err("a password needs a user name before MQTT 5: give --username".to_owned());
         }
         Ok(options)
+    }
+}
+
+/// The same with a version to speak, for `record` and `replay`.
+#[derive(Debug, Args)]
+pub struct Spoken {
+    #[command(flatten)]
+    connection: Connection,
+    /// Version of MQTT: 5, 311 or 31. Before 5 messages have no properties.
+    #[arg(short = 'V', long = "protocol-version", value_name = "VERSION", default_value = "5", value_parser = parse_version)]
+    version: ProtocolVersion,
+}
+
+fn parse_version(text: &str) -> Result<ProtocolVersion, String> {
+    match text {
+        "5" | "mqttv5" => Ok(ProtocolVersion::V5),
+        "311" | "mqttv311" => Ok(ProtocolVersion::V311),
+        "31" | "mqttv31" => Ok(ProtocolVersion::V31),
+        _ => Err("5, 311 or 31".to_owned()),
+    }
+}
+
+impl Spoken {
+    /// As [`Connection::options`]. What will not pass by itself ends the client; what may is tried again.
+    ///
+    /// # Errors
+    /// The password cannot be read.
+    pub fn options(&self) -> Result<Options, String> {
+        let mut options = self.connection.options(self.version)?;
+        options.reconnect.only_passing = true;
+        if self.version == ProtocolVersion::V31 {
+            // It wants one.
+            options.session.client_id = format!("pantala-{}", std::process::id());
+        }
+        Ok(options)
+    }
+
+    /// The version to speak.
+    pub fn version(&self) -> ProtocolVersion {
+        self.version
+    }
+
+    /// Why there is no connection, in words.
+    pub fn failure(&self, error: &ConnectionError) -> String {
+        let hint = match error {
+            ConnectionError::Refused { refusal, .. }
+                if self.version.is_v5() && refusal.reason_code == ReasonCode::UnsupportedProtocolVersion =>
+            {
+                "; it may know MQTT 3.1.1: -V 311"
+            }
+            _ => "",
+        };
+        format!("{}: {error}{hint}", self.connection.url())
     }
 }
 

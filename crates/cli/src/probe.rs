@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use pantala_cli::clients::run::shown;
 use pantala_client::machine::Connected;
 use pantala_client::{
     BoxedStream, Client, Connector, Message, Options, ProtocolVersion, QoS, Reconnect, Subscribe, Subscription,
@@ -16,8 +17,8 @@ use crate::connection::Connection;
 
 /// How long is waited for what may not come.
 const WAIT: Duration = Duration::from_millis(700);
-/// How long is waited for what has to come.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest that may be waited for an answer.
+const PATIENCE_MAX: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug, Args)]
 pub struct Probe {
@@ -26,6 +27,15 @@ pub struct Probe {
     /// Write JSON instead of a table.
     #[arg(long)]
     json: bool,
+    /// How long is waited for each acknowledgement and each message that has to come, in seconds, up to 3600; then it is "no answer".
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_patience)]
+    answer_timeout: Duration,
+}
+
+fn parse_patience(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let wanted = "a number of seconds above 0, up to 3600";
+    seconds.filter(|seconds| !seconds.is_zero() && *seconds <= PATIENCE_MAX).ok_or_else(|| wanted.to_owned())
 }
 
 /// What was found out.
@@ -59,7 +69,8 @@ pub fn run(arguments: &Probe) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),
     };
-    let report = match runtime.block_on(Prober { connection: &arguments.connection, base: base() }.probe()) {
+    let prober = Prober { connection: &arguments.connection, base: base(), patience: arguments.answer_timeout };
+    let report = match runtime.block_on(prober.probe()) {
         Ok(report) => report,
         Err(error) => return failed(&error),
     };
@@ -85,7 +96,7 @@ fn table(report: &Report) -> String {
     let mut text = format!("{}\n\n", report.broker);
     for Finding { question, answer } in &report.findings {
         // What a broker says is not to move the cursor.
-        text += &format!("{question:width$}  {}\n", answer.escape_debug());
+        text += &format!("{question:width$}  {}\n", shown(answer));
     }
     text
 }
@@ -101,9 +112,19 @@ fn base() -> String {
 struct Prober<'a> {
     connection: &'a Connection,
     base: String,
+    /// How long is waited for what has to come.
+    patience: Duration,
 }
 
 impl Prober<'_> {
+    /// The answer of the broker, or that there is none.
+    async fn soon<T, E: std::fmt::Display>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+        match tokio::time::timeout(self.patience, work).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err("no answer".to_owned()),
+        }
+    }
+
     fn options(&self, version: ProtocolVersion, name: &str) -> Result<Options, String> {
         let client_id = format!("{}-{name}", self.base.replace('/', "-"));
         Ok(self.connection.options(version)?.client_id(client_id).reconnect(Reconnect::NEVER))
@@ -180,10 +201,10 @@ impl Prober<'_> {
     }
 
     async fn granted(&self, client: &Client, filter: &str) -> Result<String, String> {
-        Ok(match client.subscribe((filter, QoS::ExactlyOnce)).await {
+        Ok(match self.soon(client.subscribe((filter, QoS::ExactlyOnce))).await {
             Ok(stream) => {
                 let granted = format!("yes, up to QoS {}", stream.granted()[0] as u8);
-                stream.unsubscribe().await.map_err(|error| error.to_string())?;
+                self.soon(stream.unsubscribe()).await?;
                 granted
             }
             Err(error) => format!("no: {error}"),
@@ -191,24 +212,24 @@ impl Prober<'_> {
     }
 
     async fn system_topics(&self, client: &Client) -> Result<String, String> {
-        let mut stream = match client.subscribe("$SYS/#").await {
+        let mut stream = match self.soon(client.subscribe("$SYS/#")).await {
             Ok(stream) => stream,
             Err(error) => return Ok(format!("no: {error}")),
         };
         let found = next(&mut stream, WAIT).await;
-        stream.unsubscribe().await.map_err(|error| error.to_string())?;
+        self.soon(stream.unsubscribe()).await?;
         Ok(if found.is_some() { "yes".to_owned() } else { "none came".to_owned() })
     }
 
     async fn delivery(&self, client: &Client, qos: QoS) -> Result<String, String> {
         let topic = self.topic("delivery");
-        let mut stream = subscribe(client, &topic, qos).await?;
+        let mut stream = self.soon(client.subscribe((topic.as_str(), qos))).await?;
         let began = std::time::Instant::now();
-        let published = client.publish(Message::new(topic, "x").qos(qos)).await;
+        let published = self.soon(client.publish(Message::new(topic, "x").qos(qos))).await;
         let acknowledged = began.elapsed();
-        let received = next(&mut stream, PATIENCE).await;
+        let received = next(&mut stream, self.patience).await;
         let delivered = began.elapsed();
-        stream.unsubscribe().await.map_err(|error| error.to_string())?;
+        self.soon(stream.unsubscribe()).await?;
         if let Err(error) = published {
             return Ok(format!("no: {error}"));
         }
@@ -220,17 +241,16 @@ impl Prober<'_> {
     async fn retained(&self, client: &Client) -> Result<String, String> {
         let topic = self.topic("retained");
         let kept = Message::new(topic.as_str(), "kept").qos(QoS::AtLeastOnce).retain();
-        if let Err(error) = client.publish(kept).await {
+        if let Err(error) = self.soon(client.publish(kept)).await {
             return Ok(format!("no: {error}"));
         }
-        let mut stream = subscribe(client, &topic, QoS::AtLeastOnce).await?;
+        let mut stream = self.soon(client.subscribe((topic.as_str(), QoS::AtLeastOnce))).await?;
         let received = next(&mut stream, WAIT).await;
-        stream.unsubscribe().await.map_err(|error| error.to_string())?;
-        let removed = client.publish(Message::new(topic.as_str(), "").qos(QoS::AtLeastOnce).retain()).await;
-        removed.map_err(|error| error.to_string())?;
-        let mut stream = subscribe(client, &topic, QoS::AtLeastOnce).await?;
+        self.soon(stream.unsubscribe()).await?;
+        self.soon(client.publish(Message::new(topic.as_str(), "").qos(QoS::AtLeastOnce).retain())).await?;
+        let mut stream = self.soon(client.subscribe((topic.as_str(), QoS::AtLeastOnce))).await?;
         let left = next(&mut stream, WAIT).await;
-        stream.unsubscribe().await.map_err(|error| error.to_string())?;
+        self.soon(stream.unsubscribe()).await?;
         Ok(match (received, left) {
             (Some(_), None) => "yes".to_owned(),
             (Some(_), Some(_)) => "yes, but an empty payload does not remove them".to_owned(),
@@ -244,8 +264,8 @@ impl Prober<'_> {
         let topic = self.topic("overlapping/x");
         let both =
             Subscribe::new(topic.as_str(), QoS::AtMostOnce).filter(self.topic("overlapping/+"), QoS::AtLeastOnce);
-        let mut stream = client.subscribe(both).await.map_err(|error| error.to_string())?;
-        client.publish(Message::new(topic, "x").qos(QoS::AtLeastOnce)).await.map_err(|error| error.to_string())?;
+        let mut stream = self.soon(client.subscribe(both)).await?;
+        self.soon(client.publish(Message::new(topic, "x").qos(QoS::AtLeastOnce))).await?;
         let mut copies = Vec::new();
         while let Some(received) = next(&mut stream, WAIT).await {
             copies.push(format!("QoS {}", received.qos() as u8));
@@ -259,15 +279,15 @@ impl Prober<'_> {
 
     async fn will(&self, version: ProtocolVersion, client: &Client) -> Result<String, String> {
         let topic = self.topic("will");
-        let mut stream = subscribe(client, &topic, QoS::AtLeastOnce).await?;
+        let mut stream = self.soon(client.subscribe((topic.as_str(), QoS::AtLeastOnce))).await?;
         let options = self.options(version, "will")?.will(Message::new(topic, "gone").qos(QoS::AtLeastOnce));
         let (options, cut) = cuttable(options);
         let dying = Client::connect(options).await.map_err(|error| error.to_string())?;
         let began = std::time::Instant::now();
         cut.cut();
         drop(dying);
-        let received = next(&mut stream, PATIENCE).await;
-        stream.unsubscribe().await.map_err(|error| error.to_string())?;
+        let received = next(&mut stream, self.patience).await;
+        self.soon(stream.unsubscribe()).await?;
         Ok(match received {
             Some(_) => format!("yes, {:.1?} after the connection was lost", began.elapsed()),
             None => "it did not come".to_owned(),
@@ -278,13 +298,13 @@ impl Prober<'_> {
         let topic = self.topic("queue");
         let options = || Ok::<_, String>(self.options(version, "queue")?.keep_session(Duration::from_secs(60)));
         let client = Client::connect(options()?).await.map_err(|error| error.to_string())?;
-        let stream = subscribe(&client, &topic, QoS::AtLeastOnce).await?;
+        let stream = self.soon(client.subscribe((topic.as_str(), QoS::AtLeastOnce))).await?;
         client.disconnect().await;
         drop(stream);
         let publisher = self.connect(version, "queue-publisher").await?;
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
             let message = Message::new(topic.as_str(), (qos as u8).to_string()).qos(qos);
-            publisher.publish(message).await.map_err(|error| error.to_string())?;
+            self.soon(publisher.publish(message)).await?;
         }
         publisher.disconnect().await;
         let client = Client::connect(options()?).await.map_err(|error| error.to_string())?;
@@ -293,7 +313,7 @@ impl Prober<'_> {
         while let Some(received) = next(&mut stream, WAIT).await {
             came.push(format!("QoS {}", String::from_utf8_lossy(received.payload())));
         }
-        client.unsubscribe([topic]).await.map_err(|error| error.to_string())?;
+        self.soon(client.unsubscribe([topic])).await?;
         client.disconnect_with(pantala_client::ReasonCode::Success, Some(Duration::ZERO)).await;
         Ok(if came.is_empty() { "nothing is kept".to_owned() } else { format!("keeps {}", came.join(" and ")) })
     }
@@ -305,14 +325,14 @@ impl Prober<'_> {
         options.reconnect = Reconnect { first_wait_max: Duration::from_millis(10), ..Reconnect::default() };
         let client = Client::connect(options).await.map_err(|error| error.to_string())?;
         let subscribe = Subscribe::new(topic.as_str(), QoS::AtLeastOnce).acknowledge_by_hand();
-        let mut stream = client.subscribe(subscribe).await.map_err(|error| error.to_string())?;
+        let mut stream = self.soon(client.subscribe(subscribe)).await?;
         let publisher = self.connect(version, "redelivery-publisher").await?;
         let message = Message::new(topic, "x").qos(QoS::AtLeastOnce);
-        publisher.publish(message).await.map_err(|error| error.to_string())?;
+        self.soon(publisher.publish(message)).await?;
         publisher.disconnect().await;
-        let first = next(&mut stream, PATIENCE).await.ok_or("the message did not come")?;
+        let first = next(&mut stream, self.patience).await.ok_or("the message did not come")?;
         cut.cut();
-        let again = next(&mut stream, PATIENCE).await;
+        let again = next(&mut stream, self.patience).await;
         drop(first);
         let answer = match again {
             Some(mut again) => {
@@ -321,24 +341,24 @@ impl Prober<'_> {
             }
             None => "not sent again",
         };
-        stream.unsubscribe().await.map_err(|error| error.to_string())?;
+        self.soon(stream.unsubscribe()).await?;
         client.disconnect_with(pantala_client::ReasonCode::Success, Some(Duration::ZERO)).await;
         Ok(answer.to_owned())
     }
 
     async fn nobody(&self, client: &Client) -> Result<String, String> {
         let message = Message::new(self.topic("nobody"), "x").qos(QoS::AtLeastOnce);
-        let published = client.publish(message).await.map_err(|error| error.to_string())?;
+        let published = self.soon(client.publish(message)).await?;
         Ok(format!("0x{:02x} {:?}", published.reason_code as u8, published.reason_code))
     }
 
     async fn expiry(&self, client: &Client) -> Result<String, String> {
         let topic = self.topic("expiry");
-        let mut stream = subscribe(client, &topic, QoS::AtMostOnce).await?;
+        let mut stream = self.soon(client.subscribe((topic.as_str(), QoS::AtMostOnce))).await?;
         let message = Message::new(topic, "x").message_expiry_interval(Duration::from_secs(100));
-        client.publish(message).await.map_err(|error| error.to_string())?;
-        let received = next(&mut stream, PATIENCE).await.ok_or("the message did not come")?;
-        stream.unsubscribe().await.map_err(|error| error.to_string())?;
+        self.soon(client.publish(message)).await?;
+        let received = next(&mut stream, self.patience).await.ok_or("the message did not come")?;
+        self.soon(stream.unsubscribe()).await?;
         Ok(match received.properties().message_expiry_interval() {
             Some(seconds) => format!("yes: {seconds} of 100 s"),
             None => "no".to_owned(),
@@ -348,10 +368,10 @@ impl Prober<'_> {
     async fn no_local(&self, client: &Client) -> Result<String, String> {
         let topic = self.topic("local");
         let subscribe = Subscribe::new(topic.as_str(), QoS::AtMostOnce).no_local();
-        let mut stream = client.subscribe(subscribe).await.map_err(|error| error.to_string())?;
-        client.publish(Message::new(topic, "x")).await.map_err(|error| error.to_string())?;
+        let mut stream = self.soon(client.subscribe(subscribe)).await?;
+        self.soon(client.publish(Message::new(topic, "x"))).await?;
         let received = next(&mut stream, WAIT).await;
-        stream.unsubscribe().await.map_err(|error| error.to_string())?;
+        self.soon(stream.unsubscribe()).await?;
         Ok(if received.is_none() { "yes" } else { "no" }.to_owned())
     }
 
@@ -362,14 +382,14 @@ impl Prober<'_> {
         options.session.receive_maximum = NonZeroU16::MIN;
         let client = Client::connect(options).await.map_err(|error| error.to_string())?;
         let subscribe = Subscribe::new(topic.as_str(), QoS::AtLeastOnce).acknowledge_by_hand();
-        let mut stream = client.subscribe(subscribe).await.map_err(|error| error.to_string())?;
+        let mut stream = self.soon(client.subscribe(subscribe)).await?;
         let publisher = self.connect(ProtocolVersion::V5, "maximum-publisher").await?;
         for _ in 0..3 {
             let message = Message::new(topic.as_str(), "x").qos(QoS::AtLeastOnce);
-            publisher.publish(message).await.map_err(|error| error.to_string())?;
+            self.soon(publisher.publish(message)).await?;
         }
         publisher.disconnect().await;
-        let first = next(&mut stream, PATIENCE).await;
+        let first = next(&mut stream, self.patience).await;
         let second = next(&mut stream, WAIT).await;
         let connected = matches!(client.status(), pantala_client::Status::Connected(_));
         client.disconnect().await;
@@ -395,10 +415,6 @@ fn limits(report: &mut Report, connected: &Connected) {
     for (key, value) in &connected.details.user_properties {
         report.add("User Property of CONNACK", format!("{key}: {value}"));
     }
-}
-
-async fn subscribe(client: &Client, topic: &str, qos: QoS) -> Result<Subscription, String> {
-    client.subscribe((topic, qos)).await.map_err(|error| error.to_string())
 }
 
 async fn next(stream: &mut Subscription, wait: Duration) -> Option<pantala_client::Received> {

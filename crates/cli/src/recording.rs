@@ -17,13 +17,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pantala_client::{Client, Message, Overflow, ProtocolVersion, QoS, Received, Subscribe};
+use pantala_cli::clients::run::{shown, tell_losses};
+use pantala_client::{Client, Message, Overflow, QoS, Received, Status, Subscribe};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::connection::Connection;
+use crate::connection::Spoken;
 
 /// The version of the format.
 const FORMAT: u32 = 1;
@@ -38,7 +39,7 @@ pub struct Record {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
-    connection: Connection,
+    connection: Spoken,
     /// Topic Filters to subscribe to.
     #[arg(short, long = "topic", value_name = "FILTER", default_value = "#")]
     topics: Vec<String>,
@@ -62,7 +63,7 @@ pub struct Replay {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
-    connection: Connection,
+    connection: Spoken,
     /// How many times as fast as recorded, or `max` for no waiting at all.
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = parse_speed)]
     speed: Speed,
@@ -244,13 +245,16 @@ async fn record_messages(arguments: &Record) -> Result<(), String> {
         return Err(exists());
     }
     let unwritten = |error: io::Error| format!("cannot write {path}: {error}");
-    let client = Client::connect(arguments.connection.options(ProtocolVersion::V5)?).await;
-    let client = client.map_err(|error| format!("{}: {error}", arguments.connection.url()))?;
+    let client = Client::connect(arguments.connection.options()?).await;
+    let client = client.map_err(|error| arguments.connection.failure(&error))?;
     let qos = QoS::from_bits(arguments.qos).unwrap_or_default();
     // Nothing else is done with this connection, so the broker may hold what does not fit here.
     let subscribe = Subscribe::default().overflow(Overflow::Wait).acknowledge_by_hand();
     let subscribe = arguments.topics.iter().fold(subscribe, |subscribe, filter| subscribe.filter(filter, qos));
-    let mut stream = client.subscribe(subscribe.retain_as_published()).await.map_err(|error| error.to_string())?;
+    // Before MQTT 5 only what comes as a Retained Message has the flag.
+    let is_v5 = arguments.connection.version().is_v5();
+    let subscribe = if is_v5 { subscribe.retain_as_published() } else { subscribe };
+    let mut stream = client.subscribe(subscribe).await.map_err(|error| error.to_string())?;
     for (filter, code) in arguments.topics.iter().zip(stream.granted()) {
         if code.is_error() {
             return Err(format!("the broker refused {filter}: {code:?}"));
@@ -275,6 +279,10 @@ async fn record_messages(arguments: &Record) -> Result<(), String> {
     let mut out = BufWriter::new(out);
     write_line(&mut out, &Header { pantala_recording: FORMAT }).map_err(unwritten)?;
     let bar = progress(arguments.count);
+    let told = bar.clone();
+    tokio::spawn(tell_losses(client.changes(), move |words| {
+        told.suspend(|| drop(writeln!(io::stderr(), "pantala: {words}")));
+    }));
     let end = arguments.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
@@ -331,9 +339,11 @@ async fn replay_messages(arguments: &Replay) -> Result<ExitCode, String> {
     let (input, length): (Box<dyn BufRead>, Option<u64>) = if is_standard(&arguments.file) {
         (Box::new(BufReader::new(io::stdin())), None)
     } else {
-        let count = BufReader::new(File::open(&arguments.file).map_err(unread)?).split(b'\n').count() as u64;
-        let file = File::open(&arguments.file).map_err(unread)?;
-        (Box::new(BufReader::new(file)), Some(count.saturating_sub(1)))
+        let open = || File::open(&arguments.file);
+        // Read twice, so not what can be read once only.
+        let is_file = open().and_then(|file| file.metadata()).map_err(unread)?.is_file();
+        let length = is_file.then(|| open().and_then(|file| count_lines(BufReader::new(file))).map_err(unread));
+        (Box::new(BufReader::new(open().map_err(unread)?)), length.transpose()?.map(|lines| lines.saturating_sub(1)))
     };
     let mut lines = input.lines();
     let header = lines.next().transpose().map_err(unread)?.unwrap_or_default();
@@ -346,39 +356,106 @@ async fn replay_messages(arguments: &Replay) -> Result<ExitCode, String> {
             return Err(format!("{path} is not a recording: its first line is not {{\"pantala_recording\":{FORMAT}}}"));
         }
     }
-    let client = Client::connect(arguments.connection.options(ProtocolVersion::V5)?).await;
-    let client = client.map_err(|error| format!("{}: {error}", arguments.connection.url()))?;
+    let client = Client::connect(arguments.connection.options()?).await;
+    let client = client.map_err(|error| arguments.connection.failure(&error))?;
     let bar = progress(length);
-    let began = Instant::now();
-    let mut flying = JoinSet::new();
+    let told = bar.clone();
+    tokio::spawn(tell_losses(client.changes(), move |words| {
+        told.suspend(|| drop(writeln!(io::stderr(), "pantala: {words}")));
+    }));
     let mut outcome = Outcome::default();
-    for (number, line) in lines.enumerate() {
-        let line = line.map_err(unread)?;
-        let wrong = |error: &dyn std::fmt::Display| format!("{path}, line {}: {error}", number + 2);
-        let line: Line = serde_json::from_str(&line).map_err(|error| wrong(&error))?;
-        let message = line.message(&arguments.prefix).map_err(|error| wrong(&error))?;
-        if let Speed::Factor(factor) = arguments.speed {
-            let due = Duration::try_from_secs_f64(line.ms as f64 / 1_000.0 / factor).unwrap_or(Duration::MAX);
-            // A recording may be longer than a clock can count.
-            let due = began.checked_add(due).ok_or_else(|| wrong(&"its time is too far away"))?;
-            tokio::time::sleep_until(due).await;
-        }
-        let publisher = client.clone();
-        flying.spawn(async move { publisher.publish(message).await.map(|_| ()).map_err(|error| (line.topic, error)) });
-        while flying.len() >= WINDOW {
-            outcome.count(flying.join_next().await, &bar);
-        }
-        while let Some(done) = flying.try_join_next() {
-            outcome.count(Some(done), &bar);
-        }
-    }
-    while let Some(done) = flying.join_next().await {
-        outcome.count(Some(done), &bar);
-    }
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let result = tokio::select! {
+        result = publish_lines(arguments, lines, &client, &bar, &mut outcome) => result,
+        _ = interrupt.recv() => Err("SIGINT came before all was published".to_owned()),
+        _ = terminate.recv() => Err("SIGTERM came before all was published".to_owned()),
+    };
+    // However it ends, it ends with a goodbye.
     client.disconnect().await;
     bar.finish_and_clear();
     drop(writeln!(io::stderr(), "{} messages published, {} failed", outcome.published, outcome.failed));
+    result?;
     Ok(if outcome.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Publishes the messages, up to a line that is wrong; those before it are waited for all the same.
+async fn publish_lines(
+    arguments: &Replay,
+    lines: impl Iterator<Item = io::Result<String>>,
+    client: &Client,
+    bar: &ProgressBar,
+    outcome: &mut Outcome,
+) -> Result<(), String> {
+    let began = Instant::now();
+    let mut flying = JoinSet::new();
+    let mut result = Ok(());
+    for (number, line) in lines.enumerate() {
+        let (due, topic, message) = match next_message(arguments, began, number, line) {
+            Ok(next) => next,
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        };
+        if let Some(due) = due {
+            tokio::time::sleep_until(due).await;
+        }
+        if let Status::Ended(Some(error)) = client.status() {
+            result = Err(error.to_string());
+            break;
+        }
+        let publisher = client.clone();
+        flying.spawn(async move { publisher.publish(message).await.map(|_| ()).map_err(|error| (topic, error)) });
+        while flying.len() >= WINDOW {
+            outcome.count(flying.join_next().await, bar);
+        }
+        while let Some(done) = flying.try_join_next() {
+            outcome.count(Some(done), bar);
+        }
+    }
+    while let Some(done) = flying.join_next().await {
+        outcome.count(Some(done), bar);
+    }
+    // Of QoS 0, what a slow broker has not taken yet.
+    let flushed = client.flushed().await.map_err(|error| error.to_string());
+    result.and(flushed)
+}
+
+/// When a message is due, its Topic Name in the recording, and the message.
+fn next_message(
+    arguments: &Replay,
+    began: Instant,
+    number: usize,
+    line: io::Result<String>,
+) -> Result<(Option<Instant>, String, Message), String> {
+    let path = arguments.file.display();
+    let line = line.map_err(|error| format!("cannot read {path}: {error}"))?;
+    let wrong = |error: &dyn std::fmt::Display| format!("{path}, line {}: {error}", number + 2);
+    let line: Line = serde_json::from_str(&line).map_err(|error| wrong(&error))?;
+    let message = line.message(&arguments.prefix).map_err(|error| wrong(&error))?;
+    let due = match arguments.speed {
+        Speed::Max => None,
+        Speed::Factor(factor) => {
+            let due = Duration::try_from_secs_f64(line.ms as f64 / 1_000.0 / factor).unwrap_or(Duration::MAX);
+            // A recording may be longer than a clock can count.
+            Some(began.checked_add(due).ok_or_else(|| wrong(&"its time is too far away"))?)
+        }
+    };
+    Ok((due, line.topic, message))
+}
+
+/// Lines to their end; what cannot be read is an error, not another line.
+fn count_lines(mut input: impl BufRead) -> io::Result<u64> {
+    let (mut lines, mut is_open) = (0, false);
+    loop {
+        let bytes = input.fill_buf()?;
+        let Some(last) = bytes.last() else { return Ok(lines + u64::from(is_open)) };
+        lines += memchr::memchr_iter(b'\n', bytes).count() as u64;
+        is_open = *last != b'\n';
+        let used = bytes.len();
+        input.consume(used);
+    }
 }
 
 #[derive(Default)]
@@ -399,7 +476,7 @@ impl Outcome {
             Some(Ok(Err((topic, error)))) => {
                 self.failed += 1;
                 if self.failed <= REFUSALS_TOLD {
-                    bar.suspend(|| drop(writeln!(io::stderr(), "{}: {error}", topic.escape_debug())));
+                    bar.suspend(|| drop(writeln!(io::stderr(), "{}: {error}", shown(&topic))));
                 }
             }
             Some(Err(_)) => self.failed += 1,

@@ -155,7 +155,7 @@ pub enum ConnectionError {
     #[error("the broker did not answer in time")]
     TimedOut,
     /// The broker sent what cannot be decoded.
-    #[error("the broker sent a malformed packet: {0:?}")]
+    #[error("the broker sent a malformed packet: {0}")]
     Malformed(DecodeError),
     /// The broker did what the standard forbids.
     #[error("the broker broke the protocol: {0}")]
@@ -176,6 +176,50 @@ pub enum ConnectionError {
         "the client's task is gone: its runtime was shut down, or an observer, authenticator or connector has panicked"
     )]
     Aborted,
+}
+
+impl ConnectionError {
+    /// Whether another attempt would most likely end in the same way: the broker knows our version, name or credentials and wants
+    /// none of them, it or we do not keep to the protocol, or the settings are wrong.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Refused { refusal, .. } => matches!(
+                refusal.reason_code,
+                ReasonCode::MalformedPacket
+                    | ReasonCode::ProtocolError
+                    | ReasonCode::UnsupportedProtocolVersion
+                    | ReasonCode::ClientIdentifierNotValid
+                    | ReasonCode::BadUserNameOrPassword
+                    | ReasonCode::NotAuthorized
+                    | ReasonCode::Banned
+                    | ReasonCode::BadAuthenticationMethod
+                    | ReasonCode::TopicNameInvalid
+                    | ReasonCode::PacketTooLarge
+                    | ReasonCode::PayloadFormatInvalid
+                    | ReasonCode::RetainNotSupported
+                    | ReasonCode::QoSNotSupported
+            ),
+            Self::Disconnected { refusal, .. } => matches!(
+                refusal.reason_code,
+                ReasonCode::MalformedPacket
+                    | ReasonCode::ProtocolError
+                    | ReasonCode::NotAuthorized
+                    | ReasonCode::TopicFilterInvalid
+                    | ReasonCode::TopicNameInvalid
+                    | ReasonCode::TopicAliasInvalid
+                    | ReasonCode::PacketTooLarge
+                    | ReasonCode::PayloadFormatInvalid
+                    | ReasonCode::RetainNotSupported
+                    | ReasonCode::QoSNotSupported
+                    | ReasonCode::SharedSubscriptionsNotSupported
+                    | ReasonCode::SubscriptionIdentifiersNotSupported
+                    | ReasonCode::WildcardSubscriptionsNotSupported
+            ),
+            Self::Malformed(_) | Self::Protocol(_) | Self::Settings(_) | Self::Authentication(_) => true,
+            Self::Outbox(_) | Self::Aborted => true,
+            Self::Closed | Self::Network(_) | Self::Connect(_) | Self::TimedOut => false,
+        }
+    }
 }
 
 /// What a broker did that the standard forbids.

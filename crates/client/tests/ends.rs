@@ -211,6 +211,62 @@ async fn settled_waits_for_what_was_published_before() {
     assert!(tokio::time::timeout(LONG, client.settled()).await.is_err(), "the second is not acknowledged");
 }
 
+/// A message of QoS 0 counts as published before the broker has taken it.
+#[tokio::test(start_paused = true)]
+async fn flushed_waits_until_everything_is_out() {
+    let (options, mut listener) = wire();
+    let (client, mut end) = connected(options, &mut listener).await;
+    let large = Message::new("t", vec![b'x'; 10 * wire::WIRE_BYTES]);
+    client.flushed().await.unwrap();
+    client.publish(large.clone()).await.unwrap();
+    client.settled().await.unwrap();
+    let mut flushed = Box::pin(client.flushed());
+    assert!(tokio::time::timeout(LONG, &mut flushed).await.is_err(), "nobody reads");
+    let (flushed, _) = tokio::join!(soon(flushed), end.skip_to(0x30));
+    flushed.unwrap();
+    // Nobody reads, and then nobody is there: said once.
+    client.publish(large).await.unwrap();
+    let lost = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(end);
+        listener.welcome(false).await
+    };
+    let (flushed, _end) = tokio::join!(soon(client.flushed()), lost);
+    assert!(matches!(flushed, Err(ConnectionError::Network(_) | ConnectionError::Closed)), "{flushed:?}");
+    soon(client.flushed()).await.unwrap();
+}
+
+/// Tried again for ever, which serves no script.
+#[tokio::test(start_paused = true)]
+async fn what_will_not_pass_ends_a_client_that_wants_it_so() {
+    for (code, ends) in [(0x88, false), (0x86, true), (0x87, true), (0x84, true)] {
+        let (options, mut listener) = wire();
+        let options = options.reconnect(Reconnect { only_passing: true, ..Reconnect::default() });
+        let (client, end) = connected(options, &mut listener).await;
+        drop(end);
+        let mut end = listener.accept().await;
+        end.packet().await.unwrap();
+        end.send(&[0x20, 3, 0, code, 0]).await;
+        if ends {
+            assert!(why(&client).await.contains("refused"));
+        } else {
+            listener.welcome(false).await;
+        }
+    }
+}
+
+/// The form of MQTT 3 was "a malformed packet".
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_does_not_know_mqtt_5_is_understood() {
+    let (options, mut listener) = wire();
+    let client = Client::start(options);
+    let mut end = listener.accept().await;
+    end.packet().await.unwrap();
+    end.send(&[0x20, 2, 0, 1]).await;
+    let error = soon(client.connected()).await.unwrap_err();
+    assert!(error.to_string().contains("unsupported protocol version (0x84)"), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn unclaimed_messages_of_a_client_that_has_ended_do_not_come() {
     let (options, mut listener) = wire();

@@ -527,6 +527,7 @@ fn o10_no_redirect_is_followed() {
                 wait_max: Duration::from_millis(1),
                 attempts_max: None,
                 retry_first: true,
+                only_passing: false,
             });
             let client = Client::start(options);
             for _ in 0..5 {

@@ -28,10 +28,18 @@ const FORMAT_SPACE: &str = "Between % and letter may stand a minus (at the left 
     width, and behind a point the largest width: %-20.20t.";
 
 const STATUS: &[(&str, &str)] = &[
-    ("0", "all went well"),
-    ("1", "something was wrong with the flags, or the broker could not be reached"),
+    ("0", "all went well; also when a signal ended sub"),
+    (
+        "1",
+        "something was wrong with the flags, with a message, or with standard output, or the broker could not be reached",
+    ),
+    (
+        "2 4 7 19",
+        "the broker broke the protocol; sent DISCONNECT; the connection was lost; the broker did not answer in time",
+    ),
     ("27", "the time of -W was over"),
-    ("others", "the broker refused the connection, with this code in its CONNACK"),
+    ("130 143", "SIGINT, SIGTERM came before pub or rr had done all"),
+    ("others", "the broker refused the connection, with this code in its CONNACK: 1 to 5, in MQTT 5 from 128 on"),
 ];
 
 /// The help. `called` is how the program was called.

@@ -29,7 +29,7 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Look after a password file in Mosquitto's format.
 ///
 /// Adds a user to FILE, or gives one a new password, which it asks for twice. The file is replaced in one step and keeps its
-/// owner and mode; a new one can be read by its owner only.
+/// owner and mode; a new one can be read by its owner only. Runs at the same time wait for each other.
 ///
 /// Status: 0 done, 2 the two passwords differ, 1 anything else.
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub struct Passwd {
     /// Delete the user.
     #[arg(short = 'D', conflicts_with = "update")]
     delete: bool,
-    /// Hash a file whose passwords are in plain text. A file that is hashed already would be hashed again, and is refused.
+    /// Hash the passwords of FILE that are in plain text. Lines that are hashed already stay; a file without others is refused.
     #[arg(short = 'U')]
     update: bool,
     /// How new passwords are hashed. Mosquitto 2.0 reads sha512-pbkdf2 only. Default: argon2id.
@@ -63,7 +63,8 @@ pub struct Passwd {
     password: Option<std::ffi::OsString>,
 }
 
-/// How to parse it under its own name.
+// How to parse it under its own name. Not in a comment for the documentation: clap would take it for the help.
+#[allow(missing_docs, reason = "see above")]
 #[derive(Debug, Parser)]
 #[command(version, disable_help_subcommand = true, no_binary_name = false)]
 pub struct PasswdProgram {
@@ -104,6 +105,10 @@ enum Failure {
     Prompt(io::Error),
     #[error("the passwords do not match")]
     Mismatch,
+    #[error("the password is empty")]
+    Empty,
+    #[error("{0}: the password of line {1} is empty")]
+    EmptyLine(PathBuf, usize),
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
 }
@@ -140,40 +145,29 @@ fn work(passwd: &Passwd) -> Result<(), Failure> {
         Hash::new(algorithm, password, salt).map_err(|error| Failure::Password(path.clone(), error))
     };
     if passwd.update {
+        let _lock = lock(path)?;
         let text = read(path)?;
-        if File::parse(&text).is_ok_and(|file| file.users().next().is_some()) {
-            return Err(Failure::Hashed(path.clone()));
-        }
-        let mut failure = None;
-        let file = File::parse_plain(&text, |password| {
-            hash(password).map_err(|error| {
-                failure = Some(error);
-                PasswordError::Hash("it cannot be hashed")
-            })
-        });
-        return match (file, failure) {
-            (_, Some(failure)) => Err(failure),
-            (Ok(file), None) => replace(path, &file.to_string()),
-            (Err(error), None) => Err(Failure::Password(path.clone(), error)),
-        };
+        return replace(path, &hash_plain(path, &text, hash)?.to_string());
     }
     let to_output = path.as_os_str() == "-";
     if to_output && !passwd.create {
         return Err(Failure::StandardOutput);
     }
     let user = passwd.user.as_deref().unwrap_or_default();
-    let mut file = if passwd.create {
-        File::default()
-    } else {
-        File::parse(&read(path)?).map_err(|error| Failure::Password(path.clone(), error))?
+    let open = || match passwd.create {
+        true => Ok(File::default()),
+        false => File::parse(&read(path)?).map_err(|error| Failure::Password(path.clone(), error)),
     };
     if passwd.delete {
+        let _lock = lock(path)?;
+        let mut file = open()?;
         if !file.remove(user) {
             return Err(Failure::NoUser(path.clone(), user.to_owned()));
         }
         return replace(path, &file.to_string());
     }
     // Before anybody types a password in vain.
+    open()?;
     if passwd.hash == Some(HashName::Sha512) {
         return Err(Failure::Sha512);
     }
@@ -181,17 +175,71 @@ fn work(passwd: &Passwd) -> Result<(), Failure> {
         Some(password) => password.as_bytes().to_vec(),
         None => {
             let password = read_secret("Password: ").map_err(Failure::Prompt)?;
+            if password.is_empty() {
+                return Err(Failure::Empty);
+            }
             if read_secret("Reenter password: ").map_err(Failure::Prompt)? != password {
                 return Err(Failure::Mismatch);
             }
             password
         }
     };
-    file.set(user, hash(&password)?).map_err(|error| Failure::User(format!("{user:?}"), error))?;
+    // That takes time, and others are not to wait for it.
+    let hash = hash(&password)?;
+    let _lock = if to_output { None } else { lock(path)? };
+    let mut file = open()?;
+    file.set(user, hash).map_err(|error| Failure::User(format!("{user:?}"), error))?;
     if to_output {
         return write!(io::stdout(), "{file}").map_err(|error| Failure::File(path.clone(), error));
     }
     replace(path, &file.to_string())
+}
+
+/// What is in plain text is hashed, what is hashed stays.
+fn hash_plain(path: &Path, text: &str, hash: impl Fn(&[u8]) -> Result<Hash, Failure>) -> Result<File, Failure> {
+    let is_empty =
+        |line: &str| !line.starts_with('#') && line.split_once(':').is_some_and(|(_, rest)| rest.trim_end().is_empty());
+    if let Some(index) = text.lines().position(is_empty) {
+        return Err(Failure::EmptyLine(path.to_owned(), index + 1));
+    }
+    let mut failure = None;
+    let (mut plain, mut hashed) = (false, false);
+    let file = File::parse_plain(text, |password| {
+        if let Some(hash) = std::str::from_utf8(password).ok().and_then(|text| Hash::parse(text).ok()) {
+            hashed = true;
+            return Ok(hash);
+        }
+        plain = true;
+        hash(password).map_err(|error| {
+            failure = Some(error);
+            PasswordError::Hash("it cannot be hashed")
+        })
+    });
+    match (file, failure) {
+        (_, Some(failure)) => Err(failure),
+        (Ok(_), None) if hashed && !plain => Err(Failure::Hashed(path.to_owned())),
+        (Ok(file), None) => Ok(file),
+        (Err(error), None) => Err(Failure::Password(path.to_owned(), error)),
+    }
+}
+
+/// Waits until no other run is about to replace the file; None if there is none yet. What is read from here on is what is replaced.
+fn lock(path: &Path) -> Result<Option<SystemFile>, Failure> {
+    let failed = |error| Failure::File(path.to_owned(), error);
+    loop {
+        let file = match SystemFile::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        file.lock().map_err(failed)?;
+        let ours = file.metadata().map_err(failed)?;
+        // Whoever had the lock has put another file in its place.
+        match fs::metadata(path) {
+            Ok(now) if (now.dev(), now.ino()) == (ours.dev(), ours.ino()) => return Ok(Some(file)),
+            _ => {}
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

@@ -9,7 +9,9 @@ mod bench;
 mod debug;
 mod early;
 mod endings;
+mod losses;
 mod names;
+mod peer;
 mod probe;
 #[path = "../mosquitto/programs.rs"]
 mod programs;

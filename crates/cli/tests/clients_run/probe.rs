@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::bench::{Maker, free_port, pantala, with_each_suite};
+use crate::peer::{Peer, SUBSCRIBE, broker_of};
 
 fn answers(json: &[u8]) -> Vec<(String, String)> {
     let report: Value = serde_json::from_slice(json).unwrap();
@@ -76,4 +77,32 @@ fn a_broker_that_is_not_there_is_an_error() {
         assert!(printed.stderr.contains(&url) && printed.stderr.contains("refused"), "{printed:?}");
     }
     assert_eq!(pantala(folder.path(), "probe", &["no://such"], b"").status, Some(3));
+}
+
+/// It waited for ever.
+#[test]
+fn a_broker_that_does_not_answer_is_described_too() {
+    let folder = tempfile::tempdir().unwrap();
+    for silent in [SUBSCRIBE, 0x32] {
+        let (port, _broker) = broker_of(move |listener| {
+            loop {
+                let mut peer = Peer::accept(listener);
+                std::thread::spawn(move || {
+                    while let Some((first_byte, body)) = peer.next() {
+                        match first_byte {
+                            SUBSCRIBE if silent != SUBSCRIBE => peer.answer(&[0x90, 3, body[0], body[1], 2]),
+                            0xa2 => peer.answer(&[0xb0, 2, body[0], body[1]]),
+                            _ => {}
+                        }
+                    }
+                });
+            }
+        });
+        let url = format!("mqtt://127.0.0.1:{port}");
+        let printed = pantala(folder.path(), "probe", &["--json", "--answer-timeout", "0.05", &url], b"");
+        assert_eq!(printed.status, Some(0), "{printed:?}");
+        let answers = answers(&printed.stdout);
+        let silences = answers.iter().filter(|(_, answer)| answer.contains("no answer")).count();
+        assert!(silences > 4, "{answers:?}");
+    }
 }

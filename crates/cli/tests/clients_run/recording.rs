@@ -173,6 +173,34 @@ fn what_is_no_recording_is_refused() {
     assert!(printed.status == Some(1) && printed.stderr.contains("cannot read /nonexistent/file"), "{printed:?}");
 }
 
+/// A disk that was full cuts the last line. What stood before it was lost, and so was the goodbye.
+#[test]
+fn what_stands_before_a_line_that_is_cut_is_replayed() {
+    let scene = Scene::new();
+    let file = scene.path("cut");
+    let line = r#"{"ms":0,"topic":"r","qos":1,"retain":false,"payload":"x"}"#;
+    fs::write(&file, format!("{{\"pantala_recording\":1}}\n{}{}", format!("{line}\n").repeat(50), &line[..20]))
+        .unwrap();
+    let sub = scene.subscribe(&["-t", "r", "-q", "1", "-C", "50"]);
+    let printed = scene.replay(&file, &["--speed", "max"], b"");
+    printed.is("", 1);
+    assert!(
+        printed.stderr.contains("line 52: ") && printed.stderr.contains("50 messages published, 0 failed"),
+        "{printed:?}"
+    );
+    sub.end().is("x\n".repeat(50), 0);
+}
+
+/// It counted the lines of an error for ever.
+#[test]
+fn a_folder_is_no_recording() {
+    let scene = Scene::new();
+    let folder = scene.path("");
+    let printed = scene.replay(&folder, &[], b"");
+    printed.is("", 1);
+    assert!(printed.stderr.contains(&format!("cannot read {folder}: ")), "{printed:?}");
+}
+
 #[test]
 fn a_file_that_exists_is_not_overwritten() {
     let scene = Scene::new();

@@ -88,6 +88,45 @@ fn plain_text_is_hashed_once() {
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
+/// Lines that were hashed already were hashed again, and nobody could log in any more.
+#[test]
+fn a_file_that_is_hashed_in_part_is_hashed_to_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let file = path.to_str().unwrap();
+    done(&passwd(&["-c", "-b", "-H", "sha512-pbkdf2", file, "a", "x"], ""));
+    let before = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{before}# by hand\nb:z\n")).unwrap();
+    done(&passwd(&["-U", "-H", "sha512-pbkdf2", file], ""));
+    assert!(verifies(&path, "a", "x") && verifies(&path, "b", "z"));
+    assert!(fs::read_to_string(&path).unwrap().starts_with(&format!("{before}# by hand\nb:$7$")));
+    // An empty password is nobody's intent.
+    fs::write(&path, "a:x\nb:\n").unwrap();
+    let output = passwd(&["-U", file], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the password of line 2 is empty"), "{output:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a:x\nb:\n");
+}
+
+/// Each run read the file, hashed, and replaced what others had written meanwhile: of eight users one was left.
+#[test]
+fn runs_at_the_same_time_lose_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let file = path.to_str().unwrap();
+    fs::write(&path, "").unwrap();
+    std::thread::scope(|scope| {
+        for user in 0..12 {
+            scope.spawn(move || done(&passwd(&["-b", "-H", "sha512-pbkdf2", file, &format!("u{user}"), "x"], "")));
+        }
+    });
+    let file = File::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut users: Vec<_> = file.users().collect();
+    users.sort_unstable();
+    assert_eq!(users.len(), 12, "{users:?}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
 #[test]
 fn what_is_wrong_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -97,6 +136,7 @@ fn what_is_wrong_changes_nothing() {
     let before = fs::read(&path).unwrap();
     for (arguments, input, status, error) in [
         (&[file, "a"][..], "one\ntwo\n", 2, "Error: the passwords do not match."),
+        (&[file, "a"], "\n\n", 1, "Error: the password is empty"),
         (&[file, "a"], "", 1, "Error: the password cannot be read: unexpected end of file."),
         (&["-b", file, "a:b", "x"], "", 1, "Error: \"a:b\": a user name has no ':', no control character"),
         (&["-b", file, "", "x"], "", 1, "Error: \"\": a user name"),

@@ -8,8 +8,8 @@ use std::time::Duration;
 ///
 /// Nearly everything is tried again, for ever by default: also what the broker refuses, as a wrong password, and TLS that fails, as
 /// with a certificate that is not trusted, since either may be put right where the client cannot see it.
-/// [`Client::changes`](crate::Client::changes) tells each error; who would rather end says so with `attempts_max`, or calls
-/// [`Client::disconnect`](crate::Client::disconnect). Not tried again is what would fail at once in the same way: settings that
+/// [`Client::changes`](crate::Client::changes) tells each error; who would rather end says so with `attempts_max` or
+/// `only_passing`, or calls [`Client::disconnect`](crate::Client::disconnect). Not tried again is what would fail at once in the same way: settings that
 /// CONNECT cannot say, an outbox that fails, and a Session that is [not to be accepted](crate::UnknownSession::Close).
 ///
 /// A client whose Session was taken over by another with its Client Identifier (v5 Reason Code 0x8E) does not come back: the
@@ -26,6 +26,9 @@ pub struct Reconnect {
     /// Whether the first connection is tried again as well. If not, [`Client::connect`](crate::Client::connect) ends with the
     /// first error, so that a wrong password or host is seen at the start. Default: false.
     pub retry_first: bool,
+    /// Whether to try again only after what may pass by itself, and to end the client after what does not: see
+    /// [`ConnectionError::is_lasting`](crate::error::ConnectionError::is_lasting). Default: false.
+    pub only_passing: bool,
 }
 
 impl Default for Reconnect {
@@ -35,14 +38,20 @@ impl Default for Reconnect {
             wait_max: Duration::from_secs(60),
             attempts_max: None,
             retry_first: false,
+            only_passing: false,
         }
     }
 }
 
 impl Reconnect {
     /// No second attempt.
-    pub const NEVER: Self =
-        Self { first_wait_max: Duration::ZERO, wait_max: Duration::ZERO, attempts_max: Some(0), retry_first: false };
+    pub const NEVER: Self = Self {
+        first_wait_max: Duration::ZERO,
+        wait_max: Duration::ZERO,
+        attempts_max: Some(0),
+        retry_first: false,
+        only_passing: false,
+    };
 
     /// How long to wait after the `failures`-th failure in a row, from 1, of which the last `in_vain` brought no connection after
     /// the first; `random` decides within the bound. None: give up.

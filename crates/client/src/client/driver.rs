@@ -141,13 +141,14 @@ impl Driver {
             let rivals = taken_over && !by_ghost;
             let wanted = was_connected || self.reconnect.retry_first;
             // The next connection would end like this one.
-            let kept = !matches!(
+            let unkept = matches!(
                 error,
                 ConnectionError::Outbox(_)
                     | ConnectionError::Settings(_)
                     | ConnectionError::Protocol(Violation::UnknownSession)
             );
-            let wait = self.reconnect.wait(failures, in_vain, random()).filter(|_| wanted && kept && !rivals);
+            let lasting = unkept || (self.reconnect.only_passing && error.is_lasting());
+            let wait = self.reconnect.wait(failures, in_vain, random()).filter(|_| wanted && !lasting && !rivals);
             let error = Arc::new(error);
             let Some(wait) = wait else { break self.end(Some(error)).await };
             self.shared.lock().set_status(Status::Waiting { error, wait });
@@ -229,6 +230,7 @@ impl Driver {
         Box::pin(connection.close()).await;
         let mut state = self.shared.lock();
         state.machine.connection_lost();
+        state.cut(result.as_ref().err());
         state.dispatch();
         result
     }
@@ -301,7 +303,7 @@ impl<'d> Connection<'d> {
                 Poll::Ready(Ok(any)) => any,
                 Poll::Pending => false,
             };
-            let all_out = self.written == self.writing.len() && self.flushed && !self.has_output();
+            let all_out = self.is_all_out();
             if look.phase == Phase::Closing && (all_out || look.late) {
                 if !all_out {
                     self.forget_output();
@@ -343,8 +345,15 @@ impl<'d> Connection<'d> {
         self.safe < self.follows && self.written == self.free && self.free < self.writing.len()
     }
 
-    fn has_output(&self) -> bool {
-        self.driver.shared.lock().machine.output_len() > 0
+    /// Whether there is nothing left to write; whoever waits for that is told.
+    fn is_all_out(&self) -> bool {
+        if self.written < self.writing.len() || !self.flushed {
+            return false;
+        }
+        let mut state = self.driver.shared.lock();
+        let all_out = state.machine.output_len() == 0;
+        state.set_all_out(all_out);
+        all_out
     }
 
     /// The cause that the machine knows comes before the one of the network.
@@ -373,11 +382,13 @@ impl<'d> Connection<'d> {
             (self.written, self.free, follows) = (0, 0, 0);
             if state.machine.take_ping(now, &mut self.writing) {
                 self.flushed = false;
+                state.set_all_out(false);
             } else if state.machine.output_len() > 0 {
                 // CONNECT and AUTH, which are all that there is before CONNACK, follow from no record.
                 fresh = state.machine.phase() != Phase::Connecting;
                 self.writing = state.machine.swap_output(now, std::mem::take(&mut self.writing));
                 self.flushed = false;
+                state.set_all_out(false);
             }
         }
         if state.outbox.is_some() {

@@ -333,6 +333,22 @@ impl Client {
         .await
     }
 
+    /// Waits until every message that was taken before has been acknowledged, or at QoS 0 has gone out: until the operating system
+    /// has it, however long that takes with a slow broker. May be dropped at any time.
+    ///
+    /// # Errors
+    /// Why a connection ended before all was out, since this was answered last or since the client began: messages of QoS 0 may
+    /// be lost. Also why the client has ended.
+    pub async fn flushed(&self) -> Result<(), ConnectionError> {
+        let mut mark = None;
+        poll_fn(|context| {
+            let mut state = self.shared().lock();
+            let mark = *mark.get_or_insert_with(|| state.machine.mark());
+            state.poll_flushed(mark, context)
+        })
+        .await
+    }
+
     /// Subscribes, and returns the stream of the messages: see [`Subscribe`] for what can be asked, which a filter and a QoS
     /// turn into.
     ///

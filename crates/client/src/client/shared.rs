@@ -194,6 +194,12 @@ pub(super) struct State {
     pub(super) stop: Option<Box<DisconnectRequest>>,
     /// Why the connection is over.
     pub(super) ended: Option<ConnectionError>,
+    /// All that was put out is with the connection, and went out of it as far as it can be seen from here.
+    all_out: bool,
+    /// Why a connection ended before all was out, until somebody asks.
+    cut: Option<ConnectionError>,
+    /// Who waits until all is out.
+    flushing: Vec<Waker>,
     /// Nothing more is taken, for this reason, if it is one. The status says so once the outbox is written.
     closing: Option<Option<Arc<ConnectionError>>>,
     woken: Wakers,
@@ -261,6 +267,9 @@ impl Shared {
                 status_wakers: Vec::new(),
                 stop: None,
                 ended: None,
+                all_out: true,
+                cut: None,
+                flushing: Vec::new(),
                 closing: None,
                 woken: Wakers::default(),
             }),
@@ -324,6 +333,38 @@ impl State {
         if !self.settled.iter().any(|(known, waker)| *known == mark && waker.will_wake(context.waker())) {
             self.settled.push((mark, context.waker().clone()));
         }
+    }
+
+    /// Whether everything that was taken so far is out, or was lost with its connection: since this was answered last.
+    pub(super) fn poll_flushed(&mut self, mark: u64, context: &Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        if let Some(error) = self.cut.take() {
+            return Poll::Ready(Err(error));
+        }
+        if self.machine.is_settled(mark) && self.machine.output_len() == 0 && self.all_out {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = self.why_over() {
+            return Poll::Ready(Err(error));
+        }
+        add_waker(&mut self.flushing, context);
+        self.wait_for_settled(mark, context);
+        Poll::Pending
+    }
+
+    /// Whether the connection has all that it was given.
+    pub(super) fn set_all_out(&mut self, all_out: bool) {
+        self.all_out = all_out;
+        if all_out && !self.flushing.is_empty() {
+            self.woken.extend(self.flushing.drain(..));
+        }
+    }
+
+    /// The connection is over. What it did not take of QoS 0 is lost, and so may be what it took.
+    pub(super) fn cut(&mut self, error: Option<&ConnectionError>) {
+        if let Some(error) = error.filter(|_| !self.all_out) {
+            self.cut = Some(error.clone());
+        }
+        self.set_all_out(true);
     }
 
     /// There may be room for messages again.
@@ -496,6 +537,7 @@ impl State {
         self.woken.extend(self.status_wakers.drain(..));
         self.woken.extend(self.room.drain(..));
         self.woken.extend(self.settled.drain(..).map(|(_, waker)| waker));
+        self.woken.extend(self.flushing.drain(..));
     }
 
     /// The client has ended.

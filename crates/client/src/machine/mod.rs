@@ -368,7 +368,7 @@ impl Machine {
                     }
                     self.observe_output();
                 }
-                Err(error) => self.fail(ConnectionError::Malformed(error)),
+                Err(error) => self.fail(self.refused_as_v3(&frame).unwrap_or(ConnectionError::Malformed(error))),
             }
         }
         // What has been acknowledged makes room for what waits: once for all packets that came together.
@@ -378,6 +378,18 @@ impl Machine {
             self.blocks = Blocks::default();
         }
         if self.phase == Phase::Closing { bytes.len() } else { used }
+    }
+
+    /// A broker that does not know MQTT 5 refuses it in the form of MQTT 3: two bytes, and a return code that MQTT 5 does not have.
+    fn refused_as_v3(&self, frame: &frame::Frame<'_>) -> Option<ConnectionError> {
+        let asked = self.phase == Phase::Connecting && self.version().is_v5();
+        let code = match (frame.first_byte, frame.body) {
+            (0x20, &[0, code]) if asked && code > 0 => code,
+            _ => return None,
+        };
+        let reason_code = ReasonCode::from_v3_connect_return_code(code)?;
+        let refusal = Box::new(crate::error::Refusal { reason_code, details: Details::default() });
+        Some(ConnectionError::Refused { refusal, server_reference: None })
     }
 
     fn handle_packet(&mut self, now: Instant, packet: Packet<'_>) -> Result<(), ConnectionError> {

@@ -345,7 +345,8 @@ impl Transport {
     async fn tcp_address(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         if let Some(bind) = self.options.bind {
-            socket.bind(SocketAddr::new(bind, 0))?;
+            let unbound = |error: io::Error| io::Error::new(error.kind(), format!("from {bind}: {error}"));
+            socket.bind(SocketAddr::new(bind, 0)).map_err(unbound)?;
         }
         let stream = socket.connect(address).await?;
         stream.set_nodelay(self.options.nodelay)?;

@@ -58,7 +58,12 @@ pub(super) fn config(options: &TlsOptions, websocket: bool) -> Result<Arc<Client
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
     }
     if let Some(path) = &options.key_log {
-        let file = OpenOptions::new().create(true).append(true).open(path);
+        let mut options = OpenOptions::new();
+        options.create(true).append(true);
+        // Who has it can read everything.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path);
         let file = file.map_err(|error| wrong(format!("cannot write {}: {error}", path.display())))?;
         config.key_log = Arc::new(KeyLogFile { file: Mutex::new(file) });
     }

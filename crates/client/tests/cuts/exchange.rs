@@ -41,6 +41,7 @@ impl Plan {
             wait_max: Duration::from_millis(2),
             attempts_max: None,
             retry_first: true,
+            only_passing: false,
         });
         options.session.queue_messages_max = AHEAD_MAX;
         options

@@ -778,7 +778,7 @@ pub static TABLE: &[Flag] = &[
         programs: Programs::ALL,
         value: Value::None,
         heading: Heading::Connection,
-        help: "End when the connection is lost, in place of connecting again.",
+        help: "End when the connection is lost, in place of connecting again. Default of rr, and of pub but with -l and --json.",
         set: |written, _| {
             written.no_reconnect = true;
             Ok(())
@@ -790,7 +790,8 @@ pub static TABLE: &[Flag] = &[
         programs: Programs::ALL,
         value: Value::One("SECONDS"),
         heading: Heading::Connection,
-        help: "Wait before the first attempt to connect again; it doubles with each. Default: 1.",
+        help: "The longest wait before the first attempt to connect again; it doubles with each, and a random part of it is waited. With \
+               it rr and any pub connect again. Default: 1.",
         set: |written, argument| {
             written.reconnect_delay = Some(argument.seconds(0.0)?);
             Ok(())
@@ -802,7 +803,7 @@ pub static TABLE: &[Flag] = &[
         programs: Programs::ALL,
         value: Value::One("SECONDS"),
         heading: Heading::Connection,
-        help: "The longest wait before an attempt to connect again. Default: 30.",
+        help: "The bound that the wait is doubled up to. Default: 30.",
         set: |written, argument| {
             written.reconnect_delay_max = Some(argument.seconds(0.0)?);
             Ok(())
@@ -1092,7 +1093,7 @@ pub static TABLE: &[Flag] = &[
         programs: Programs::ALL,
         value: Value::One("FILE"),
         heading: Heading::Tls,
-        help: "Write the session's secrets into a file, as Wireshark reads them.",
+        help: "Write the session's secrets into a file, as Wireshark reads them; a new one is for its owner only.",
         set: |written, argument| {
             written.tls.key_log = Some(argument.path());
             Ok(())

@@ -9,7 +9,7 @@ use pantala_proto::{ProtocolVersion, QoS};
 use super::address::{Proxy, Target, Transport};
 use super::checked_topic_name;
 use super::properties::{ConnectProperties, DisconnectProperties, MessageProperties, Properties};
-use crate::clients::flags::{FlagError, Program, SecretWritten, Surroundings, TlsWritten, Written};
+use crate::clients::flags::{FlagError, PayloadWritten, Program, SecretWritten, Surroundings, TlsWritten, Written};
 
 const HOST: &str = "localhost";
 const PORT: u16 = 1883;
@@ -223,7 +223,7 @@ impl Connection {
             proxy: written.proxy.clone(),
             bind_address: written.bind_address.clone(),
             no_delay: written.no_delay,
-            reconnect: reconnect(written)?,
+            reconnect: reconnect(program, written)?,
             version,
             client_id,
             user_name: written.user_name.clone().map(|name| checked_length("-u", name)).transpose()?,
@@ -378,13 +378,23 @@ pub(super) fn bytes_of(text: &OsStr) -> Vec<u8> {
     text.as_encoded_bytes().to_vec()
 }
 
-fn reconnect(written: &Written) -> Result<Option<Reconnect>, FlagError> {
+fn reconnect(program: Program, written: &Written) -> Result<Option<Reconnect>, FlagError> {
     let Written { reconnect_delay, reconnect_delay_max, .. } = written;
     if written.no_reconnect {
         if reconnect_delay.is_some() || reconnect_delay_max.is_some() {
             let why = "there is nothing to wait for";
             return Err(FlagError::Conflict { one: "--no-reconnect", other: "--reconnect-delay", why });
         }
+        return Ok(None);
+    }
+    // As with Mosquitto: who publishes one message, or asks one question, rather hears that the broker does not take it.
+    let by_line = |payload: &PayloadWritten| matches!(payload, PayloadWritten::StdinLines | PayloadWritten::StdinJson);
+    let lasts = match program {
+        Program::Subscribe => true,
+        Program::Publish => written.payloads.iter().any(by_line),
+        Program::Request => false,
+    };
+    if !lasts && reconnect_delay.is_none() && reconnect_delay_max.is_none() {
         return Ok(None);
     }
     let delay = reconnect_delay.unwrap_or_else(|| RECONNECT_DELAY.min(reconnect_delay_max.unwrap_or(Duration::MAX)));

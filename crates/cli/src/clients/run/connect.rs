@@ -15,6 +15,7 @@ use pantala_client::{Client, Message, Options, Packet, Reconnect, Status};
 use pantala_proto::{ProtocolVersion, QoS};
 use tokio::time::Instant;
 
+use super::farewell::Farewell;
 use super::{Failure, Signals, complain};
 use crate::clients::flags::Program;
 use crate::clients::output::{Escaping, PacketLines};
@@ -25,7 +26,7 @@ use crate::clients::prompt::read_secret;
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Connects, and tells of it where that was asked for.
-pub(super) async fn connect(plan: &Connection) -> Result<Client, Failure> {
+pub(super) async fn connect(plan: &Connection, farewell: Option<&Farewell>) -> Result<Client, Failure> {
     for warning in plan.warnings.iter().filter(|_| !plan.quiet) {
         complain(&format!("Warning: {warning}"));
     }
@@ -33,9 +34,13 @@ pub(super) async fn connect(plan: &Connection) -> Result<Client, Failure> {
     if plan.debug {
         options = options.observer(tell_packets(plan));
     }
+    // In TLS and WebSocket a last word crosses ours, and resets connections that ended well.
+    if let Some(farewell) = farewell.filter(|_| plan.tls.is_none() && plan.transport == Transport::Plain) {
+        farewell.watch(&mut options);
+    }
     let client = Client::start(options);
-    if plan.debug && !plan.quiet {
-        tokio::spawn(tell_losses(client.changes()));
+    if !plan.quiet {
+        tokio::spawn(tell_losses(client.changes(), complain));
     }
     match client.connected().await {
         Ok(connected) => {
@@ -59,27 +64,32 @@ pub(super) async fn say_goodbye(client: &Client, plan: &Connection, signals: &mu
     tokio::select! {
         () = client.disconnect_saying(request) => {}
         () = tokio::time::sleep(GOODBYE) => {}
-        () = signals.come() => {}
+        _ = signals.come() => {}
     }
 }
 
-/// Connects, works, and says goodbye: until the work is done, a signal comes, or the time of `-W` is over.
+/// Connects, works, and says goodbye: until the work is done, a signal comes, or the time of `-W` is over. A signal is the usual
+/// end of `sub`, and for others a failure.
 pub(super) async fn while_connected(
     plan: &Connection,
     timeout: Option<Duration>,
     work: impl AsyncFnOnce(&Client) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
+    let ended_by = |signal| match plan.program {
+        Program::Subscribe => Ok(()),
+        Program::Publish | Program::Request => Err(Failure::interrupted(signal)),
+    };
     let end = timeout.map(|timeout| Instant::now() + timeout);
     let client = tokio::select! {
         biased;
-        () = signals.come() => return Ok(()),
+        signal = signals.come() => return ended_by(signal),
         () = sleep_until(end) => return Err(Failure::timed_out()),
-        client = connect(plan) => client?,
+        client = connect(plan, None) => client?,
     };
     let result = tokio::select! {
         biased;
-        () = signals.come() => Ok(()),
+        signal = signals.come() => ended_by(signal),
         () = sleep_until(end) => Err(Failure::timed_out()),
         result = work(&client) => result,
     };
@@ -102,11 +112,20 @@ fn tell_reason(plan: &Connection, connected: &Connected) {
     }
 }
 
-/// Lost connections, which no packet tells of, until the end.
-async fn tell_losses(mut changes: pantala_client::Changes) {
+/// Tells of lost connections, and of attempts that fail, until the end. The same reason is told once for each connection that is
+/// lost.
+pub async fn tell_losses(mut changes: pantala_client::Changes, tell: impl Fn(&str)) {
+    let mut told = None;
     while let Some(status) = changes.next().await {
         if let Status::Waiting { error, wait } = status {
-            complain(&format!("Connection lost: {error}; next attempt in {wait:.1?}"));
+            let words = error.to_string();
+            if told.as_ref() != Some(&words) {
+                let what = if told.is_some() { "No connection" } else { "Connection lost" };
+                tell(&format!("{what}: {words}; next attempt in {wait:.1?}"));
+                told = Some(words);
+            }
+        } else if matches!(status, Status::Connected(_)) && told.take().is_some() {
+            tell("Connected again");
         }
     }
 }
@@ -158,7 +177,8 @@ fn options(plan: &Connection) -> Result<Options, Failure> {
     }
     options.reconnect = match plan.reconnect {
         Some(reconnect) => {
-            Reconnect { first_wait_max: reconnect.delay, wait_max: reconnect.delay_max, ..Reconnect::default() }
+            let (first_wait_max, wait_max) = (reconnect.delay, reconnect.delay_max);
+            Reconnect { first_wait_max, wait_max, only_passing: true, ..Reconnect::default() }
         }
         None => Reconnect::NEVER,
     };

@@ -3,9 +3,12 @@
 //! All three run on one thread. Whatever ends them ends here as a failure in words, with the status that Mosquitto's programs have.
 
 mod connect;
+mod farewell;
 mod publish;
 mod request;
 mod subscribe;
+
+pub use connect::tell_losses;
 
 use std::future::Future;
 use std::io::{self, Write as _};
@@ -14,11 +17,21 @@ use std::task::Poll;
 
 use pantala_client::error::ConnectionError;
 use pantala_client::{Ended, Received, Subscription};
-use pantala_proto::{Delivery, PacketId, ProtocolVersion, PublishProperties, QoS};
+use pantala_proto::{Delivery, PacketId, ProtocolVersion, PublishProperties, QoS, ReasonCode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::{self, Moment};
+use super::prompt::leave_signals_to_others;
 use super::{EXIT_FAILURE, EXIT_TIMEOUT, Prepared};
+
+/// What Mosquitto's programs end with when the broker broke the protocol, when it sent DISCONNECT, when the connection was lost, and
+/// when it did not answer in time.
+const EXIT_PROTOCOL: u8 = 2;
+const EXIT_DISCONNECTED: u8 = 4;
+const EXIT_CONNECTION_LOST: u8 = 7;
+const EXIT_KEEP_ALIVE: u8 = 19;
+/// What a shell makes of the end by a signal: this and its number.
+const EXIT_SIGNAL: u8 = 128;
 
 /// Carries out what was prepared.
 pub fn run(prepared: Prepared) -> ExitCode {
@@ -62,6 +75,19 @@ fn complain(words: &str) {
     drop(writeln!(io::stderr(), "{words}"));
 }
 
+/// Characters of a name that are shown in a line of text.
+const NAME_CHARACTERS_MAX: usize = 200;
+
+/// A name that others have chosen, for a line of text: it moves no cursor, and of one that is long the beginning stands for it.
+pub fn shown(name: &str) -> String {
+    let mut characters = name.chars();
+    let beginning: String = characters.by_ref().take(NAME_CHARACTERS_MAX).collect();
+    match characters.next() {
+        None => beginning.escape_debug().to_string(),
+        Some(_) => format!("{}… ({} bytes)", beginning.escape_debug(), name.len()),
+    }
+}
+
 /// Why a program ended, in words, with its exit status.
 #[derive(Debug)]
 struct Failure {
@@ -78,6 +104,13 @@ impl Failure {
         Self { words: "Timed out".to_owned(), status: EXIT_TIMEOUT }
     }
 
+    /// A signal came before the work was done.
+    fn interrupted(signal: SignalKind) -> Self {
+        let number = u8::try_from(signal.as_raw_value()).unwrap_or_default();
+        let name = if signal == SignalKind::interrupt() { "SIGINT" } else { "SIGTERM" };
+        Self { words: format!("Error: {name} came before all was done"), status: EXIT_SIGNAL.saturating_add(number) }
+    }
+
     /// The status of a refusal is its code, as the version of the protocol has it.
     fn connection(error: &ConnectionError, version: ProtocolVersion) -> Self {
         let status = match error {
@@ -85,9 +118,21 @@ impl Failure {
             ConnectionError::Refused { refusal, .. } => {
                 refusal.reason_code.v3_connect_return_code().unwrap_or(EXIT_FAILURE)
             }
+            ConnectionError::Closed | ConnectionError::Network(_) => EXIT_CONNECTION_LOST,
+            ConnectionError::Disconnected { .. } => EXIT_DISCONNECTED,
+            ConnectionError::Protocol(_) | ConnectionError::Malformed(_) => EXIT_PROTOCOL,
+            ConnectionError::TimedOut => EXIT_KEEP_ALIVE,
             _ => EXIT_FAILURE,
         };
-        Self { words: format!("Error: {error}"), status }
+        let hint = match error {
+            ConnectionError::Refused { refusal, .. }
+                if version.is_v5() && refusal.reason_code == ReasonCode::UnsupportedProtocolVersion =>
+            {
+                "; it may know MQTT 3.1.1: -V 311"
+            }
+            _ => "",
+        };
+        Self { words: format!("Error: {error}{hint}"), status }
     }
 }
 
@@ -99,14 +144,16 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
+        leave_signals_to_others();
         let listen = |kind| signal(kind).map_err(|error| Failure::other(error.to_string()));
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
-    async fn come(&mut self) {
+    /// Which has come.
+    async fn come(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
         }
     }
 }
@@ -136,4 +183,17 @@ async fn ready(stream: &mut Subscription) -> Option<Result<Received, Ended>> {
         Poll::Pending => Poll::Ready(None),
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_name_the_beginning_is_shown() {
+        assert_eq!(shown("a/\u{1b}"), "a/\\u{1b}");
+        assert_eq!(shown(&"é".repeat(NAME_CHARACTERS_MAX)), "é".repeat(NAME_CHARACTERS_MAX));
+        let expected = format!("{}… (600 bytes)", "é".repeat(NAME_CHARACTERS_MAX));
+        assert_eq!(shown(&"é".repeat(300)), expected);
+    }
 }

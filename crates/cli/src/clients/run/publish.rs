@@ -2,14 +2,15 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _};
 
-use pantala_client::error::PublishError;
-use pantala_client::{Client, Message};
-use pantala_proto::QoS;
+use pantala_client::error::{ConnectionError, PublishError};
+use pantala_client::{Client, Message, Status};
+use pantala_proto::{ProtocolVersion, QoS};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::connect::{connect, message, say_goodbye};
-use super::{Failure, Signals, complain};
+use super::farewell::Farewell;
+use super::{Failure, Signals, complain, shown};
 use crate::clients::json_lines::JsonMessage;
 use crate::clients::plan::{PayloadSource, PublishPlan};
 
@@ -28,18 +29,41 @@ pub(super) async fn run(plan: &PublishPlan) -> Result<(), Failure> {
     // What cannot be read is known before anybody is called.
     let single = single(&plan.payload)?;
     let mut signals = Signals::new()?;
+    let farewell = Farewell::default();
     let client = tokio::select! {
-        client = connect(&plan.connection) => client?,
-        () = signals.come() => return Ok(()),
+        client = connect(&plan.connection, Some(&farewell)) => client?,
+        signal = signals.come() => return Err(Failure::interrupted(signal)),
     };
-    let mut publisher = Publisher { client: &client, plan, flying: JoinSet::new(), first_failure: None };
-    tokio::select! {
-        result = publish(plan, single, &mut publisher) => result?,
-        () = signals.come() => {}
-    }
+    let mut publisher = Publisher {
+        client: &client,
+        plan,
+        farewell: &farewell,
+        flying: JoinSet::new(),
+        at_most_once: false,
+        first_failure: None,
+    };
+    let result = tokio::select! {
+        result = publish(plan, single, &mut publisher) => result,
+        signal = signals.come() => Err(Failure::interrupted(signal)),
+    };
     let failure = publisher.first_failure.take();
+    // However it ends, it ends with a goodbye: else the broker would publish the Will Message.
     say_goodbye(&client, &plan.connection, &mut signals).await;
-    failure.map_or(Ok(()), Err)
+    let thrown_out = || {
+        let reset = ConnectionError::Network("the broker threw away what it was sent".to_owned());
+        Failure::connection(&reset, plan.connection.version)
+    };
+    let result = result.and_then(|()| if farewell.is_reset() { Err(thrown_out()) } else { Ok(()) });
+    match (result, failure) {
+        (Ok(()), failure) => failure.map_or(Ok(()), Err),
+        (Err(failure), None) => Err(failure),
+        (Err(failure), Some(first)) => {
+            if !plan.connection.quiet {
+                complain(&first.words);
+            }
+            Err(failure)
+        }
+    }
 }
 
 async fn publish(plan: &PublishPlan, single: Option<Vec<u8>>, publisher: &mut Publisher<'_>) -> Result<(), Failure> {
@@ -55,7 +79,12 @@ async fn publish(plan: &PublishPlan, single: Option<Vec<u8>>, publisher: &mut Pu
                 }
             }
         }
-        None => lines(plan, publisher).await?,
+        None => {
+            // What was read before a line that is wrong was meant to be published.
+            let read = lines(plan, publisher).await;
+            let finished = publisher.finish().await;
+            return read.and(finished);
+        }
     }
     publisher.finish().await
 }
@@ -97,6 +126,9 @@ async fn lines(plan: &PublishPlan, publisher: &mut Publisher<'_>) -> Result<(), 
                     let message = message(topic_name, line.clone(), plan.qos, plan.retain, &plan.properties);
                     publisher.publish(message, plan.qos).await?;
                 }
+                continue;
+            }
+            if line.trim_ascii().is_empty() {
                 continue;
             }
             let json = match JsonMessage::parse(&line) {
@@ -157,7 +189,10 @@ fn read_lines(sender: &mpsc::Sender<io::Result<Vec<Vec<u8>>>>) {
 struct Publisher<'a> {
     client: &'a Client,
     plan: &'a PublishPlan,
+    farewell: &'a Farewell,
     flying: JoinSet<Result<(), (String, PublishError)>>,
+    /// Whether there were messages of QoS 0, which nobody acknowledges.
+    at_most_once: bool,
     /// What the status will be.
     first_failure: Option<Failure>,
 }
@@ -165,6 +200,8 @@ struct Publisher<'a> {
 impl Publisher<'_> {
     async fn publish(&mut self, message: Message, qos: QoS) -> Result<(), Failure> {
         if qos == QoS::AtMostOnce {
+            self.at_most_once = true;
+            self.farewell.sends(message.payload().len());
             let topic_name = message.topic_name().to_owned();
             let published = self.client.publish(message).await;
             return self.done(published.map(|_| ()).map_err(|error| (topic_name, error)));
@@ -189,11 +226,19 @@ impl Publisher<'_> {
         while let Some(done) = self.flying.join_next().await {
             self.done(done.unwrap_or(Ok(())))?;
         }
-        // Of QoS 0, what waits for a connection that was lost.
-        match self.client.settled().await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.ended()),
+        // Of QoS 0, what waits for a connection that was lost, or for a broker that is slow.
+        let out = match self.at_most_once {
+            true => self.client.flushed().await.map_err(|error| Failure::connection(&error, self.version())),
+            false => self.client.settled().await.map_err(|_| self.ended()),
+        };
+        match self.client.status() {
+            Status::Ended(Some(_)) => Err(self.ended()),
+            _ => out,
         }
+    }
+
+    fn version(&self) -> ProtocolVersion {
+        self.plan.connection.version
     }
 
     /// A message that was refused does not keep the others; a connection that is over does.
@@ -203,9 +248,9 @@ impl Publisher<'_> {
             Err((_, PublishError::Ended)) => Err(self.ended()),
             Err((topic_name, error)) => {
                 if !self.plan.connection.quiet && self.first_failure.is_some() {
-                    complain(&format!("Warning: {}: {error}", topic_name.escape_debug()));
+                    complain(&format!("Warning: {}: {error}", shown(&topic_name)));
                 }
-                let words = format!("{}: {error}", topic_name.escape_debug());
+                let words = format!("{}: {error}", shown(&topic_name));
                 self.first_failure.get_or_insert_with(|| Failure::other(words));
                 Ok(())
             }
@@ -214,7 +259,7 @@ impl Publisher<'_> {
 
     fn ended(&self) -> Failure {
         match self.client.status() {
-            pantala_client::Status::Ended(Some(error)) => Failure::connection(&error, self.plan.connection.version),
+            Status::Ended(Some(error)) => Failure::connection(&error, self.version()),
             _ => Failure::other("the connection is over"),
         }
     }

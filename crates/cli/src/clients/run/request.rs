@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::connect::{message, while_connected};
 use super::publish::single;
-use super::subscribe::{everything, random};
+use super::subscribe::{everything, is_read, random};
 use super::{Failure, complain, printable};
 use crate::clients::decision::Decider;
 use crate::clients::output::{LocalTime, Moment};
@@ -62,8 +62,9 @@ async fn ask(client: &Client, plan: &RequestPlan, payload: Vec<u8>) -> Result<()
         {
             complain(&format!("Error: {error}"));
         }
+        let mut stdout = stdout.lock();
         // Whoever does not read it has seen enough.
-        drop(stdout.lock().write_all(&line));
+        is_read(stdout.write_all(&line).and_then(|()| stdout.flush()))?;
     }
     response.acknowledge();
     Ok(())

@@ -14,7 +14,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use super::connect::while_connected;
-use super::{Failure, complain, printable, ready};
+use super::{Failure, complain, printable, ready, shown};
 use crate::clients::decision::Decider;
 use crate::clients::output::{Folder, LocalTime, Moment, NotWritten, Printer, ROWS_MIN, Watch};
 use crate::clients::plan::SubscribePlan;
@@ -85,7 +85,7 @@ async fn subscribe(client: &Client, plan: &SubscribePlan) -> Result<(), Failure>
         for (filter, code) in plan.filters.iter().zip(&answer.reason_codes) {
             if code.is_error() && !plan.connection.quiet {
                 let code = *code as u8;
-                complain(&format!("Warning: the broker refused {} (0x{code:02x})", filter.escape_debug()));
+                complain(&format!("Warning: the broker refused {} (0x{code:02x})", shown(filter)));
             }
         }
     }
@@ -160,7 +160,7 @@ impl Screen {
                 // Whoever publishes decides how many topics there are, but not how much is complained.
                 let said = matches!(error, NotWritten::Full) && std::mem::replace(&mut self.is_full, true);
                 if !self.quiet && !said {
-                    let topic_name = message.topic_name().escape_debug();
+                    let topic_name = shown(message.topic_name());
                     complain(&format!("Warning: {error} (topic {topic_name})"));
                 }
                 Ok(())
@@ -169,12 +169,12 @@ impl Screen {
     }
 
     fn print(&mut self, message: &Received, at: Moment) {
-        let shown = printable(message, at);
+        let printable = printable(message, at);
         let printed = match &mut self.watch {
-            None => self.printer.print(&shown, &mut self.buffer),
+            None => self.printer.print(&printable, &mut self.buffer),
             Some(watch) => {
                 self.line.clear();
-                let printed = self.printer.print(&shown, &mut self.line);
+                let printed = self.printer.print(&printable, &mut self.line);
                 watch.show(message.topic_name(), &self.line, &mut self.buffer);
                 printed
             }
@@ -182,16 +182,36 @@ impl Screen {
         if let Err(error) = printed
             && !self.quiet
         {
-            complain(&format!("Error: {error} (topic {})", message.topic_name().escape_debug()));
+            complain(&format!("Error: {error} (topic {})", shown(message.topic_name())));
         }
     }
 
     /// False if nobody reads any more.
-    fn write(&mut self) -> bool {
+    fn write(&mut self) -> Result<bool, Failure> {
         let mut out = io::stdout().lock();
         let written = out.write_all(&self.buffer).and_then(|()| out.flush());
         self.buffer.clear();
-        written.is_ok()
+        is_read(written)
+    }
+}
+
+/// However it ends, by a signal too, the terminal is left as it was found.
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.end(&mut self.buffer);
+            // A terminal that is gone needs no putting back.
+            drop(self.write());
+        }
+    }
+}
+
+/// Whether somebody reads what was written: `sub | head` ends when it has seen enough, a disk that is full is a failure.
+pub(super) fn is_read(written: io::Result<()>) -> Result<bool, Failure> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::other(format!("cannot write standard output: {error}"))),
     }
 }
 
@@ -213,7 +233,7 @@ async fn print_all(
             let message = match received {
                 Ok(message) => message,
                 Err(error) => {
-                    screen.write();
+                    screen.write()?;
                     return Err(ended(client, plan, &error));
                 }
             };
@@ -232,7 +252,7 @@ async fn print_all(
                 next = ready(&mut stream).await;
             }
         }
-        if !screen.write() {
+        if !screen.write()? {
             // As when a reader has seen enough: `sub | head`.
             break;
         }
@@ -244,12 +264,7 @@ async fn print_all(
     }
     // Nobody takes any more, and what still comes is not to keep the acknowledgements back.
     drop(stream);
-    clearing.finish().await?;
-    if let Some(watch) = &mut screen.watch {
-        watch.end(&mut screen.buffer);
-        screen.write();
-    }
-    Ok(())
+    clearing.finish().await
 }
 
 /// Clears Retained Messages, while others are taken: a broker sends its acknowledgements behind the messages that it had sent
@@ -355,7 +370,7 @@ async fn count_rate(mut stream: Subscription, client: &Client, plan: &SubscribeP
         tokio::select! {
             biased;
             _ = seconds.tick() => {
-                if writeln!(io::stdout(), "{count}").is_err() {
+                if !is_read(writeln!(io::stdout(), "{count}"))? {
                     return Ok(());
                 }
                 count = 0;
