@@ -124,12 +124,14 @@ const CLEAN_BYTES: usize = 128 << 10;
 const CLEAN_PER_BYTE: usize = 2;
 /// After a sync that has taken so long, those that were answered are waited for.
 const SLOW_SYNC: Duration = Duration::from_millis(8);
+/// unless so much was written that the bytes took the time: then there is nothing to be gained by more of them at once.
+const LARGE_BATCH: usize = 512 << 10;
 /// That takes at most this part of the sync's time,
 const GATHERING_PART: u32 = 8;
 /// and ends when in this part of it nobody has come.
 const GATHERING_STEP_PART: u32 = 64;
 /// While nothing else is written, the clock is, this often, so that after a crash it is known when that was.
-pub const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
+pub const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks whether a full disk has room again.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -626,7 +628,7 @@ impl<D: Disk> Committer<D> {
                     completed(worker);
                 }
             }
-            if self.sync && self.took >= SLOW_SYNC {
+            if self.sync && self.took >= SLOW_SYNC && self.batch_bytes < LARGE_BATCH {
                 self.gather();
             }
             // Not before: to make a spare file takes longer than many a sync.

@@ -226,11 +226,11 @@ fn time_goes_on_while_the_broker_does_not_run() {
 fn a_session_that_was_connected_is_kept_for_its_interval_after_the_crash() {
     across(
         &settings(),
-        8,
+        9,
         |world| {
             let _connected = world.client("s").clean(false).expiry(10).connect();
             let _gone = world.client("other").clean(false).expiry(4).connect();
-            world.seconds(4);
+            world.seconds(1);
         },
         |world| {
             world.millis(10);

@@ -4,9 +4,11 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
 use super::{Creator, Disk, DiskFile};
 
@@ -21,6 +23,32 @@ pub struct Directory {
     folder: File,
     /// Holds the lock.
     lock: File,
+    pace: Arc<Pace>,
+}
+
+/// How fast the disk was when it was last given a whole file.
+#[derive(Debug, Default)]
+struct Pace {
+    /// So many files more are not filled.
+    unfilled: AtomicU32,
+}
+
+/// A disk that takes fewer bytes a second than this is not given files of zeros: everything would go to it twice.
+const SLOW_BYTES_PER_SECOND: u64 = 32 << 20;
+/// Then so many files are reserved before one is filled to see whether it is still so.
+const UNFILLED: u32 = 15;
+
+impl Pace {
+    /// Whether to fill the next file.
+    fn fills(&self) -> bool {
+        self.unfilled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+    }
+
+    /// So many bytes have been filled, and synced, in this time.
+    fn filled(&self, bytes: u64, took: Duration) {
+        let at_most = Duration::from_millis(bytes * 1_000 / SLOW_BYTES_PER_SECOND);
+        self.unfilled.store(if took > at_most { UNFILLED } else { 0 }, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Directory {
@@ -76,7 +104,7 @@ impl Directory {
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
         let folder = File::open(&path)?;
-        Ok(Directory { path, folder, lock })
+        Ok(Directory { path, folder, lock, pace: Arc::default() })
     }
 
     /// Where it is.
@@ -93,12 +121,12 @@ impl Disk for Directory {
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<File> {
-        create(&self.path, &self.folder, name, bytes)
+        create(&self.path, &self.folder, &self.pace, name, bytes)
     }
 
     fn creator(&self) -> Option<Creator<File>> {
-        let (path, folder) = (self.path.clone(), self.folder.try_clone().ok()?);
-        Some(Box::new(move |name, bytes| create(&path, &folder, name, bytes)))
+        let (path, folder, pace) = (self.path.clone(), self.folder.try_clone().ok()?, Arc::clone(&self.pace));
+        Some(Box::new(move |name, bytes| create(&path, &folder, &pace, name, bytes)))
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
@@ -173,11 +201,18 @@ pub(super) fn names(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn create(path: &Path, folder: &File, name: &str, bytes: u64) -> io::Result<File> {
+fn create(path: &Path, folder: &File, pace: &Pace, name: &str, bytes: u64) -> io::Result<File> {
     let path = path.join(name);
     let file = open_own(OpenOptions::new().create(true).truncate(true).read(true).write(true), &path)?;
-    let filled = fill(&file, bytes).and_then(|()| file.sync_all()).and_then(|()| folder.sync_all());
-    match filled {
+    // Not every file system can reserve.
+    let is_reserved = !pace.fills() && fallocate(&file, FallocateFlags::empty(), 0, bytes).is_ok();
+    let begun = Instant::now();
+    let filled = if is_reserved { Ok(()) } else { fill(&file, bytes) };
+    let synced = filled.and_then(|()| file.sync_all());
+    if synced.is_ok() && !is_reserved {
+        pace.filled(bytes, begun.elapsed());
+    }
+    match synced.and_then(|()| folder.sync_all()) {
         Ok(()) => Ok(file),
         Err(error) => {
             // Half a file is of no use, and keeps others from the little room there is.
@@ -200,8 +235,8 @@ fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     })
 }
 
-/// Zeros are written rather than reserved: a reserved block still has to be marked as written with the first sync of
-/// what is in it, and that sync then waits for the file system's own log.
+/// Zeros are written rather than reserved, unless the disk is slow: a reserved block still has to be marked as written with
+/// the first sync of what is in it, and that sync then waits for the file system's own log.
 fn fill(file: &File, bytes: u64) -> io::Result<()> {
     let mut offset = 0;
     while offset < bytes {
@@ -217,6 +252,35 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_slow_disk_is_not_given_every_byte_twice() {
+        let pace = Pace::default();
+        assert!(pace.fills() && pace.fills());
+        pace.filled(4 << 20, Duration::from_millis(124));
+        assert!(pace.fills());
+        pace.filled(4 << 20, Duration::from_millis(126));
+        assert_eq!((0..UNFILLED).filter(|_| pace.fills()).count(), 0);
+        // One to see how it is by now.
+        assert!(pace.fills() && pace.fills());
+    }
+
+    #[test]
+    fn a_file_that_is_reserved_is_as_one_that_is_filled() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::open(folder.path()).unwrap();
+        directory.pace.filled(1, Duration::from_secs(1));
+        let bytes = 1 << 20;
+        let files = [directory.create("a", bytes).unwrap(), directory.creator().unwrap()("b", bytes).unwrap()];
+        for file in files {
+            let mut read = vec![1; bytes as usize + 1];
+            assert_eq!(DiskFile::read_at(&file, 0, &mut read).unwrap(), bytes as usize);
+            assert!(read[..bytes as usize].iter().all(|byte| *byte == 0));
+            // There is room for all of it already.
+            assert!(std::os::unix::fs::MetadataExt::blocks(&file.metadata().unwrap()) * 512 >= bytes);
+        }
+        assert_eq!(directory.pace.unfilled.load(Ordering::Relaxed), UNFILLED - 2);
+    }
 
     #[test]
     fn a_folder_is_private_and_has_one_owner() {
