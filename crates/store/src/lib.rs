@@ -226,6 +226,23 @@ mod tests {
         assert_eq!(clock.resumed(57_000, u64::MAX), 8_000);
         assert_eq!(clock.resumed(10, u64::MAX), 1_000);
         assert_eq!(clock.resumed(u64::MAX, 3_000), 4_000);
+        // Whatever the calendar says: an hour and a day either way, the end of 32 bits of seconds, and a clock that lost its battery.
+        const HOUR: u64 = 3_600_000;
+        const END_OF_32_BITS: u64 = (1 << 31) * 1_000;
+        let month = 30 * 24 * HOUR;
+        for wall in [END_OF_32_BITS - 1, END_OF_32_BITS, 1_800_000_000_000] {
+            let clock = Clock { broker: 1_000, wall };
+            for (now, passed) in [
+                (wall + HOUR, HOUR),
+                (wall + 24 * HOUR, 24 * HOUR),
+                (wall - HOUR, 0),
+                (wall - 24 * HOUR, 0),
+                (0, 0),
+                (wall + 20 * 365 * 24 * HOUR, month),
+            ] {
+                assert_eq!(clock.resumed(now, month), 1_000 + passed, "{wall} {now}");
+            }
+        }
         let lived = |last_alive, wall| clock.lived(last_alive, wall, 3_000);
         assert_eq!(lived(Some(51_000), 60_000), Clock { broker: 2_000, wall: 51_000 });
         assert_eq!(lived(Some(59_000), 60_000), Clock { broker: 4_000, wall: 59_000 });
