@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,9 +30,11 @@ impl Drop for Broker {
 /// Starts a broker that publishes every second, with some `more` lines in its configuration, and waits until it listens.
 /// Returns its port.
 pub(crate) fn start(program: &Path, arguments: &[&str], folder: &Path, more: &str) -> (Broker, u16) {
-    // Nobody has it, and it is not among those that the system gives away.
-    let port = (20_000..30_000)
-        .map(|port| port + (std::process::id() % 1_000) as u16)
+    // Nobody has it, no other test here is just about to, and it is not among those that the system gives away.
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 1_000) as u16;
+    let port = (0..10_000)
+        .map(|_| first + TAKEN.fetch_add(1, Ordering::Relaxed))
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
         .unwrap();
     let file = folder.join("broker.conf");
