@@ -18,7 +18,6 @@ use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, Listen
 use pantala_proto::{QoS, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::{AnyStore, Position, Store};
-use rustix::time::{ClockId, clock_gettime};
 use slab::Slab;
 
 use crate::config::LogType;
@@ -68,46 +67,31 @@ const DUMPED_MAX: usize = 100;
 /// Connections that one command is told of.
 const CONNECTED_MAX: usize = 100_000;
 
-/// Monotonic time, the same for all workers. It goes on while the machine is suspended: a Session that has an hour left has none
-/// after a night.
+/// Monotonic time, the same for all workers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
-    /// In nanoseconds of the system's clock.
-    start: u64,
+    start: std::time::Instant,
     /// The broker's time then.
     base: u64,
     /// Milliseconds from the start to the present one, which ends at `until`: many turns have the same, and comparing
-    /// costs less than dividing.
+    /// costs less than subtracting.
     elapsed_ms: u64,
-    until: u64,
-}
-
-const NANOS_PER_MS: u64 = 1_000_000;
-
-/// Nanoseconds since the machine was started.
-#[inline]
-fn since_boot() -> u64 {
-    #[cfg(target_os = "linux")]
-    const SYSTEM_CLOCK: ClockId = ClockId::Boottime;
-    #[cfg(not(target_os = "linux"))]
-    const SYSTEM_CLOCK: ClockId = ClockId::Monotonic;
-    let time = clock_gettime(SYSTEM_CLOCK);
-    time.tv_sec as u64 * 1_000 * NANOS_PER_MS + time.tv_nsec as u64
+    until: std::time::Instant,
 }
 
 impl Clock {
     /// Begins at `base`, which is not 0, so that the first moment is later than "never yet".
     pub(crate) fn start(base: Instant) -> Self {
-        let start = since_boot();
+        let start = std::time::Instant::now();
         Self { start, base: base.0, elapsed_ms: 0, until: start }
     }
 
     #[inline]
     pub(crate) fn now(&mut self) -> Instant {
-        let now = since_boot();
+        let now = std::time::Instant::now();
         if now >= self.until {
-            self.elapsed_ms = (now - self.start) / NANOS_PER_MS;
-            self.until = self.start + (self.elapsed_ms + 1) * NANOS_PER_MS;
+            self.elapsed_ms = now.duration_since(self.start).as_millis() as u64;
+            self.until = self.start + Duration::from_millis(self.elapsed_ms + 1);
         }
         Instant(self.base + self.elapsed_ms)
     }
