@@ -82,17 +82,15 @@ impl SlowDisk {
     pub(super) fn attach(&self, slowness: Slowness, account: &Path) -> io::Result<(Vec<String>, Account)> {
         fs::write(account, [0; COUNTERS * 8])?;
         let path = fs::canonicalize(account)?;
-        let mut words = vec![
-            "env".to_owned(),
-            format!("LD_PRELOAD={}", self.library.display()),
-            format!("SLOW_DISK_ACCOUNT={}", path.display()),
-        ];
+        let mut variables =
+            vec![("LD_PRELOAD", self.library.display().to_string()), ("SLOW_DISK_ACCOUNT", path.display().to_string())];
         match slowness {
             Slowness::None => {}
-            Slowness::Delay(delay) => words.push(format!("SLOW_DISK_DELAY_US={}", delay.as_micros())),
-            Slowness::Rate(bytes) => words.push(format!("SLOW_DISK_BYTES_PER_SECOND={bytes}")),
+            Slowness::Delay(delay) => variables.push(("SLOW_DISK_DELAY_US", delay.as_micros().to_string())),
+            Slowness::Rate(bytes) => variables.push(("SLOW_DISK_BYTES_PER_SECOND", bytes.to_string())),
         }
-        Ok((words, Account { path, slowness }))
+        let words = variables.into_iter().map(|(name, value)| format!("{name}={value}"));
+        Ok((std::iter::once("env".to_owned()).chain(words).collect(), Account { path, slowness }))
     }
 }
 
