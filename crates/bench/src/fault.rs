@@ -16,6 +16,8 @@ pub enum Fault {
     Refused(u8),
     /// The broker does not know a Session that it is to have kept.
     SessionLost,
+    /// The broker did not take a ticket of its own.
+    NotResumed,
     /// The broker did not tell its counters.
     NoCounters,
     /// The broker's disk was not as slow as it was to be, so what was measured is not what the figure is about.
@@ -77,6 +79,7 @@ impl fmt::Display for Fault {
             Self::Disconnected(code) => write!(f, "the broker sent DISCONNECT 0x{code:02X}"),
             Self::Refused(code) => write!(f, "the broker answered with Reason Code 0x{code:02X}"),
             Self::SessionLost => write!(f, "a Session is gone that was to be kept"),
+            Self::NotResumed => write!(f, "the broker did not resume a TLS session"),
             Self::NoCounters => write!(f, "the broker did not write its counters into its log"),
             Self::NotSlowed(why) => write!(f, "the broker's disk was not slowed: {why}"),
             Self::Unexpected(first_byte) => write!(f, "unexpected packet, first byte 0x{first_byte:02X}"),

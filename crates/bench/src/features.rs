@@ -20,8 +20,10 @@ pub enum Transport {
     /// TCP alone.
     #[default]
     Plain,
-    /// TLS 1.3, or what the broker has.
+    /// TLS 1.3, or what the broker has, with a full handshake each.
     Tls,
+    /// The same; all but the first ones resume a session.
+    TlsResumed,
     /// WebSocket frames, one for each write.
     WebSocket,
 }
@@ -74,7 +76,7 @@ impl Setup {
         match transport {
             Transport::Plain => {}
             Transport::WebSocket => text.push_str("protocol = \"websocket\"\n"),
-            Transport::Tls => {
+            Transport::Tls | Transport::TlsResumed => {
                 let certified =
                     rcgen::generate_simple_self_signed(["localhost".to_owned()]).map_err(io::Error::other)?;
                 let (certificate, key) = (scratch.join("bench.crt"), scratch.join("bench.key"));

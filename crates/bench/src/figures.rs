@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::broker::{Broker, Kind, Program, Scratch};
 use crate::callgrind;
-use crate::features::{Features, Setup};
+use crate::fault::Fault;
+use crate::features::{Features, Setup, Transport};
 use crate::fleet::{Fleet, Introduction, Lifetime};
 use crate::floor;
 use crate::load::{Load, Plan, Until};
@@ -133,11 +134,15 @@ impl Stage<'_> {
             }
             _ => {}
         }
-        let broker = program.start(&self.pinning, self.scratch, &[])?;
+        let transport = figure.transport();
+        let broker = match transport {
+            Transport::Plain => program.start(&self.pinning, self.scratch, &[])?,
+            _ => program.start_as(&self.pinning, self.scratch, &[], transport, Setup::default())?,
+        };
         let sample = match &figure.measure {
             Measure::CpuPerDelivery { plan } => self.cpu_per_delivery(&broker, plan)?,
-            Measure::IdleBytes { subscription_and_will } => idle_bytes(&broker, *subscription_and_will)?,
-            Measure::CpuPerConnect => cpu_per_connect(&broker)?,
+            Measure::IdleBytes { subscription_and_will, .. } => idle_bytes(&broker, *subscription_and_will, transport)?,
+            Measure::CpuPerConnect { .. } => cpu_per_connect(&broker, transport)?,
             Measure::Instructions { .. } | Measure::CpuBesidePlain { .. } => unreachable!("returned above"),
         };
         broker.stop()?;
@@ -215,9 +220,13 @@ fn describe_rate(sample: &Sample) -> String {
     }
 }
 
-fn idle_bytes(broker: &Broker, subscription_and_will: bool) -> Result<Sample, Box<dyn std::error::Error>> {
+fn idle_bytes(
+    broker: &Broker,
+    subscription_and_will: bool,
+    transport: Transport,
+) -> Result<Sample, Box<dyn std::error::Error>> {
     let introduce = |number: u32| idle_introduction(number, subscription_and_will);
-    let mut fleet = Fleet::new(broker.address, STALL_AFTER)?;
+    let mut fleet = fleet_over(broker, transport)?;
     fleet.open((0..IDLE_WARM_UP).map(introduce))?;
     usage::wait_until_quiet(broker.pid())?;
     let before = usage::anonymous_bytes(broker.pid())?;
@@ -228,8 +237,8 @@ fn idle_bytes(broker: &Broker, subscription_and_will: bool) -> Result<Sample, Bo
     Ok(Sample::plain(value))
 }
 
-fn cpu_per_connect(broker: &Broker) -> Result<Sample, Box<dyn std::error::Error>> {
-    let mut fleet = Fleet::new(broker.address, STALL_AFTER)?;
+fn cpu_per_connect(broker: &Broker, transport: Transport) -> Result<Sample, Box<dyn std::error::Error>> {
+    let mut fleet = fleet_over(broker, transport)?;
     // The first ones pay for memory and code that later ones find.
     fleet.open((0..IDLE_WARM_UP).map(|number| idle_introduction(number, false)))?;
     let before = usage::cpu(broker.pid())?;
@@ -237,6 +246,12 @@ fn cpu_per_connect(broker: &Broker) -> Result<Sample, Box<dyn std::error::Error>
     usage::wait_until_quiet(broker.pid())?;
     let cpu = usage::cpu(broker.pid())?.since(before);
     Ok(Sample::plain(cpu.total.as_secs_f64() * 1e6 / f64::from(CONNECTS)))
+}
+
+fn fleet_over(broker: &Broker, transport: Transport) -> Result<Fleet, Fault> {
+    let mut fleet = Fleet::new(broker.address, STALL_AFTER)?;
+    fleet.features.transport = transport;
+    Ok(fleet)
 }
 
 fn idle_introduction(number: u32, subscription_and_will: bool) -> Introduction {

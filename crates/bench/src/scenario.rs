@@ -40,14 +40,19 @@ pub enum Measure {
     IdleBytes {
         /// With one subscription of its own and a Will Message of 32 bytes.
         subscription_and_will: bool,
+        /// What it is over.
+        transport: Transport,
     },
     /// CPU time of the broker per message delivered, as fast as it goes.
     CpuPerDelivery {
         /// The load.
         plan: Plan,
     },
-    /// CPU time of the broker per connection opened.
-    CpuPerConnect,
+    /// CPU time of the broker per connection opened, its handshakes included.
+    CpuPerConnect {
+        /// What it is over.
+        transport: Transport,
+    },
 }
 
 /// What Pantala wants to reach.
@@ -95,7 +100,21 @@ impl Figure {
 
     /// Whether Mosquitto is left out.
     pub fn is_for_pantala_alone(&self) -> bool {
-        matches!(self.measure, Measure::CpuBesidePlain { .. } | Measure::Instructions { beside: Some(_), .. })
+        match self.measure {
+            Measure::CpuBesidePlain { .. } | Measure::Instructions { beside: Some(_), .. } => true,
+            Measure::IdleBytes { transport, .. } | Measure::CpuPerConnect { transport } => {
+                transport != Transport::Plain
+            }
+            Measure::Instructions { beside: None, .. } | Measure::CpuPerDelivery { .. } => false,
+        }
+    }
+
+    /// What the connections are over, where they are measured alone.
+    pub fn transport(&self) -> Transport {
+        match self.measure {
+            Measure::IdleBytes { transport, .. } | Measure::CpuPerConnect { transport } => transport,
+            _ => Transport::Plain,
+        }
     }
 
     /// Its load, if it has one.
@@ -103,7 +122,7 @@ impl Figure {
         match &self.measure {
             Measure::Instructions { plan, .. } | Measure::CpuPerDelivery { plan } => Some(plan),
             // Without what is beside it, it would be another load.
-            Measure::CpuBesidePlain { .. } | Measure::IdleBytes { .. } | Measure::CpuPerConnect => None,
+            Measure::CpuBesidePlain { .. } | Measure::IdleBytes { .. } | Measure::CpuPerConnect { .. } => None,
         }
     }
 }
@@ -170,22 +189,45 @@ pub const FIGURES: &[Figure] = &[
         id: "C1",
         title: "user memory, idle connection",
         unit: "bytes/connection",
-        measure: Measure::IdleBytes { subscription_and_will: false },
+        measure: Measure::IdleBytes { subscription_and_will: false, transport: Transport::Plain },
         aim: Aim::AtMost(512.0),
     },
     Figure {
         id: "C2",
         title: "user memory, idle connection with a subscription and a will",
         unit: "bytes/connection",
-        measure: Measure::IdleBytes { subscription_and_will: true },
+        measure: Measure::IdleBytes { subscription_and_will: true, transport: Transport::Plain },
         aim: Aim::AtMost(800.0),
+    },
+    Figure {
+        id: "C3",
+        title: "user memory, idle connection over TLS 1.3",
+        unit: "bytes/connection",
+        measure: Measure::IdleBytes { subscription_and_will: false, transport: Transport::Tls },
+        aim: Aim::AtMost(4096.0),
     },
     Figure {
         id: "C4",
         title: "connect, 64 at a time",
         unit: "CPU µs/connect",
-        measure: Measure::CpuPerConnect,
+        measure: Measure::CpuPerConnect { transport: Transport::Plain },
         aim: Aim::AtMost(30.0),
+    },
+    Figure {
+        id: "C5-full",
+        title: "connect over TLS 1.3 with a full handshake, ECDSA P-256",
+        unit: "CPU µs/connect",
+        // 5 000 a second and core.
+        measure: Measure::CpuPerConnect { transport: Transport::Tls },
+        aim: Aim::AtMost(1e6 / 5_000.0),
+    },
+    Figure {
+        id: "C5-resumed",
+        title: "connect over TLS 1.3 that resumes a session",
+        unit: "CPU µs/connect",
+        // 9 000 a second and core.
+        measure: Measure::CpuPerConnect { transport: Transport::TlsResumed },
+        aim: Aim::AtMost(1e6 / 9_000.0),
     },
     Figure {
         id: "R2",

@@ -2,11 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, NamedGroup, SignatureScheme};
 
 use crate::fault::Fault;
 use crate::features::Transport;
@@ -32,13 +33,18 @@ impl Stage {
     pub fn establish(transport: Transport, stream: &mut TcpStream) -> Result<Option<Self>, Fault> {
         match transport {
             Transport::Plain => Ok(None),
-            Transport::Tls => {
+            Transport::Tls | Transport::TlsResumed => {
                 let name = ServerName::try_from("localhost").map_err(|_| Fault::Malformed)?;
-                let session = ClientConnection::new(configuration(), name);
+                // Nobody has a ticket until the first connections have read theirs.
+                let has_ticket = transport == Transport::TlsResumed && !tickets().is_empty();
+                let session = ClientConnection::new(configuration(transport == Transport::TlsResumed), name);
                 let mut session = Box::new(session.map_err(|_| Fault::Io(io::ErrorKind::InvalidInput))?);
                 session.set_buffer_limit(None);
                 while session.is_handshaking() {
                     session.complete_io(stream)?;
+                }
+                if has_ticket && session.handshake_kind() != Some(HandshakeKind::Resumed) {
+                    return Err(Fault::NotResumed);
                 }
                 Ok(Some(Self::Tls(session)))
             }
@@ -147,8 +153,9 @@ fn split_websocket_frame(bytes: &[u8]) -> Result<Option<(usize, usize)>, Fault> 
     Ok((end <= bytes.len()).then_some((begin, end)))
 }
 
-fn configuration() -> Arc<ClientConfig> {
-    static CONFIGURATION: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+fn configuration(resumes: bool) -> Arc<ClientConfig> {
+    static FULL: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    static RESUMED: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     let make = || {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
@@ -156,9 +163,45 @@ fn configuration() -> Arc<ClientConfig> {
         let verifier = Arc::new(Unverified(provider));
         let mut configuration = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
         configuration.alpn_protocols = vec![b"mqtt".to_vec()];
+        configuration.resumption =
+            if resumes { Resumption::store(Arc::new(AllTickets)) } else { Resumption::disabled() };
         Arc::new(configuration)
     };
-    Arc::clone(CONFIGURATION.get_or_init(make))
+    Arc::clone(if resumes { RESUMED.get_or_init(make) } else { FULL.get_or_init(make) })
+}
+
+static TICKETS: Mutex<Vec<Tls13ClientSessionValue>> = Mutex::new(Vec::new());
+
+fn tickets() -> MutexGuard<'static, Vec<Tls13ClientSessionValue>> {
+    TICKETS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps all tickets. Each connection uses one and brings at least one.
+#[derive(Debug)]
+struct AllTickets;
+
+impl ClientSessionStore for AllTickets {
+    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
+        tickets().push(value);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        tickets().pop()
+    }
 }
 
 /// Believes every certificate: the broker is a child of ours.

@@ -36,6 +36,7 @@ mod key_log;
 pub mod names;
 pub mod session;
 pub mod settings;
+mod traffic_keys;
 mod verifier;
 
 pub use failure::Failure;

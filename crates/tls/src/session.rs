@@ -28,7 +28,7 @@ pub enum Progress {
     Failed(Failure),
 }
 
-/// The server's end of one connection. Some 1 500 bytes, and again as many on the heap: to be kept in a box.
+/// The server's end of one connection. Some 1 100 bytes, and again as many on the heap (twice with TLS 1.2): to be kept in a box.
 pub struct Session {
     connection: UnbufferedServerConnection,
     /// Bytes from the client that are no whole record, or message, yet.

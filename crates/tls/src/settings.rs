@@ -18,6 +18,7 @@ use crate::KeyLog;
 use crate::chain;
 use crate::ciphers;
 use crate::names::{self, NameError, Names, UserNameFrom};
+use crate::traffic_keys::with_small_keys;
 use crate::verifier::Verifier;
 
 /// The content of a file.
@@ -213,6 +214,9 @@ impl Settings {
                 let its_version_is_named = if name.starts_with("TLS_") { v13 } else { v12 };
                 !its_version_is_named || self.ciphers.contains(name)
             });
+        }
+        for suite in &mut provider.cipher_suites {
+            *suite = with_small_keys(*suite);
         }
         let provider = Arc::new(provider);
         let versions: &[_] = match self.versions {

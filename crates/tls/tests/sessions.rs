@@ -407,6 +407,98 @@ fn versions_and_ciphers() {
     assert_ne!(pair.failure(), "");
 }
 
+/// Says something in each direction, and looks whether it came.
+fn exchange(pair: Pair, number: usize) -> Pair {
+    let mut pair = pair;
+    let (there, back) = (format!("to the session {number}"), format!("to the client {number}"));
+    pair.heard.clear();
+    pair.client.writer().write_all(there.as_bytes()).unwrap();
+    let mut pair = pair.talk();
+    pair.assert_open();
+    assert_eq!(pair.heard, there.as_bytes());
+    let mut out = Vec::new();
+    pair.session.send(back.as_bytes(), &mut out);
+    pair.give(&out);
+    let mut heard = vec![0; back.len()];
+    pair.client.reader().read_exact(&mut heard).unwrap();
+    assert_eq!(heard, back.as_bytes());
+    pair
+}
+
+/// A thread keeps the keys of 512 connections ready, so with more of them each displaces another's; and a connection may be moved to
+/// another thread and back.
+#[test]
+fn keys_that_were_displaced_are_made_ready_again() {
+    const PAIRS: usize = 700;
+    let authority = Authority::new("ca");
+    let configuration = settings(&authority.server(&["broker.example"])).build().unwrap();
+    let client = Client::new(&authority, Versions::V13, None);
+    let mut pairs: Vec<Pair> = (0..PAIRS).map(|_| Pair::new(&configuration, &client).talk()).collect();
+    for round in 0..3 {
+        let exchange_all = |pairs: Vec<Pair>| -> Vec<Pair> {
+            pairs.into_iter().enumerate().map(|(number, pair)| exchange(pair, number + round * PAIRS)).collect()
+        };
+        pairs = exchange_all(pairs);
+        pairs = std::thread::scope(|scope| scope.spawn(|| exchange_all(pairs)).join().unwrap());
+        // The next round has gaps, and other connections.
+        let half = pairs.split_off(PAIRS / 2);
+        drop(half);
+        pairs.extend((PAIRS / 2..PAIRS).map(|_| Pair::new(&configuration, &client).talk()));
+    }
+}
+
+#[test]
+fn every_suite_of_tls_1_3_and_its_new_keys() {
+    let authority = Authority::new("ca");
+    for suite in ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"] {
+        let settings = Settings { ciphers: vec![suite], ..settings(&authority.server(&["broker.example"])) };
+        let configuration = settings.build().unwrap();
+        let mut pair = Pair::new(&configuration, &Client::new(&authority, Versions::V13, None)).talk();
+        for number in 0..4 {
+            pair = exchange(pair, number);
+            // The session answers with new keys of its own.
+            pair.client.refresh_traffic_keys().unwrap();
+        }
+        let agreed = pair.client.negotiated_cipher_suite().unwrap();
+        assert_eq!(format!("{:?}", agreed.suite()), suite.replacen("TLS_", "TLS13_", 1));
+        let mut pair = exchange(pair, 4);
+        // Any bit of a record matters, that of its header too.
+        pair.client.writer().write_all(b"CONNECT").unwrap();
+        let mut record = Vec::new();
+        pair.client.write_tls(&mut record).unwrap();
+        let last = record.len() - 1;
+        record[last] ^= 1;
+        let (mut heard, mut out) = (Vec::new(), Vec::new());
+        assert!(matches!(pair.session.receive(&mut record, &mut heard, &mut out), Progress::Failed(_)), "{suite}");
+        assert!(heard.is_empty());
+    }
+}
+
+/// A record that is too short for a tag, or comes a second time, is an error as well.
+#[test]
+fn records_are_taken_once_and_whole() {
+    let authority = Authority::new("ca");
+    let configuration = settings(&authority.server(&["broker.example"])).build().unwrap();
+    let connected = || exchange(Pair::new(&configuration, &Client::new(&authority, Versions::V13, None)).talk(), 0);
+    let receive = |pair: &mut Pair, mut bytes: Vec<u8>| {
+        let mut heard = Vec::new();
+        (pair.session.receive(&mut bytes, &mut heard, &mut Vec::new()), heard)
+    };
+    for length in 0..20_u8 {
+        let mut pair = connected();
+        let record = [&[0x17, 3, 3, 0, length][..], &vec![0; length.into()]].concat();
+        let (progress, heard) = receive(&mut pair, record);
+        assert!(matches!(progress, Progress::Failed(_)) && heard.is_empty(), "{length}");
+    }
+    let mut pair = connected();
+    pair.client.writer().write_all(b"once").unwrap();
+    let mut record = Vec::new();
+    pair.client.write_tls(&mut record).unwrap();
+    assert_eq!(receive(&mut pair, record.clone()), (Progress::Open, b"once".to_vec()));
+    let (progress, heard) = receive(&mut pair, record);
+    assert!(matches!(progress, Progress::Failed(_)) && heard.is_empty());
+}
+
 #[test]
 fn sessions_are_resumed_until_the_configuration_changes() {
     let (authority, clients) = (Authority::new("ca"), Authority::new("clients"));
