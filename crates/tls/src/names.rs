@@ -148,6 +148,8 @@ pub(crate) enum Oddity {
     Authority,
     /// It vouches for itself.
     SelfSigned,
+    /// Its key is not for signing, which is what a client does with it (RFC 5280, 4.2.1.3).
+    NotForSignatures,
 }
 
 impl Oddity {
@@ -163,6 +165,13 @@ impl Oddity {
         (certificate.subject().as_raw() == certificate.issuer().as_raw()).then_some(Self::SelfSigned)
     }
 
+    /// Looks at the Key Usage of a certificate in DER. As OpenSSL does, it is content with keyAgreement, too.
+    pub(crate) fn of_key_usage(der: &[u8]) -> Option<Self> {
+        let certificate = parse(der).ok()?;
+        let usage = certificate.key_usage().ok()??.value;
+        (!usage.digital_signature() && !usage.key_agreement()).then_some(Self::NotForSignatures)
+    }
+
     /// The same for a log, with what helps.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -176,6 +185,9 @@ impl Oddity {
             }
             Self::SelfSigned => {
                 "TLS: the client's certificate is self-signed: from itself, and so from an authority that is not in tls_client_ca_files"
+            }
+            Self::NotForSignatures => {
+                "TLS: the client's certificate is not for signatures (Key Usage without digitalSignature)"
             }
         }
     }

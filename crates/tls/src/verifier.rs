@@ -72,9 +72,13 @@ impl ClientCertVerifier for Verifier {
             result = self.web.verify_client_cert(end_entity, intermediates, now);
         }
         let verified = result.map_err(|error| in_full(error, end_entity))?;
+        let refused = |other| Error::InvalidCertificate(CertificateError::Other(OtherError(other)));
+        if let Some(oddity) = Oddity::of_key_usage(end_entity) {
+            return Err(refused(Arc::new(oddity)));
+        }
         match names::user_name(self.user_name_from, end_entity) {
             Ok(_) => Ok(verified),
-            Err(error) => Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))),
+            Err(error) => Err(refused(Arc::new(error))),
         }
     }
 

@@ -316,6 +316,13 @@ fn client_certificates() {
             assert!(failure(&required, Some(other)).contains("an authority that is not in tls_client_ca_files"));
         }
         assert!(failure(&required, Some(&self_signed)).contains("self-signed"));
+        let with_usages = |usages: &[KeyUsagePurpose]| clients.sign(|params| params.key_usages = usages.to_vec());
+        let for_keys = with_usages(&[KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::ContentCommitment]);
+        assert!(failure(&required, Some(&for_keys)).contains("Key Usage without digitalSignature"));
+        for usage in [KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyAgreement] {
+            let good = with_usages(&[usage, KeyUsagePurpose::KeyEncipherment]);
+            assert_eq!(failure(&required, Some(&good)), "");
+        }
         let authority_s = clients.sign(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
         assert!(failure(&required, Some(&authority_s)).contains("that of an authority (CA:TRUE)"));
         let old = clients.old_version(&sensor);
