@@ -18,6 +18,8 @@ pub struct Subject<'a> {
     pub address: Option<IpAddr>,
     /// Whether the client proved itself by a certificate.
     pub certificate: bool,
+    /// Whether its user name is that of the certificate, so that no list of users need have it.
+    pub named_by_certificate: bool,
     /// The groups that who verified the client says it is in, besides those the rules themselves name.
     pub groups: &'a [Box<str>],
     /// What came with the client's credentials: in a token, or in the answer of an HTTP service.

@@ -28,7 +28,7 @@ use crate::persist::Origin;
 use crate::route::Routed;
 use crate::session::{Grant, Session, SessionKey};
 use crate::shared::Member;
-use crate::{ConnectionKey, End, WorkerId, owner};
+use crate::{Cause, ConnectionKey, End, Trip, WorkerId, owner};
 
 /// Members of one Shared Subscription that are asked about one message. Nobody else is asked then: it is refused.
 const MEMBERS_ASKED_MAX: u32 = 256;
@@ -106,6 +106,7 @@ impl<S: Store> Core<S> {
         };
         let Verdict::Room(members) = verdict else {
             self.counters.dropped_queue_full_refused += 1;
+            self.trip(Trip::MessagesRefused, Some(publisher), Cause::QueueFull);
             return Err(Unrouted::Refused);
         };
         let incoming = Incoming { room: Room::Promised, ..*incoming };

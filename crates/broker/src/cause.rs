@@ -31,6 +31,10 @@ pub enum Cause {
     Banned,
     /// There is no such user any more.
     UserRemoved,
+    /// The user has another password now than the client came with.
+    PasswordChanged,
+    /// The listener has believed the user name, and does so no more.
+    NotVerified,
     /// The Session with this Client Identifier belongs to another user.
     OtherUser,
     /// The Client Identifier begins with none of `client_id_prefixes`.
@@ -104,6 +108,8 @@ impl fmt::Display for Cause {
             Self::CredentialsExpired => "the credentials have expired",
             Self::Banned => "the user is banned",
             Self::UserRemoved => "the user has been removed",
+            Self::PasswordChanged => "the user's password has been changed",
+            Self::NotVerified => "nobody has verified the user name, and the listener does not believe it any more",
             Self::OtherUser => "the Session with this Client Identifier belongs to another user",
             Self::ClientIdPrefix => "the Client Identifier begins with none of client_id_prefixes",
             Self::SpecialCharacters => "+, # or / in the user name or the Client Identifier",

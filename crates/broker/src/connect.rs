@@ -18,7 +18,7 @@ use crate::maybe_instant::MaybeInstant;
 use crate::message::{Incoming, Message, Room};
 use crate::session::{NEVER, Will};
 use crate::{
-    AuthenticationRequest, Cause, ConnectionKey, End, Event, Identity, SecurityId, Settings, Standing, Verified,
+    AuthenticationRequest, Cause, ConnectionKey, End, Event, Identity, Proof, SecurityId, Settings, Standing, Verified,
     durability, owner,
 };
 
@@ -59,6 +59,11 @@ impl<S: Store> Core<S> {
                 return self.fail(now, key, error);
             }
         };
+        // Libraries send empty credentials where their users have set none.
+        if connect.user_name == Some("") {
+            connect.user_name = None;
+            connect.password = connect.password.filter(|password| !password.is_empty());
+        }
         let Some(connection) = self.connections.get_mut(key as usize) else { return Flow::Stop };
         connection.version = connect.version;
         connection.packet_bytes_max = connect.properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get);
@@ -131,8 +136,8 @@ impl<S: Store> Core<S> {
             }
         };
         match user_name {
-            Some(user_name) if !user_name.is_empty() => Ok(Some(user_name.to_owned())),
-            _ => Err(Cause::UserNameMissing),
+            Some(user_name) => Ok(Some(user_name.to_owned())),
+            None => Err(Cause::UserNameMissing),
         }
     }
 
@@ -149,8 +154,12 @@ impl<S: Store> Core<S> {
             return Err(Cause::Anonymous);
         }
         let believed = connect.user_name.filter(|_| listener.believe_user_names && !listener.verify_credentials);
-        let user_name = by_certificate.or_else(|| believed.map(Into::into));
-        Ok(Unasked::Identity(Identity { user_name, ..Identity::default() }))
+        let (user_name, proof) = match (by_certificate, believed) {
+            (Some(name), _) => (Some(name), Proof::Certificate),
+            (None, Some(name)) => (Some(name.into()), Proof::Word),
+            (None, None) => (None, Proof::Nothing),
+        };
+        Ok(Unasked::Identity(Identity { user_name, proof, ..Identity::default() }))
     }
 
     /// Asks the shell to verify the credentials of a CONNECT. Until it has, the packet stays where it is, and is taken up
@@ -525,6 +534,7 @@ impl<S: Store> Core<S> {
         // v5 MQTT-3.1.3-9: a client that is back in time has no Will published.
         let old_will = std::mem::replace(&mut session.will, will);
         session.security = admitted.security;
+        session.proof = admitted.proof;
         let remembered = admitted.principal.is_somebody() || !self.rights.is_unrestricted();
         session.principal = remembered.then(|| Box::new(admitted.principal));
         session.restored = false;
@@ -669,6 +679,7 @@ impl<S: Store> Core<S> {
         let connection = &self.connections[key as usize];
         let listener = self.listener(key);
         let Verified { security, identity } = verified;
+        let proof = identity.proof;
         // What was proved to the users of one domain says nothing to those of another.
         if security != self.domain_to_prove(key) {
             return Err((ReasonCode::NotAuthorized, OTHER_DOMAIN));
@@ -686,7 +697,7 @@ impl<S: Store> Core<S> {
         {
             return Err((ReasonCode::NotAuthorized, Cause::OtherUser));
         }
-        let rights = match self.standing_of(security, client_id, &principal) {
+        let rights = match self.standing_of(security, &principal.subject(client_id, proof)) {
             Standing::Rights(rights) => rights,
             Standing::Unknown => return Err((ReasonCode::NotAuthorized, Cause::UserRemoved)),
             Standing::Banned => return Err((ReasonCode::Banned, Cause::Banned)),
@@ -702,7 +713,7 @@ impl<S: Store> Core<S> {
             let denied = |access::Denied| (ReasonCode::NotAuthorized, Cause::TopicName);
             access::will(&access, will.topic_name, topic_name).map_err(denied)?;
         }
-        Ok(Admitted { security, principal, access })
+        Ok(Admitted { security, proof, principal, access })
     }
 
     /// Topic Alias Maximum announced on this connection.
@@ -743,6 +754,7 @@ impl<S: Store> Core<S> {
 /// A client that may come in.
 struct Admitted {
     security: SecurityId,
+    proof: Proof,
     principal: Principal,
     access: Access,
 }

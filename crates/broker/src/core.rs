@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::RandomState;
 use std::io::IoSlice;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -36,7 +37,7 @@ use crate::shared::Groups;
 use crate::timers::Timers;
 use crate::{
     AuthenticationRequest, Cause, ConnectionKey, Counters, End, Event, ListenerId, Peer, RightsSource, SecurityId,
-    Settings, Stranger, Unrestricted, Verified, WorkerId,
+    Settings, Stranger, Trip, Unrestricted, Verified, WorkerId,
 };
 
 /// Fills a slice with random bytes that nobody can guess; in a simulation, with bytes from its seed.
@@ -315,6 +316,8 @@ pub struct Core<S> {
     pub(crate) outboxes: Vec<Outbox>,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) events: VecDeque<Event>,
+    /// For each [`Trip`], whether one waits in `events`.
+    tripped: [bool; 5],
     pub(crate) dirty: Vec<ConnectionKey>,
     pub(crate) pool: BufferPool,
     pub(crate) loaded: Loaded,
@@ -394,6 +397,7 @@ impl<S: Store> Core<S> {
             outboxes: (0..workers).map(|_| Outbox::new(options.worker)).collect(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
+            tripped: [false; 5],
             dirty: Vec::new(),
             pool: BufferPool::default(),
             loaded: Loaded::default(),
@@ -448,6 +452,7 @@ impl<S: Store> Core<S> {
         for key in keys {
             self.arm(now, key);
         }
+        self.judge_entries(now);
     }
 
     /// Other methods of enhanced authentication. Exchanges that have begun go on as they began.
@@ -721,7 +726,20 @@ impl<S: Store> Core<S> {
 
     /// The next thing to tell an operator.
     pub fn next_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if let Some(Event::Tripped { trip, .. }) = &event {
+            self.tripped[*trip as usize] = false;
+        }
+        event
+    }
+
+    /// Tells of a limit that was met, unless that waits to be told of already.
+    #[cold]
+    pub(crate) fn trip(&mut self, trip: Trip, session: Option<SessionKey>, cause: Cause) {
+        if !std::mem::replace(&mut self.tripped[trip as usize], true) {
+            let client_id = session.map(|session| self.sessions[session as usize].client_id.clone());
+            self.events.push_back(Event::Tripped { trip, client_id, cause });
+        }
     }
 
     /// Takes what there is for another worker. At the end of each turn, and before anything is written: for each phase
@@ -806,6 +824,13 @@ impl<S: Store> Core<S> {
     /// What [`Core::introduce`] told; None once the client is let in.
     pub fn peer(&self, key: ConnectionKey) -> Option<&Peer> {
         self.connections.get(key as usize)?.place.peer()
+    }
+
+    /// Where a client that is let in comes from. Inside is None for a Unix socket; None if it is not, or not any more.
+    pub fn client_address(&self, key: ConnectionKey) -> Option<Option<IpAddr>> {
+        let connection =
+            self.connections.get(key as usize).filter(|connection| connection.phase == Phase::Connected)?;
+        Some(connection.place.address())
     }
 
     /// Connections, whatever their phase.

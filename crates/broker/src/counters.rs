@@ -52,6 +52,8 @@ counters! {
     reads_paused,
     /// CONNECT packets refused: their Client Identifier was taken over too often.
     takeovers_refused,
+    /// Subscriptions refused: their Session had as many as it may have.
+    subscriptions_refused_limit,
     /// Connections closed at once: there were too many from their address, or too many in a second.
     connections_refused_address,
     /// CONNECT packets refused: the process had more memory than it should.

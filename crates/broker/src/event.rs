@@ -47,6 +47,16 @@ pub enum Event {
         /// The limit.
         cause: Cause,
     },
+    /// Something was dropped or refused because of a limit. Told once until it is taken by [`Core::next_event`](crate::Core::next_event),
+    /// however often it happens; the counters have the numbers.
+    Tripped {
+        /// What happened.
+        trip: Trip,
+        /// The Client Identifier of whom it happened to, if that is known: bytes from outside, to be escaped.
+        client_id: Option<Box<str>>,
+        /// The limit.
+        cause: Cause,
+    },
     /// A subscription was made, or made anew.
     Subscribed {
         /// The Client Identifier: bytes from outside, to be escaped.
@@ -94,6 +104,21 @@ pub struct Wanted {
     pub subscriptions: bool,
     /// [`Event::Received`] and [`Event::Sent`].
     pub packets: bool,
+}
+
+/// What a limit that was met has led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trip {
+    /// Messages to a client were dropped, the oldest or the newest.
+    MessagesTo,
+    /// Messages were refused to their publishers, since the queue of a receiver is full.
+    MessagesRefused,
+    /// A message of a client was dropped.
+    MessageFrom,
+    /// A Retained Message was not kept.
+    Retained,
+    /// A client was refused a subscription.
+    Subscription,
 }
 
 /// Why a connection ended.

@@ -28,7 +28,7 @@ pub struct AuthenticationRequest {
     pub security: SecurityId,
     /// Its Client Identifier; empty if it is to be given one.
     pub client_id: Box<str>,
-    /// User Name of CONNECT. None if it has none, which is not the same as an empty one.
+    /// User Name of CONNECT. None if it has none, or an empty one.
     pub user_name: Option<Box<str>>,
     /// Password of CONNECT, any bytes. None if it has none, which is not the same as an empty one.
     pub password: Option<Vec<u8>>,
@@ -62,11 +62,27 @@ pub enum Verdict {
     },
 }
 
+/// What it rests on who a client is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// Credentials that were verified.
+    #[default]
+    Credentials,
+    /// The certificate that its user name is from.
+    Certificate,
+    /// Its own word: the listener believes User Names.
+    Word,
+    /// Nothing: it is anonymous.
+    Nothing,
+}
+
 /// Who a client has proved to be.
 #[derive(Debug, Clone, Default)]
 pub struct Identity {
     /// Its user name; None for an anonymous client.
     pub user_name: Option<Box<str>>,
+    /// How that is known.
+    pub proof: Proof,
     /// The Client Identifier that it has in place of its own. The connection moves to the worker that this one belongs to.
     pub client_id: Option<Box<str>>,
     /// When its credentials expire: the connection is closed then (0x87).
@@ -143,12 +159,13 @@ impl Principal {
         Self { user_name, address, certificate, groups, grants }
     }
 
-    pub(crate) fn subject<'a>(&'a self, client_id: &'a str) -> Subject<'a> {
+    pub(crate) fn subject<'a>(&'a self, client_id: &'a str, proof: Proof) -> Subject<'a> {
         Subject {
             client_id,
             user_name: self.user_name.as_deref(),
             address: self.address,
             certificate: self.certificate,
+            named_by_certificate: proof == Proof::Certificate,
             groups: &self.groups,
             grants: self.grants.as_deref(),
         }

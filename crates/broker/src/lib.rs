@@ -90,9 +90,9 @@ pub use self::core::{Action, Core, CoreOptions, Random, Totals};
 pub use cause::Cause;
 pub use census::Census;
 pub use counters::Counters;
-pub use event::{End, Event, Stranger, Wanted};
+pub use event::{End, Event, Stranger, Trip, Wanted};
 pub use identity::{
-    AuthenticationRequest, Identity, RightsSource, SecurityId, Standing, Unrestricted, Verdict, Verified,
+    AuthenticationRequest, Identity, Proof, RightsSource, SecurityId, Standing, Unrestricted, Verdict, Verified,
 };
 pub use mailbox::{Batch, Phase as BatchPhase};
 pub use peer::{CertificateNames, Peer};

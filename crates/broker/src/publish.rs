@@ -16,7 +16,7 @@ use crate::durability::Until;
 use crate::message::{Incoming, Queued, Room};
 use crate::persist::Origin;
 use crate::session::SessionKey;
-use crate::{Cause, ConnectionKey, QueueFull, access};
+use crate::{Cause, ConnectionKey, QueueFull, Trip, access};
 
 /// Why a message is not to be routed.
 #[derive(Debug, Clone, Copy)]
@@ -215,6 +215,7 @@ impl<S: Store> Core<S> {
             self.counters.dropped_payload_too_large += 1;
             // PUBACK and PUBREC have no code for "too large"; this is the nearest that they have.
             let cause = Cause::setting("payload_bytes_max", self.settings.payload_bytes_max);
+            self.trip(Trip::MessageFrom, Some(publisher), cause);
             return Err(Unpermitted::Refused(ReasonCode::QuotaExceeded, cause));
         }
         let access = &self.sessions[publisher as usize].access;

@@ -20,7 +20,7 @@ use slab::Slab;
 use crate::core::Core;
 use crate::rights::NO_DOMAIN;
 use crate::session::{Session, SessionKey};
-use crate::{RightsSource, SecurityId, Settings, Standing};
+use crate::{Proof, RightsSource, SecurityId, Settings, Standing};
 
 /// How many publishers' rights are kept: those of many messages in a row are made once.
 const JUDGED: usize = 64;
@@ -47,6 +47,7 @@ pub(crate) struct Described<'a> {
     user_name: Option<&'a str>,
     address: Option<IpAddr>,
     certificate: bool,
+    named_by_certificate: bool,
     groups: &'a [Box<str>],
     grants: Option<&'a Arc<Grants>>,
     /// It had groups or grants, and they have been forgotten.
@@ -62,6 +63,7 @@ impl<'a> Described<'a> {
             user_name: None,
             address: None,
             certificate: false,
+            named_by_certificate: false,
             groups: &[],
             grants: None,
             // Of a Session from before the last start names alone have been judged, if anything.
@@ -71,6 +73,7 @@ impl<'a> Described<'a> {
             user_name: principal.user_name.as_deref(),
             address: principal.address,
             certificate: principal.certificate,
+            named_by_certificate: session.proof == Proof::Certificate,
             groups: &principal.groups,
             grants: principal.grants.as_ref(),
             ..nobody
@@ -84,6 +87,8 @@ impl<'a> Described<'a> {
             user_name: publisher.user_name.as_deref(),
             address: publisher.address,
             certificate: publisher.certificate,
+            // The store does not say; who showed one may have its name from it.
+            named_by_certificate: publisher.certificate,
             groups: &[],
             grants: None,
             forgotten: publisher.granted,
@@ -112,6 +117,7 @@ impl<'a> Described<'a> {
             && self.user_name == other.user_name
             && self.address == other.address
             && self.certificate == other.certificate
+            && self.named_by_certificate == other.named_by_certificate
             && self.groups == other.groups
             && grants(self) == grants(other)
             && self.forgotten == other.forgotten
@@ -124,6 +130,7 @@ impl<'a> Described<'a> {
             user_name: self.user_name,
             address: self.address,
             certificate: self.certificate,
+            named_by_certificate: self.named_by_certificate,
             groups: self.groups,
             grants: self.grants.map(|grants| &**grants),
         };
@@ -154,6 +161,7 @@ pub(crate) struct Publisher {
     security: SecurityId,
     has_user_name: bool,
     certificate: bool,
+    named_by_certificate: bool,
     forgotten: bool,
     address: Option<IpAddr>,
     granted: Option<Box<Granted>>,
@@ -168,7 +176,17 @@ struct Granted {
 
 impl Publisher {
     fn new(described: &Described<'_>) -> Self {
-        let Described { security, client_id, user_name, address, certificate, groups, grants, forgotten } = *described;
+        let Described {
+            security,
+            client_id,
+            user_name,
+            address,
+            certificate,
+            named_by_certificate,
+            groups,
+            grants,
+            forgotten,
+        } = *described;
         let granted = (!groups.is_empty() || grants.is_some())
             .then(|| Box::new(Granted { groups: groups.into(), grants: grants.cloned() }));
         Self {
@@ -178,6 +196,7 @@ impl Publisher {
             security,
             has_user_name: user_name.is_some(),
             certificate,
+            named_by_certificate,
             forgotten,
             address,
             granted,
@@ -193,6 +212,7 @@ impl Publisher {
             user_name: self.has_user_name.then_some(user_name),
             address: self.address,
             certificate: self.certificate,
+            named_by_certificate: self.named_by_certificate,
             groups: granted.map_or(&[], |granted| &granted.groups),
             grants: granted.and_then(|granted| granted.grants.as_ref()),
             forgotten: self.forgotten,
@@ -338,6 +358,7 @@ mod tests {
             user_name,
             address,
             certificate: false,
+            named_by_certificate: false,
             groups: &[],
             grants: None,
             forgotten: false,

@@ -26,7 +26,7 @@ use crate::mailbox::{Batch, Frame};
 use crate::message::{Incoming, Message};
 use crate::publisher::PublisherId;
 use crate::session::{Grant, Session, SessionKey};
-use crate::{WorkerId, access};
+use crate::{Cause, Trip, WorkerId, access};
 
 /// Topic Names that one scan looks at before others get their turn.
 const SCAN_BUDGET: usize = 1_024;
@@ -162,6 +162,11 @@ impl<S: Store> Core<S> {
             && self.totals.retained.load(Ordering::Relaxed) >= self.settings.retained_messages_max;
         if full && self.retained.get(topic_name).is_none() {
             self.counters.dropped_retained_full += 1;
+            self.trip(
+                Trip::Retained,
+                None,
+                Cause::setting("retained_messages_max", self.settings.retained_messages_max),
+            );
             self.publishers.forget(publisher);
             if let Some(message) = incoming.id {
                 self.retained_ended.push((topic_name.into(), message));

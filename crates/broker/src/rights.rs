@@ -7,6 +7,7 @@
 //! A Session from before the last start whose client has not come back is not judged: what its client may do may depend on
 //! what it proves. Nothing can be delivered to it before.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,10 +19,9 @@ use pantala_store::{Owner, Record, Store};
 use crate::access::{self, Access};
 use crate::connection::Phase;
 use crate::core::{Action, Core};
-use crate::identity::Principal;
 use crate::message::Incoming;
 use crate::session::{Session, SessionKey};
-use crate::{Cause, ConnectionKey, ListenerSettings, RightsSource, SecurityId, Standing, Verdict, Verified};
+use crate::{Cause, ConnectionKey, ListenerSettings, Proof, RightsSource, SecurityId, Standing, Verdict, Verified};
 
 /// The security domain of Sessions whose own is not there any more.
 pub(crate) const NO_DOMAIN: SecurityId = SecurityId(u16::MAX);
@@ -135,13 +135,14 @@ impl<S: Store> Core<S> {
         let (address, certificate) = connection
             .map_or((None, false), |connection| (connection.place.address(), connection.place.has_certificate()));
         let nobody = Subject { client_id: &session.client_id, address, certificate, ..Subject::default() };
-        let subject = session.principal.as_ref().map_or(nobody, |principal| principal.subject(&session.client_id));
+        let subject =
+            session.principal.as_ref().map_or(nobody, |principal| principal.subject(&session.client_id, session.proof));
         self.rights.rights(session.security, &subject)
     }
 
     /// What a client that is to be let in may do.
-    pub(crate) fn standing_of(&self, security: SecurityId, client_id: &str, principal: &Principal) -> Standing {
-        self.rights.rights(security, &principal.subject(client_id))
+    pub(crate) fn standing_of(&self, security: SecurityId, subject: &Subject<'_>) -> Standing {
+        self.rights.rights(security, subject)
     }
 
     /// A Session has other rights, or other Topic Names, from here on.
@@ -242,6 +243,42 @@ impl<S: Store> Core<S> {
             self.break_off(now, *connection, ReasonCode::ServerUnavailable, Cause::Administrator);
         }
         connections.len() + may_be.len()
+    }
+
+    /// The passwords of these users of a security domain are others now: whoever has come in by an old one is disconnected (0x98), and
+    /// may come again with the new one. Its Will goes out as for any end that is not its own.
+    pub fn passwords_changed(&mut self, now: Instant, security: SecurityId, users: &HashSet<Box<str>>) {
+        let of_one = |(_, session): (usize, &Session)| {
+            let connection = session.connection.filter(|_| session.security == security)?;
+            let user_name = session.principal.as_ref()?.user_name.as_ref()?;
+            (session.proof == Proof::Credentials && users.contains(user_name)).then_some(connection)
+        };
+        let connections: Vec<ConnectionKey> = self.sessions.iter().filter_map(of_one).collect();
+        for connection in connections {
+            self.counters.users_disconnected += 1;
+            self.break_off(now, connection, ReasonCode::AdministrativeAction, Cause::PasswordChanged);
+        }
+    }
+
+    /// Disconnects those (0x87, without their Wills) whom their listener would not let in any more as it did: anonymous clients, and those
+    /// whose word it took for their user name. Called when the listeners' settings have changed.
+    pub(crate) fn judge_entries(&mut self, now: Instant) {
+        let unwelcome = |(key, session): (usize, &Session)| {
+            let connection = session.connection?;
+            let listener = self.listener(connection)?;
+            let cause = match session.proof {
+                Proof::Nothing if !listener.allow_anonymous => Cause::Anonymous,
+                Proof::Word if listener.verify_credentials || !listener.believe_user_names => Cause::NotVerified,
+                _ => return None,
+            };
+            Some((key as SessionKey, connection, cause))
+        };
+        let unwelcome: Vec<_> = self.sessions.iter().filter_map(unwelcome).collect();
+        for (session, connection, cause) in unwelcome {
+            self.forget_will(session);
+            self.counters.users_disconnected += 1;
+            self.break_off(now, connection, ReasonCode::NotAuthorized, cause);
+        }
     }
 
     // ---- commands ---------------------------------------------------------------------------------------------

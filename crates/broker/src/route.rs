@@ -26,7 +26,7 @@ use crate::output::{BufferPool, SHARED_PAYLOAD_BYTES};
 use crate::persist::Origin;
 use crate::session::{Grant, Owed, Session, SessionKey};
 use crate::shared::Member;
-use crate::{ConnectionKey, QueueFull, WorkerId, owner};
+use crate::{Cause, ConnectionKey, QueueFull, Trip, WorkerId, owner};
 
 /// A Session that a message goes to, with all that its subscriptions grant together.
 #[derive(Debug, Clone, Copy)]
@@ -381,6 +381,16 @@ impl<S: Store> Core<S> {
             })
     }
 
+    /// Which limit a queue that is full has met.
+    fn queue_limit(&self, key: SessionKey) -> Cause {
+        let (messages_max, bytes_max) = (self.settings.queued_messages_max, self.settings.queued_bytes_max);
+        let length = self.sessions[key as usize].owed.as_ref().map_or(0, |owed| owed.exchanges.queue_len());
+        match messages_max > 0 && length >= messages_max as usize {
+            true => Cause::setting("queued_messages_max", messages_max),
+            false => Cause::setting("queued_bytes_max", bytes_max),
+        }
+    }
+
     pub(crate) fn is_queue_full(&mut self, now: Instant, key: SessionKey, bytes: usize) -> bool {
         let (messages_max, bytes_max) = (self.settings.queued_messages_max, self.settings.queued_bytes_max);
         let full = |owed: &Owed| {
@@ -497,6 +507,8 @@ impl<S: Store> Core<S> {
             // For one that is larger than the whole queue nothing makes way.
             let bytes_max = self.settings.queued_bytes_max;
             let too_large = bytes_max > 0 && bytes as u64 > bytes_max;
+            let cause = self.queue_limit(key);
+            self.trip(Trip::MessagesTo, Some(key), cause);
             if too_large || self.settings.queue_full != QueueFull::DropOldest {
                 self.counters.dropped_queue_full_newest += 1;
                 return self.record_settled(number, not_delivered, None);
@@ -588,7 +600,9 @@ impl<S: Store> Core<S> {
         let pending = connection.output.pending();
         if pending > 0 && pending + incoming.payload.len() > settings.outgoing_bytes_max as usize {
             counters.dropped_outgoing_full += 1;
-            return;
+            let session = connection.session;
+            let cause = Cause::setting("outgoing_bytes_max", settings.outgoing_bytes_max);
+            return self.trip(Trip::MessagesTo, session, cause);
         }
         let plain = *identifiers == Identifiers::None && receipt.is_plain() && !has_sent_aliases(connection);
         let outgoing = Outgoing {

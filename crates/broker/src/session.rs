@@ -15,7 +15,7 @@ use crate::replay::Replay;
 use crate::shared::Member;
 use crate::subscriptions::Subscriptions;
 use crate::timers::TimerId;
-use crate::{ConnectionKey, SecurityId, WorkerId};
+use crate::{ConnectionKey, Proof, SecurityId, WorkerId};
 
 /// One of the Sessions of a worker. Used again when the Session has ended; `generation` tells them apart.
 pub(crate) type SessionKey = u32;
@@ -56,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) security: SecurityId,
     /// Who its client is, if it is anybody: the Session belongs to that user.
     pub(crate) principal: Option<Box<Principal>>,
+    /// How it is known who its client is.
+    pub(crate) proof: Proof,
     /// It is from before the last start, and its client has not come back: what that may do is not known.
     pub(crate) restored: bool,
 }
@@ -196,6 +198,7 @@ impl Session {
             access: Access::default(),
             security: SecurityId::default(),
             principal: None,
+            proof: Proof::default(),
             restored: false,
         }
     }

@@ -17,7 +17,7 @@ use crate::mailbox::Frame;
 use crate::replay::Replay;
 use crate::session::{Grant, SessionKey, Subscription};
 use crate::shared::Member;
-use crate::{Cause, ConnectionKey, Event, Settings, access, owner};
+use crate::{Cause, ConnectionKey, Event, Settings, Trip, access, owner};
 
 /// What came of one filter of a SUBSCRIBE.
 struct Subscribed {
@@ -167,9 +167,11 @@ impl<S: Store> Core<S> {
         }
         if new {
             if session.subscriptions.len() >= subscriptions_max {
-                let code = ReasonCode::QuotaExceeded;
-                let cause =
-                    Some(Cause::setting("subscriptions_per_session_max", self.settings.subscriptions_per_session_max));
+                let (code, limit) = (ReasonCode::QuotaExceeded, self.settings.subscriptions_per_session_max);
+                let cause = Cause::setting("subscriptions_per_session_max", limit);
+                self.counters.subscriptions_refused_limit += 1;
+                self.trip(Trip::Subscription, Some(key), cause);
+                let cause = Some(cause);
                 return Subscribed { code, position: Position::default(), announcement: None, replay: None, cause };
             }
             session.shared_subscriptions += u32::from(shared);

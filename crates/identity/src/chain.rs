@@ -74,7 +74,7 @@ impl Chain {
     /// there is no back end: what nobody can verify is not looked at, and is no name either.
     pub fn first(&self, credentials: &Credentials, allow_anonymous: bool) -> Next {
         if allow_anonymous && (credentials.is_anonymous() || self.is_empty()) {
-            return Next::Done(Ok(Identity::default()));
+            return Next::Done(Ok(Identity::anonymous()));
         }
         if credentials.is_anonymous() {
             return Next::Done(Err(Refusal::Anonymous));
@@ -111,7 +111,7 @@ mod tests {
     fn nobody_gets_in_whom_nobody_has_accepted() {
         let chain = Chain::new(BackEnd::ALL);
         assert_eq!(chain.first(&Credentials::default(), false), Next::Done(Err(Refusal::Anonymous)));
-        assert_eq!(chain.first(&Credentials::default(), true), Next::Done(Ok(Identity::default())));
+        assert_eq!(chain.first(&Credentials::default(), true), Next::Done(Ok(Identity::anonymous())));
         let mut next = chain.first(&user(), true);
         for (expected, back_end) in BackEnd::ALL.into_iter().enumerate() {
             assert_eq!(next, Next::Ask(expected, back_end));
@@ -133,7 +133,7 @@ mod tests {
     fn without_a_back_end_credentials_are_refused_or_ignored() {
         let chain = Chain::default();
         assert_eq!(chain.first(&user(), false), Next::Done(Err(Refusal::Unknown)));
-        assert_eq!(chain.first(&user(), true), Next::Done(Ok(Identity::default())));
+        assert_eq!(chain.first(&user(), true), Next::Done(Ok(Identity::anonymous())));
     }
 
     #[test]

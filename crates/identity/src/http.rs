@@ -182,7 +182,7 @@ fn allow(answer: &Map<String, Value>, credentials: &Credentials) -> Result<Outco
     let permissions = (publish.is_some() || subscribe.is_some())
         .then(|| Permissions { publish: publish.unwrap_or_default(), subscribe: subscribe.unwrap_or_default() });
     let groups = groups.unwrap_or_default();
-    Ok(Outcome::Accept(Identity { user_name, groups, permissions, superuser, valid_for }))
+    Ok(Outcome::Accept(Identity { user_name, anonymous: false, groups, permissions, superuser, valid_for }))
 }
 
 #[cfg(test)]

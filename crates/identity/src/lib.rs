@@ -69,6 +69,8 @@ impl fmt::Debug for Credentials {
 pub struct Identity {
     /// Its name in rules. None: it has none, as an anonymous client.
     pub user_name: Option<Box<str>>,
+    /// Nobody has proved anything: anonymous clients are let in.
+    pub anonymous: bool,
     /// The groups it belongs to.
     pub groups: Box<[Box<str>]>,
     /// Topic Filters it may publish to and subscribe to, if the back end says so itself.
@@ -80,6 +82,11 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// One that nothing is known of.
+    pub fn anonymous() -> Self {
+        Self { anonymous: true, ..Self::default() }
+    }
+
     /// One with a name and nothing else.
     pub fn named(user_name: &str) -> Self {
         Self { user_name: Some(user_name.into()), ..Self::default() }

@@ -25,6 +25,12 @@ impl Users {
         self.names.iter().map(|name| &**name)
     }
 
+    /// Those of them whose password may be another one than it was in `old`: another hash, or none.
+    pub fn changed_since<'a>(&'a self, old: &'a Self) -> impl Iterator<Item = &'a str> {
+        let changed = |name: &&str| old.file.hash(name).is_some_and(|hash| Some(hash) != self.file.hash(name));
+        self.names().filter(changed)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.names.len()

@@ -1,5 +1,6 @@
 //! What passes between threads: letters to a worker, in the order in which they were sent.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -31,6 +32,8 @@ pub(crate) enum Letter {
     Answer(ConnectionKey, u32, &'static str, Box<str>, Option<Arc<dyn RightsSource>>),
     /// End the connections of these users of a security domain, who could not connect again as they did.
     Leave(SecurityId, Arc<Who>),
+    /// End the connections of users of a security domain that came in by a password which is not theirs any more.
+    Renewed(SecurityId, Arc<HashSet<Box<str>>>),
     /// Say who is connected of a security domain, and from where.
     Connected(SecurityId, Sender<Vec<(Box<str>, IpAddr)>>),
     /// End all connections and stop.

@@ -10,7 +10,7 @@ mod proxy;
 mod tls;
 mod websocket;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use pantala_broker::Peer;
@@ -31,7 +31,7 @@ pub(crate) const CHUNK_BYTES: usize = 65_536;
 const PENDING_BYTES_MAX: usize = 2 * CHUNK_BYTES;
 
 /// What is said of a client whose address is kept out.
-const NOT_ALLOWED: &str = "clients of this address are not let in";
+pub(crate) const NOT_ALLOWED: &str = "clients of this address are not let in";
 
 /// What the connections of one listener begin with.
 #[derive(Debug, Default)]
@@ -62,7 +62,12 @@ impl Entry {
             return (!is_trusted).then_some("it is no trusted proxy");
         }
         // That of a proxy which tells by X-Forwarded-For is not the client's.
-        (!self.may_forward(Some(address)) && !is_allowed(&self.transport, Some(address))).then_some(NOT_ALLOWED)
+        (!self.may_forward(Some(address)) && !is_allowed(&self.transport, Some(address.ip()))).then_some(NOT_ALLOWED)
+    }
+
+    /// Whether a client at this address is let in.
+    pub(crate) fn is_for(&self, address: Option<IpAddr>) -> bool {
+        is_allowed(&self.transport, address)
     }
 
     /// Whether a socket's address is that of somebody who may yet tell another: see [`Stages::address_to_count`].
@@ -100,9 +105,9 @@ impl Entry {
 }
 
 /// Whether a client of this address is let in. One whose address nobody knows is, unless some are listed that are.
-fn is_allowed(transport: &Transport, address: Option<SocketAddr>) -> bool {
+fn is_allowed(transport: &Transport, address: Option<IpAddr>) -> bool {
     let (allowed, denied) = (&transport.allow_addresses, &transport.deny_addresses);
-    match address.map(|address| address.ip()) {
+    match address {
         Some(address) => {
             !address::contains(denied, address) && (allowed.is_empty() || address::contains(allowed, address))
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use mio::event::Event as Readiness;
 use mio::{Events, Poll, Token};
 use pantala_access::dynsec::Who;
-use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, Peer, Wanted, WorkerId};
+use pantala_broker::{Action, BatchPhase, ConnectionKey, Core, End, Event, ListenerId, Peer, Trip, Wanted, WorkerId};
 use pantala_proto::{QoS, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::{AnyStore, Position, Store};
@@ -28,7 +28,7 @@ use crate::log::{Log, shown};
 use crate::reporter::Sample;
 use crate::security::{ControlRequest, Reply, Security};
 use crate::socket::Socket;
-use crate::stage::{Entry, Scratch, Stages};
+use crate::stage::{Entry, NOT_ALLOWED, Scratch, Stages};
 use crate::sys::Own;
 
 mod staged;
@@ -782,6 +782,7 @@ impl Worker {
                     core.disconnect_user(now, security, user_name, ReasonCode::AdministrativeAction);
                 });
             }
+            Letter::Renewed(security, users) => self.guarded(|core| core.passwords_changed(now, security, &users)),
             Letter::Connected(security, answer) => {
                 let mut users = Vec::new();
                 self.guarded(|core| users = core.users_connected(security, CONNECTED_MAX));
@@ -807,6 +808,7 @@ impl Worker {
             Letter::Reconfigure(settings, entries) => {
                 self.entries = entries;
                 self.guarded(|core| core.reconfigure(now, settings));
+                self.turn_out_strangers(now);
                 self.core.want(wanted(&self.log));
             }
             // Whoever asked may have waited long enough.
@@ -815,6 +817,20 @@ impl Worker {
             // It does not begin to listen again.
             Letter::Listen(..) if self.ending.is_some() => {}
             Letter::Listen(close, open) => self.listen_anew(&close, open),
+        }
+    }
+
+    /// Ends the connections of clients whose addresses their listeners are not for any more.
+    fn turn_out_strangers(&mut self, now: Instant) {
+        let is_stranger = |(key, slot): (usize, &Option<Slot>)| {
+            let slot = slot.as_ref()?;
+            let entry = self.entries.get(usize::from(slot.listener))?;
+            let address = self.core.client_address(key as ConnectionKey)?;
+            (!entry.is_for(address)).then_some(key as ConnectionKey)
+        };
+        let strangers: Vec<ConnectionKey> = self.slots.iter().enumerate().filter_map(is_stranger).collect();
+        for key in strangers {
+            self.guarded(|core| core.transport_failed(now, key, NOT_ALLOWED));
         }
     }
 
@@ -898,6 +914,29 @@ impl Worker {
                     self.log.limited(LogType::Warning, "clients that are too fast", || {
                         format!("Client {} sends too fast and is read later: {cause}.", shown(&client_id))
                     });
+                }
+                Event::Tripped { trip, client_id, cause } => {
+                    let client = client_id.map_or_else(|| "somebody".to_owned(), |client_id| shown(&client_id));
+                    let (about, text) = match trip {
+                        Trip::MessagesTo => (
+                            "messages that are dropped",
+                            format!("Outgoing messages are being dropped for client {client}"),
+                        ),
+                        Trip::MessagesRefused => {
+                            ("messages that are refused", format!("Messages of client {client} are being refused"))
+                        }
+                        Trip::MessageFrom => {
+                            ("messages that are too large", format!("A message of client {client} has been dropped"))
+                        }
+                        Trip::Retained => {
+                            ("Retained Messages that are not kept", "A Retained Message has not been kept".to_owned())
+                        }
+                        Trip::Subscription => (
+                            "subscriptions that are refused",
+                            format!("Client {client} has been refused a subscription"),
+                        ),
+                    };
+                    self.log.limited(LogType::Warning, about, || format!("{text}: {cause}."));
                 }
                 Event::Subscribed { client_id, filter, qos } => {
                     self.log.limited(LogType::Subscribe, "subscriptions made", || {

@@ -1,9 +1,9 @@
 //! Full queues, slow readers, and that every message is accounted for.
 
-use pantala_broker::{QueueFull, Settings};
+use pantala_broker::{Cause, Event, QueueFull, Settings, Trip};
 use pantala_proto::{Packet, ReasonCode};
 
-use crate::support::{Outcome, Pub, Received, World, everywhere, settings};
+use crate::support::{Outcome, Pub, Received, Sub, World, everywhere, settings};
 
 fn full(queue_full: QueueFull) -> Settings {
     Settings { inflight_messages_max: 2, queued_messages_max: 3, queue_full, ..settings() }
@@ -28,6 +28,55 @@ fn a_full_queue_drops_the_newest() {
         assert_eq!(got, ["0", "1", "2"]);
         assert_eq!(world.counters().dropped_queue_full_newest, 3);
     });
+}
+
+/// What was dropped was counted, and the log had no word of it.
+#[test]
+fn what_a_limit_costs_is_told_once_until_somebody_looks() {
+    for queue_full in [QueueFull::DropNewest, QueueFull::DropOldest] {
+        let settings = Settings {
+            payload_bytes_max: 5,
+            retained_messages_max: 1,
+            subscriptions_per_session_max: 1,
+            ..full(queue_full)
+        };
+        everywhere(&settings, |world| {
+            drop(world.events());
+            drop(fill(world));
+            let noisy = world.client("n").connect();
+            for _ in 0..2 {
+                noisy.publish_with(&Pub::new("t", "too long").qos(1));
+            }
+            noisy.subscribe("one", 0);
+            noisy.send_subscribe(&Sub::new("two", 0));
+            world.run();
+            for topic_name in ["r1", "r2", "r3"] {
+                noisy.publish_with(&Pub::new(topic_name, "r").qos(1).retained());
+            }
+            world.run();
+            let mut told: Vec<_> = world
+                .events()
+                .into_iter()
+                .filter_map(|event| match event {
+                    Event::Tripped { trip, client_id, cause: Cause::Setting { key, value } } => {
+                        let client = client_id.map(|id| id.split('-').next().unwrap_or_default().to_owned());
+                        Some((trip, client, key, value))
+                    }
+                    _ => None,
+                })
+                .collect();
+            // Each worker tells of its own.
+            told.dedup();
+            let of = |trip: Trip| told.iter().filter(|(it, ..)| *it == trip).collect::<Vec<_>>();
+            let one = |client: Option<&str>, trip, key, value| (trip, client.map(str::to_owned), key, value);
+            assert_eq!(of(Trip::MessagesTo), [&one(Some("a"), Trip::MessagesTo, "queued_messages_max", 3)]);
+            assert_eq!(of(Trip::MessageFrom), [&one(Some("n"), Trip::MessageFrom, "payload_bytes_max", 5)]);
+            let subscription = one(Some("n"), Trip::Subscription, "subscriptions_per_session_max", 1);
+            assert_eq!(of(Trip::Subscription), [&subscription]);
+            assert!(of(Trip::Retained).contains(&&one(None, Trip::Retained, "retained_messages_max", 1)), "{told:?}");
+            assert_eq!(world.counters().subscriptions_refused_limit, 1);
+        });
+    }
 }
 
 #[test]

@@ -653,6 +653,121 @@ fn nobody_waits_for_keys_that_are_only_old() {
     broker.check();
 }
 
+/// A reload that took a way in away left those connected who had come by it, while its log said that it was in force.
+#[test]
+fn a_reload_sends_away_who_could_not_come_in_again_as_it_did() {
+    const ADMINISTRATIVE_ACTION: u8 = 0x98;
+    let folder = Folder::new();
+    let users = [("ann", "old", FAST), ("bob", "b", FAST), ("eve", "e", FAST)];
+    let file = folder.write("passwords", &password_lines(&folder, &users));
+    let port = free_port();
+    let toml = |listener: &str| {
+        format!(
+            "[[listener]]\nhost = \"127.0.0.1\"\nport = {port}\n{listener}\n[[security]]\npassword_file = \"{}\"\n",
+            file.display()
+        )
+    };
+    let (mut broker, address) = start(folder, &toml("allow_anonymous = true"));
+    let reload = |broker: &Broker, text: &str| {
+        broker.folder.write("pantala.toml", text);
+        let before = broker.log().len();
+        broker.signal(Signal::HUP);
+        wait_for("a reload", || broker.log()[before..].contains("SIGHUP: configuration read again").then_some(()));
+    };
+    let come = |from: Ipv4Addr, user_name: Option<&str>, password: &str| {
+        let password = user_name.map(|_| password.as_bytes());
+        let client_id = format!("{user_name:?}{from}").replace('"', "");
+        let (code, client) = log_in_from(from, address, &client_id, user_name, password);
+        assert_eq!(code, 0, "{user_name:?}");
+        client
+    };
+    let expect_sent_away = |client: &mut Client, code: u8| {
+        let farewell = client.packet();
+        assert_eq!((farewell[0], farewell[2]), (0xe0, code), "{farewell:02x?}");
+        client.expect_closed();
+    };
+    let away = Ipv4Addr::new(127, 0, 0, 7);
+    let (mut ann, mut bob, mut eve) =
+        (come(HOME, Some("ann"), "old"), come(HOME, Some("bob"), "b"), come(away, Some("eve"), "e"));
+    // An empty User Name is what libraries send where there is none.
+    let (mut nobody, mut empty) = (come(HOME, None, ""), come(HOME, Some(""), ""));
+
+    // Another password, and nothing else.
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let new = password_lines(&broker.folder, &[("ann", "new", FAST)]);
+    let new = new.lines().last().unwrap();
+    let changed: String =
+        lines.lines().map(|line| format!("{}\n", if line.starts_with("ann:") { new } else { line })).collect();
+    std::fs::write(&file, changed).unwrap();
+    reload(&broker, &toml("allow_anonymous = true"));
+    expect_sent_away(&mut ann, ADMINISTRATIVE_ACTION);
+    for client in [&mut bob, &mut eve, &mut nobody, &mut empty] {
+        client.ping();
+    }
+    let mut ann = come(HOME, Some("ann"), "new");
+
+    reload(&broker, &toml("allow_anonymous = false"));
+    expect_sent_away(&mut nobody, NOT_AUTHORIZED);
+    expect_sent_away(&mut empty, NOT_AUTHORIZED);
+    for client in [&mut ann, &mut bob, &mut eve] {
+        client.ping();
+    }
+
+    reload(&broker, &toml(&format!("allow_anonymous = false\ndeny_addresses = [\"{away}\"]")));
+    eve.expect_closed();
+    for client in [&mut ann, &mut bob] {
+        client.ping();
+    }
+    reload(&broker, &toml(&format!("allow_anonymous = false\nallow_addresses = [\"{away}\"]")));
+    ann.expect_closed();
+    bob.expect_closed();
+    broker.check();
+}
+
+/// Whose word was believed stayed what it had said, when users and passwords came.
+#[test]
+fn whose_name_was_only_believed_goes_when_names_are_verified() {
+    let folder = Folder::new();
+    let port = free_port();
+    let passwords = folder.write("passwords", &password_lines(&folder, &[("ann", "a", FAST)]));
+    let rules = folder.write("rules", "user ann\ntopic readwrite #\n");
+    let conf = |more: &str| format!("listener {port} 127.0.0.1\nacl_file {}\n{more}\n", rules.display());
+    let file = folder.write("mosquitto.conf", &conf("allow_anonymous true"));
+    let mut broker = Broker::with_arguments(folder, &["-c".as_ref(), file.as_os_str()]);
+    let address = broker.address();
+    let (code, mut mallory) = log_in_from(HOME, address, "m", Some("ann"), None);
+    assert_eq!(code, 0);
+    mallory.subscribe("t", 0);
+    broker.folder.write("mosquitto.conf", &conf(&format!("password_file {}", passwords.display())));
+    broker.signal(Signal::HUP);
+    let farewell = mallory.packet();
+    assert_eq!((farewell[0], farewell[2]), (0xe0, NOT_AUTHORIZED));
+    mallory.expect_closed();
+    assert_eq!((log_in(address, "ann", "a"), log_in(address, "ann", "b")), (0, NOT_AUTHORIZED));
+    broker.check();
+}
+
+/// With a new key whose set could not be fetched, clients were told that they are not authorized, and gave up.
+#[test]
+fn a_token_with_a_key_that_cannot_be_had_now_is_for_another_time() {
+    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let service = Service::start();
+    service.answer(200, &key_set(&[&old]));
+    let toml = format!("{LISTENER}[[security]]\njwt_jwks_url = \"{}\"\n", service.url("/keys"));
+    let (mut broker, address) = start(Folder::new(), &toml);
+    let claims = json!({"sub": "ann", "exp": in_seconds(1_000)});
+    let show = |signer: &Signer| log_in_from(HOME, address, "", None, Some(signer.token(&claims).as_bytes())).0;
+    assert_eq!(show(&old), 0);
+    // Fetched a moment ago.
+    assert_eq!(show(&new), NOT_AUTHORIZED);
+    service.answer(500, "");
+    wait_for("a fetch that fails", || (show(&new) == SERVER_UNAVAILABLE).then_some(()));
+    assert_eq!((show(&new), show(&old)), (SERVER_UNAVAILABLE, 0));
+    service.answer(200, &key_set(&[&old, &new]));
+    wait_for("the new key", || (show(&new) == 0).then_some(()));
+    broker.check();
+}
+
 /// The client's side of SCRAM-SHA-256 up to where it waits for the challenge.
 struct Scram {
     client: Client,

@@ -367,6 +367,16 @@ pub fn connect(client_id: &str, will: Option<&str>) -> Vec<u8> {
     [&[0x10, body.len() as u8][..], &body].concat()
 }
 
+/// The same without a Will, with User Name and Password.
+pub fn connect_as(client_id: &str, user_name: &str, password: &str) -> Vec<u8> {
+    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 0xc2, 0, 0];
+    for text in [client_id, user_name, password] {
+        body.extend_from_slice(&[0, text.len() as u8]);
+        body.extend_from_slice(text.as_bytes());
+    }
+    [&[0x10, body.len() as u8][..], &body].concat()
+}
+
 /// PUBLISH, at QoS 1 if it has a Packet Identifier.
 pub fn publish(topic: &str, packet_id: Option<u16>, payload: &[u8]) -> Vec<u8> {
     let mut body = vec![0, topic.len() as u8];

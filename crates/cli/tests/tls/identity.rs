@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rcgen::{DistinguishedName, DnType, ExtendedKeyUsagePurpose, date_time_ymd};
 
-use crate::client::{Authority, Client, Signed, TlsBroker};
+use crate::client::{Authority, Client, Signed, TlsBroker, connect_as};
 
 const REQUIRED: &str = "tls_client_ca_files = [\"ca.pem\"]";
 
@@ -110,4 +110,42 @@ fn revoked_while_running() {
     running.broker.wait_for_log("TLS: the client's certificate has been revoked.");
     first.ping();
     running.connect(Some(&other)).connect_mqtt("c").ping();
+}
+
+/// A user of a password file who had shown a certificate, too, stayed when the user was removed: only a name that is from the
+/// certificate needs no line in that file.
+#[test]
+fn who_is_a_user_by_a_password_goes_with_it_whatever_the_certificate() {
+    const FILE: &str = "[[security]]\nchain = [\"certificate\", \"password\"]\npassword_file = \"users\"\n";
+    let users = |names: &[&str]| {
+        let hash = pantala_password::Hash::new(
+            pantala_password::Algorithm::Pbkdf2Sha512 { iterations: 1 },
+            b"secret",
+            b"0123456789ab",
+        );
+        let hash = hash.unwrap();
+        names.iter().map(|name| format!("{name}:{hash}\n")).collect::<String>()
+    };
+    for (rule, stays) in [("", false), ("user_name_from_certificate = \"cn\"", true)] {
+        let authority = Authority::new();
+        let server = authority.server("first");
+        let listener = format!("{REQUIRED}\n{rule}");
+        let files = [("users", &*users(&["ann", "bob"]))];
+        let running = TlsBroker::start_with_files(authority, &server, &files, &listener, FILE);
+        let certificate = running.authority.client("ann", 1);
+        let mut ann = running.connect(Some(&certificate));
+        ann.send(&connect_as("c", "ann", "secret"));
+        let (kind, body) = ann.packet();
+        assert_eq!((kind, body[1]), (0x20, 0), "{rule}");
+        running.replace("users", &users(&["bob"]));
+        running.broker.signal(rustix::process::Signal::HUP);
+        running.broker.wait_for_log("SIGHUP: configuration read again");
+        match stays {
+            true => ann.ping(),
+            false => {
+                running.broker.wait_for_log("the user has been removed");
+                assert!(ann.is_closed());
+            }
+        }
+    }
 }

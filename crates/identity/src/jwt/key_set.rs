@@ -174,6 +174,11 @@ impl KeyCache {
         self.fetched
     }
 
+    /// What was tried last has brought nothing, or not yet: there may be keys that nobody here knows.
+    pub fn may_be_outdated(&self) -> bool {
+        self.tried > self.fetched
+    }
+
     /// The keys have come.
     pub fn renew(&mut self, now: Instant, keys: KeySet) {
         self.keys = Arc::new(keys);

@@ -260,7 +260,7 @@ impl Rules {
         let permissions = (publish.is_some() || subscribe.is_some())
             .then(|| Permissions { publish: publish.unwrap_or_default(), subscribe: subscribe.unwrap_or_default() });
         let groups = list(&self.groups_claim)?.unwrap_or_default();
-        Ok(Identity { user_name: Some(user_name.into()), groups, permissions, superuser: false, valid_for })
+        Ok(Identity { user_name: Some(user_name.into()), groups, permissions, valid_for, ..Identity::default() })
     }
 
     /// The claims, once the signature is known to be good.

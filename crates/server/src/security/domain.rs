@@ -188,12 +188,19 @@ impl Domain {
 
     /// What a client may do; None if there is no such user any more.
     pub fn rights(&self, subject: &Subject<'_>) -> Option<Rights> {
-        if let (Some(users), Some(user_name), false) = (&self.only_users, subject.user_name, subject.certificate)
+        if let (Some(users), Some(user_name), false) =
+            (&self.only_users, subject.user_name, subject.named_by_certificate)
             && !users.contains(user_name)
         {
             return None;
         }
         Some(self.rules.rights(subject))
+    }
+
+    /// Those whose password is another one than in `old`.
+    pub fn passwords_changed_since(&self, old: &Self) -> HashSet<Box<str>> {
+        let (Some(users), Some(old)) = (&self.users, &old.users) else { return HashSet::new() };
+        users.changed_since(old).map(Box::from).collect()
     }
 
     /// Whether everybody may do everything, whoever they are.

@@ -1,7 +1,7 @@
 //! Dynamic security in force: the state, its file, and who carries out the commands that change it.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -66,14 +66,19 @@ pub(super) struct Reread {
 }
 
 impl Reread {
-    /// Puts it in force, unless a command has written the file since: what is in force then is what the file holds.
-    pub fn publish(self) {
+    /// Puts it in force, unless a command has written the file since: what is in force then is what the file holds. Returns the state,
+    /// and whose password is another one now.
+    pub fn publish(self) -> (Arc<Dynamic>, HashSet<Box<str>>) {
         let Self { dynamic, security, snapshot, changes } = self;
         let mut state = lock(&dynamic.state);
+        let mut changed = HashSet::new();
         if state.changes == changes {
+            changed = snapshot.passwords_changed_since(&dynamic.snapshot());
             state.security = security;
             dynamic.publish(snapshot);
         }
+        drop(state);
+        (dynamic, changed)
     }
 }
 
@@ -206,6 +211,14 @@ impl Snapshot {
         Ok(Arc::new(Self { rules: state.rules(), clients, with_hash, verified }))
     }
 
+    /// Those whose password is another one than in `old`.
+    fn passwords_changed_since(&self, old: &Self) -> HashSet<Box<str>> {
+        let changed = |(name, client): &(&Box<str>, &Client)| {
+            old.clients.get(&***name).is_some_and(|old| old.hash.is_some() && old.hash != client.hash)
+        };
+        self.clients.iter().filter(changed).map(|(name, _)| name.clone()).collect()
+    }
+
     pub fn client_count(&self) -> usize {
         self.clients.len()
     }
@@ -214,7 +227,7 @@ impl Snapshot {
     pub fn standing(&self, subject: &Subject<'_>, only: bool) -> Standing {
         match subject.user_name.map(|name| self.clients.get(name)) {
             Some(Some(client)) if client.disabled => Standing::Banned,
-            Some(None) if only && !subject.certificate => Standing::Unknown,
+            Some(None) if only && !subject.named_by_certificate => Standing::Unknown,
             _ => Standing::Rights(self.rules.rights(subject)),
         }
     }

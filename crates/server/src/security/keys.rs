@@ -123,6 +123,11 @@ impl FetchedKeys {
         (cache.keys(now), cache.is_due(now), cache.fetched())
     }
 
+    /// Whether newer ones could not be had when that was tried last.
+    pub fn may_be_outdated(&self) -> bool {
+        lock(&self.cache).may_be_outdated()
+    }
+
     /// Has the keys fetched again, unless somebody does so already or has just tried to.
     pub fn refresh(self: &Arc<Self>, security: &Arc<Security>, now: Instant) {
         let mut aside = lock(&self.aside);

@@ -281,11 +281,28 @@ impl Reloadable for Arc<Security> {
         let security = Arc::clone(self);
         Ok(Box::new(move |committed| {
             let allow_anonymous = committed.allow_anonymous.into();
-            reread.into_iter().for_each(Reread::publish);
+            let old = security.domains();
+            let reread: Vec<_> = reread.into_iter().map(Reread::publish).collect();
+            // Those that are new have no clients yet.
+            let both = domains.iter().zip(old.iter()).enumerate();
+            let mut renewed: Vec<(SecurityId, HashSet<Box<str>>)> = both
+                .map(|(number, (new, old))| (SecurityId(number as u16), new.passwords_changed_since(old)))
+                .collect();
+            for (number, domain) in domains.iter().enumerate() {
+                let dynamic = domain.dynamic.as_ref();
+                let changed = reread.iter().find(|(it, _)| dynamic.is_some_and(|dynamic| Arc::ptr_eq(dynamic, it)));
+                renewed.extend(changed.map(|(_, users)| (SecurityId(number as u16), users.clone())));
+            }
             *security.in_force.write().unwrap_or_else(PoisonError::into_inner) =
                 InForce { allow_anonymous, patience, domains, described };
             let rights = security.rights_source();
             committed.inboxes.iter().for_each(|inbox| inbox.send(Letter::Rights(Arc::clone(&rights))));
+            for (security, users) in renewed.into_iter().filter(|(_, users)| !users.is_empty()) {
+                let users = Arc::new(users);
+                for inbox in committed.inboxes {
+                    inbox.send(Letter::Renewed(security, Arc::clone(&users)));
+                }
+            }
             // That the files were read again is said for all of them.
             Vec::new()
         }))
@@ -536,13 +553,18 @@ impl Job {
             Keys::Fetched(fetched) => fetched,
         };
         let (keys, due, fetched_at) = fetched.keys(now);
-        let (outcome, newer_help) = if keys.is_empty() {
-            (Outcome::Refuse(Refusal::Unavailable(Unavailable::Keys)), true)
+        let nobody_can_say = Outcome::Refuse(Refusal::Unavailable(Unavailable::Keys));
+        let (mut outcome, newer_help) = if keys.is_empty() {
+            (nobody_can_say.clone(), true)
         } else {
             let outcome = self.verify_token(tokens, &keys);
             let helps = matches!(&outcome, Outcome::Refuse(Refusal::Token(rejection)) if rejection.asks_for_keys());
             (outcome, helps)
         };
+        // It may be signed with a key that is newer than ours, and could not be had.
+        if outcome == Outcome::Refuse(Refusal::Token(Rejection::Key)) && fetched.may_be_outdated() {
+            outcome = nobody_can_say;
+        }
         if self.news == News::NotAsked {
             if newer_help {
                 return Step::Keys(outcome, Arc::clone(fetched), fetched_at);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pantala_access::{Grants, Permissions, Subject};
 use pantala_broker::{
-    AuthenticationRequest, Cause, ConnectionKey, Identity, RightsSource, SecurityId, Standing, Verdict,
+    AuthenticationRequest, Cause, ConnectionKey, Identity, Proof, RightsSource, SecurityId, Standing, Verdict,
 };
 use pantala_identity::{Credentials, Refusal};
 use pantala_proto::ReasonCode;
@@ -43,8 +43,9 @@ impl Security {
             address: peer.and_then(|peer| peer.address).map(|address| address.ip()),
             listener,
         };
-        let this = Arc::clone(self);
-        self.authenticate(security.0, credentials, Box::new(move |answer| reply.give(verdict(answer, this.now()))));
+        let (this, certificate_name) = (Arc::clone(self), credentials.certificate_name.clone());
+        let give = move |answer| reply.give(verdict(answer, certificate_name.as_deref(), this.now()));
+        self.authenticate(security.0, credentials, Box::new(give));
     }
 
     /// What holds now about who may do what, to be asked until the next reload.
@@ -77,7 +78,7 @@ impl RightsSource for InForce {
     }
 }
 
-fn verdict(answer: Answer, now: Instant) -> Verdict {
+fn verdict(answer: Answer, certificate_name: Option<&str>, now: Instant) -> Verdict {
     let refused = |reason_code, cause| Verdict::Refused { reason_code, cause: Cause::Credentials(cause) };
     let identity = match answer {
         Ok(identity) => identity,
@@ -110,8 +111,14 @@ fn verdict(answer: Answer, now: Instant) -> Verdict {
         Ok(grants) => grants.map(Arc::new),
         Err(_) => return refused(ReasonCode::NotAuthorized, "it is granted what is no Topic Filter"),
     };
+    let proof = match &identity.user_name {
+        _ if identity.anonymous => Proof::Nothing,
+        Some(name) if Some(&**name) == certificate_name => Proof::Certificate,
+        _ => Proof::Credentials,
+    };
     Verdict::Accepted(Identity {
         user_name: identity.user_name,
+        proof,
         client_id: None,
         expires_at: identity.valid_for.map(|valid_for| now.after(valid_for)),
         groups: identity.groups,

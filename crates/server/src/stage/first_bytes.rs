@@ -50,7 +50,7 @@ impl Choice {
             }
             // Whose request it is, its header may tell.
             (FirstBytes::Http, _) => None,
-            _ if is_allowed(&self.transport, peer.address) => None,
+            _ if is_allowed(&self.transport, peer.address.map(|address| address.ip())) => None,
             _ => Some(NOT_ALLOWED),
         };
         match refusal {

@@ -41,7 +41,7 @@ impl Proxy {
                 return Progress::Failed(why);
             }
         }
-        if !is_allowed(&self.transport, peer.address) {
+        if !is_allowed(&self.transport, peer.address.map(|address| address.ip())) {
             return Progress::Failed(NOT_ALLOWED);
         }
         inward.extend_from_slice(&bytes[used..]);

@@ -50,7 +50,7 @@ impl WebSocket {
                 // Proxies do not tell the port.
                 peer.address = Some(SocketAddr::new(client, 0));
             }
-            if !is_allowed(transport, peer.address) {
+            if !is_allowed(transport, peer.address.map(|address| address.ip())) {
                 told.push(Told::Refused(NOT_ALLOWED));
                 return Progress::Failed(NOT_ALLOWED);
             }
