@@ -49,8 +49,15 @@ fn may(rights: &Rights, question: &str) -> bool {
     }
 }
 
-const CLIENT: Subject<'static> =
-    Subject { client_id: "c1", user_name: Some("eve"), address: None, certificate: false, groups: &[], grants: None };
+const CLIENT: Subject<'static> = Subject {
+    client_id: "c1",
+    user_name: Some("eve"),
+    address: None,
+    certificate: false,
+    named_by_certificate: false,
+    groups: &[],
+    grants: None,
+};
 
 /// Rules, what they allow, and what they do not. The client is `c1`, its user `eve`.
 const TABLE: &[(&str, &[&str], &[&str])] = &[

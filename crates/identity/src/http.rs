@@ -223,6 +223,7 @@ mod tests {
             groups: Box::new(["g".into()]),
             permissions: Some(Permissions { publish: Box::new(["a/#".into()]), subscribe: Box::default() }),
             superuser: true,
+            anonymous: false,
             valid_for: Some(Duration::from_secs(60)),
         };
         assert_eq!(read_answer(200, body, &credentials()), Ok(Outcome::Accept(identity)));

@@ -166,12 +166,15 @@ fn listeners_come_and_go_and_their_connections_stay() {
     let mut refused = Client::open(other);
     refused.send(&crate::client::connect(V5, "stranger"));
     assert_eq!(refused.packet()[3], 0x87);
+    // Nor do those stay who have come by it before.
+    for client in &mut clients {
+        let farewell = client.packet();
+        assert_eq!((farewell[0], farewell[2]), (0xe0, 0x87), "{farewell:02x?}");
+    }
+    unix.ping();
     let log = subject.reload(&more);
     assert!(log.contains(&format!("listener {other} allow_anonymous: false -> true (live)")), "{log}");
     Client::connect(other, V5, "stranger").ping();
-    for client in &mut clients {
-        client.ping();
-    }
 }
 
 #[test]

@@ -68,6 +68,7 @@ fn a_token_says_who_how_long_and_what() {
         groups: Box::new(["x".into(), "y".into()]),
         permissions: Some(Permissions { publish: Box::new(["a/#".into(), "b".into()]), subscribe: Box::default() }),
         superuser: false,
+        anonymous: false,
         // With the minute that clocks may be apart.
         valid_for: Some(Duration::from_secs(160)),
     };

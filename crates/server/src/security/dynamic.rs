@@ -213,10 +213,14 @@ impl Snapshot {
 
     /// Those whose password is another one than in `old`.
     fn passwords_changed_since(&self, old: &Self) -> HashSet<Box<str>> {
-        let changed = |(name, client): &(&Box<str>, &Client)| {
-            old.clients.get(&***name).is_some_and(|old| old.hash.is_some() && old.hash != client.hash)
-        };
-        self.clients.iter().filter(changed).map(|(name, _)| name.clone()).collect()
+        let mut changed = HashSet::new();
+        for (name, client) in &self.clients {
+            let old = old.clients.get(name).and_then(|old| old.hash.as_ref());
+            if old.is_some() && old != client.hash.as_ref() {
+                changed.insert(name.clone());
+            }
+        }
+        changed
     }
 
     pub fn client_count(&self) -> usize {
