@@ -166,6 +166,8 @@ fn the_short_way_to_the_only_receiver_leaves_no_birth_out() {
         };
         publish("before");
         assert_eq!(kept(world), []);
+        // Whoever looked has changed the subscriptions: the way is remembered anew.
+        publish("before");
         world.reconfigure(&aware());
         node.publish(&nbirth("g"), 0, "at once");
         host.take(&nbirth("g"), "at once");
