@@ -1100,7 +1100,7 @@ fn the_plugin_for_sparkplug_is_a_key_of_ours() {
     let quiet = |aware: bool| (aware, Vec::<String>::new());
     let listener = "listener 1 127.0.0.1\nallow_anonymous true\n";
     for (text, aware) in [
-        (format!("{listener}"), false),
+        (listener.to_owned(), false),
         (format!("global_plugin /usr/lib/{PLUGIN}\n{listener}"), true),
         (format!("{listener}plugin /usr/lib/{PLUGIN}"), true),
         (format!("plugin_load s {PLUGIN}\n{listener}plugin_use s"), true),
