@@ -295,7 +295,7 @@ impl<S: Store> Core<S> {
             }
             // What the client may do is not known yet, but this nobody may.
             let denied = |access::Denied| (ReasonCode::NotAuthorized, Cause::TopicName);
-            let certificates = Certificates::of(settings, will.retain, will.payload);
+            let certificates = || Certificates::of(settings, will.retain, will.payload);
             access::publish(&Access::default(), will.topic_name, certificates).map_err(denied)?;
         }
         Ok(())
@@ -519,7 +519,7 @@ impl<S: Store> Core<S> {
         let session_key = found.unwrap_or_else(|| self.begin_session(client_id));
         let user_name = admitted.principal.user_name.clone();
         let will = connect.will.as_ref().map(|will| {
-            let certificates = Certificates::of(&self.settings, will.retain, will.payload);
+            let certificates = || Certificates::of(&self.settings, will.retain, will.payload);
             let mounted = admitted.access.mounted_name(will.topic_name, certificates);
             let mut will = keep_will(will, mounted.as_deref());
             will.number = self.record_only_will(client_id, number, &admitted, &will);
@@ -697,7 +697,7 @@ impl<S: Store> Core<S> {
         };
         let access = Access::new(rights, listener.and_then(|listener| listener.mount_point.clone()));
         if let Some(will) = &connect.will {
-            let certificates = Certificates::of(&self.settings, will.retain, will.payload);
+            let certificates = || Certificates::of(&self.settings, will.retain, will.payload);
             let mounted = access.mounted_name(will.topic_name, certificates);
             let topic_name = mounted.as_deref().unwrap_or(will.topic_name);
             if topic_name.len() > usize::from(u16::MAX) {

@@ -181,7 +181,7 @@ impl<S: Store> Core<S> {
         let mut incoming = will.message.incoming();
         incoming.expires_at = will.message_expiry_interval.map(|seconds| now.after_seconds(seconds));
         // Once more, since rules may have changed.
-        let certificates = Certificates::of(&self.settings, incoming.retain, incoming.payload);
+        let certificates = || Certificates::of(&self.settings, incoming.retain, incoming.payload);
         match crate::access::publish(&access, incoming.topic_name, certificates) {
             Ok(permit) => {
                 self.counters.wills_published += 1;

@@ -15,6 +15,7 @@ use crate::core::{Core, Flow};
 use crate::durability::Until;
 use crate::message::{Incoming, Queued, Room};
 use crate::persist::Origin;
+use crate::route::Routed;
 use crate::session::SessionKey;
 use crate::sparkplug::{self, Certificates};
 use crate::{Cause, ConnectionKey, QueueFull, access};
@@ -68,7 +69,7 @@ impl<S: Store> Core<S> {
         if access.has_mount_point() {
             return false;
         }
-        let certificates = Certificates::of(settings, false, plain.payload);
+        let certificates = || Certificates::of(settings, false, plain.payload);
         let Ok(permit) = access::publish(access, plain.topic_name, certificates) else { return false };
         // Nor is one remembered, so that none goes the short way.
         if settings.sparkplug_aware && sparkplug::is_birth(plain.topic_name) {
@@ -129,7 +130,7 @@ impl<S: Store> Core<S> {
             return self.break_off(now, key, code, cause);
         }
         let Some(session) = self.connections[key as usize].session else { return Flow::Stop };
-        let certificates = Certificates::of(&self.settings, publish.retain, publish.payload);
+        let certificates = || Certificates::of(&self.settings, publish.retain, publish.payload);
         let mounted = self.sessions[session as usize].access.mounted_name(topic_name, certificates);
         let topic_name = mounted.as_deref().unwrap_or(topic_name);
         // Most are shorter than any that could become too long.
@@ -246,7 +247,7 @@ impl<S: Store> Core<S> {
             return Err(Unpermitted::Refused(ReasonCode::QuotaExceeded, cause));
         }
         let access = &self.sessions[publisher as usize].access;
-        let certificates = Certificates::of(&self.settings, incoming.retain, incoming.payload);
+        let certificates = || Certificates::of(&self.settings, incoming.retain, incoming.payload);
         access::publish(access, incoming.topic_name, certificates).map_err(|access::Denied| {
             if access::control(access, incoming.topic_name).is_ok() {
                 return Unpermitted::Command;
@@ -324,15 +325,46 @@ impl<S: Store> Core<S> {
             }
             return self.refuse_publish(key, kind, packet_id, Cause::Store);
         }
-        let members = if self.settings.queue_full == QueueFull::Refuse {
-            match self.ask_for_room(now, key, session, &incoming) {
-                Ok(members) => Some(members),
+        // What has to be looked at more closely is looked at elsewhere, so that all else is not held up.
+        let routed = if self.settings.sparkplug_aware || self.settings.queue_full == QueueFull::Refuse {
+            match self.route_with_care(now, key, session, level, incoming, origin, permit) {
+                Ok(routed) => routed,
                 Err(Unrouted::Waits) => return Flow::Wait,
                 Err(Unrouted::Refused) => return self.refuse_publish(key, kind, packet_id, Cause::QueueFull),
             }
         } else {
-            None
+            if self.store.keeps() {
+                self.begin_routing_at(level, &mut incoming);
+            }
+            self.route(now, Some(session), &incoming, origin, permit)
         };
+        if exactly_once {
+            self.sessions[session as usize].receive(packet_id, !in_memory);
+        }
+        let until = match level {
+            Some(Durability::Os) => Until::Written(routed.position),
+            _ => Until::Durable(routed.position),
+        };
+        let code = if routed.receivers > 0 { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
+        self.answer(key, until, 0, Answer::Acknowledgement(kind, packet_id, code));
+        Flow::Continue
+    }
+
+    /// Routes a QoS 1 or 2 message if everybody has room for it, where that is asked, and as a certificate before, where it is one.
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "the rest of `publish_acknowledged`")]
+    fn route_with_care(
+        &mut self,
+        now: Instant,
+        key: ConnectionKey,
+        session: SessionKey,
+        level: Option<Durability>,
+        mut incoming: Incoming<'_>,
+        origin: Origin,
+        permit: access::Permit,
+    ) -> Result<Routed, Unrouted> {
+        let asks = self.settings.queue_full == QueueFull::Refuse;
+        let members = if asks { Some(self.ask_for_room(now, key, session, &incoming)?) } else { None };
         let mut certificate = Position::default();
         if self.settings.sparkplug_aware {
             certificate = self.publish_certificate(now, session, &incoming);
@@ -345,16 +377,7 @@ impl<S: Store> Core<S> {
             None => self.route(now, Some(session), &incoming, origin, permit),
         };
         routed.position = routed.position.max(certificate);
-        if exactly_once {
-            self.sessions[session as usize].receive(packet_id, !in_memory);
-        }
-        let until = match level {
-            Some(Durability::Os) => Until::Written(routed.position),
-            _ => Until::Durable(routed.position),
-        };
-        let code = if routed.receivers > 0 { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
-        self.answer(key, until, 0, Answer::Acknowledgement(kind, packet_id, code));
-        Flow::Continue
+        Ok(routed)
     }
 
     /// Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection. A queue that is
