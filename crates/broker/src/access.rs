@@ -11,6 +11,8 @@ use std::sync::Arc;
 use pantala_access::Rights;
 use pantala_proto::{SharedFilter, TopicFilter};
 
+use crate::sparkplug::{self, Certificates};
+
 /// Proof that a publisher may publish to the Topic Name of a message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Permit(());
@@ -74,9 +76,15 @@ impl Access {
     /// The broker's name for what the client calls so; None if that is the same. Topics that no client publishes to are
     /// nowhere mounted.
     #[inline]
-    pub(crate) fn mounted_name(&self, topic_name: &str) -> Option<String> {
+    pub(crate) fn mounted_name(&self, topic_name: &str, certificates: impl FnOnce() -> Certificates) -> Option<String> {
         let mount_point = self.0.as_ref()?.mount_point.as_deref()?;
-        (!is_reserved(topic_name)).then(|| format!("{mount_point}{topic_name}"))
+        (!is_reserved(topic_name, certificates())).then(|| format!("{mount_point}{topic_name}"))
+    }
+
+    /// What the client calls what the broker calls so.
+    pub(crate) fn client_name<'t>(&self, topic_name: &'t str) -> &'t str {
+        let mount_point = self.0.as_ref().and_then(|restricted| restricted.mount_point.as_deref());
+        mount_point.and_then(|mount_point| topic_name.strip_prefix(mount_point)).unwrap_or(topic_name)
     }
 
     /// The same for a whole Topic Filter; a Share Name stays where it is.
@@ -101,10 +109,15 @@ impl Access {
 
 /// Whether a client may publish to this Topic Name.
 ///
-/// Topics that only the server speaks on, and names that are a Shared Subscription's filter, are denied to everybody.
+/// Topics that only the server speaks on, and names that are a Shared Subscription's filter, are denied to everybody. Whose those of
+/// certificates are is asked only where it matters.
 #[inline]
-pub(crate) fn publish(access: &Access, topic_name: &str) -> Result<Permit, Denied> {
-    if topic_name.starts_with('$') && is_reserved(topic_name) {
+pub(crate) fn publish(
+    access: &Access,
+    topic_name: &str,
+    certificates: impl FnOnce() -> Certificates,
+) -> Result<Permit, Denied> {
+    if topic_name.starts_with('$') && is_reserved(topic_name, certificates()) {
         return Err(Denied);
     }
     match &access.0 {
@@ -116,8 +129,13 @@ pub(crate) fn publish(access: &Access, topic_name: &str) -> Result<Permit, Denie
 /// Whether a client may come with this Will: to be published it has to be allowed then, too.
 ///
 /// A bridge says by its Will that it has gone, whether or not the rules let it. Its messages are not to be kept away for that.
-pub(crate) fn will(access: &Access, topic_name: &str, mounted_name: &str) -> Result<(), Denied> {
-    if is_bridge_state(topic_name) { Ok(()) } else { publish(access, mounted_name).map(drop) }
+pub(crate) fn will(
+    access: &Access,
+    topic_name: &str,
+    mounted_name: &str,
+    certificates: impl FnOnce() -> Certificates,
+) -> Result<(), Denied> {
+    if is_bridge_state(topic_name) { Ok(()) } else { publish(access, mounted_name, certificates).map(drop) }
 }
 
 /// Whether a client may give commands by publishing to this Topic Name.
@@ -190,14 +208,20 @@ fn is_bridge_state(topic_name: &str) -> bool {
     bridge.is_some_and(|bridge| !bridge.is_empty() && !bridge.contains('/'))
 }
 
+/// The certificate of a birth, which may be published.
+pub(crate) fn certificate() -> Permit {
+    Permit(())
+}
+
 /// A message that another worker has checked.
 pub(crate) fn from_worker() -> Permit {
     Permit(())
 }
 
-fn is_reserved(topic_name: &str) -> bool {
+fn is_reserved(topic_name: &str, certificates: Certificates) -> bool {
     let first_level = topic_name.split('/').next().unwrap_or_default();
     ["$SYS", "$CONTROL", "$share", "$queue"].contains(&first_level) && !is_bridge_state(topic_name)
+        || certificates == Certificates::Reserved && sparkplug::is_certificate(topic_name)
 }
 
 #[cfg(test)]
@@ -210,16 +234,16 @@ mod tests {
     fn reserved_topics_are_denied() {
         let everything = Access::default();
         for topic in ["$SYS/x", "$SYS", "$CONTROL/x", "$share/g/t", "$queue/t"] {
-            assert_eq!(publish(&everything, topic).err(), Some(Denied), "{topic}");
+            assert_eq!(publish(&everything, topic, || Certificates::Open).err(), Some(Denied), "{topic}");
         }
         for topic in
             ["$SYS/broker/connection//state", "$SYS/broker/connection/a/b/state", "$SYS/broker/connection/state"]
         {
-            assert!(publish(&everything, topic).is_err() && is_own(topic), "{topic}");
+            assert!(publish(&everything, topic, || Certificates::Open).is_err() && is_own(topic), "{topic}");
         }
-        assert!(publish(&everything, BRIDGE_STATE).is_ok() && !is_own(BRIDGE_STATE));
+        assert!(publish(&everything, BRIDGE_STATE, || Certificates::Open).is_ok() && !is_own(BRIDGE_STATE));
         for topic in ["a", "$SYS2", "$x/y", "a/$SYS"] {
-            assert!(publish(&everything, topic).is_ok(), "{topic}");
+            assert!(publish(&everything, topic, || Certificates::Open).is_ok(), "{topic}");
         }
         assert_eq!(control(&everything, "$CONTROL/x"), Err(Denied));
     }
@@ -228,8 +252,8 @@ mod tests {
     fn a_mount_point_is_put_on_and_taken_off() {
         let access = Access::new(Rights::everything(), Some("m/".into()));
         assert!(!access.is_plain());
-        assert_eq!(access.mounted_name("t").as_deref(), Some("m/t"));
-        assert_eq!(access.mounted_name("$SYS/t"), None);
+        assert_eq!(access.mounted_name("t", || Certificates::Open).as_deref(), Some("m/t"));
+        assert_eq!(access.mounted_name("$SYS/t", || Certificates::Open), None);
         assert_eq!(access.mounted_filter("$share/g/t/#").as_deref(), Some("$share/g/m/t/#"));
         assert_eq!(access.mounted_filter("#").as_deref(), Some("m/#"));
         assert_eq!(receive(&access, "m/t").unwrap().topic_name("m/t"), "t");
@@ -239,9 +263,25 @@ mod tests {
     }
 
     #[test]
+    fn certificates_are_the_brokers_where_it_keeps_them() {
+        let (anybody, below) = (Access::default(), Access::new(Rights::everything(), Some("m/".into())));
+        for topic in ["$sparkplug/certificates", "$sparkplug/certificates/x"] {
+            assert!(publish(&anybody, topic, || Certificates::Open).is_ok(), "{topic}");
+            assert_eq!(publish(&anybody, topic, || Certificates::Reserved).err(), Some(Denied), "{topic}");
+            assert!(below.mounted_name(topic, || Certificates::Open).is_some(), "{topic}");
+            assert_eq!(below.mounted_name(topic, || Certificates::Reserved), None, "{topic}");
+        }
+        assert!(publish(&anybody, "$sparkplug/x", || Certificates::Reserved).is_ok());
+        assert_eq!((below.client_name("m/t"), below.client_name("t"), anybody.client_name("m/t")), ("t", "t", "m/t"));
+    }
+
+    #[test]
     fn the_broker_has_its_topics_for_itself() {
         let anybody = Access::default();
-        assert!(own("$SYS/broker/uptime").is_ok() && publish(&anybody, "$SYS/broker/uptime").is_err());
+        assert!(
+            own("$SYS/broker/uptime").is_ok()
+                && publish(&anybody, "$SYS/broker/uptime", || Certificates::Open).is_err()
+        );
         for topic in ["a", "$SYS", "$SYS2/x", "$CONTROL/x", "a/$SYS/x"] {
             assert_eq!(own(topic).err(), Some(Denied), "{topic}");
         }
@@ -250,7 +290,7 @@ mod tests {
     #[test]
     fn without_rights_there_is_nothing() {
         let access = Access::new(Rights::nothing(), None);
-        assert!(publish(&access, "t").is_err() && receive(&access, "t").is_err());
+        assert!(publish(&access, "t", || Certificates::Open).is_err() && receive(&access, "t").is_err());
         assert!(subscribe(&access, "t", None).is_err() && unsubscribe(&access, "t").is_err());
         assert!(!access.has_subscription("t") && !access.has_subscription("$share/g/t"));
     }

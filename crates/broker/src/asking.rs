@@ -90,16 +90,15 @@ pub(crate) enum Unrouted {
 }
 
 impl<S: Store> Core<S> {
-    /// Routes a QoS 1 or 2 message if everybody has room for it.
-    pub(crate) fn route_if_room(
+    /// Asks whether everybody has room for a QoS 1 or 2 message, or takes up the answer. Returns the members of Shared
+    /// Subscriptions that are to have it.
+    pub(crate) fn ask_for_room(
         &mut self,
         now: Instant,
         key: ConnectionKey,
         publisher: SessionKey,
         incoming: &Incoming<'_>,
-        origin: Origin,
-        permit: Permit,
-    ) -> Result<Routed, Unrouted> {
+    ) -> Result<Vec<Chosen>, Unrouted> {
         let verdict = match self.verdict.take() {
             Some(verdict) => verdict,
             None => self.ask(now, key, publisher, incoming).ok_or(Unrouted::Waits)?,
@@ -109,6 +108,19 @@ impl<S: Store> Core<S> {
             self.trip(Trip::MessagesRefused, Some(publisher), Cause::QueueFull);
             return Err(Unrouted::Refused);
         };
+        Ok(members)
+    }
+
+    /// Routes a message that everybody has room for.
+    pub(crate) fn route_promised(
+        &mut self,
+        now: Instant,
+        publisher: SessionKey,
+        incoming: &Incoming<'_>,
+        members: Vec<Chosen>,
+        origin: Origin,
+        permit: Permit,
+    ) -> Routed {
         let incoming = Incoming { room: Room::Promised, ..*incoming };
         let mut to_members = Routed::default();
         for Chosen { group, member, grant } in members {
@@ -117,7 +129,7 @@ impl<S: Store> Core<S> {
         }
         let mut routed = self.route(now, Some(publisher), &incoming, origin, permit);
         routed.receivers += to_members.receivers;
-        Ok(routed)
+        routed
     }
 
     /// Asks everybody. None if not all can answer at once.

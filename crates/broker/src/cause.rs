@@ -98,7 +98,7 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
-            Self::Setting { key, value: value @ 0..=1 } if key.ends_with("_available") => {
+            Self::Setting { key, value: value @ 0..=1 } if key.ends_with("_available") || *key == "sparkplug_aware" => {
                 return write!(f, "{key} is {}", *value == 1);
             }
             Self::Setting { key, value } => return write!(f, "{key} is {value}"),

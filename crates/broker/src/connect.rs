@@ -17,6 +17,7 @@ use crate::identity::Principal;
 use crate::maybe_instant::MaybeInstant;
 use crate::message::{Incoming, Message, Room};
 use crate::session::{NEVER, Will};
+use crate::sparkplug::Certificates;
 use crate::{
     AuthenticationRequest, Cause, ConnectionKey, End, Event, Identity, Proof, SecurityId, Settings, Standing, Verified,
     durability, owner,
@@ -303,7 +304,8 @@ impl<S: Store> Core<S> {
             }
             // What the client may do is not known yet, but this nobody may.
             let denied = |access::Denied| (ReasonCode::NotAuthorized, Cause::TopicName);
-            access::publish(&Access::default(), will.topic_name).map_err(denied)?;
+            let certificates = || Certificates::of(settings, will.retain, will.payload);
+            access::publish(&Access::default(), will.topic_name, certificates).map_err(denied)?;
         }
         Ok(())
     }
@@ -526,7 +528,9 @@ impl<S: Store> Core<S> {
         let session_key = found.unwrap_or_else(|| self.begin_session(client_id));
         let user_name = admitted.principal.user_name.clone();
         let will = connect.will.as_ref().map(|will| {
-            let mut will = keep_will(will, admitted.access.mounted_name(will.topic_name).as_deref());
+            let certificates = || Certificates::of(&self.settings, will.retain, will.payload);
+            let mounted = admitted.access.mounted_name(will.topic_name, certificates);
+            let mut will = keep_will(will, mounted.as_deref());
             will.number = self.record_only_will(client_id, number, &admitted, &will);
             Box::new(will)
         });
@@ -704,14 +708,15 @@ impl<S: Store> Core<S> {
         };
         let access = Access::new(rights, listener.and_then(|listener| listener.mount_point.clone()));
         if let Some(will) = &connect.will {
-            let mounted = access.mounted_name(will.topic_name);
+            let certificates = || Certificates::of(&self.settings, will.retain, will.payload);
+            let mounted = access.mounted_name(will.topic_name, certificates);
             let topic_name = mounted.as_deref().unwrap_or(will.topic_name);
             if topic_name.len() > usize::from(u16::MAX) {
                 let cause = Cause::ListenerSetting { key: "mount_point", value: topic_name.len() as u64 };
                 return Err((ReasonCode::TopicNameInvalid, cause));
             }
             let denied = |access::Denied| (ReasonCode::NotAuthorized, Cause::TopicName);
-            access::will(&access, will.topic_name, topic_name).map_err(denied)?;
+            access::will(&access, will.topic_name, topic_name, certificates).map_err(denied)?;
         }
         Ok(Admitted { security, proof, principal, access })
     }

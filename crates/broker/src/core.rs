@@ -253,7 +253,7 @@ pub struct Core<S> {
     pub(crate) methods: Arc<[Box<dyn Method>]>,
     pub(crate) brake: Arc<dyn Brake>,
     pub(crate) rights: Arc<dyn RightsSource>,
-    /// Grows whenever the rights of a Session change.
+    /// Grows whenever the rights of a Session change, and whatever else decides where its messages go.
     pub(crate) rights_changes: u64,
     pub(crate) random: Random,
     pub(crate) store: S,
@@ -435,6 +435,10 @@ impl<S: Store> Core<S> {
         self.totals.grow(settings.listeners.len());
         let others = settings.connect_seconds != self.settings.connect_seconds
             || settings.write_stall_seconds != self.settings.write_stall_seconds;
+        if settings.sparkplug_aware != self.settings.sparkplug_aware {
+            // A birth goes another way than publishers remember.
+            self.rights_changes += 1;
+        }
         self.told = Told::new(&settings);
         self.rates = Rates::new(&settings);
         self.settings = settings;

@@ -133,4 +133,6 @@ counters! {
     acknowledgements_unknown,
     /// Will Messages published.
     wills_published,
+    /// Births of Sparkplug that were published as certificates, too.
+    sparkplug_certificates_published,
 }

@@ -17,6 +17,7 @@ use crate::maybe_instant::MaybeInstant;
 use crate::message::Body;
 use crate::persist::Origin;
 use crate::session::{Session, SessionKey};
+use crate::sparkplug::Certificates;
 use crate::{Cause, ConnectionKey, End, Event, Settings, Standing};
 
 impl<S: Store> Core<S> {
@@ -180,7 +181,8 @@ impl<S: Store> Core<S> {
         let mut incoming = will.message.incoming();
         incoming.expires_at = will.message_expiry_interval.map(|seconds| now.after_seconds(seconds));
         // Once more, since rules may have changed.
-        match crate::access::publish(&access, incoming.topic_name) {
+        let certificates = || Certificates::of(&self.settings, incoming.retain, incoming.payload);
+        match crate::access::publish(&access, incoming.topic_name, certificates) {
             Ok(permit) => {
                 self.counters.wills_published += 1;
                 self.begin_routing(&mut incoming);

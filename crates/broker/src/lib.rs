@@ -28,7 +28,7 @@
 //! `cause.rs` for what is behind a Reason Code, `own.rs` for what the broker itself publishes, `pace.rs` for clients that are too fast,
 //! `census.rs` for what there is of everything, `sent.rs` for a log of what is sent,
 //! `cause.rs` for what is behind a Reason Code, `peer.rs` for what the transport knows of a client, `identity.rs` for who it proves to be,
-//! `rights.rs` for verdicts and rules that change, `publisher.rs` for whose Retained Messages are,
+//! `sparkplug.rs` for what a Sparkplug Aware MQTT Server keeps, `rights.rs` for verdicts and rules that change, `publisher.rs` for whose Retained Messages are,
 //! `mailbox.rs` and `workers.rs` for what workers tell each other, `persist.rs` for what the store is told and `restore.rs` for
 //! what it told at the start, `access.rs` for permission.
 
@@ -81,6 +81,7 @@ mod sent;
 mod session;
 mod settings;
 mod shared;
+mod sparkplug;
 mod subscribe;
 mod subscriptions;
 mod timers;

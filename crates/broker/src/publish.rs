@@ -15,8 +15,13 @@ use crate::core::{Core, Flow};
 use crate::durability::Until;
 use crate::message::{Incoming, Queued, Room};
 use crate::persist::Origin;
+use crate::route::Routed;
 use crate::session::SessionKey;
+use crate::sparkplug::{self, Certificates};
 use crate::{Cause, ConnectionKey, QueueFull, Trip, access};
+
+/// The longest Topic Name that MQTT has.
+const TOPIC_BYTES_MAX: usize = u16::MAX as usize;
 
 /// Why a message is not to be routed.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +69,12 @@ impl<S: Store> Core<S> {
         if access.has_mount_point() {
             return false;
         }
-        let Ok(permit) = access::publish(access, plain.topic_name) else { return false };
+        let certificates = || Certificates::of(settings, false, plain.payload);
+        let Ok(permit) = access::publish(access, plain.topic_name, certificates) else { return false };
+        // Nor is one remembered, so that none goes the short way.
+        if settings.sparkplug_aware && sparkplug::is_birth(plain.topic_name) {
+            return false;
+        }
         self.counters.publish_received += 1;
         self.counters.publish_bytes_received += plain.payload.len() as u64;
         if let Some(session) = self.route_plain(now, publisher, version, plain, packet, permit) {
@@ -120,10 +130,13 @@ impl<S: Store> Core<S> {
             return self.break_off(now, key, code, cause);
         }
         let Some(session) = self.connections[key as usize].session else { return Flow::Stop };
-        let mounted = self.sessions[session as usize].access.mounted_name(topic_name);
+        let certificates = || Certificates::of(&self.settings, publish.retain, publish.payload);
+        let mounted = self.sessions[session as usize].access.mounted_name(topic_name, certificates);
         let topic_name = mounted.as_deref().unwrap_or(topic_name);
-        if topic_name.len() > usize::from(u16::MAX) {
-            let cause = Cause::ListenerSetting { key: "mount_point", value: topic_name.len() as u64 };
+        // Most are shorter than any that could become too long.
+        if topic_name.len() > TOPIC_BYTES_MAX - sparkplug::CERTIFICATES_BYTES
+            && let Err(cause) = self.check_whole_name(session, topic_name)
+        {
             return self.break_off(now, key, ReasonCode::TopicNameInvalid, cause);
         }
         let expiry = publish.properties.message_expiry_interval;
@@ -141,6 +154,9 @@ impl<S: Store> Core<S> {
             Delivery::AtMostOnce => {
                 match self.check_message(session, &incoming) {
                     Ok(permit) => {
+                        if self.settings.sparkplug_aware {
+                            self.publish_certificate(now, session, &incoming);
+                        }
                         self.begin_routing(&mut incoming);
                         self.route(now, Some(session), &incoming, Origin::default(), permit);
                     }
@@ -207,6 +223,19 @@ impl<S: Store> Core<S> {
         Ok(())
     }
 
+    /// Whether a Topic Name is one that MQTT can still carry when all has been put before it.
+    #[cold]
+    fn check_whole_name(&self, session: SessionKey, topic_name: &str) -> Result<(), Cause> {
+        if topic_name.len() > TOPIC_BYTES_MAX {
+            return Err(Cause::ListenerSetting { key: "mount_point", value: topic_name.len() as u64 });
+        }
+        let name = self.sessions[session as usize].access.client_name(topic_name);
+        if self.settings.sparkplug_aware && sparkplug::is_birth(name) {
+            return Err(Cause::setting("sparkplug_aware", true));
+        }
+        Ok(())
+    }
+
     /// What ends the message only: permission, and its size.
     #[inline]
     fn check_message(&mut self, publisher: SessionKey, incoming: &Incoming<'_>) -> Result<access::Permit, Unpermitted> {
@@ -219,7 +248,8 @@ impl<S: Store> Core<S> {
             return Err(Unpermitted::Refused(ReasonCode::QuotaExceeded, cause));
         }
         let access = &self.sessions[publisher as usize].access;
-        access::publish(access, incoming.topic_name).map_err(|access::Denied| {
+        let certificates = || Certificates::of(&self.settings, incoming.retain, incoming.payload);
+        access::publish(access, incoming.topic_name, certificates).map_err(|access::Denied| {
             if access::control(access, incoming.topic_name).is_ok() {
                 return Unpermitted::Command;
             }
@@ -285,7 +315,10 @@ impl<S: Store> Core<S> {
         let in_memory = level == Some(Durability::Memory);
         let opens = if exactly_once && !in_memory { number.map(|number| (number, packet_id)) } else { None };
         let origin = Origin { opens, will_of: None };
-        if !self.store.accepts() && !in_memory && (opens.is_some() || self.has_to_be_kept(session, &incoming)) {
+        if !self.store.accepts()
+            && (!in_memory && (opens.is_some() || self.has_to_be_kept(session, &incoming))
+                || self.certificate_has_to_be_kept(session, &incoming))
+        {
             self.counters.dropped_store_refused += 1;
             if !v5 {
                 // It cannot be told. Were it only left without an answer, later messages could be taken before it comes again.
@@ -293,16 +326,17 @@ impl<S: Store> Core<S> {
             }
             return self.refuse_publish(key, kind, packet_id, Cause::Store);
         }
-        if self.store.keeps() {
-            self.begin_routing_at(level, &mut incoming);
-        }
-        let routed = if self.settings.queue_full == QueueFull::Refuse {
-            match self.route_if_room(now, key, session, &incoming, origin, permit) {
+        // What has to be looked at more closely is looked at elsewhere, so that all else is not held up.
+        let routed = if self.settings.sparkplug_aware || self.settings.queue_full == QueueFull::Refuse {
+            match self.route_with_care(now, key, session, level, incoming, origin, permit) {
                 Ok(routed) => routed,
                 Err(Unrouted::Waits) => return Flow::Wait,
                 Err(Unrouted::Refused) => return self.refuse_publish(key, kind, packet_id, Cause::QueueFull),
             }
         } else {
+            if self.store.keeps() {
+                self.begin_routing_at(level, &mut incoming);
+            }
             self.route(now, Some(session), &incoming, origin, permit)
         };
         if exactly_once {
@@ -315,6 +349,36 @@ impl<S: Store> Core<S> {
         let code = if routed.receivers > 0 { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
         self.answer(key, until, 0, Answer::Acknowledgement(kind, packet_id, code));
         Flow::Continue
+    }
+
+    /// Routes a QoS 1 or 2 message if everybody has room for it, where that is asked, and as a certificate before, where it is one.
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "the rest of `publish_acknowledged`")]
+    fn route_with_care(
+        &mut self,
+        now: Instant,
+        key: ConnectionKey,
+        session: SessionKey,
+        level: Option<Durability>,
+        mut incoming: Incoming<'_>,
+        origin: Origin,
+        permit: access::Permit,
+    ) -> Result<Routed, Unrouted> {
+        let asks = self.settings.queue_full == QueueFull::Refuse;
+        let members = if asks { Some(self.ask_for_room(now, key, session, &incoming)?) } else { None };
+        let mut certificate = Position::default();
+        if self.settings.sparkplug_aware {
+            certificate = self.publish_certificate(now, session, &incoming);
+        }
+        if self.store.keeps() {
+            self.begin_routing_at(level, &mut incoming);
+        }
+        let mut routed = match members {
+            Some(members) => self.route_promised(now, session, &incoming, members, origin, permit),
+            None => self.route(now, Some(session), &incoming, origin, permit),
+        };
+        routed.position = routed.position.max(certificate);
+        Ok(routed)
     }
 
     /// Older versions cannot be told: no acknowledgement, and the client sends it again on its next connection. A queue that is

@@ -120,6 +120,9 @@ pub struct Settings {
     /// Retained Messages whose publisher may no longer publish to their topic are not delivered. Default true. Where there
     /// are no rules it is not kept who published them.
     pub check_retain_source: bool,
+    /// Whether the broker is a Sparkplug Aware MQTT Server: births are kept under `$sparkplug/certificates/`, where clients can
+    /// only remove what is retained. Default false.
+    pub sparkplug_aware: bool,
     /// Response Information returned to clients that ask: this prefix, the Client Identifier and a
     /// slash. None (the default) returns nothing.
     pub response_information_prefix: Option<String>,
@@ -363,6 +366,7 @@ impl Default for Settings {
             auto_id_prefix: "auto-".to_owned(),
             allow_duplicate_messages: false,
             check_retain_source: true,
+            sparkplug_aware: false,
             response_information_prefix: None,
             redirect: None,
             scram_users: Vec::new(),

@@ -24,6 +24,7 @@ mod retained;
 mod rules;
 mod sessions;
 mod shared;
+mod sparkplug;
 mod subscriptions;
 mod trouble;
 mod wills;

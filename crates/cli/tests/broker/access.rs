@@ -421,7 +421,7 @@ fn listeners_and_plugins_are_told_by_command() {
     let file = folder.write("dynsec.json", include_str!("../../../access/tests/mosquitto/dynsec-init.json"));
     let (socket, port, other) = (folder.path("socket"), free_port(), free_port());
     let text = format!(
-        "[broker]\ncontrol_api = true\n[[security]]\ndynamic_security_file = {file:?}\n\
+        "[broker]\ncontrol_api = true\nsparkplug_aware = true\n[[security]]\ndynamic_security_file = {file:?}\n\
          [[listener]]\nhost = \"127.0.0.1\"\nport = {port}\n\
          [[listener]]\nhost = \"127.0.0.1\"\nport = {other}\nprotocol = \"websocket\"\n\
          [[listener]]\nunix_path = {socket:?}\n"
@@ -445,6 +445,7 @@ fn listeners_and_plugins_are_told_by_command() {
     ]);
     let plugins = serde_json::json!([
         {"name": "dynamic-security", "version": version, "control-endpoints": [COMMANDS]},
+        {"name": "sparkplug-aware", "version": version},
     ]);
     assert_eq!(
         told,

@@ -12,6 +12,7 @@ mod process;
 mod reload;
 mod security;
 mod sockets;
+mod sparkplug;
 mod start;
 mod stop;
 mod store;

@@ -349,6 +349,10 @@ pub(super) static SECTIONS: &[Section] = &[
                 kind: Kind::Switch { put: |draft, value| draft.control_api = value },
                 show: |config| config.control_api.to_string(),
             },
+            switch!(
+                sparkplug_aware,
+                "Whether births of Sparkplug are kept under `$sparkplug/certificates/`, as by a Sparkplug Aware MQTT Server; see [sparkplug.md](sparkplug.md)."
+            ),
             Key {
                 name: "pid_file",
                 doc: "File with the number of the process, written before the broker serves anybody, removed at its end; not through a symbolic link. A change needs a restart.",

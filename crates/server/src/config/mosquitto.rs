@@ -238,16 +238,17 @@ enum PluginKind {
     Acl,
     DynamicSecurity,
     Sqlite,
+    SparkplugAware,
 }
 
 impl PluginKind {
-    /// The directive that names its file.
-    fn directive(self) -> &'static str {
+    /// The directive that names its file, if it reads one.
+    fn directive(self) -> Option<&'static str> {
         match self {
-            Self::Password => "plugin_opt_password_file",
-            Self::Acl => "plugin_opt_acl_file",
-            Self::DynamicSecurity => "plugin_opt_config_file",
-            Self::Sqlite => "plugin_opt_db_file",
+            Self::Password => Some("plugin_opt_password_file"),
+            Self::Acl => Some("plugin_opt_acl_file"),
+            Self::DynamicSecurity => Some("plugin_opt_config_file"),
+            Self::Sqlite | Self::SparkplugAware => None,
         }
     }
 }
@@ -852,12 +853,11 @@ impl Reader<'_> {
             "mosquitto_acl_file.so" => PluginKind::Acl,
             "mosquitto_persist_sqlite.so" => PluginKind::Sqlite,
             "mosquitto_dynamic_security.so" => PluginKind::DynamicSecurity,
-            "mosquitto_sparkplug_aware.so" => {
-                return Err(Fault::UnsupportedValue { name: "plugin", value: file.to_owned() });
-            }
+            "mosquitto_sparkplug_aware.so" => PluginKind::SparkplugAware,
             _ => {
                 let reason = "no shared object is loaded here; mosquitto_password_file.so, mosquitto_acl_file.so, \
-                              mosquitto_dynamic_security.so and mosquitto_persist_sqlite.so are built in, and `[[security]]` in a .toml asks HTTP services";
+                              mosquitto_dynamic_security.so, mosquitto_persist_sqlite.so and mosquitto_sparkplug_aware.so are built in, and \
+                              `[[security]]` in a .toml asks HTTP services";
                 return Err(Fault::BadText { key: line.name.to_owned(), given: path.to_owned(), reason });
             }
         };
@@ -874,13 +874,14 @@ impl Reader<'_> {
             let reason = "has to stand behind the plugin that it is for";
             return Err(Fault::WrongPlace { name: "plugin_opt_", reason });
         };
-        if plugin.kind == PluginKind::Sqlite {
-            self.warn(line, "has no effect: data is kept in a format of our own");
-        } else if plugin.kind.directive().strip_prefix("plugin_opt_") == Some(option) {
-            plugin.file = Some((path, line.origin.clone()));
-        } else {
-            let nearest = Some(plugin.kind.directive());
-            return Err(Fault::UnknownDirective { name: line.name.to_owned(), nearest });
+        let nearest = plugin.kind.directive();
+        match plugin.kind {
+            PluginKind::Sqlite => self.warn(line, "has no effect: data is kept in a format of our own"),
+            PluginKind::SparkplugAware => self.warn(line, "has no effect: that plugin has no options"),
+            _ if nearest.and_then(|nearest| nearest.strip_prefix("plugin_opt_")) == Some(option) => {
+                plugin.file = Some((path, line.origin.clone()));
+            }
+            _ => return Err(Fault::UnknownDirective { name: line.name.to_owned(), nearest }),
         }
         Ok(())
     }
@@ -888,11 +889,18 @@ impl Reader<'_> {
     /// Gives the plugins' files to the domains they are for.
     fn place_plugins(&mut self) -> Result<(), ConfigError> {
         for plugin in std::mem::take(&mut self.plugins) {
-            if plugin.kind == PluginKind::Sqlite {
-                continue;
+            // One that was loaded and is used nowhere does nothing.
+            if plugin.kind == PluginKind::SparkplugAware && (plugin.everywhere || !plugin.places.is_empty()) {
+                self.draft.settings.sparkplug_aware = true;
+                if self.per_listener && !plugin.everywhere {
+                    let origin = &plugin.origin;
+                    let text = "mosquitto_sparkplug_aware.so is for the clients of all listeners";
+                    self.draft.warnings.push(format!("{origin}: {text}"));
+                }
             }
+            let Some(directive) = plugin.kind.directive() else { continue };
             let Some(file) = plugin.file else {
-                let name = plugin.kind.directive().to_owned();
+                let name = directive.to_owned();
                 return Err(ConfigError::new(plugin.origin, Fault::NoValue { name }));
             };
             let mut places = plugin.places;

@@ -150,6 +150,7 @@ user = "mqtt"
 data_dir = "/srv/pantala"
 import_file = "/srv/mosquitto.db"
 durability = "os"
+sparkplug_aware = true
 allow_zero_length_client_id = false
 auto_id_prefix = "p-"
 response_information_prefix = "reply/"
@@ -311,6 +312,7 @@ password_file = "{}"
             auto_id_prefix: "p-".to_owned(),
             allow_duplicate_messages: true,
             check_retain_source: false,
+            sparkplug_aware: true,
             response_information_prefix: Some("reply/".to_owned()),
             redirect: redirect.clone(),
             durability_rules: vec![DurabilityRule { filter: "telemetry/#".to_owned(), level: Durability::Memory }],
@@ -1087,6 +1089,40 @@ fn users_and_rules_of_a_mosquitto_conf() {
     assert_eq!((config.durability, config.warnings.len()), (Durability::Fsync, 1));
 }
 
+/// The broker is aware for everybody or for nobody, where Mosquitto's plugin may be that of one listener.
+#[test]
+fn the_plugin_for_sparkplug_is_a_key_of_ours() {
+    const PLUGIN: &str = "mosquitto_sparkplug_aware.so";
+    let told = |text: &str| {
+        let config = of_conf(text).expect(text);
+        (config.settings.sparkplug_aware, config.warnings)
+    };
+    let quiet = |aware: bool| (aware, Vec::<String>::new());
+    let listener = "listener 1 127.0.0.1\nallow_anonymous true\n";
+    for (text, aware) in [
+        (listener.to_owned(), false),
+        (format!("global_plugin /usr/lib/{PLUGIN}\n{listener}"), true),
+        (format!("{listener}plugin /usr/lib/{PLUGIN}"), true),
+        (format!("plugin_load s {PLUGIN}\n{listener}plugin_use s"), true),
+        // It is loaded, and used nowhere.
+        (format!("plugin_load s {PLUGIN}\n{listener}"), false),
+        (format!("per_listener_settings true\n{listener}global_plugin {PLUGIN}"), true),
+    ] {
+        assert_eq!(told(&text), quiet(aware), "{text}");
+    }
+    let warning = |line: u32, text: &str| (true, vec![format!("mosquitto.conf:{line}: {text}")]);
+    assert_eq!(
+        told(&format!("per_listener_settings true\n{listener}plugin {PLUGIN}\n")),
+        warning(4, "mosquitto_sparkplug_aware.so is for the clients of all listeners")
+    );
+    for option in ["plugin_opt_x", "auth_opt_x"] {
+        assert_eq!(
+            told(&format!("{listener}plugin {PLUGIN}\n{option} y\n")),
+            warning(4, &format!("directive \"{option}\" has no effect: that plugin has no options"))
+        );
+    }
+}
+
 #[test]
 fn anonymous_clients_are_let_in_where_only_this_machine_connects_unless_told() {
     for (listener, anonymous) in [
@@ -1476,6 +1512,11 @@ const DIRECTIVES: &[(&str, Outcome)] = {
         ("global_max_connections 5", Effective("limits.connections_max\t5\n")),
         ("global_plugin /usr/lib/other.so", Elsewhere),
         ("plugin /usr/lib/other.so", Elsewhere),
+        ("global_plugin /usr/lib/mosquitto_sparkplug_aware.so", Effective("broker.sparkplug_aware\ttrue\n")),
+        ("plugin /usr/lib/mosquitto_sparkplug_aware.so", Effective("broker.sparkplug_aware\ttrue\n")),
+        ("auth_plugin mosquitto_sparkplug_aware.so", Effective("broker.sparkplug_aware\ttrue\n")),
+        ("plugin_load s mosquitto_sparkplug_aware.so\nplugin_use s", Effective("broker.sparkplug_aware\ttrue\n")),
+        ("plugin_load s mosquitto_sparkplug_aware.so", Same),
         ("auth_plugin /usr/lib/other.so", Elsewhere),
         ("plugin_load a /usr/lib/other.so", Elsewhere),
         ("plugin_use a", Elsewhere),
@@ -1784,8 +1825,8 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
         (
             "auth_plugin /usr/lib/go-auth.so",
             "mosquitto.conf:1: \"auth_plugin\" cannot be \"/usr/lib/go-auth.so\": no shared object is loaded here; \
-             mosquitto_password_file.so, mosquitto_acl_file.so, mosquitto_dynamic_security.so and \
-             mosquitto_persist_sqlite.so are built in, and `[[security]]` in a .toml asks HTTP services",
+             mosquitto_password_file.so, mosquitto_acl_file.so, mosquitto_dynamic_security.so, \
+             mosquitto_persist_sqlite.so and mosquitto_sparkplug_aware.so are built in, and `[[security]]` in a .toml asks HTTP services",
         ),
         (
             "allow_anonymus true",

@@ -41,7 +41,8 @@ struct Listener {
 struct Plugin {
     name: &'static str,
     version: &'static str,
-    control_endpoints: [&'static str; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control_endpoints: Option<[&'static str; 1]>,
 }
 
 #[derive(Serialize)]
@@ -82,14 +83,13 @@ impl Described {
             Listener { port, protocol, bind_address, socket_path, tls: listener.tls.is_some() }
         };
         let has_dynamic = config.security.iter().any(|domain| domain.dynamic_security_file.is_some());
-        let dynamic = Plugin {
-            name: "dynamic-security",
-            version: env!("CARGO_PKG_VERSION"),
-            control_endpoints: [super::dynamic::COMMANDS],
-        };
+        let version = env!("CARGO_PKG_VERSION");
+        let dynamic = Plugin { name: "dynamic-security", version, control_endpoints: Some([super::dynamic::COMMANDS]) };
+        let sparkplug = Plugin { name: "sparkplug-aware", version, control_endpoints: None };
+        let is_aware = config.settings.sparkplug_aware;
         Self {
             listeners: config.listeners.iter().map(listener).collect(),
-            plugins: has_dynamic.then_some(dynamic).into_iter().collect(),
+            plugins: has_dynamic.then_some(dynamic).into_iter().chain(is_aware.then_some(sparkplug)).collect(),
         }
     }
 
