@@ -935,7 +935,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "client_id_prefixes",
         doc: "What Client Identifiers have to begin with, one of these; others are refused (0x87).",
         kind: Kind::Texts {
-            if_empty: None,
+            if_empty: Some("then every Client Identifier is taken; a listener for all goes without the key"),
             put: |listener, texts| {
                 listener.clients.client_id_prefixes = Some(clients::client_id_prefixes(texts)?);
                 Ok(())
@@ -988,7 +988,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "tls_certificate_files",
         doc: "Certificates of the listener with their chains, in PEM; a listener with a certificate speaks TLS only, but for `allow_plain_text`.",
         kind: Kind::Texts {
-            // An unset variable must not turn TLS off.
+            // A variable that somebody has left empty must not turn TLS off.
             if_empty: Some("then there is no TLS; a listener that is to have none goes without the key"),
             put: |listener, texts| {
                 listener.tls.certificate_files = paths(texts)?;
@@ -1025,7 +1025,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "tls_client_ca_files",
         doc: "Files, or directories of files, with the authorities that client certificates are from.",
         kind: Kind::Texts {
-            if_empty: None,
+            if_empty: Some("then nobody needs a certificate; a listener that asks for none goes without the key"),
             put: |listener, texts| {
                 listener.tls.client_ca_files = paths(texts)?;
                 Ok(())
@@ -1199,7 +1199,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "allow_addresses",
         doc: "Addresses and networks of clients that are let in, by their real address behind a proxy; if there are any, nobody else is.",
         kind: Kind::Texts {
-            if_empty: None,
+            if_empty: Some("then everybody is let in; a listener for all goes without the key"),
             put: |listener, texts| {
                 listener.transport.allow_addresses = transport::networks(&texts)?;
                 Ok(())

@@ -1013,10 +1013,10 @@ impl Reader<'_> {
             if is_taken(self.draft, &name) && listener.draft.socket_domain != SocketDomain::Both {
                 name = format!("{name} {}", listener.draft.socket_domain.name());
             }
-            if is_taken(self.draft, &name) {
-                return Err(ConfigError::new(listener.draft.origin, Fault::Twice { what: format!("\"{name}\"") }));
-            }
             if let Some(domain) = security_draft(listener.options.security, Some(name.clone()))? {
+                if is_taken(self.draft, &name) {
+                    return Err(ConfigError::new(listener.draft.origin, Fault::Twice { what: format!("\"{name}\"") }));
+                }
                 self.draft.security.push(domain);
                 listener.draft.security = Some(name);
             }

@@ -1376,6 +1376,17 @@ fn a_list_that_makes_no_sense_when_it_is_empty_is_refused() {
             "tls_certificate_files",
             "then there is no TLS; a listener that is to have none goes without the key",
         ),
+        (
+            "listener",
+            "tls_client_ca_files",
+            "then nobody needs a certificate; a listener that asks for none goes without the key",
+        ),
+        ("listener", "allow_addresses", "then everybody is let in; a listener for all goes without the key"),
+        (
+            "listener",
+            "client_id_prefixes",
+            "then every Client Identifier is taken; a listener for all goes without the key",
+        ),
         ("security", "chain", "then nobody is asked who a client is; without the key all that is configured is"),
         ("security", "jwt_algorithms", "then no token is good; without the key those are that the keys are made for"),
     ] {
@@ -1385,7 +1396,7 @@ fn a_list_that_makes_no_sense_when_it_is_empty_is_refused() {
         let error = of_variables(&[(&variable, " ")]).expect_err(key);
         assert_eq!(error, format!("environment variable {variable}: \"{key}\" cannot be empty: {why}"));
     }
-    for fine in ["client_id_prefixes", "allow_addresses", "deny_addresses", "tls_key_files"] {
+    for fine in ["deny_addresses", "tls_key_files"] {
         of_toml(&format!("[[listener]]\n{fine} = []")).expect(fine);
     }
     of_toml("[log]\ntypes = []\ndestinations = []").expect("a broker that says nothing");
