@@ -291,6 +291,28 @@ fn who_is_concerned_and_what_is_logged() {
     // A name cannot make a line of its own in the log.
     let response = state.apply(b"{\"commands\": [{\"command\": \"createClient\", \"username\": \"a\\nb\"}]}", &mut Lab);
     assert!(response.json.contains("Username not valid UTF-8") && response.log.is_empty());
+    // One that is too long is no other thing than that.
+    let long = "x".repeat(dynsec::TEXT_BYTES_MAX + 1);
+    for command in [
+        json!({"command": "createClient", "username": long}),
+        json!({"command": "createClient", "username": "a", "clientid": long}),
+        json!({"command": "createRole", "rolename": long}),
+        json!({"command": "createGroup", "groupname": long}),
+        json!({"command": "getClient", "username": long}),
+    ] {
+        assert_eq!(ask(&mut state, command)["error"], "The name is longer than 4096 bytes");
+    }
+}
+
+/// It was said of a command by the name of "Unknown command".
+#[test]
+fn a_request_that_comes_to_nothing_is_answered_by_the_names_of_its_commands() {
+    let request = br#"{"Commands": [{"command": "CREATECLIENT", "correlationData": "x"}, {"command": "no"}, 7, {}]}"#;
+    assert_eq!(
+        dynsec::refuse(request, "why"),
+        r#"{"responses":[{"command":"createClient","error":"why","correlationData":"x"},{"command":"no","error":"why"},{"command":"Unknown command","error":"why"},{"command":"Unknown command","error":"why"}]}"#
+    );
+    assert_eq!(dynsec::refuse(b"{", "why"), r#"{"responses":[]}"#);
 }
 
 #[test]

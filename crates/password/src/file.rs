@@ -24,7 +24,8 @@ enum Line {
 }
 
 impl File {
-    /// Reads a file. Lines that are empty or begin with `#` are kept. Of two lines for one user the first counts; the
+    /// Reads a file. Lines that are empty, or whose first character but blanks is `#`, are kept. Blanks around a name are no part
+    /// of it, as in Mosquitto. Of two lines for one user the first counts; the
     /// second is an error, since somebody would be surprised either way.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut file = Self::default();
@@ -127,21 +128,27 @@ impl fmt::Display for File {
 /// empty name, which `insert` refuses.
 fn entries(text: &str) -> impl Iterator<Item = (Option<(usize, &str)>, &str)> {
     text.lines().enumerate().map(|(index, line)| {
-        if line.trim().is_empty() || line.starts_with('#') {
+        if line.trim().is_empty() || line.trim_start_matches(is_blank).starts_with('#') {
             return (None, line);
         }
         let number = index + 1;
         match line.split_once(':') {
             // Whatever is longer cannot be a hash; its name is not looked at.
             _ if line.len() > LINE_BYTES_MAX => (Some((number, "")), line),
-            Some((name, rest)) => (Some((number, name)), rest.trim_end()),
+            Some((name, rest)) => (Some((number, name.trim_matches(is_blank))), rest.trim_end()),
             None => (Some((number, "")), line),
         }
     })
 }
 
+/// What C's `isspace` is true of, within a line.
+fn is_blank(character: char) -> bool {
+    matches!(character, ' ' | '\t' | '\x0B' | '\x0C' | '\r')
+}
+
 fn is_user_name(name: &str) -> bool {
     !name.is_empty()
+        && name.trim_matches(is_blank) == name
         && name.len() < LINE_BYTES_MAX / 2
         && !name.starts_with('#')
         && !name.contains(|character: char| character == ':' || character.is_control())
@@ -191,6 +198,23 @@ mod tests {
         }
     }
 
+    /// The blanks were a part of the name, which then no client gave, and the comment was an error.
+    #[test]
+    fn blanks_around_a_name_are_no_part_of_it_and_a_comment_may_be_indented() {
+        let text = format!("  # all: of them\n\t b \t:{KITCHEN}\n");
+        let file = File::parse(&text).expect("it is fine");
+        assert_eq!(file.users().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(file.to_string(), format!("  # all: of them\nb:{KITCHEN}\n"));
+        let file = File::parse_plain(" a: x\n", hashed).expect("it is fine");
+        assert!(file.hash("a").is_some_and(|hash| hash.verify(b" x")));
+        let twice = format!("b:{KITCHEN}\n b:{KITCHEN}\n");
+        assert!(matches!(File::parse(&twice), Err(Error::Line { line: 2, .. })));
+        assert!(matches!(File::parse(&format!(" :{KITCHEN}\n")), Err(Error::Line { line: 1, .. })));
+        // Within a name they stay, and what Mosquitto takes for no blank does as well.
+        let file = File::parse(&format!("a b\u{a0}:{KITCHEN}\n")).expect("it is fine");
+        assert_eq!(file.users().collect::<Vec<_>>(), ["a b\u{a0}"]);
+    }
+
     #[test]
     fn plain_text_is_hashed() {
         let file = File::parse_plain("a:x:y\n# c\nb:\n", hashed).expect("it is fine");
@@ -202,7 +226,7 @@ mod tests {
     #[test]
     fn names_that_no_line_could_hold_are_refused() {
         let mut file = File::default();
-        for name in ["", "a:b", "a\nb", "#a"] {
+        for name in ["", "a:b", "a\nb", "#a", " a", "a\t", " "] {
             assert_eq!(file.set(name, hashed(b"x").expect("it hashes")), Err(Error::UserName));
         }
     }

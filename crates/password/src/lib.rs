@@ -51,7 +51,9 @@ pub enum Error {
         why: &'static str,
     },
     /// A user name that no line could hold.
-    #[error("a user name has no ':', no control character and at least one character, and does not begin with '#'")]
+    #[error(
+        "a user name has no ':', no control character, no blanks around it and at least one character, and does not begin with '#'"
+    )]
     UserName,
     /// A hash that is not one of the kinds we know.
     #[error("{0}")]

@@ -92,7 +92,7 @@ fn who(config: &Config, listener: &Listener) -> String {
         (false, by) => by,
     };
     if listener.tls.is_some() {
-        text += ", with TLS";
+        text += if listener.transport.allow_plain_text { ", with and without TLS" } else { ", with TLS" };
     }
     if let ListenAddress::Unix(_) = listener.address {
         text += ", from this machine";

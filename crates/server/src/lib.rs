@@ -27,6 +27,7 @@ mod storage;
 pub mod store_tool;
 mod sys;
 mod system_log;
+mod text;
 mod tls;
 mod user;
 mod worker;

@@ -88,13 +88,16 @@ impl Entry {
     pub(crate) fn stages(&self, address: Option<SocketAddr>) -> Option<Box<Stages>> {
         let transport = || Arc::clone(&self.transport);
         let proxy = self.transport.proxy_protocol.map(|_| Stage::Proxy(Proxy::new(transport())));
-        // On a shared port TLS is one of the choices.
-        let tls = self.tls.as_ref().filter(|_| self.transport.protocol != Protocol::Any);
+        // Where plain text is asked for, TLS is one of the choices; else nothing gets round it.
+        let (chosen, tls) = match &self.tls {
+            tls if self.transport.allow_plain_text => (tls.clone(), None),
+            tls => (None, tls.as_ref()),
+        };
         let tls = tls.map(|tls| Stage::Tls(Box::new(Tls::new(tls))));
         let last = match self.transport.protocol {
             Protocol::Mqtt => None,
             Protocol::WebSocket => Some(Stage::WebSocket(WebSocket::new(transport()))),
-            Protocol::Any => Some(Stage::FirstBytes(Choice::new(transport(), self.tls.clone()))),
+            Protocol::Any => Some(Stage::FirstBytes(Choice::new(transport(), chosen))),
         };
         let all = proxy.into_iter().chain(tls).chain(last);
         #[cfg(test)]

@@ -129,13 +129,6 @@ impl TlsListener {
         Session::new(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Nobody without a certificate is let in.
-    pub(crate) fn requires_certificate(&self) -> bool {
-        // One that names its user has to be there.
-        let is_name = self.wanted.user_name_from_certificate != UserNameFrom::No;
-        (self.wanted.require_certificate || is_name) && !self.wanted.client_ca_files.is_empty()
-    }
-
     pub(crate) fn user_name_from(&self) -> UserNameFrom {
         self.wanted.user_name_from_certificate
     }

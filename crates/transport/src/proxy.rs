@@ -95,6 +95,8 @@ pub enum Error {
     Addresses,
     /// A value beyond the end of the header, or of the value it is in.
     Value,
+    /// A value that is there once, twice: two readers might take different ones.
+    Twice,
     /// The checksum is of other bytes.
     Checksum,
 }
@@ -112,6 +114,7 @@ impl Error {
             Self::Family => "the PROXY header has addresses of an unknown kind",
             Self::Addresses => "the PROXY header ends within its addresses",
             Self::Value => "a value in the PROXY header is longer than the header",
+            Self::Twice => "the PROXY header has a value twice that can be there once",
             Self::Checksum => "the checksum of the PROXY header is wrong",
         }
     }
@@ -250,19 +253,26 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<(Header, usize)>, Error> {
         _ => return Err(Error::Family),
     };
     let checked = values_offset(header, values);
+    // Those that mean something here. Of the others some may be there several times: paddings, and what a cloud adds.
+    let (mut sums, mut tls) = (0, None);
     for_each_value(values, |kind, at, value| {
         match kind {
             CRC32C => {
+                sums += 1;
+                if sums > 1 {
+                    return Err(Error::Twice);
+                }
                 let sum = value.try_into().map(u32::from_be_bytes).map_err(|_| Error::Value)?;
                 if crc32c(header, checked + at) != sum {
                     return Err(Error::Checksum);
                 }
             }
-            SSL => proxied.tls = parse_tls(value)?,
+            SSL => put_once(&mut tls, parse_tls(value)?)?,
             _ => {}
         }
         Ok(())
     })?;
+    proxied.tls = tls.flatten();
     Ok(Some((Header::Proxied(proxied), header_bytes)))
 }
 
@@ -289,6 +299,11 @@ fn for_each_value<'a>(
     Ok(())
 }
 
+/// Keeps what may be there once.
+fn put_once<T>(place: &mut Option<T>, value: T) -> Result<(), Error> {
+    if place.replace(value).is_some() { Err(Error::Twice) } else { Ok(()) }
+}
+
 fn parse_tls(value: &[u8]) -> Result<Option<Tls>, Error> {
     /// Bits of the first byte.
     const TLS: u8 = 0x01;
@@ -308,11 +323,10 @@ fn parse_tls(value: &[u8]) -> Result<Option<Tls>, Error> {
     for_each_value(values, |kind, _, value| {
         let text = || std::str::from_utf8(value).map(Box::from).map_err(|_| Error::Value);
         match kind {
-            VERSION => tls.version = Some(text()?),
-            COMMON_NAME => tls.common_name = Some(text()?),
-            _ => {}
+            VERSION => put_once(&mut tls.version, text()?),
+            COMMON_NAME => put_once(&mut tls.common_name, text()?),
+            _ => Ok(()),
         }
-        Ok(())
     })?;
     Ok((client & TLS != 0).then_some(tls))
 }
@@ -411,6 +425,7 @@ mod tests {
         check("local with addresses", &binary(0x20, 0x11, &IPV4), Ok(Header::Local));
         check("local with anything", &binary(0x20, 0xff, &[1; 7]), Ok(Header::Local));
         let ignored = [&IPV4[..], &value(0x04, &[0; 9]), &value(0x05, b"id"), &value(0xe0, b"")].concat();
+        let ignored = [ignored, value(0x04, b""), value(0xe0, b"more"), value(0x01, b"mqtt")].concat();
         check("values nobody asked for", &binary(0x21, 0x11, &ignored), Ok(of_ipv4.clone()));
         let longest = [&IPV4[..], &value(0x04, &[0; V2_BYTES_MAX - 16 - 12 - 3])].concat();
         check("longest", &binary(0x21, 0x11, &longest), Ok(of_ipv4));
@@ -450,6 +465,14 @@ mod tests {
             &with([front(1, 0), vec![0x22, 0, 9, b'x']].concat()),
             Err(Error::Value),
         );
+        // The last one won: a proxy that passes on what its client sends would have let that choose its name.
+        let named = |name: &[u8]| [front(7, 0), value(0x22, name)].concat();
+        check("two names", &with([named(b"ann"), value(0x22, b"root")].concat()), Err(Error::Twice));
+        check("two versions", &with([front(7, 0), value(0x21, b"a"), value(0x21, b"a")].concat()), Err(Error::Twice));
+        for first in [named(b"ann"), front(0, 0)] {
+            let both = [&IPV4[..], &value(SSL, &first), &value(SSL, &named(b"root"))].concat();
+            check("TLS twice", &binary(0x21, 0x11, &both), Err(Error::Twice));
+        }
         check("a name that is no text", &with([front(1, 0), value(0x22, &[0xff])].concat()), Err(Error::Value));
     }
 
@@ -464,6 +487,11 @@ mod tests {
         check("right", &header, Ok(addresses("192.0.2.7:49152", "10.0.0.1:1883")));
         header[17] ^= 1;
         check("wrong", &header, Err(Error::Checksum));
+        let two = [&IPV4[..], &value(CRC32C, &[0; 4]), &value(CRC32C, &[0; 4])].concat();
+        let mut two = binary(0x21, 0x11, &two);
+        let sum = crc32c(&two, at);
+        two[at..at + 4].copy_from_slice(&sum.to_be_bytes());
+        check("twice", &two, Err(Error::Twice));
         check("short", &binary(0x21, 0x11, &[&IPV4[..], &value(CRC32C, &[0; 3])].concat()), Err(Error::Value));
     }
 

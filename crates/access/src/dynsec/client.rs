@@ -9,7 +9,7 @@ use super::command::{
     Call, Changed, Data, Host, INTERNAL, ListOfClients, NO_CLIENT, NO_GROUP, NO_ROLE, NO_USER_NAME, Outcome, Refusal,
     TOO_MANY_ASSIGNED, Who, list, modified_texts, new_name, new_texts, role_name, user_name,
 };
-use super::json::{Named, Object, TextsJson, is_clean, member, priority, string};
+use super::json::{Named, Object, TextsJson, check_name, member, priority, string};
 use super::{ASSIGNED_MAX, Assigned, CLIENTS_MAX, Client, DynamicSecurity, PRIORITY_OF_ASSIGNED, assign};
 
 impl DynamicSecurity {
@@ -17,9 +17,7 @@ impl DynamicSecurity {
         let name = new_name(command, "username", NO_USER_NAME, "Empty username", "Username not valid UTF-8")?;
         let password = string(command, "password").map_err(|_| "Invalid/missing password")?;
         let client_id = string(command, "clientid").map_err(|_| "Invalid/missing client id")?;
-        if client_id.is_some_and(|id| !is_clean(id)) {
-            return Err("Client ID not valid UTF-8");
-        }
+        client_id.map(|id| check_name(id, "Client ID not valid UTF-8")).transpose()?;
         let texts = new_texts(command)?;
         if self.clients.contains_key(name) {
             return Err("Client already exists");
@@ -75,9 +73,7 @@ impl DynamicSecurity {
         }
         // What has a wrong type is not modified, as in Mosquitto.
         let client_id = string(command, "clientid").ok().flatten();
-        if client_id.is_some_and(|id| !is_clean(id)) {
-            return Err("Client ID not valid UTF-8");
-        }
+        client_id.map(|id| check_name(id, "Client ID not valid UTF-8")).transpose()?;
         let texts = modified_texts(command)?;
         let roles = self.given_roles(command)?;
         let groups =
@@ -132,9 +128,7 @@ impl DynamicSecurity {
     pub(super) fn set_client_id(&mut self, Call { command, effects, .. }: Call<'_>) -> Changed {
         let name = user_name(command)?;
         let id = string(command, "clientid").map_err(|_| "Invalid/missing client ID")?;
-        if id.is_some_and(|id| !is_clean(id)) {
-            return Err("Client ID not valid UTF-8");
-        }
+        id.map(|id| check_name(id, "Client ID not valid UTF-8")).transpose()?;
         let client = self.clients.get_mut(name).ok_or(NO_CLIENT)?;
         client.client_id = id.filter(|id| !id.is_empty()).map(str::to_owned);
         let named = format!(" | username={name:?} | clientid={:?}", client.client_id.as_deref().unwrap_or_default());

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::client::ClientJson;
 use super::group::GroupJson;
-use super::json::{Named, Object, RoleJson, boolean, is_clean, member, number, priority, string};
+use super::json::{Named, Object, RoleJson, boolean, check_name, member, number, priority, string};
 use super::{
     ASSIGNED_MAX, Assigned, COMMANDS_MAX, DynamicSecurity, PRIORITY_OF_ASSIGNED, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX,
     Texts, assign,
@@ -171,20 +171,8 @@ impl DynamicSecurity {
     pub fn apply(&mut self, request: &[u8], host: &mut dyn Host) -> Response {
         let mut effects = Effects::default();
         let mut replies = Replies::default();
-        let parsed = (request.len() <= REQUEST_BYTES_MAX).then(|| serde_json::from_slice::<Value>(request).ok());
-        let commands = match &parsed {
-            None => Err("The request is too long"),
-            Some(None) => Err("Payload not valid JSON"),
-            Some(Some(request)) => {
-                let commands = request.as_object().and_then(|request| member(request, "commands"));
-                match commands.and_then(Value::as_array) {
-                    None => Err("Invalid/missing commands"),
-                    Some(commands) if commands.len() > COMMANDS_MAX => Err("Too many commands"),
-                    Some(commands) => Ok(commands),
-                }
-            }
-        };
-        match commands {
+        let parsed = parse(request);
+        match parsed.as_ref().map_err(|refusal| *refusal).and_then(commands) {
             Err(refusal) => replies.add("Unknown command", Err(refusal), None),
             Ok(commands) => {
                 for command in commands {
@@ -236,6 +224,36 @@ impl DynamicSecurity {
         }
         true
     }
+}
+
+fn parse(request: &[u8]) -> Result<Value, Refusal> {
+    if request.len() > REQUEST_BYTES_MAX {
+        return Err("The request is too long");
+    }
+    serde_json::from_slice(request).map_err(|_| "Payload not valid JSON")
+}
+
+fn commands(request: &Value) -> Result<&Vec<Value>, Refusal> {
+    let commands = request.as_object().and_then(|request| member(request, "commands"));
+    match commands.and_then(Value::as_array) {
+        None => Err("Invalid/missing commands"),
+        Some(commands) if commands.len() > COMMANDS_MAX => Err("Too many commands"),
+        Some(commands) => Ok(commands),
+    }
+}
+
+/// The answer to a request of which nothing is done after all: each of its commands has failed, by its name.
+pub fn refuse(request: &[u8], refusal: &'static str) -> String {
+    let mut replies = Replies::default();
+    let parsed = parse(request);
+    let all = parsed.as_ref().map_err(|refusal| *refusal).and_then(commands);
+    for command in all.into_iter().flatten() {
+        let text = |name| string(command.as_object()?, name).ok().flatten();
+        let name = text("command").unwrap_or("Unknown command");
+        let known = COMMANDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        replies.add(known.map_or(name, |(known, _)| known), Err(refusal), text("correlationData"));
+    }
+    replies.finish()
 }
 
 /// The answers so far, as text.
@@ -425,7 +443,7 @@ pub(super) fn role_name(command: &Object) -> Result<&str, Refusal> {
 
 pub(super) fn name<'a>(command: &'a Object, key: &str, missing: Refusal, unclean: Refusal) -> Result<&'a str, Refusal> {
     let name = string(command, key).ok().flatten().ok_or(missing)?;
-    if is_clean(name) { Ok(name) } else { Err(unclean) }
+    check_name(name, unclean)
 }
 
 pub(super) fn new_name<'a>(

@@ -49,14 +49,18 @@ pub(super) fn priority(object: &Object, default: i32) -> i32 {
     priority.map_or(default, clamped)
 }
 
-/// Whether a name or a text may be kept and given to others: not too long, nothing that a terminal or a list would trip over.
-pub(super) fn is_clean(text: &str) -> bool {
+/// A name, if it may be kept and given to others: not too long, nothing that a terminal or a list would trip over, of which
+/// `unclean` tells.
+pub(super) fn check_name<'a>(text: &'a str, unclean: &'static str) -> Result<&'a str, &'static str> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err("The name is longer than 4096 bytes");
+    }
     let is_no_character = |character: char| {
         let code = u32::from(character);
         (0xfdd0..=0xfdef).contains(&code) || code & 0xfffe == 0xfffe
     };
-    text.len() <= TEXT_BYTES_MAX
-        && !text.contains(|character: char| character.is_control() || is_no_character(character))
+    let is_unclean = text.contains(|character: char| character.is_control() || is_no_character(character));
+    if is_unclean { Err(unclean) } else { Ok(text) }
 }
 
 /// Where in `ACL_TYPES` the type is, in any case.

@@ -31,7 +31,7 @@ mod initial;
 mod json;
 mod role;
 
-pub use command::{Host, Kick, Response, Who};
+pub use command::{Host, Kick, Response, Who, refuse};
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -197,8 +197,9 @@ fn work(passwd: &Passwd) -> Result<(), Failure> {
 
 /// What is in plain text is hashed, what is hashed stays.
 fn hash_plain(path: &Path, text: &str, hash: impl Fn(&[u8]) -> Result<Hash, Failure>) -> Result<File, Failure> {
-    let is_empty =
-        |line: &str| !line.starts_with('#') && line.split_once(':').is_some_and(|(_, rest)| rest.trim_end().is_empty());
+    let is_empty = |line: &str| {
+        !line.trim_start().starts_with('#') && line.split_once(':').is_some_and(|(_, rest)| rest.trim_end().is_empty())
+    };
     if let Some(index) = text.lines().position(is_empty) {
         return Err(Failure::EmptyLine(path.to_owned(), index + 1));
     }

@@ -287,6 +287,26 @@ fn commands_change_who_may_do_what() {
     assert!(matches!(eve.next(), Next::Packet(packet) if packet[0] == 0xe0));
     eve.expect_closed();
     assert_ne!(try_login(&broker, "eve", "new", "e").1, 0);
+    // What cannot be saved is not done, and each of its commands is told so, by its name.
+    let before = fs::read_to_string(&file).unwrap();
+    let text = Folder::new();
+    let aside = text.path("aside.json");
+    fs::rename(&file, &aside).unwrap();
+    fs::create_dir(&file).unwrap();
+    let failed = command(
+        &mut admin,
+        r#"{"commands":[{"command":"listRoles"},{"command":"createrole","rolename":"s","correlationData":"y"}]}"#,
+    );
+    let why = r#""error":"The change could not be saved""#;
+    assert_eq!(
+        failed,
+        format!(
+            r#"{{"responses":[{{"command":"listRoles",{why}}},{{"command":"createRole",{why},"correlationData":"y"}}]}}"#
+        )
+    );
+    fs::remove_dir(&file).unwrap();
+    fs::rename(&aside, &file).unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), before);
     // What is logged has no password.
     let log = broker.wait_for_log("disableClient");
     assert!(log.contains("createClient | username=\"eve\" | password=*****") && !log.contains("pw\""), "{log}");

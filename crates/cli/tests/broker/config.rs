@@ -47,6 +47,17 @@ fn a_check_says_who_may_connect_and_what_is_kept_and_opens_nothing() {
     assert!(!out.contains("hidden-word"), "{out}");
     assert!(!folder.path("home").exists(), "a check makes no directories");
 
+    // Whether plain text is served beside TLS, and what no listener is for.
+    for (key, how) in [("", "with TLS"), ("allow_plain_text = true\n", "with and without TLS")] {
+        let listener =
+            "[[listener]]\nport = 0\nhost = \"::1\"\nprotocol = \"any\"\ntls_certificate_files = [\"none\"]\n";
+        let domain = "[[security]]\nname = \"plant\"\npassword_file = \"none\"\n";
+        folder.write("b.toml", &format!("{listener}{key}{domain}"));
+        let (_, out, _) = said(&pantala(&folder, &["broker", "-c", "b.toml", "--check"]));
+        assert!(out.contains(&format!("Listener [::1]:0: anybody, {how}.\n")), "{out}");
+        assert!(out.contains(": no listener has security = \"plant\": the users and rules of this "), "{out}");
+    }
+
     // Mosquitto's name of it, and a file of Mosquitto's with a warning.
     folder.write("a.conf", "listener 1883\nautosave_interval 10\n");
     let (status, out, _) = said(&pantala(&folder, &["broker", "-c", "a.conf", "--test-config"]));

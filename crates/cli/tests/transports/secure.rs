@@ -51,9 +51,31 @@ fn websocket_through_tls() {
     assert_eq!(std::io::Read::read_to_end(client.tls(), &mut rest).unwrap(), 0, "and close_notify behind it");
 }
 
+/// They were served in plain text beside it, though the pages said TLS only.
 #[test]
-fn mqtt_and_websocket_with_and_without_tls_share_a_port() {
-    let mut running = TlsBroker::start("protocol = \"any\"", "");
+fn mqtt_and_websocket_through_tls_share_a_port_and_nothing_gets_round_it() {
+    let running = TlsBroker::start("protocol = \"any\"", "");
+    running.connect(None).connect_mqtt("tls").ping();
+    speak_websocket(as_browser(&running), "websocket-tls");
+    const OTHER: &str = "a client without TLS (HTTP, SSH or a PROXY header) on a TLS listener";
+    for (bytes, words) in [
+        (connect(V311, "a"), "a plain MQTT client on a TLS listener"),
+        (REQUEST.as_bytes().to_vec(), OTHER),
+        (b"SSH-2.0-x".to_vec(), OTHER),
+    ] {
+        let mut client = crate::client::Client::open(running.tls);
+        // The first byte is enough.
+        client.send(&bytes[..1]);
+        client.send(&bytes[1..]);
+        client.rest();
+        running.broker.wait_for_log(&format!(" closed: {words}."));
+    }
+    assert!(!running.broker.log().contains("WebSocket of"));
+}
+
+#[test]
+fn where_it_is_asked_for_mqtt_and_websocket_with_and_without_tls_share_a_port() {
+    let mut running = TlsBroker::start("protocol = \"any\"\nallow_plain_text = true", "");
     running.connect(None).connect_mqtt("tls").ping();
     speak_websocket(as_browser(&running), "websocket-tls");
     crate::client::Client::connect(running.tls, V311, "plain");
@@ -79,13 +101,14 @@ fn where_certificates_are_required_a_shared_port_takes_nobody_without() {
         for bytes in [connect(V311, "a"), REQUEST.as_bytes().to_vec(), b"SSH-2.0-x".to_vec()] {
             let mut client = crate::client::Client::open(running.tls);
             client.send(&bytes);
-            client.expect_closed();
+            client.rest();
         }
-        running.broker.wait_for_log(" closed: a client without TLS, where a certificate is required.");
+        running.broker.wait_for_log(" closed: a plain MQTT client on a TLS listener.");
         running.connect(Some(&running.authority.client("sensor", 1))).connect_mqtt("a").ping();
     }
-    // Where it need not be there, it need not be there without TLS either.
-    let running = TlsBroker::start(&format!("protocol = \"any\"\n{CERTIFICATES}\ntls_require_certificate = false"), "");
+    // Where it need not be there, it need not be there without TLS either, if that is asked for.
+    let keys = format!("protocol = \"any\"\nallow_plain_text = true\n{CERTIFICATES}\ntls_require_certificate = false");
+    let running = TlsBroker::start(&keys, "");
     crate::client::Client::connect(running.tls, V311, "plain");
 }
 

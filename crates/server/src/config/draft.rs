@@ -19,6 +19,7 @@ use super::security::{self, DEFAULT_DOMAIN, SecurityDomain, SecurityDraft, Verif
 use super::tls::TlsDraft;
 use super::transport::TransportDraft;
 use super::{Config, ListenAddress, Listener, Overrides, SocketDomain, environment::Environment, key};
+use crate::text::{self, Lenient, NotUtf8};
 
 /// The port of MQTT without TLS.
 pub(super) const DEFAULT_PORT: u16 = 1883;
@@ -175,14 +176,24 @@ impl Draft {
         let durability = overrides.durability.or(self.durability).unwrap_or(self.durability_default);
         self.settings.durability_rules = durability_rules(std::mem::take(&mut self.durability_rules), durability)?;
         self.place_ports(&overrides.ports);
-        let mut file_places = BTreeMap::new();
+        let (mut file_places, mut domain_places) = (BTreeMap::new(), Vec::new());
         for draft in &self.security {
             let name = draft.name.as_deref().unwrap_or(DEFAULT_DOMAIN);
+            domain_places.push((name.to_owned(), draft.origin.clone()));
             file_places.extend(draft.places.iter().map(|(key, origin)| ((name.to_owned(), *key), origin.clone())));
         }
         let security = security::domains(std::mem::take(&mut self.security))?;
         self.settings.scram_users = scram_users(std::mem::take(&mut self.scram_users), &security)?;
         let listeners = self.listeners(&security)?;
+        for (name, origin) in domain_places {
+            let is_named = |listener: &Listener| security[usize::from(listener.settings.security.0)].name == name;
+            if !listeners.iter().any(is_named) {
+                let name = name.escape_debug();
+                self.warnings.push(format!(
+                    "{origin}: no listener has security = \"{name}\": the users and rules of this [[security]] count nowhere"
+                ));
+            }
+        }
         self.settings.security_domains = security::stored_names(&security);
         self.settings.listeners = listeners.iter().map(|listener| listener.settings.clone()).collect();
         for listener in &listeners {
@@ -203,7 +214,7 @@ impl Draft {
             if !somebody {
                 self.warnings.push(format!(
                     "listener {} lets nobody in: anonymous clients are refused there, and there are no users. A \
-                     password_file (made by `pantala passwd`) has users; allow_anonymous = true lets everybody in",
+                     password_file (made by `pantala passwd`) has users; allow_anonymous lets everybody in",
                     listener.address
                 ));
             }
@@ -511,10 +522,11 @@ fn scram_users(drafts: Vec<ScramUserDraft>, domains: &[SecurityDomain]) -> Resul
 
 /// The first line of a file, which must not be empty: editors end it with a newline that is no part of it.
 fn secret(path: &Path) -> Result<String, Fault> {
-    let text = read(path).map_err(|fault| match fault {
+    let bytes = bytes(path).map_err(|fault| match fault {
         Fault::Unreadable(error) => Fault::SecretUnreadable { path: path.to_owned(), error },
         other => other,
     })?;
+    let text = String::from_utf8(bytes).map_err(|_| Fault::NotUtf8)?;
     let given = path.display().to_string();
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
@@ -526,8 +538,16 @@ fn secret(path: &Path) -> Result<String, Fault> {
     Err(Fault::BadText { key: "password_file".to_owned(), given, reason })
 }
 
-/// The text of a file of at most [`FILE_BYTES_MAX`].
-pub(super) fn read(path: &Path) -> Result<String, Fault> {
+/// The text of a configuration.
+pub(super) fn read(path: &Path, lenient: Lenient) -> Result<String, ConfigError> {
+    let bytes = bytes(path).map_err(|fault| ConfigError::new(Origin::File(path.to_owned()), fault))?;
+    text::of(bytes, lenient).map_err(|NotUtf8 { line, column }| {
+        ConfigError::new(Origin::Place { path: path.to_owned(), line, column }, Fault::NotUtf8)
+    })
+}
+
+/// The bytes of a file of at most [`FILE_BYTES_MAX`].
+fn bytes(path: &Path) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
@@ -535,5 +555,5 @@ pub(super) fn read(path: &Path) -> Result<String, Fault> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(Fault::TooLong { bytes_max: FILE_BYTES_MAX });
     }
-    String::from_utf8(bytes).map_err(|_| Fault::NotUtf8)
+    Ok(bytes)
 }

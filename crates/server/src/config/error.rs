@@ -157,6 +157,13 @@ pub enum Fault {
         /// What it has to be.
         reason: &'static str,
     },
+    /// A list that needs something in it.
+    Empty {
+        /// The key.
+        key: &'static str,
+        /// What would come of it, and what to do instead.
+        why: &'static str,
+    },
     /// A key that another one needs.
     Missing {
         /// The missing key.
@@ -311,6 +318,7 @@ impl fmt::Display for Fault {
             Self::BadText { key, given, reason } => {
                 write!(f, "\"{key}\" cannot be \"{}\": {reason}", given.escape_debug())
             }
+            Self::Empty { key, why } => write!(f, "\"{key}\" cannot be empty: {why}"),
             Self::Missing { key, section } => write!(f, "{section} needs \"{key}\""),
             Self::Exclusive { one, other, section } => {
                 write!(f, "\"{one}\" and \"{other}\" exclude each other in {section}")

@@ -46,10 +46,10 @@ pub(super) enum Kind<Written> {
     Text { put: fn(&mut Written, String) -> Result<(), &'static str> },
     /// One of some words.
     Choice { allowed: &'static [&'static str], put: fn(&mut Written, &'static str) },
-    /// Any number of texts; the function says what is wrong with them.
-    Texts { put: fn(&mut Written, Vec<String>) -> Result<(), &'static str> },
-    /// Any number of some words.
-    List { allowed: &'static [&'static str], put: fn(&mut Written, Vec<&'static str>) },
+    /// Any number of texts, though not none where `if_empty` says why; the function says what is wrong with them.
+    Texts { if_empty: Option<&'static str>, put: fn(&mut Written, Vec<String>) -> Result<(), &'static str> },
+    /// Any number of some words, and none as before.
+    List { allowed: &'static [&'static str], if_empty: Option<&'static str>, put: fn(&mut Written, Vec<&'static str>) },
 }
 
 // By hand: derived ones would ask the same of `Written`, of which there is only the name here.
@@ -106,7 +106,12 @@ impl<Written, Used> Key<Written, Used> {
                 };
                 Fault::BadText { key: self.name.to_owned(), given, reason }
             })?,
-            (Kind::Texts { put }, Raw::List(texts)) => {
+            (Kind::Texts { if_empty: Some(why), .. } | Kind::List { if_empty: Some(why), .. }, Raw::List(texts))
+                if texts.is_empty() =>
+            {
+                return Err(Fault::Empty { key: self.name, why });
+            }
+            (Kind::Texts { put, .. }, Raw::List(texts)) => {
                 let given = texts.join(", ");
                 put(written, texts.into_iter().map(str::to_owned).collect()).map_err(|reason| Fault::BadText {
                     key: self.name.to_owned(),
@@ -115,7 +120,7 @@ impl<Written, Used> Key<Written, Used> {
                 })?;
             }
             (Kind::Choice { allowed, put }, Raw::Text(text)) => put(written, word_of(self.name, text, allowed)?),
-            (Kind::List { allowed, put }, Raw::List(texts)) => {
+            (Kind::List { allowed, put, .. }, Raw::List(texts)) => {
                 let words = texts.into_iter().map(|text| word_of(self.name, text, allowed));
                 put(written, words.collect::<Result<_, _>>()?);
             }
@@ -415,7 +420,8 @@ pub(super) static SECTIONS: &[Section] = &[
                 name: "connect_packet_bytes_max",
                 doc: "Largest CONNECT packet, in bytes; not above `packet_bytes_max`.",
                 kind: Kind::Number {
-                    min: 64,
+                    // Not above that of `packet_bytes_max`, so that the default, which bows to it, can be written.
+                    min: 16,
                     max: 268_435_460,
                     word: None,
                     put: |draft, value| {
@@ -656,6 +662,7 @@ pub(super) static SECTIONS: &[Section] = &[
                 doc: "Kinds of lines that are written; `all` and `none` hold for what stands before them. `-v` is `all`.",
                 kind: Kind::List {
                     allowed: &LogType::NAMES,
+                    if_empty: None,
                     put: |draft, words| draft.log.types = LogTypes::named(&words),
                 },
                 show: |config| config.log.types.to_string(),
@@ -665,6 +672,7 @@ pub(super) static SECTIONS: &[Section] = &[
                 doc: "Where lines go. `syslog` is the system's log, `topic` publishes each line below `$SYS/broker/log/`.",
                 kind: Kind::List {
                     allowed: &["stderr", "stdout", "syslog", "topic"],
+                    if_empty: None,
                     put: |draft, words| {
                         draft.log.stderr = words.contains(&"stderr");
                         draft.log.stdout = words.contains(&"stdout");
@@ -916,6 +924,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         doc: "Versions of MQTT that are let in; others get CONNACK 0x84 (v3: 0x01).",
         kind: Kind::List {
             allowed: &clients::VERSIONS,
+            if_empty: Some("then nobody is let in; without the key all versions are"),
             put: |listener, names| listener.clients.versions = clients::versions(&names),
         },
         show: |listener| clients::shown_versions(listener.settings.versions),
@@ -930,6 +939,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "client_id_prefixes",
         doc: "What Client Identifiers have to begin with, one of these; others are refused (0x87).",
         kind: Kind::Texts {
+            if_empty: Some("then every Client Identifier is taken; a listener for all goes without the key"),
             put: |listener, texts| {
                 listener.clients.client_id_prefixes = Some(clients::client_id_prefixes(texts)?);
                 Ok(())
@@ -980,8 +990,10 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     },
     Key {
         name: "tls_certificate_files",
-        doc: "Certificates of the listener with their chains, in PEM; a listener with a certificate speaks TLS only.",
+        doc: "Certificates of the listener with their chains, in PEM; a listener with a certificate speaks TLS only, but for `allow_plain_text`.",
         kind: Kind::Texts {
+            // A variable that somebody has left empty must not turn TLS off.
+            if_empty: Some("then there is no TLS; a listener that is to have none goes without the key"),
             put: |listener, texts| {
                 listener.tls.certificate_files = paths(texts)?;
                 Ok(())
@@ -993,6 +1005,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "tls_key_files",
         doc: "Keys of the certificates, in their order; by default the keys are in the same files.",
         kind: Kind::Texts {
+            if_empty: None,
             put: |listener, texts| {
                 listener.tls.key_files = paths(texts)?;
                 Ok(())
@@ -1004,6 +1017,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "tls_chain_files",
         doc: "Files, or directories of files, with certificates that the chains lack; those in `tls_client_ca_files` count, too.",
         kind: Kind::Texts {
+            if_empty: None,
             put: |listener, texts| {
                 listener.tls.chain_files = paths(texts)?;
                 Ok(())
@@ -1015,6 +1029,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "tls_client_ca_files",
         doc: "Files, or directories of files, with the authorities that client certificates are from.",
         kind: Kind::Texts {
+            if_empty: Some("then nobody needs a certificate; a listener that asks for none goes without the key"),
             put: |listener, texts| {
                 listener.tls.client_ca_files = paths(texts)?;
                 Ok(())
@@ -1032,6 +1047,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "tls_crl_files",
         doc: "Lists of revoked client certificates, in PEM.",
         kind: Kind::Texts {
+            if_empty: None,
             put: |listener, texts| {
                 listener.tls.crl_files = paths(texts)?;
                 Ok(())
@@ -1042,19 +1058,28 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
     Key {
         name: "tls_versions",
         doc: "Versions of TLS that are spoken.",
-        kind: Kind::List { allowed: &tls::VERSIONS, put: |listener, words| listener.tls.versions = words },
+        kind: Kind::List {
+            allowed: &tls::VERSIONS,
+            if_empty: Some("then no TLS is spoken; without the key both versions are"),
+            put: |listener, words| listener.tls.versions = words,
+        },
         show: |listener| listener.tls.as_ref().map_or_else(|| tls::VERSIONS.join(","), |tls| tls.versions.join(",")),
     },
     Key {
         name: "tls_ciphers",
         doc: "Cipher suites that are offered; without any, all.",
-        kind: Kind::List { allowed: &pantala_tls::ciphers::NAMES, put: |listener, words| listener.tls.ciphers = words },
+        kind: Kind::List {
+            allowed: &pantala_tls::ciphers::NAMES,
+            if_empty: None,
+            put: |listener, words| listener.tls.ciphers = words,
+        },
         show: |listener| listener.tls.as_ref().map_or(String::new(), |tls| tls.ciphers.join(",")),
     },
     Key {
         name: "tls_alpn",
         doc: "ALPN protocols that are agreed upon: `mqtt` by default, `http/1.1` where `protocol` is `websocket`, both where it is `any`.",
         kind: Kind::Texts {
+            if_empty: None,
             put: |listener, texts| {
                 if texts.iter().any(|text| !(1..=255).contains(&text.len())) {
                     return Err("the name of a protocol has 1 to 255 bytes");
@@ -1100,6 +1125,12 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         show: |listener| listener.transport.protocol.name().to_owned(),
     },
     Key {
+        name: "allow_plain_text",
+        doc: "Whether clients may come without TLS too where `protocol` is `any` and there is a certificate: then four kinds share the port.",
+        kind: Kind::Switch { put: |listener, value| listener.transport.allow_plain_text = value },
+        show: |listener| listener.transport.allow_plain_text.to_string(),
+    },
+    Key {
         name: "websocket_path",
         doc: "Path that WebSocket clients have to ask for, such as `/mqtt`; another gets 404. Without it, any.",
         kind: Kind::Text {
@@ -1114,6 +1145,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "websocket_origins",
         doc: "Pages that may connect by WebSocket, each as browsers name them: `https://app.example`, exactly. Others get 403. Without it all, or those of the same host where certificates are asked for.",
         kind: Kind::Texts {
+            if_empty: None,
             put: |listener, texts| {
                 let origins = texts.iter().map(|text| transport::origin(text));
                 listener.transport.websocket_origins = Some(origins.collect::<Result<_, _>>()?);
@@ -1159,6 +1191,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "proxy_trusted",
         doc: "The proxies, as addresses (`10.0.0.7`) or networks (`10.0.0.0/8`).",
         kind: Kind::Texts {
+            if_empty: None,
             put: |listener, texts| {
                 listener.transport.proxy_trusted = Some(transport::networks(&texts)?);
                 Ok(())
@@ -1170,6 +1203,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "allow_addresses",
         doc: "Addresses and networks of clients that are let in, by their real address behind a proxy; if there are any, nobody else is.",
         kind: Kind::Texts {
+            if_empty: Some("then everybody is let in; a listener for all goes without the key"),
             put: |listener, texts| {
                 listener.transport.allow_addresses = transport::networks(&texts)?;
                 Ok(())
@@ -1181,6 +1215,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "deny_addresses",
         doc: "Addresses and networks of clients whose connections are closed at once.",
         kind: Kind::Texts {
+            if_empty: None,
             put: |listener, texts| {
                 listener.transport.deny_addresses = transport::networks(&texts)?;
                 Ok(())
@@ -1330,6 +1365,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
         doc: "Back ends that are asked who a client is, in this order.",
         kind: Kind::List {
             allowed: &["certificate", "jwt", "password", "http"],
+            if_empty: Some("then nobody is asked who a client is; without the key all that is configured is"),
             put: |domain, words| {
                 let known = |word: &str| BackEnd::ALL.into_iter().find(|back_end| back_end.name() == word);
                 domain.chain = Some(words.into_iter().filter_map(known).collect());
@@ -1441,6 +1477,7 @@ pub(super) static SECURITY: &[Key<SecurityDraft, SecurityDomain>] = &[
         doc: "Algorithms that tokens may be signed by.",
         kind: Kind::List {
             allowed: &Algorithm::NAMES,
+            if_empty: Some("then no token is good; without the key those are that the keys are made for"),
             put: |domain, words| domain.jwt_rules.algorithms = algorithms(&words),
         },
         show: |_| String::new(),

@@ -53,6 +53,7 @@ pub use self::security::{DEFAULT_DOMAIN, Http, Jwt, JwtKeys, SecurityDomain, Ver
 pub use self::timestamp::Timestamp;
 pub use self::tls::Tls;
 pub use self::transport::{Protocol, Transport};
+use crate::text::Lenient;
 
 /// All that the broker is told at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -256,9 +257,8 @@ impl Config {
         overrides: &Overrides,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
-        let text = path
-            .map(|path| draft::read(path).map_err(|fault| ConfigError::new(Origin::File(path.to_owned()), fault)))
-            .transpose()?;
+        let lenient = |path| if is_toml(path) { Lenient::No } else { Lenient::Comments };
+        let text = path.map(|path| draft::read(path, lenient(path))).transpose()?;
         Self::of_text(path.zip(text.as_deref()), overrides, environment)
     }
 
@@ -274,7 +274,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let mut draft = Draft::new();
         if let Some((path, text)) = file {
-            if path.extension().is_some_and(|extension| extension == "toml") {
+            if is_toml(path) {
                 toml::read(&mut draft, path, text)?;
             } else {
                 mosquitto::read(&mut draft, path, text)?;
@@ -342,4 +342,9 @@ impl Config {
             .finish(&Overrides::default(), &Environment::default())
             .expect("the defaults do not contradict each other")
     }
+}
+
+/// Whether a file is in the format of our own.
+fn is_toml(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "toml")
 }

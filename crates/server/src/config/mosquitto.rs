@@ -29,6 +29,7 @@ use super::security::SecurityDraft;
 use super::timestamp::Timestamp;
 use super::tls::TlsDraft;
 use super::transport::{self, Protocol};
+use crate::text::Lenient;
 
 /// Reads `text`, the content of `path`, and the files that it includes, into the draft.
 pub(super) fn read(draft: &mut Draft, path: &Path, text: &str) -> Result<(), ConfigError> {
@@ -189,14 +190,27 @@ struct OwnListener {
     allow_anonymous: Option<bool>,
     /// `listener_auto_id_prefix`, the same.
     auto_id_prefix: Option<String>,
+    /// `use_identity_as_username`, and the same with `subject`: apart, as one that is off takes nothing back of the other.
+    identity_is_user_name: bool,
+    subject_is_user_name: bool,
     /// Where its directives of TLS stand, by their names.
     tls_lines: BTreeMap<String, Origin>,
+    /// Where `proxy_protocol_v2_require_tls true` stands.
+    proxy_requires_tls: Option<Origin>,
 }
 
 impl OwnListener {
     fn new(draft: ListenerDraft) -> Self {
-        let (options, tls_lines) = (ListenerOptions::default(), BTreeMap::new());
-        Self { draft, options, allow_anonymous: None, auto_id_prefix: None, tls_lines }
+        Self {
+            draft,
+            options: ListenerOptions::default(),
+            allow_anonymous: None,
+            auto_id_prefix: None,
+            identity_is_user_name: false,
+            subject_is_user_name: false,
+            tls_lines: BTreeMap::new(),
+            proxy_requires_tls: None,
+        }
     }
 }
 
@@ -213,9 +227,17 @@ struct ListenerOptions {
 /// The files of a security domain.
 #[derive(Default)]
 struct SecurityOptions {
-    password_file: Option<(PathBuf, Origin)>,
-    acl_file: Option<(PathBuf, Origin)>,
-    dynamic_security_file: Option<(PathBuf, Origin)>,
+    password_file: Option<NamedFile>,
+    acl_file: Option<NamedFile>,
+    dynamic_security_file: Option<NamedFile>,
+}
+
+/// A file, and what names it.
+#[derive(Clone)]
+struct NamedFile {
+    path: PathBuf,
+    directive: &'static str,
+    origin: Origin,
 }
 
 /// A plugin of Mosquitto's that is a part of this broker.
@@ -229,7 +251,7 @@ struct Plugin {
     everywhere: bool,
     origin: Origin,
     /// The file that it reads.
-    file: Option<(PathBuf, Origin)>,
+    file: Option<NamedFile>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -326,12 +348,18 @@ impl Directive<'_> {
     }
 
     fn text<T>(&self, check: impl FnOnce(String) -> Result<T, &'static str>) -> Result<T, Fault> {
+        only_utf8(self.value)?;
         check(self.value.to_owned()).map_err(|reason| Fault::BadText {
             key: self.name.to_owned(),
             given: self.value.to_owned(),
             reason,
         })
     }
+}
+
+/// What looks like a comment is a part of some values; nothing in those may have been replaced.
+fn only_utf8(value: &str) -> Result<(), Fault> {
+    if value.contains(char::REPLACEMENT_CHARACTER) { Err(Fault::NotUtf8) } else { Ok(()) }
 }
 
 /// The first word and what follows it.
@@ -347,6 +375,8 @@ impl Reader<'_> {
         // Each file begins in front of its first `listener` line, and the file that includes it goes on where it was.
         let mut current = None;
         let outer_bridge = self.bridge.take();
+        // Editors of Windows put a mark of UTF-8 in front.
+        let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         for (index, line) in text.split('\n').enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -367,7 +397,7 @@ impl Reader<'_> {
 
     /// Reads the `*.conf` of a directory, in the order of the bytes of their names.
     fn include(&mut self, directive: &Directive<'_>) -> Result<(), ConfigError> {
-        let directory = PathBuf::from(directive.value);
+        let directory = directive.path().map_err(|fault| ConfigError::new(directive.origin.clone(), fault))?;
         // The line is what can be changed.
         let unreadable = |path: &Path, error| {
             ConfigError::new(directive.origin.clone(), Fault::SecretUnreadable { path: path.to_owned(), error })
@@ -381,7 +411,7 @@ impl Reader<'_> {
         }
         paths.sort();
         for path in paths {
-            let text = draft::read(&path).map_err(|fault| ConfigError::new(Origin::File(path.clone()), fault))?;
+            let text = draft::read(&path, Lenient::Comments)?;
             self.file(&path, &text, Depth::Included)?;
         }
         Ok(())
@@ -465,7 +495,9 @@ impl Reader<'_> {
             }
             "proxy_protocol_v2_require_tls" => {
                 let require = line.switch()?;
-                self.current(line, *current).draft.transport.proxy_require_tls = require;
+                let listener = self.current(line, *current);
+                listener.draft.transport.proxy_require_tls = require;
+                listener.proxy_requires_tls = require.then(|| line.origin.clone());
             }
             "max_connections" => {
                 let connections_max = key::count(Some(line.limit(i32::MAX as u64)?));
@@ -525,18 +557,12 @@ impl Reader<'_> {
                 self.current(line, *current).draft.tls.require_certificate = Some(require);
             }
             "use_identity_as_username" => {
-                let from = if line.switch()? { UserNameFrom::CommonName } else { UserNameFrom::No };
-                self.current(line, *current).draft.tls.user_name_from_certificate = from;
+                let on = line.switch()?;
+                self.current(line, *current).identity_is_user_name = on;
             }
             "use_subject_as_username" => {
                 let on = line.switch()?;
-                // Where both are there, Mosquitto takes the Common Name.
-                let from = &mut self.current(line, *current).draft.tls.user_name_from_certificate;
-                match (on, *from) {
-                    (true, UserNameFrom::No) => *from = UserNameFrom::Subject,
-                    (false, UserNameFrom::Subject) => *from = UserNameFrom::No,
-                    _ => {}
-                }
+                self.current(line, *current).subject_is_user_name = on;
             }
             "disable_client_cert_date_checks" => {
                 let ignore = line.switch()?;
@@ -606,12 +632,12 @@ impl Reader<'_> {
                 }
             }
             "password_file" => {
-                let file = Some((line.path()?, line.origin.clone()));
-                self.security_options(*current).password_file = file;
+                let file = NamedFile { path: line.path()?, directive: "password_file", origin: line.origin.clone() };
+                self.security_options(*current).password_file = Some(file);
             }
             "acl_file" => {
-                let file = Some((line.path()?, line.origin.clone()));
-                self.security_options(*current).acl_file = file;
+                let file = NamedFile { path: line.path()?, directive: "acl_file", origin: line.origin.clone() };
+                self.security_options(*current).acl_file = Some(file);
             }
             "plugin" | "auth_plugin" => {
                 self.security_seen = true;
@@ -757,7 +783,7 @@ impl Reader<'_> {
             "sys_interval" => {
                 self.draft.sys_interval_seconds = line.number(0, key::SYS_INTERVAL_MAX)? as u32;
             }
-            "pid_file" => self.draft.pid_file = Some(PathBuf::from(line.value)),
+            "pid_file" => self.draft.pid_file = Some(line.path()?),
             "user" => self.draft.user = Some(line.text(key::user_name)?),
             "memory_limit" => {
                 // Zero means no limit there, too.
@@ -784,6 +810,7 @@ impl Reader<'_> {
             if rest.is_empty() {
                 return Err(Fault::NoValue { name: "log_dest file".to_owned() });
             }
+            only_utf8(rest)?;
             log.file = Some(PathBuf::from(rest));
             return Ok(());
         }
@@ -878,10 +905,12 @@ impl Reader<'_> {
         match plugin.kind {
             PluginKind::Sqlite => self.warn(line, "has no effect: data is kept in a format of our own"),
             PluginKind::SparkplugAware => self.warn(line, "has no effect: that plugin has no options"),
-            _ if nearest.and_then(|nearest| nearest.strip_prefix("plugin_opt_")) == Some(option) => {
-                plugin.file = Some((path, line.origin.clone()));
-            }
-            _ => return Err(Fault::UnknownDirective { name: line.name.to_owned(), nearest }),
+            _ => match nearest.filter(|it| it.strip_prefix("plugin_opt_") == Some(option)) {
+                Some(directive) => {
+                    plugin.file = Some(NamedFile { path, directive, origin: line.origin.clone() });
+                }
+                None => return Err(Fault::UnknownDirective { name: line.name.to_owned(), nearest }),
+            },
         }
         Ok(())
     }
@@ -905,6 +934,7 @@ impl Reader<'_> {
             };
             let mut places = plugin.places;
             if plugin.everywhere && self.per_listener {
+                places.retain(|_| self.unlisted.is_some() || self.listed.is_empty());
                 places.extend((0..self.listed.len()).map(Some));
             }
             for place in places {
@@ -945,7 +975,7 @@ impl Reader<'_> {
             // No listener at all: what is said of the unwritten one holds for the broker.
             let ListenerOptions { allow_zero_length_client_id, auto_id_prefix, security, client_id_prefixes, .. } =
                 self.unlisted_options;
-            self.draft.security.extend(security_draft(security, None));
+            self.draft.security.extend(security_draft(security, None)?);
             if self.per_listener {
                 self.draft.client_id_prefixes = client_id_prefixes;
             }
@@ -955,10 +985,20 @@ impl Reader<'_> {
             if let Some(prefix) = auto_id_prefix {
                 settings.auto_id_prefix = prefix;
             }
+        } else {
+            let SecurityOptions { password_file, acl_file, dynamic_security_file } = self.unlisted_options.security;
+            for NamedFile { directive, origin, .. } in
+                [password_file, acl_file, dynamic_security_file].into_iter().flatten()
+            {
+                self.draft.warnings.push(format!(
+                    "{origin}: directive \"{directive}\" has no effect: with per_listener_settings it is for the listener \
+                     whose line stands above it"
+                ));
+            }
         }
         listeners.append(&mut self.listed);
         bridge::refuse(std::mem::take(&mut self.bridges))?;
-        self.draft.security.extend(security_draft(std::mem::take(&mut self.security), None));
+        self.draft.security.extend(security_draft(std::mem::take(&mut self.security), None)?);
 
         let anonymous = self.anonymous.or(unlisted_anonymous);
         self.draft.loopback_anonymous = anonymous.unwrap_or(listeners.is_empty());
@@ -967,11 +1007,26 @@ impl Reader<'_> {
             listener.draft.allow_anonymous = Some(listener.allow_anonymous.or(of_all).unwrap_or(false));
             listener.draft.tcp_no_delay = self.draft.tcp_no_delay;
             finish_tls(&mut listener, &mut self.draft.warnings)?;
+            if let Some(origin) = listener.proxy_requires_tls
+                && listener.draft.transport.proxy_protocol != Some(Versions::V2)
+            {
+                let fault =
+                    Fault::DirectiveNeeds { name: "proxy_protocol_v2_require_tls", key: "enable_proxy_protocol 2" };
+                return Err(ConfigError::new(origin, fault));
+            }
             let clients = &mut listener.draft.clients;
             clients.allow_zero_length_client_id = listener.options.allow_zero_length_client_id;
             clients.auto_id_prefix = listener.auto_id_prefix.or(listener.options.auto_id_prefix);
-            let name = listener.draft.domain_name();
-            if let Some(domain) = security_draft(listener.options.security, Some(name.clone())) {
+            let mut name = listener.draft.domain_name();
+            let is_taken = |draft: &Draft, name: &str| draft.security.iter().any(|it| it.name.as_deref() == Some(name));
+            // One for IPv4 and one for IPv6 may share a port.
+            if is_taken(self.draft, &name) && listener.draft.socket_domain != SocketDomain::Both {
+                name = format!("{name} {}", listener.draft.socket_domain.name());
+            }
+            if let Some(domain) = security_draft(listener.options.security, Some(name.clone()))? {
+                if is_taken(self.draft, &name) {
+                    return Err(ConfigError::new(listener.draft.origin, Fault::Twice { what: format!("\"{name}\"") }));
+                }
                 self.draft.security.push(domain);
                 listener.draft.security = Some(name);
             }
@@ -991,6 +1046,12 @@ impl Reader<'_> {
 /// What Mosquitto means by silence.
 fn finish_tls(listener: &mut OwnListener, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
     let OwnListener { draft, tls_lines, .. } = listener;
+    // Where both are on, Mosquitto takes the Common Name.
+    draft.tls.user_name_from_certificate = match (listener.identity_is_user_name, listener.subject_is_user_name) {
+        (true, _) => UserNameFrom::CommonName,
+        (false, true) => UserNameFrom::Subject,
+        (false, false) => UserNameFrom::No,
+    };
     let by_proxy = draft.transport.proxy_protocol == Some(Versions::V2);
     let tls = &mut draft.tls;
     let needs = |names: &[&'static str], key: &'static str| {
@@ -1008,7 +1069,9 @@ fn finish_tls(listener: &mut OwnListener, warnings: &mut Vec<String>) -> Result<
     if tls.certificate_files.is_empty() {
         let is_meant = !tls.key_files.is_empty() || !tls.client_ca_files.is_empty();
         // Without a certificate there is no TLS in Mosquitto, whatever else is said of it; that would let in whoever was to be kept out.
-        let safe_by_proxy = by_proxy && tls.require_certificate != Some(true);
+        // A proxy tells the Common Name, and no more.
+        let told_by_proxy = by_proxy && tls.user_name_from_certificate != UserNameFrom::Subject;
+        let safe_by_proxy = told_by_proxy && tls.require_certificate != Some(true);
         let asking = if safe_by_proxy { &[] } else { asking };
         let missing = needs(asking, "certfile")
             .or_else(|| needs(&["keyfile", "cafile", "capath"], "certfile").filter(|_| is_meant));
@@ -1039,18 +1102,24 @@ fn finish_tls(listener: &mut OwnListener, warnings: &mut Vec<String>) -> Result<
 }
 
 /// The security domain with these files, if there are any.
-fn security_draft(options: SecurityOptions, name: Option<String>) -> Option<SecurityDraft> {
+fn security_draft(options: SecurityOptions, name: Option<String>) -> Result<Option<SecurityDraft>, ConfigError> {
     let SecurityOptions { password_file, acl_file, dynamic_security_file } = options;
-    let origin = password_file.as_ref().or(acl_file.as_ref()).or(dynamic_security_file.as_ref())?.1.clone();
-    let mut draft = SecurityDraft::new(origin);
+    let other = password_file.as_ref().or(acl_file.as_ref());
+    let Some(first) = other.or(dynamic_security_file.as_ref()) else { return Ok(None) };
+    if let (Some(other), Some(_)) = (other, &dynamic_security_file) {
+        let reason =
+            "cannot stand beside the plugin mosquitto_dynamic_security, whose file has users and rules of its own";
+        return Err(ConfigError::new(other.origin.clone(), Fault::WrongPlace { name: other.directive, reason }));
+    }
+    let mut draft = SecurityDraft::new(first.origin.clone());
     draft.name = name;
     let places =
         [("password_file", &password_file), ("acl_file", &acl_file), ("dynamic_security_file", &dynamic_security_file)];
-    draft.places = places.iter().filter_map(|(key, file)| Some((*key, file.as_ref()?.1.clone()))).collect();
-    draft.password_file = password_file.map(|(path, _)| path);
-    draft.acl_file = acl_file.map(|(path, _)| path);
-    draft.dynamic_security_file = dynamic_security_file.map(|(path, _)| path);
-    Some(draft)
+    draft.places = places.iter().filter_map(|(key, file)| Some((*key, file.as_ref()?.origin.clone()))).collect();
+    draft.password_file = password_file.map(|file| file.path);
+    draft.acl_file = acl_file.map(|file| file.path);
+    draft.dynamic_security_file = dynamic_security_file.map(|file| file.path);
+    Ok(Some(draft))
 }
 
 /// All directives that are known.
@@ -1090,7 +1159,10 @@ fn listener(line: &Directive<'_>) -> Result<OwnListener, Fault> {
     match (port, rest.starts_with('/')) {
         (0, _) if rest.is_empty() => return Err(bad(line.value, "port 0 needs the path of a Unix socket after it")),
         // It may be one in the working directory, as other paths in these files may.
-        (0, _) => draft.unix_path = Some(key::unix_path(rest.to_owned()).map_err(|reason| bad(rest, reason))?),
+        (0, _) => {
+            only_utf8(rest)?;
+            draft.unix_path = Some(key::unix_path(rest.to_owned()).map_err(|reason| bad(rest, reason))?);
+        }
         (_, true) => return Err(bad(line.value, "the path of a Unix socket needs port 0 before it")),
         (port, false) => {
             draft.port = Some(port);

@@ -28,8 +28,8 @@ pub(super) enum Shape {
     Number { min: u64, max: u64, word: Option<&'static str> },
     Text,
     Choice(&'static [&'static str]),
-    List(&'static [&'static str]),
-    Texts,
+    List { allowed: &'static [&'static str], items_min: u8 },
+    Texts { items_min: u8 },
 }
 
 /// Keys that their section has to have.
@@ -73,8 +73,8 @@ fn of_table<Written, Used>(
             Kind::Number { min, max, word, .. } => Shape::Number { min, max, word },
             Kind::Text { .. } => Shape::Text,
             Kind::Choice { allowed, .. } => Shape::Choice(allowed),
-            Kind::List { allowed, .. } => Shape::List(allowed),
-            Kind::Texts { .. } => Shape::Texts,
+            Kind::List { allowed, if_empty, .. } => Shape::List { allowed, items_min: u8::from(if_empty.is_some()) },
+            Kind::Texts { if_empty, .. } => Shape::Texts { items_min: u8::from(if_empty.is_some()) },
         },
         default: default.map_or(String::new(), |used| (key.show)(used)),
     }));
@@ -89,8 +89,8 @@ impl Row {
             Shape::Number { min, max, word: Some(word) } => format!("{min}..={max}, {word}"),
             Shape::Text => "text".to_owned(),
             Shape::Choice(allowed) => allowed.join(", "),
-            Shape::List(allowed) => format!("list of {}", allowed.join(", ")),
-            Shape::Texts => "list of texts".to_owned(),
+            Shape::List { allowed, .. } => format!("list of {}", allowed.join(", ")),
+            Shape::Texts { .. } => "list of texts".to_owned(),
         }
     }
 
@@ -109,9 +109,12 @@ impl Row {
             }
             Shape::Text => json!({ "type": "string" }),
             Shape::Choice(allowed) => json!({ "enum": allowed }),
-            Shape::List(allowed) => json!({ "type": "array", "items": { "enum": allowed } }),
-            Shape::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+            Shape::List { allowed, .. } => json!({ "type": "array", "items": { "enum": allowed } }),
+            Shape::Texts { .. } => json!({ "type": "array", "items": { "type": "string" } }),
         };
+        if let Shape::List { items_min: min @ 1.., .. } | Shape::Texts { items_min: min @ 1.. } = self.shape {
+            schema["minItems"] = Value::from(min);
+        }
         schema["description"] = Value::from(self.doc);
         if !self.default.is_empty() {
             schema["default"] = match self.shape {
@@ -119,7 +122,7 @@ impl Row {
                 Shape::Number { .. } => {
                     self.default.parse::<u64>().map_or_else(|_| Value::from(&*self.default), Value::from)
                 }
-                Shape::List(_) | Shape::Texts => self.default.split(',').collect(),
+                Shape::List { .. } | Shape::Texts { .. } => self.default.split(',').collect(),
                 Shape::Text | Shape::Choice(_) => Value::from(&*self.default),
             };
         }

@@ -243,6 +243,7 @@ sessions_belong_to_users = false
 believe_user_names = true
 tcp_no_delay = false
 protocol = "any"
+allow_plain_text = false
 websocket_path = "/mqtt"
 websocket_origins = ["https://app.example", "http://localhost:8080"]
 proxy_protocol = "v2"
@@ -367,6 +368,7 @@ password_file = "{}"
                 tls: None,
                 transport: Transport {
                     protocol: Protocol::Any,
+                    allow_plain_text: false,
                     websocket: websocket::Options {
                         path: Some("/mqtt".into()),
                         origins: websocket::Origins::Listed(
@@ -465,6 +467,8 @@ fn a_transport_that_contradicts_itself_is_refused() {
             "\"websocket_origins\" has no effect unless \"protocol\" is \"websocket\" or \"any\"",
         ),
         ("proxy_protocol = \"v2\"", "[[listener]] with \"proxy_protocol\" needs \"proxy_trusted\""),
+        // Nobody could connect.
+        ("proxy_protocol = \"v2\"\nproxy_trusted = []", "[[listener]] with \"proxy_protocol\" needs \"proxy_trusted\""),
         (
             "proxy_protocol = \"v1\"\nproxy_trusted = [\"::1\"]\nproxy_require_tls = true",
             "\"proxy_require_tls\" has no effect unless \"proxy_protocol\" is \"v2\" or \"any\"",
@@ -949,6 +953,32 @@ fn a_listener_that_lets_nobody_in_is_warned_about() {
     }
 }
 
+/// Who forgets `security` has a listener with other users than those just written, or, on loopback, with none: anybody comes in.
+#[test]
+fn a_security_domain_that_no_listener_names_is_warned_of() {
+    let warnings = |text: &str| of_toml(text).unwrap_or_else(|message| panic!("{text}: {message}")).warnings;
+    let domain = "[[security]]\npassword_file = \"p\"\nname = ";
+    let unused = |line: usize, name: &str| {
+        format!(
+            "pantala.toml:{line}:1: no listener has security = \"{name}\": the users and rules of this [[security]] count nowhere"
+        )
+    };
+    let loopback = "[[listener]]\nhost = \"::1\"\n";
+    assert_eq!(warnings(&format!("{loopback}{domain}\"plant\"")), [unused(3, "plant")]);
+    assert_eq!(warnings(&format!("{domain}\"plant\"")), [unused(1, "plant")]);
+    // The default one as well.
+    let both = format!("{loopback}security = \"plant\"\n{domain}\"plant\"\n[[security]]\nacl_file = \"a\"");
+    assert_eq!(warnings(&both), [unused(7, "default")]);
+    // Its users by SCRAM have nowhere to come in either.
+    let scram = "[[scram_user]]\nname = \"ann\"\npassword = \"x\"\nsecurity = \"plant\"";
+    assert_eq!(warnings(&format!("{loopback}{domain}\"plant\"\n{scram}")), [unused(3, "plant")]);
+    for fine in
+        ["", loopback, &format!("{loopback}security = \"plant\"\n{domain}\"plant\""), &format!("{domain}\"default\"")]
+    {
+        assert_eq!(warnings(fine), Vec::<String>::new(), "{fine}");
+    }
+}
+
 #[test]
 fn what_is_wrong_with_a_security_domain_is_said() {
     for (text, expected) in [
@@ -1039,7 +1069,7 @@ fn scram_users_belong_to_a_domain() {
     assert!(changes.iter().any(|change| change.to_string() == "scram_user ann: removed (live)"), "{changes:?}");
     // Who is of another domain lets nobody in here.
     let other = ["[[listener]]\n[[security]]\nname = \"plant\"\n", &user("ann", "security = \"plant\"")].concat();
-    assert!(of_toml(&other).unwrap().warnings[0].contains("lets nobody in"));
+    assert!(of_toml(&other).unwrap().warnings.iter().any(|warning| warning.contains("lets nobody in")));
     for (text, expected) in [
         (
             user("ann", "security = \"plnt\""),
@@ -1336,6 +1366,104 @@ fn tls_of_a_toml() {
         let error = tls(text).expect_err(text);
         assert!(error.contains(message), "{text}: {error}");
     }
+}
+
+/// A certificate made of `any` no port of TLS: plain text went on beside it, and nothing said so.
+#[test]
+fn plain_text_beside_tls_is_asked_for() {
+    let any = |more: &str| {
+        let config = of_toml(&format!("[[listener]]\ntls_certificate_files = [\"a\"]\nprotocol = \"any\"\n{more}"));
+        config.map(|config| config.listeners[0].transport.allow_plain_text)
+    };
+    assert_eq!(any(""), Ok(false));
+    assert_eq!(any("allow_plain_text = true"), Ok(true));
+    assert_eq!(
+        any("allow_plain_text = true\ntls_client_ca_files = [\"c\"]\ntls_require_certificate = false"),
+        Ok(true)
+    );
+    // Nobody gets round a certificate by leaving TLS out.
+    for more in
+        ["", "tls_require_certificate = true", "tls_require_certificate = false\nuser_name_from_certificate = \"cn\""]
+    {
+        let error = any(&format!("allow_plain_text = true\ntls_client_ca_files = [\"c\"]\n{more}")).expect_err(more);
+        let begin =
+            "pantala.toml:1:1: \"allow_plain_text\" has no effect unless clients may do without a certificate: ";
+        assert!(error.starts_with(begin), "{error}");
+    }
+    for text in [
+        "protocol = \"any\"",
+        "tls_certificate_files = [\"a\"]",
+        "tls_certificate_files = [\"a\"]\nprotocol = \"websocket\"",
+    ] {
+        let error = of_toml(&format!("[[listener]]\nallow_plain_text = true\n{text}")).expect_err(text);
+        let whole = "pantala.toml:1:1: \"allow_plain_text\" has no effect unless \"protocol\" is \"any\" and there is a certificate";
+        assert_eq!(error, whole);
+    }
+}
+
+/// What is empty meant nobody, or everybody, and neither was said.
+#[test]
+fn a_list_that_makes_no_sense_when_it_is_empty_is_refused() {
+    for (section, key, why) in [
+        ("listener", "versions", "then nobody is let in; without the key all versions are"),
+        ("listener", "tls_versions", "then no TLS is spoken; without the key both versions are"),
+        (
+            "listener",
+            "tls_certificate_files",
+            "then there is no TLS; a listener that is to have none goes without the key",
+        ),
+        (
+            "listener",
+            "tls_client_ca_files",
+            "then nobody needs a certificate; a listener that asks for none goes without the key",
+        ),
+        ("listener", "allow_addresses", "then everybody is let in; a listener for all goes without the key"),
+        (
+            "listener",
+            "client_id_prefixes",
+            "then every Client Identifier is taken; a listener for all goes without the key",
+        ),
+        ("security", "chain", "then nobody is asked who a client is; without the key all that is configured is"),
+        ("security", "jwt_algorithms", "then no token is good; without the key those are that the keys are made for"),
+    ] {
+        let error = of_toml(&format!("[[{section}]]\n{key} = []")).expect_err(key);
+        assert_eq!(error, format!("pantala.toml:2:{}: \"{key}\" cannot be empty: {why}", key.len() + 4));
+        let variable = format!("PANTALA__{section}__0__{key}").to_uppercase();
+        let error = of_variables(&[(&variable, " ")]).expect_err(key);
+        assert_eq!(error, format!("environment variable {variable}: \"{key}\" cannot be empty: {why}"));
+    }
+    for fine in ["deny_addresses", "tls_key_files"] {
+        of_toml(&format!("[[listener]]\n{fine} = []")).expect(fine);
+    }
+    of_toml("[log]\ntypes = []\ndestinations = []").expect("a broker that says nothing");
+}
+
+/// `false` of one directive turned off what the other had turned on, and whoever had any certificate was whom they said.
+#[test]
+fn a_directive_of_names_in_certificates_that_is_off_takes_nothing_back_of_the_other() {
+    let (identity, subject) = ("use_identity_as_username", "use_subject_as_username");
+    for (first, second, expected) in [
+        ((subject, true), (identity, false), UserNameFrom::Subject),
+        ((identity, false), (subject, true), UserNameFrom::Subject),
+        ((identity, true), (subject, false), UserNameFrom::CommonName),
+        ((subject, false), (identity, true), UserNameFrom::CommonName),
+        ((subject, true), (identity, true), UserNameFrom::CommonName),
+        ((identity, true), (subject, true), UserNameFrom::CommonName),
+        ((identity, true), (identity, false), UserNameFrom::No),
+        ((subject, true), (subject, false), UserNameFrom::No),
+        ((subject, false), (identity, false), UserNameFrom::No),
+    ] {
+        let lines = format!("{} {}\n{} {}", first.0, first.1, second.0, second.1);
+        let text = format!("listener 8883\ncertfile /c\ncafile /ca\nrequire_certificate true\n{lines}");
+        let config = of_conf(&text).expect(&text);
+        let tls = config.listeners[0].tls.as_ref().expect("TLS");
+        assert_eq!(tls.user_name_from_certificate, expected, "{lines}");
+    }
+    // All three say one after the other what holds.
+    let three = format!("{subject} true\n{identity} true\n{identity} false");
+    let config = of_conf(&format!("listener 8883\ncertfile /c\ncafile /ca\n{three}")).expect("three lines");
+    let tls = config.listeners[0].tls.as_ref().expect("TLS");
+    assert_eq!(tls.user_name_from_certificate, UserNameFrom::Subject);
 }
 
 #[test]
@@ -1708,6 +1836,11 @@ fn a_converted_mosquitto_conf_comes_to_the_same() {
         "per_listener_settings true\nlistener 1\nallow_zero_length_clientid false\nauto_id_prefix a\nlistener 2"
             .to_owned(),
         r"clientid_prefixes a\,b".to_owned(),
+        // The default of another limit bows to it, and went below what can be written.
+        "max_packet_size 20".to_owned(),
+        "max_packet_size 63".to_owned(),
+        "max_packet_size 64\nmax_inflight_messages 0\nmessage_size_limit 268435455".to_owned(),
+        "listener 1 ::1\nsocket_domain ipv6\nmax_topic_alias 0\nmax_topic_alias_broker 65535".to_owned(),
         "listener 1\ncertfile /a,b.pem\nkeyfile /c, d\\\ncafile /e,\nrequire_certificate true".to_owned(),
     ]);
     let mut converted = 0;
@@ -1886,6 +2019,40 @@ fn what_is_wrong_with_a_mosquitto_conf_is_said_with_its_line() {
         ),
         ("include_dir", r#"mosquitto.conf:1: directive "include_dir" needs a value"#),
         ("auto_id_prefix", r#"mosquitto.conf:1: directive "auto_id_prefix" needs a value"#),
+        // These were told in the words of a TOML file, at the place of something else.
+        (
+            "listener 1\nenable_proxy_protocol 1\nproxy_protocol_v2_require_tls true",
+            "mosquitto.conf:3: directive \"proxy_protocol_v2_require_tls\" needs \"enable_proxy_protocol 2\" beside it",
+        ),
+        (
+            "listener 1\nproxy_protocol_v2_require_tls false\nproxy_protocol_v2_require_tls true",
+            "mosquitto.conf:3: directive \"proxy_protocol_v2_require_tls\" needs \"enable_proxy_protocol 2\" beside it",
+        ),
+        (
+            "listener 1\nenable_proxy_protocol 2\nuse_subject_as_username true",
+            "mosquitto.conf:3: directive \"use_subject_as_username\" needs \"certfile\" beside it",
+        ),
+        (
+            "plugin mosquitto_dynamic_security.so\nplugin_opt_config_file /d\npassword_file /p\nacl_file /a",
+            "mosquitto.conf:3: directive \"password_file\" cannot stand beside the plugin mosquitto_dynamic_security, whose \
+             file has users and rules of its own",
+        ),
+        (
+            "per_listener_settings true\nlistener 1\nacl_file /a\nplugin mosquitto_dynamic_security.so\n\
+             plugin_opt_config_file /d",
+            "mosquitto.conf:3: directive \"acl_file\" cannot stand beside the plugin mosquitto_dynamic_security, whose \
+             file has users and rules of its own",
+        ),
+        (
+            "plugin mosquitto_password_file.so\nplugin_opt_password_file /p\nplugin mosquitto_dynamic_security.so\n\
+             plugin_opt_config_file /d",
+            "mosquitto.conf:2: directive \"plugin_opt_password_file\" cannot stand beside the plugin \
+             mosquitto_dynamic_security, whose file has users and rules of its own",
+        ),
+        (
+            "per_listener_settings true\nlistener 1\npassword_file /p\nlistener 1\npassword_file /q",
+            "mosquitto.conf:4: \"listener 1\" is there twice",
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(of_conf(text).expect_err(text), expected, "{text}");
@@ -1927,6 +2094,45 @@ fn per_listener_settings_give_each_listener_its_own() {
         of_conf("auto_id_prefix x-\nlistener 1\nlistener_auto_id_prefix a\nlistener 2").expect("two listeners");
     let own: Vec<_> = config.listeners.iter().map(|listener| listener.settings.auto_id_prefix.as_deref()).collect();
     assert_eq!((config.settings.auto_id_prefix.as_str(), own), ("x-", vec![Some("a"), None]));
+}
+
+/// They share a port, and were taken for one security domain that was there twice.
+#[test]
+fn listeners_of_ipv4_and_ipv6_have_users_of_their_own() {
+    let config = of_conf(
+        "per_listener_settings true\nlistener 1\nsocket_domain ipv4\npassword_file /4\nlistener 1\nsocket_domain ipv6\n\
+         password_file /6",
+    )
+    .expect("two listeners");
+    let own: Vec<_> = config.listeners.iter().map(|it| &config.security[usize::from(it.settings.security.0)]).collect();
+    let own: Vec<_> = own.iter().map(|domain| (&*domain.name, domain.password_file.as_deref())).collect();
+    assert_eq!(own, [("listener 1", Some(Path::new("/4"))), ("listener 1 ipv6", Some(Path::new("/6")))]);
+}
+
+/// In front of all listeners such a file is for one that is not there; nobody was told.
+#[test]
+fn files_of_a_listener_that_is_not_there_are_warned_of() {
+    let warnings = |text: &str| {
+        let warnings =
+            of_conf(&format!("per_listener_settings true\nallow_anonymous true\n{text}")).expect(text).warnings;
+        warnings.into_iter().filter(|warning| warning.contains("has no effect")).collect::<Vec<_>>()
+    };
+    let because = "has no effect: with per_listener_settings it is for the listener whose line stands above it";
+    assert_eq!(
+        warnings("password_file /p\nacl_file /a\nlistener 1"),
+        [
+            format!("mosquitto.conf:3: directive \"password_file\" {because}"),
+            format!("mosquitto.conf:4: directive \"acl_file\" {because}"),
+        ]
+    );
+    for fine in [
+        "password_file /p",
+        "password_file /p\nport 1\nlistener 2",
+        "listener 1\npassword_file /p",
+        "global_plugin mosquitto_acl_file.so\nplugin_opt_acl_file /g\nlistener 1",
+    ] {
+        assert_eq!(warnings(fine), Vec::<String>::new(), "{fine}");
+    }
 }
 
 #[test]
@@ -2110,12 +2316,45 @@ fn files_that_cannot_be_read() {
         format!("{}: cannot be read: No such file or directory (os error 2)", missing.display())
     );
     assert!(load(&directory.0).contains(": cannot be read: "));
-    let binary = directory.write("binary.conf", b"listener 1883 \xFF");
-    assert_eq!(load(&binary), format!("{}: is not UTF-8 text", binary.display()));
+    for (name, bytes, place) in [
+        ("a.conf", &b"max_qos 1\nlistener 1883 \xff"[..], "2:15"),
+        ("a.toml", b"# caf\xe9", "1:6"),
+        // What looks like a comment there is a part of the path.
+        ("b.conf", b"persistence_location /caf #\xe9", "1"),
+        ("c.conf", b"\nlistener 0 /run/caf #\xe9", "2"),
+        ("d.conf", b"log_dest file /caf #\xe9", "1"),
+        ("e.conf", b"include_dir /caf #\xe9", "1"),
+    ] {
+        let path = directory.write(name, bytes);
+        assert_eq!(load(&path), format!("{}:{place}: is not UTF-8 text", path.display()));
+    }
     let long = directory.write("long.toml", "#".repeat(FILE_BYTES_MAX as usize + 1));
     assert_eq!(load(&long), format!("{}: is longer than 1048576 bytes, the most that is read", long.display()));
     let full = directory.write("full.toml", "#".repeat(FILE_BYTES_MAX as usize));
     assert!(Config::load_with(Some(&full), &Overrides::default(), &Environment::default()).is_ok());
+}
+
+/// One byte of another encoding in a comment ended the start, without a line, and so did a mark of UTF-8 in front.
+#[test]
+fn comments_of_a_mosquitto_conf_may_be_in_any_encoding() {
+    let directory = Directory::new();
+    let folder = directory.0.join("more");
+    fs::create_dir(&folder).expect("a folder");
+    fs::write(folder.join("b.conf"), b"\xef\xbb\xbfmax_keepalive 9 # caf\xe9\n").expect("a file");
+    let text = format!(
+        "# cafX\r\nlistener 1883 # cafX\n\tmax_qos 1 #X\n  #X\nallow_anonymous true\t#X\ninclude_dir {}\n#",
+        folder.display()
+    );
+    for front in [&b""[..], b"\xef\xbb\xbf"] {
+        let bytes: Vec<u8> = text.bytes().map(|byte| if byte == b'X' { 0xe9 } else { byte }).collect();
+        let path = directory.write("a.conf", [front, &bytes].concat());
+        let config = Config::load_with(Some(&path), &Overrides::default(), &Environment::default());
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((listeners(&config).as_str(), config.settings.keep_alive_max), ("*:1883+", 9));
+        assert_eq!(config.listeners[0].settings.maximum_qos, QoS::AtLeastOnce);
+        assert!(convert(&path).is_ok());
+    }
+    assert_eq!(listeners(&of_conf("\u{feff}listener 1").expect("a mark")), "*:1");
 }
 
 #[test]
@@ -2436,6 +2675,10 @@ fn check_schema(schema: &Value, value: &Value, place: &str) -> Result<(), String
             "minimum" if value.as_i64() < wanted.as_i64() => return wrong("minimum"),
             "maximum" if value.as_i64() > wanted.as_i64() => return wrong("maximum"),
             "minimum" | "maximum" => {}
+            "minItems" if value.as_array().map(Vec::len) < wanted.as_u64().map(|min| min as usize) => {
+                return wrong("minItems");
+            }
+            "minItems" => {}
             "const" if value != wanted => return wrong("const"),
             "const" => {}
             "enum" if !wanted.as_array().expect("words").contains(value) => return wrong("enum"),
@@ -2521,6 +2764,9 @@ fn the_schema_agrees_with_the_reader() {
         "[log]\ntypes = \"error\"",
         "[delivery]\nqueue_qos0_messages = 1",
         "[limits]\npacket_bytes_max = 1e5",
+        "[[listener]]\nversions = []",
+        "[[listener]]\ntls_certificate_files = []",
+        "[log]\ntypes = []",
     ]
     .map(str::to_owned)
     .into();

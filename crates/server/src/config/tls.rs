@@ -76,6 +76,12 @@ pub(super) struct TlsDraft {
 }
 
 impl TlsDraft {
+    /// Whether nobody without a certificate is let in. One that names its user has to be there.
+    pub fn needs_certificates_of_clients(&self) -> bool {
+        let of_all = !self.client_ca_files.is_empty() && self.require_certificate != Some(false);
+        of_all || self.user_name_from_certificate != UserNameFrom::No
+    }
+
     /// None where nothing was written.
     pub fn finish(self, origin: &Origin, protocol: Protocol) -> Result<Option<Tls>, ConfigError> {
         const SECTION: &str = "[[listener]]";

@@ -14,6 +14,8 @@ use super::tls::TlsDraft;
 pub struct Transport {
     /// What is spoken. Default MQTT.
     pub protocol: Protocol,
+    /// On a listener with a certificate that speaks either, clients may come without TLS too. Default false.
+    pub allow_plain_text: bool,
     /// What a WebSocket has to ask for; `trusted` of it is `proxy_trusted`.
     pub websocket: Options,
     /// The versions of the PROXY protocol of which each connection begins with a header. Default None: no header.
@@ -60,6 +62,7 @@ const UNIX_MODE: u32 = 0o660;
 #[derive(Default)]
 pub(super) struct TransportDraft {
     pub protocol: Option<Protocol>,
+    pub allow_plain_text: bool,
     pub websocket_path: Option<Box<str>>,
     pub websocket_origins: Option<Vec<Box<str>>>,
     pub proxy_protocol: Option<proxy::Versions>,
@@ -78,11 +81,18 @@ impl TransportDraft {
         let protocol = self.protocol.unwrap_or(Protocol::Mqtt);
         let has_websocket = protocol != Protocol::Mqtt;
         const WEBSOCKET: &str = "\"protocol\" is \"websocket\" or \"any\"";
+        const SHARED: &str = "\"protocol\" is \"any\" and there is a certificate";
+        // Nobody gets round a certificate by leaving TLS out.
+        const OPTIONAL: &str = "clients may do without a certificate: no authorities of theirs or \"tls_require_certificate = \
+            false\", and no user names from certificates";
         const V2: &str = "\"proxy_protocol\" is \"v2\" or \"any\"";
         const ADDRESSES: &str = "clients have addresses; behind a Unix socket a proxy has to tell them";
         let has_addresses = !is_unix || has_websocket || self.proxy_protocol.is_some();
+        let is_shared = protocol == Protocol::Any && !tls.certificate_files.is_empty();
         let takes_v2 = matches!(self.proxy_protocol, Some(proxy::Versions::V2 | proxy::Versions::Any));
         for (key, is_written, has_effect, unless) in [
+            ("allow_plain_text", self.allow_plain_text, is_shared, SHARED),
+            ("allow_plain_text", self.allow_plain_text, !tls.needs_certificates_of_clients(), OPTIONAL),
             ("websocket_path", self.websocket_path.is_some(), has_websocket, WEBSOCKET),
             ("websocket_origins", self.websocket_origins.is_some(), has_websocket, WEBSOCKET),
             ("proxy_require_tls", self.proxy_require_tls, takes_v2, V2),
@@ -101,7 +111,8 @@ impl TransportDraft {
             }
         }
         // Whoever can open a Unix socket is believed: its permissions say who that is.
-        if self.proxy_protocol.is_some() && self.proxy_trusted.is_none() && !is_unix {
+        let trusts_nobody = self.proxy_trusted.as_ref().is_none_or(Vec::is_empty);
+        if self.proxy_protocol.is_some() && trusts_nobody && !is_unix {
             return Err(Fault::Missing { key: "proxy_trusted", section: "[[listener]] with \"proxy_protocol\"" });
         }
         let proxy_trusted: Box<[Network]> = self.proxy_trusted.unwrap_or_default().into();
@@ -118,6 +129,7 @@ impl TransportDraft {
             takes_v2 && tls.certificate_files.is_empty() && tls.user_name_from_certificate == UserNameFrom::CommonName;
         Ok(Transport {
             protocol,
+            allow_plain_text: self.allow_plain_text,
             websocket: Options { path: self.websocket_path, origins, trusted: proxy_trusted.clone() },
             proxy_protocol: self.proxy_protocol,
             proxy_require_tls: self.proxy_require_tls,
@@ -135,6 +147,7 @@ impl Default for Transport {
     fn default() -> Self {
         Self {
             protocol: Protocol::Mqtt,
+            allow_plain_text: false,
             websocket: Options::default(),
             proxy_protocol: None,
             proxy_require_tls: false,

@@ -20,9 +20,10 @@ use super::dynamic::{Dynamic, Dynamics};
 use super::http::{Caller, Roots};
 use super::keys::Keys;
 use crate::config::{Config, Http, SecurityDomain, Verification, nearest};
+use crate::text::{self, Lenient, NotUtf8};
 
-/// The largest password or ACL file.
-const FILE_BYTES_MAX: u64 = 256 << 20;
+/// The largest file with users or rules.
+const USERS_FILE_BYTES_MAX: u64 = 256 << 20;
 /// Files with a key or a secret are small; a slip like `/dev/zero` ends with a message.
 pub(super) const SECRET_BYTES_MAX: u64 = 1 << 20;
 
@@ -101,7 +102,8 @@ impl Domain {
         let users = match &config.password_file {
             None => None,
             Some(path) => {
-                let text = read_text(path, FILE_BYTES_MAX).map_err(|what| wrong("password_file", what))?;
+                let text = read(path, USERS_FILE_BYTES_MAX, Lenient::CommentLines);
+                let text = text.map_err(|what| wrong("password_file", what))?;
                 let file = pantala_password::File::parse(&text)
                     .map_err(|error| wrong("password_file", format!("{}: {error}", path.display())))?;
                 Some(Users::new(file, hasher.clone()))
@@ -110,13 +112,14 @@ impl Domain {
         let rules = match (&config.acl_file, &config.rules_file) {
             (None, None) => Rules::everything(),
             (None, Some(path)) => {
-                let text = read_text(path, FILE_BYTES_MAX).map_err(|what| wrong("rules_file", what))?;
+                let text = read_text(path, USERS_FILE_BYTES_MAX).map_err(|what| wrong("rules_file", what))?;
                 let draft = toml::from_str::<RulesDraft>(&text);
                 let draft = draft.map_err(|error| wrong("rules_file", in_toml(path, &text, &error)))?;
                 draft.compile().map_err(|error| wrong("rules_file", format!("{}: {error}", path.display())))?
             }
             (Some(path), _) => {
-                let text = read_text(path, FILE_BYTES_MAX).map_err(|what| wrong("acl_file", what))?;
+                let text = read(path, USERS_FILE_BYTES_MAX, Lenient::CommentLines);
+                let text = text.map_err(|what| wrong("acl_file", what))?;
                 Rules::from_mosquitto_acl(&text)
                     .map_err(|error| wrong("acl_file", format!("{}: {error}", path.display())))?
             }
@@ -243,6 +246,10 @@ fn meant(message: &str) -> Option<&str> {
 
 /// The text of a file; an error names it. A mark of UTF-8 at its front is no part of the text.
 pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
+    read(path, bytes_max, Lenient::No)
+}
+
+fn read(path: &Path, bytes_max: u64, lenient: Lenient) -> Result<String, String> {
     let wrong = |what: &dyn fmt::Display| format!("{}: {what}", path.display());
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| wrong(&error))?;
@@ -250,17 +257,40 @@ pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     if bytes.len() as u64 > bytes_max {
         return Err(wrong(&format_args!("it is longer than {bytes_max} bytes")));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        wrong(&format_args!("line {line}: it is not UTF-8"))
-    })?;
+    let not_utf8 = |at: NotUtf8| wrong(&format_args!("line {}: it is not UTF-8", at.line));
+    let text = text::of(bytes, lenient).map_err(not_utf8)?;
     Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The page had the limit of a configuration for them.
+    #[test]
+    fn the_page_of_limits_has_those_of_files() {
+        let page = include_str!("../../../../docs/limits.md").replace('\n', " ");
+        let said = [
+            format!("{} MiB of a file with users or rules", USERS_FILE_BYTES_MAX >> 20),
+            format!("{} 048 576 bytes of a configuration, and of a file with one secret", SECRET_BYTES_MAX >> 20),
+        ];
+        for said in said {
+            assert!(page.contains(&said), "{said}");
+        }
+    }
+
+    #[test]
+    fn comments_of_users_and_rules_may_be_in_any_encoding() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("acl");
+        std::fs::write(&path, b"\xef\xbb\xbf  # caf\xe9\ntopic a\n").expect("a file");
+        let read = |lenient| read(&path, USERS_FILE_BYTES_MAX, lenient);
+        assert_eq!(read(Lenient::CommentLines).as_deref(), Ok("  # caf\u{fffd}\ntopic a\n"));
+        assert_eq!(read(Lenient::No), Err(format!("{}: line 1: it is not UTF-8", path.display())));
+        // A `#` in a filter begins no comment.
+        std::fs::write(&path, b"topic a\ntopic # caf\xe9\n").expect("a file");
+        assert_eq!(read(Lenient::CommentLines), Err(format!("{}: line 2: it is not UTF-8", path.display())));
+    }
 
     #[test]
     fn what_is_wrong_with_rules_is_said_with_its_place_and_a_hint() {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread;
 use std::time::Duration;
 
-use pantala_access::dynsec::{Credentials as Known, DynamicSecurity, FILE_BYTES_MAX, Host, Kick, Response};
+use pantala_access::dynsec::{Credentials as Known, DynamicSecurity, FILE_BYTES_MAX, Host, Kick, Response, refuse};
 use pantala_access::{Rules, Subject};
 use pantala_broker::{ConnectionKey, SecurityId, Standing};
 use pantala_identity::cache::{Cache, Hasher};
@@ -34,7 +34,7 @@ const RESPONSES: &str = "$CONTROL/dynamic-security/v1/response";
 const COMMANDS_WAITING_MAX: usize = 64;
 /// The workers have so long to say who is connected.
 const CONNECTED_PATIENCE: Duration = Duration::from_secs(2);
-const NOT_SAVED: &str = r#"{"responses":[{"command":"Unknown command","error":"The change could not be saved"}]}"#;
+const NOT_SAVED: &str = "The change could not be saved";
 /// As a password file of ours.
 const ALGORITHM: Algorithm = Algorithm::Argon2id { iterations: 1 };
 const SALT_BYTES: usize = 12;
@@ -404,7 +404,7 @@ impl Security {
         let mut world = World { domains: &domains, inboxes, connected: OnceCell::new() };
         let applied = dynamic.apply(&payload, &mut world).unwrap_or_else(|error| {
             self.log.line(LogType::Error, &format!("Dynamic security: nothing is changed, {}", shown(&error)));
-            Response { json: NOT_SAVED.to_owned(), changed: false, kicks: Vec::new(), log: Vec::new() }
+            Response { json: refuse(&payload, NOT_SAVED), changed: false, kicks: Vec::new(), log: Vec::new() }
         });
         let user_name = user_name.map_or("-".to_owned(), |name| shown(&name).to_string());
         for line in &applied.log {

@@ -16,7 +16,7 @@ use crate::tls::TlsListener;
 #[derive(Debug)]
 pub(crate) struct Choice {
     transport: Arc<Transport>,
-    /// None where TLS is not spoken, or is begun already.
+    /// TLS as one of the choices; None where it is not spoken, or is begun already.
     tls: Option<Arc<TlsListener>>,
     kept: [u8; first_bytes::BYTES_MAX],
     kept_bytes: u8,
@@ -45,9 +45,6 @@ impl Choice {
         let refusal = match (found, &self.tls) {
             // What is in it is looked at when it is taken off.
             (FirstBytes::Tls, Some(_)) => None,
-            (_, Some(tls)) if tls.requires_certificate() => {
-                Some("a client without TLS, where a certificate is required")
-            }
             // Whose request it is, its header may tell.
             (FirstBytes::Http, _) => None,
             _ if is_allowed(&self.transport, peer.address.map(|address| address.ip())) => None,

@@ -30,6 +30,9 @@ impl Proxy {
             Err(error) => return Progress::Failed(error.words()),
         };
         if let Header::Proxied(proxied) = header {
+            // First of all, as the log names the client also where it is refused.
+            let address = proxied.source.map(|source| SocketAddr::new(source.ip().to_canonical(), source.port()));
+            peer.address = address.or(peer.address);
             if self.transport.proxy_require_tls && proxied.tls.is_none() {
                 return Progress::Failed("the client came to the proxy without TLS");
             }
@@ -40,6 +43,8 @@ impl Proxy {
             if let Err(why) = introduce(proxied, self.transport.user_name_by_proxy, peer) {
                 return Progress::Failed(why);
             }
+            // What the socket says is the proxy's: a client that it does not know has no address.
+            peer.address = address;
         }
         if !is_allowed(&self.transport, peer.address.map(|address| address.ip())) {
             return Progress::Failed(NOT_ALLOWED);
@@ -54,9 +59,8 @@ fn has_certificate(proxied: &Proxied) -> bool {
     proxied.tls.as_ref().is_some_and(|tls| tls.certificate == Certificate::Verified)
 }
 
-/// What the proxy knows about the client takes the place of what the socket says, which is the proxy's.
+/// What the proxy knows about the client's certificate.
 fn introduce(proxied: Proxied, is_user_name: bool, peer: &mut Peer) -> Result<(), &'static str> {
-    peer.address = proxied.source.map(|source| SocketAddr::new(source.ip().to_canonical(), source.port()));
     if let Some(tls) = proxied.tls
         && tls.certificate == Certificate::Verified
     {
