@@ -1,8 +1,7 @@
 //! What was written, by the file, the environment and the flags, before the defaults are put in.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
+use std::io;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -18,7 +17,8 @@ use super::log::{LogConfig, LogTypes};
 use super::security::{self, DEFAULT_DOMAIN, SecurityDomain, SecurityDraft, Verification};
 use super::tls::TlsDraft;
 use super::transport::TransportDraft;
-use super::{Config, ListenAddress, Listener, Overrides, SocketDomain, environment::Environment, key};
+use super::{Config, ListenAddress, Listener, ListenerPlaces, Overrides, SocketDomain, environment::Environment, key};
+use crate::file;
 
 /// The port of MQTT without TLS.
 pub(super) const DEFAULT_PORT: u16 = 1883;
@@ -182,7 +182,7 @@ impl Draft {
         }
         let security = security::domains(std::mem::take(&mut self.security))?;
         self.settings.scram_users = scram_users(std::mem::take(&mut self.scram_users), &security)?;
-        let listeners = self.listeners(&security)?;
+        let (listeners, listener_places) = self.listeners(&security)?;
         self.settings.security_domains = security::stored_names(&security);
         self.settings.listeners = listeners.iter().map(|listener| listener.settings.clone()).collect();
         for listener in &listeners {
@@ -214,6 +214,7 @@ impl Draft {
             listeners,
             security,
             file_places,
+            listener_places,
             verification: self.verification,
             log: self.log,
             workers: self.workers,
@@ -303,8 +304,10 @@ impl Draft {
         }
     }
 
-    fn listeners(&mut self, domains: &[SecurityDomain]) -> Result<Vec<Listener>, ConfigError> {
+    /// Each with where it was written.
+    fn listeners(&mut self, domains: &[SecurityDomain]) -> Result<(Vec<Listener>, Vec<ListenerPlaces>), ConfigError> {
         let mut listeners: Vec<Listener> = Vec::with_capacity(self.listeners.len());
+        let mut places = Vec::with_capacity(self.listeners.len());
         for mut draft in std::mem::take(&mut self.listeners) {
             draft.clients.sessions_belong_to_users.get_or_insert(self.sessions_belong_to_users);
             let name = draft.security.as_deref().unwrap_or(DEFAULT_DOMAIN);
@@ -313,6 +316,7 @@ impl Draft {
             draft.clients.believe_user_names.get_or_insert(self.believe_user_names && is_believed);
             draft.clients.client_id_prefixes.get_or_insert_with(|| self.client_id_prefixes.clone());
             let origin = draft.origin.clone();
+            places.push(ListenerPlaces { origin: origin.clone(), files: std::mem::take(&mut draft.tls.places) });
             let listener = draft.finish(domains)?;
             let named = |address: &ListenAddress| !matches!(address, ListenAddress::Tcp { port: 0, .. });
             let twice = |other: &Listener| {
@@ -326,7 +330,7 @@ impl Draft {
             }
             listeners.push(listener);
         }
-        Ok(listeners)
+        Ok((listeners, places))
     }
 }
 
@@ -354,6 +358,11 @@ impl ListenerDraft {
             movable: false,
             optional: false,
         }
+    }
+
+    /// Remembers where a key was written, if that is of use later.
+    pub fn note(&mut self, key: &'static str, origin: Origin) {
+        self.tls.note(key, &origin);
     }
 
     fn port(&self) -> u16 {
@@ -528,10 +537,16 @@ fn secret(path: &Path) -> Result<String, Fault> {
 
 /// The text of a file of at most [`FILE_BYTES_MAX`].
 pub(super) fn read(path: &Path) -> Result<String, Fault> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(Fault::Unreadable)?;
+    text(file::read(path, FILE_BYTES_MAX))
+}
+
+/// The same, where there is time to wait for who writes to a pipe.
+pub(super) fn read_waiting(path: &Path) -> Result<String, Fault> {
+    text(file::read_waiting(path, FILE_BYTES_MAX))
+}
+
+fn text(read: io::Result<Vec<u8>>) -> Result<String, Fault> {
+    let bytes = read.map_err(Fault::Unreadable)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(Fault::TooLong { bytes_max: FILE_BYTES_MAX });
     }

@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +18,7 @@ use super::dynamic::{Dynamic, Dynamics};
 use super::http::{Caller, Roots};
 use super::keys::Keys;
 use crate::config::{Config, Http, SecurityDomain, Verification, nearest};
+use crate::file;
 
 /// The largest password or ACL file.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -237,9 +236,7 @@ fn meant(message: &str) -> Option<&str> {
 /// The text of a file; an error names it. A mark of UTF-8 at its front is no part of the text.
 pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     let wrong = |what: &dyn fmt::Display| format!("{}: {what}", path.display());
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| wrong(&error))?;
-    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| wrong(&error))?;
+    let bytes = file::read(path, bytes_max).map_err(|error| wrong(&error))?;
     if bytes.len() as u64 > bytes_max {
         return Err(wrong(&format_args!("it is longer than {bytes_max} bytes")));
     }
