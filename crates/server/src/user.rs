@@ -156,13 +156,13 @@ impl User {
             Ok(Some(Obstacle { path, is_way: true })) => {
                 let path = path.display();
                 refuse(&format_args!(
-                    "it may not enter {path}; `chmod o+x {path}` lets it in, or --data-dir names another place"
+                    "it may not enter {path}; --data-dir names another place, or `chmod o+x {path}` lets it in"
                 ))
             }
             Ok(Some(Obstacle { path, is_way: false })) => {
                 let path = path.display();
                 refuse(&format_args!(
-                    "it may not write to {path}; `chown -R {} {path}` gives it, or --data-dir names another place",
+                    "it may not write to {path}; --data-dir names another place, or `chown -R {} {path}` gives it",
                     shown(name)
                 ))
             }
@@ -367,14 +367,16 @@ mod tests {
         // The parent is root's alone, whether anything is in it or not.
         for _ in 0..2 {
             let said = said(Given::Before).expect("an obstacle");
-            let expected =
-                format!("data as user other: it may not enter {0}; `chmod o+x {0}`", parent.path().display());
+            let expected = format!(
+                "data as user other: it may not enter {0}; --data-dir names another place, or `chmod o+x {0}`",
+                parent.path().display()
+            );
             assert!(said.contains(&expected), "{said}");
             fs::create_dir_all(path("way/data/store")).unwrap();
         }
         set("", 0o755);
         set("way", 0o700);
-        assert!(said(Given::Before).unwrap().contains("/way; `chmod"));
+        assert!(said(Given::Before).unwrap().contains("/way; --data-dir"));
         set("way", 0o711);
         for name in ["way/data", "way/data/store"] {
             set(name, 0o700);
@@ -385,7 +387,7 @@ mod tests {
         assert!(said(Given::After).unwrap().contains("it may not enter"));
         // With something else in it the data directory is not given.
         fs::write(path("way/data/other"), "").unwrap();
-        assert!(said(Given::Before).unwrap().contains("/way/data; `chmod"));
+        assert!(said(Given::Before).unwrap().contains("/way/data; --data-dir"));
         set("way/data", 0o711);
         assert_eq!(said(Given::Before), None);
         assert!(said(Given::After).unwrap().contains("it may not write to"));
@@ -395,7 +397,7 @@ mod tests {
         chown(path("way/data/store/lock"), Some(99), Some(99)).unwrap();
         set("way/data/store/lock", 0o600);
         let said = said(Given::Before).expect("an obstacle");
-        assert!(said.contains("/lock; `chown -R other "), "{said}");
+        assert!(said.contains("it may not write to ") && said.contains("/lock` gives it"), "{said}");
         assert!(is_root());
     }
 }

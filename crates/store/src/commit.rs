@@ -806,6 +806,7 @@ mod tests {
                 assert_eq!(heard.recv(), Ok(Some(0)));
             }
             assert_eq!(heard.recv(), Ok(None), "the sync has failed");
+            assert_eq!(heard.recv(), Ok(Some(0)), "whoever waits is told that it will not be");
             assert_eq!(store.written(), position);
             assert_eq!(store.durable(), first);
             stop();

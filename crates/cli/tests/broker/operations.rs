@@ -302,7 +302,10 @@ fn a_data_directory_that_the_user_cannot_get_to_ends_the_start() {
     fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
     let text = format!("[broker]\nuser = \"nobody\"\n[[listener]]\nhost = \"127.0.0.1\"\nport = {}\n", free_port());
     folder.write("a.toml", &text);
-    let expected = format!("as user nobody: it may not enter {0}; `chmod o+x {0}` lets it in", home.display());
+    let expected = format!(
+        "as user nobody: it may not enter {0}; --data-dir names another place, or `chmod o+x {0}` lets it in",
+        home.display()
+    );
     for (arguments, status) in [(&["-c", "a.toml", "--check"][..], 3), (&["-c", "a.toml"], 1)] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pantala"));
         command.arg("broker").args(arguments).env_clear().env("HOME", &home).current_dir(folder.path("."));
@@ -327,6 +330,34 @@ fn a_data_directory_that_the_user_cannot_get_to_ends_the_start() {
     assert_eq!(fs::metadata(broker.folder.path("made/by")).unwrap().uid(), 0);
     broker.signal(Signal::TERM);
     assert_eq!(broker.wait().code(), Some(0), "{}", broker.log());
+}
+
+/// Who met the failing disk with a CONNECT was not answered until its Keep Alive was over.
+#[test]
+fn a_connect_that_meets_the_failing_disk_is_answered() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let text =
+        "[broker]\nuser = \"nobody\"\ndata_dir = \"data\"\nworkers = 2\n[[listener]]\nhost = \"127.0.0.1\"\nport = 0\n";
+    folder.write("a.toml", text);
+    let broker = Broker::with_arguments(folder, &["-c", "a.toml"]);
+    let address = broker.address();
+    // From now on no file can be made there.
+    std::os::unix::fs::chown(broker.folder.path("data/store"), Some(0), Some(0)).unwrap();
+    for client_id in ["first", "second"] {
+        let mut client = Client::open(address);
+        // With a Session Expiry Interval of 100 s, and without Clean Start.
+        let properties = [5, 0x11, 0, 0, 0, 100];
+        let body = [&b"\0\x04MQTT\x05\0\0\0"[..], &properties, &crate::client::text(client_id)].concat();
+        client.send(&crate::client::packet(0x10, &body));
+        let answer = client.packet();
+        assert_eq!((answer[0], answer[3]), (0x20, 0x88), "{answer:02x?}");
+        client.expect_closed();
+    }
+    broker.wait_for_log("The disk has failed (Permission denied");
+    Client::connect(address, V5, "passing").ping();
 }
 
 /// They stayed behind without a word.

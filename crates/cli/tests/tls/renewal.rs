@@ -152,7 +152,8 @@ fn a_file_that_cannot_be_used_is_said_with_the_line_that_names_it() {
     folder.write("a.key", &server.key);
     folder.write("junk", "junk");
     std::fs::create_dir(folder.path("empty")).unwrap();
-    let text = |lines: &str| format!("listener 0 127.0.0.1\ncertfile a.crt\nkeyfile a.key\n{lines}");
+    let port = crate::process::free_port();
+    let text = |lines: &str| format!("listener {port} 127.0.0.1\ncertfile a.crt\nkeyfile a.key\n{lines}");
     let asked = "require_certificate true\ncafile a.crt\n";
     for (text, place) in [
         (text("certfile none\n"), "a.conf:4: certfile: "),
@@ -168,7 +169,7 @@ fn a_file_that_cannot_be_used_is_said_with_the_line_that_names_it() {
         let output = command.output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(3), "{text}{error}");
-        let expected = format!("pantala: {place}cannot listen on 127.0.0.1:0 with TLS: ");
+        let expected = format!("pantala: {place}cannot listen on 127.0.0.1:{port} with TLS: ");
         assert!(error.starts_with(&expected), "{text}{error}");
     }
 }
