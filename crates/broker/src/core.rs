@@ -621,10 +621,14 @@ impl<S: Store> Core<S> {
         self.end(now, key, End::Panic, Some(ReasonCode::UnspecifiedError));
     }
 
-    /// The store has made more records safe, or written more of them: what waited for them goes out.
+    /// The store has made more records safe, or written more of them: what waited for them goes out. Or it has failed, and
+    /// nothing will: who waits to be let in is told.
     pub fn store_completed(&mut self, now: Instant) {
         let (written, durable) = (self.store.written(), self.store.durable());
         self.open_gates(now, durable);
+        if self.store.has_failed() {
+            self.refuse_gated(now);
+        }
         self.forget_retained_before(durable);
         while let Some(waiting) = self.waiting_for_store.pop_front_if(|(position, ..)| *position <= durable) {
             self.release_waiting(waiting);

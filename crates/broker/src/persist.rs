@@ -13,14 +13,15 @@
 
 use std::sync::Arc;
 
-use pantala_proto::{PacketId, QoS};
+use pantala_proto::{PacketId, QoS, ReasonCode};
 use pantala_session::Instant;
 use pantala_store::{Durability, LoadError, MessageId, Position, Publish, Receiver, Record, SessionNumber, Store};
 
+use crate::connection::Phase;
 use crate::core::Core;
 use crate::message::{Body, Identifiers, Incoming, Message, Queued, Stored};
 use crate::session::{Owed, SessionKey};
-use crate::{ConnectionKey, publisher};
+use crate::{Cause, ConnectionKey, End, publisher};
 
 /// Where a message comes from, as far as the record of it decides more than who is to have it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -311,6 +312,30 @@ impl<S: Store> Core<S> {
             if self.sessions.get(key as usize).is_some_and(|session| session.generation == generation) {
                 self.pump(now, key);
             }
+        }
+    }
+
+    /// The store has failed, so the Sessions that CONNACKs speak of will never be the ones that would come back: in place of all that
+    /// has been withheld their clients are told that they are not let in.
+    pub(crate) fn refuse_gated(&mut self, now: Instant) {
+        while let Some((_, key, generation)) = self.waiting_gates.pop_front() {
+            let Some(connection) = self.connections.get_mut(key as usize) else { continue };
+            if connection.generation != generation || !connection.gated || connection.phase == Phase::Closing {
+                continue;
+            }
+            // Nothing of it has been taken by the socket.
+            connection.gated = false;
+            connection.output.clear(&mut self.pool);
+            self.unsent.forget(key);
+            self.dirty.push(key);
+            if let Some(session) = self.connections[key as usize].session {
+                // Whoever has not been let in leaves no Will.
+                self.forget_will(session);
+            }
+            let code = ReasonCode::ServerUnavailable;
+            let why = End::Because(code, Cause::Store);
+            self.refuse_connect(key, why, code, Some(&Cause::Store.to_string()));
+            self.end(now, key, why, None);
         }
     }
 

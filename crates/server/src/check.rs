@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use pantala_broker::authentication::ScramSha256;
@@ -13,7 +14,7 @@ use rustix::fs::{Access, access};
 
 use crate::config::{Config, ListenAddress, Listener};
 use crate::log::shown;
-use crate::user::{self, User};
+use crate::user::{self, Given, User};
 use crate::{listen, security, storage, tls};
 
 /// What came of a configuration that was tried out.
@@ -37,6 +38,7 @@ pub fn check(config: &Config) -> Checked {
             checked.problems.push(format!("cannot listen on {}: {error}", listener.address));
         }
     }
+    checked.problems.extend(listen::collision(config));
     checked.lines.push(storage::describe(config));
     if config.durability != Durability::Memory {
         match &config.data_dir {
@@ -50,13 +52,22 @@ pub fn check(config: &Config) -> Checked {
     if let Some(path) = &config.pid_file {
         checked.problems.extend(appendable("write the pid file", path).err());
     }
-    if let Some(name) = config.user.as_deref().filter(|_| user::is_root())
-        && let Err(error) = User::named(name)
-    {
-        checked.problems.push(format!("cannot become user {}: {error}", shown(name)));
+    if let Some(name) = config.user.as_deref().filter(|_| user::is_root()) {
+        match User::named(name) {
+            Err(error) => checked.problems.push(format!("cannot become user {}: {error}", shown(name))),
+            Ok(user) => {
+                let kept = storage::data_dir(config)
+                    .map(|data_dir| user.can_keep(name, data_dir, storage::FOLDER, Given::Before));
+                checked.problems.extend(kept.and_then(Result::err));
+            }
+        }
     }
     // What is read from other files than the configuration, and what is made of them.
-    let others = [scram(config), security::check(config), tls::check(config)];
+    let certificates = tls::check(config).map(|words| {
+        // Those can be renewed while the broker runs.
+        checked.lines.extend(words.iter().map(|words| format!("Warning: {words}")));
+    });
+    let others = [scram(config), security::check(config), certificates];
     checked.problems.extend(others.into_iter().filter_map(Result::err));
     let elsewhere = |line: &&str| line.starts_with("listener ") || line.starts_with("durability of ");
     let described = config.describe();
@@ -149,7 +160,11 @@ fn writable(folder: &Path) -> io::Result<()> {
 fn appendable(what: &str, path: &Path) -> Result<(), String> {
     let refuse = |error: io::Error| format!("cannot {what} {}: {error}", path.display());
     match fs::metadata(path) {
-        Ok(_) => OpenOptions::new().append(true).open(path).map(drop).map_err(refuse),
+        // Without waiting for who reads from a pipe.
+        Ok(_) => {
+            let file = OpenOptions::new().append(true).custom_flags(libc::O_NONBLOCK).open(path);
+            file.map(drop).map_err(refuse)
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             writable(parent).map_err(refuse)

@@ -3,12 +3,13 @@
 //! Decisions are the core's ([`pantala_broker`]); this crate moves bytes, keeps the clock, and tells the operator. Where
 //! to look: `worker.rs` for a turn of the loop, `inbox.rs` for what passes between workers, `listen.rs` for sockets,
 //! `stage.rs` for what stands between a socket and MQTT, `tls.rs` for certificates, `security` for who is let in, `guard.rs` for
-//! who is turned away before that, `log.rs` for the log, `sys.rs` for what is told below `$SYS/` and `reporter.rs` for who
+//! who is turned away before that, `file.rs` for files that an operator names, `log.rs` for the log, `sys.rs` for what is told below `$SYS/` and `reporter.rs` for who
 //! gathers it, `user.rs` for who the process becomes, `import.rs` for what a Mosquitto broker has left, `reload.rs` for SIGHUP, [`config`] for what an operator can say, [`store_tool`] for what one can do while the broker is
 //! stopped.
 
 mod check;
 pub mod config;
+mod file;
 mod guard;
 mod import;
 mod inbox;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Raw, Type};
 
-use crate::config::{ListenAddress, Listener as Wanted, SocketDomain};
+use crate::config::{Config, ListenAddress, Listener as Wanted, SocketDomain};
 use crate::socket::Socket;
 
 /// Connections that may wait to be accepted.
@@ -20,7 +20,11 @@ const BACKLOG: i32 = 4_096;
 #[derive(Debug)]
 pub(crate) enum Bound {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix {
+        listener: UnixListener,
+        /// Its name in the file system, until that is removed.
+        name: Option<PathBuf>,
+    },
 }
 
 /// A listening socket as one worker watches it.
@@ -94,6 +98,100 @@ fn is_interface(_name: &str) -> bool {
     false
 }
 
+/// What a listening socket has: no two can share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Claim {
+    Tcp {
+        address: SocketAddr,
+        /// IPv6 with IPv4: only where `address` is that of every interface.
+        both_versions: bool,
+        /// Connections come by this interface only.
+        interface: Option<String>,
+    },
+    Unix(PathBuf),
+}
+
+impl Claim {
+    /// What a listener would have. Nothing where the system chooses, or where it is not known.
+    fn all(wanted: &Wanted) -> Vec<Self> {
+        match &wanted.address {
+            ListenAddress::Unix(path) => {
+                let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let name = folder.canonicalize().ok().zip(path.file_name()).map(|(folder, name)| folder.join(name));
+                vec![Self::Unix(name.unwrap_or_else(|| path.clone()))]
+            }
+            ListenAddress::Tcp { port: 0, .. } => Vec::new(),
+            ListenAddress::Tcp { host, port } => {
+                let interface = host.as_deref().filter(|host| is_interface(host));
+                let host = host.as_deref().filter(|_| interface.is_none());
+                let both_versions = host.is_none() && wanted.socket_domain == SocketDomain::Both;
+                let interface = interface.map(str::to_owned);
+                // One that is not known is for those to say who look for nothing else.
+                let addresses = addresses(host, *port, wanted.socket_domain).unwrap_or_default();
+                let claim = |address| Self::Tcp { address, both_versions, interface: interface.clone() };
+                addresses.into_iter().map(claim).collect()
+            }
+        }
+    }
+
+    /// What both would have.
+    fn shared(&self, other: &Self) -> Option<String> {
+        let (
+            Self::Tcp { address: one, both_versions: one_both, interface: one_interface },
+            Self::Tcp { address: two, both_versions: two_both, interface: two_interface },
+        ) = (self, other)
+        else {
+            return match self {
+                Self::Unix(path) if self == other => Some(format!("unix:{}", path.display())),
+                _ => None,
+            };
+        };
+        let interfaces_differ = one_interface.as_ref().zip(two_interface.as_ref()).is_some_and(|(one, two)| one != two);
+        let covers = |wide: &SocketAddr, both: bool, narrow: &SocketAddr| {
+            wide.ip().is_unspecified() && (both || wide.is_ipv6() == narrow.is_ipv6())
+        };
+        if one.port() != two.port() || interfaces_differ {
+            return None;
+        }
+        match () {
+            () if one == two || covers(one, *one_both, two) => Some(two.to_string()),
+            () if covers(two, *two_both, one) => Some(one.to_string()),
+            () => None,
+        }
+    }
+}
+
+/// Two listeners of a configuration that cannot both be opened, in words with their places, as far as that can be known without opening
+/// them: names are looked up, and an address on all interfaces is any of them.
+pub(crate) fn collision(config: &Config) -> Option<String> {
+    let port = |listener: &Wanted| match listener.address {
+        ListenAddress::Tcp { port, .. } => Some(port),
+        ListenAddress::Unix(_) => None,
+    };
+    let place = |index: usize| config.listener_places.get(index).map(|places| &places.origin);
+    let mut before: Vec<(usize, Vec<Claim>)> = Vec::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        // Nobody is asked for a name that cannot matter.
+        if config.listeners.iter().filter(|other| port(other) == port(listener)).count() < 2 {
+            continue;
+        }
+        let claims = Claim::all(listener);
+        for (other, others) in &before {
+            let shared = claims.iter().find_map(|claim| others.iter().find_map(|other| claim.shared(other)));
+            if let Some(shared) = shared {
+                let of_one = place(index).map_or(String::new(), |origin| format!("{origin}: "));
+                let of_two = place(*other).map_or(String::new(), |origin| format!(" ({origin})"));
+                let (one, two) = (&listener.address, &config.listeners[*other].address);
+                return Some(format!(
+                    "{of_one}a listener on {one} cannot be beside the one on {two}{of_two}: both would have {shared}"
+                ));
+            }
+        }
+        before.push((index, claims));
+    }
+    None
+}
+
 fn addresses(host: Option<&str>, port: u16, domain: SocketDomain) -> io::Result<Vec<SocketAddr>> {
     let Some(host) = host else {
         let any = match domain {
@@ -107,7 +205,12 @@ fn addresses(host: Option<&str>, port: u16, domain: SocketDomain) -> io::Result<
         SocketDomain::Ipv4 => address.is_ipv4(),
         SocketDomain::Ipv6 => address.is_ipv6(),
     };
-    let mut found: Vec<_> = (host, port).to_socket_addrs()?.filter(fits).collect();
+    // One of IPv4 in the clothes of IPv6 is one of IPv4: as the other it could not be had.
+    let canonical = |address: SocketAddr| match address.ip().to_canonical() {
+        IpAddr::V4(ip) if address.is_ipv6() => SocketAddr::from((ip, port)),
+        _ => address,
+    };
+    let mut found: Vec<_> = (host, port).to_socket_addrs()?.map(canonical).filter(fits).collect();
     found.sort_unstable();
     found.dedup();
     if found.is_empty() {
@@ -151,10 +254,10 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
     // From here on it is removed again if something fails.
-    let bound = Bound::Unix(socket.into());
+    let bound = Bound::Unix { listener: socket.into(), name: Some(path.to_owned()) };
     // Nobody can connect before it listens, so nobody gets in before the permissions are set.
     std::fs::set_permissions(path, Permissions::from_mode(mode))?;
-    if let Bound::Unix(listener) = &bound {
+    if let Bound::Unix { listener, .. } = &bound {
         SockRef::from(listener).listen(BACKLOG)?;
     }
     Ok(bound)
@@ -167,7 +270,7 @@ impl Bound {
             Self::Tcp(listener) => {
                 Listener::Tcp { listener: mio::net::TcpListener::from_std(listener.try_clone()?), no_delay }
             }
-            Self::Unix(listener) => Listener::Unix(mio::net::UnixListener::from_std(listener.try_clone()?)),
+            Self::Unix { listener, .. } => Listener::Unix(mio::net::UnixListener::from_std(listener.try_clone()?)),
         })
     }
 
@@ -175,10 +278,8 @@ impl Bound {
     pub(crate) fn local_address(&self) -> String {
         match self {
             Self::Tcp(listener) => listener.local_addr().map_or_else(|_| "unknown".to_owned(), |at| at.to_string()),
-            Self::Unix(listener) => {
-                let address = listener.local_addr().ok();
-                let path = address.as_ref().and_then(|address| address.as_pathname());
-                path.map_or_else(|| "unix".to_owned(), |path| format!("unix:{}", path.display()))
+            Self::Unix { .. } => {
+                self.unix_path().map_or_else(|| "unix".to_owned(), |path| format!("unix:{}", path.display()))
             }
         }
     }
@@ -187,15 +288,23 @@ impl Bound {
     pub(crate) fn unix_path(&self) -> Option<PathBuf> {
         match self {
             Self::Tcp(_) => None,
-            Self::Unix(listener) => listener.local_addr().ok()?.as_pathname().map(Path::to_owned),
+            Self::Unix { name, .. } => name.clone(),
         }
+    }
+
+    /// Takes the name of a Unix socket out of the file system, once, and says what has come of it.
+    pub(crate) fn remove(&mut self) -> Option<(PathBuf, io::Result<()>)> {
+        let Self::Unix { name, .. } = self else { return None };
+        let name = name.take()?;
+        let removed = std::fs::remove_file(&name);
+        Some((name, removed))
     }
 
     /// The TCP port, where there is one.
     pub(crate) fn port(&self) -> Option<u16> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
-            Self::Unix(_) => None,
+            Self::Unix { .. } => None,
         }
     }
 }
@@ -203,12 +312,8 @@ impl Bound {
 impl Drop for Bound {
     /// A Unix socket does not stay behind in the file system.
     fn drop(&mut self) {
-        if let Self::Unix(listener) = self
-            && let Some(path) = listener.local_addr().ok().as_ref().and_then(|address| address.as_pathname())
-        {
-            // What is gone already need not be removed.
-            drop(std::fs::remove_file(path));
-        }
+        // What is gone already need not be removed.
+        drop(self.remove());
     }
 }
 
@@ -242,5 +347,75 @@ impl Listener {
             }
             Self::Unix(listener) => Ok((Socket::Unix(listener.accept()?.0), None)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, Overrides};
+
+    fn collision_of(text: &str) -> Option<String> {
+        let file = Some((Path::new("c.conf"), text));
+        let config = Config::of_text(file, &Overrides::default(), &Environment::default());
+        collision(&config.expect("a configuration"))
+    }
+
+    /// They were found sound, and the second one could not be opened at the start.
+    #[test]
+    fn listeners_that_cannot_be_beside_each_other() {
+        for (first, second, shared) in [
+            ("1883", "1883 127.0.0.1", "127.0.0.1:1883"),
+            ("1883 127.0.0.1", "1883", "127.0.0.1:1883"),
+            ("1883", "1883 ::1", "[::1]:1883"),
+            ("1883", "1883 0.0.0.0", "0.0.0.0:1883"),
+            ("1883 0.0.0.0", "1883 192.0.2.1", "192.0.2.1:1883"),
+            ("1883 ::", "1883 ::1", "[::1]:1883"),
+            ("1883 127.0.0.1", "1883 localhost", "127.0.0.1:1883"),
+            ("1883 127.0.0.1", "1883 ::ffff:127.0.0.1", "127.0.0.1:1883"),
+            ("0 /tmp/a.sock", "0 /tmp/../tmp/a.sock", "unix:/tmp/a.sock"),
+            #[cfg(target_os = "linux")]
+            ("1883 lo", "1883 127.0.0.1", "127.0.0.1:1883"),
+            #[cfg(target_os = "linux")]
+            ("1883", "1883 lo", "[::]:1883"),
+        ] {
+            let found = collision_of(&format!("listener {first}\nlistener 7 127.0.0.1\nlistener {second}\n"));
+            let found = found.unwrap_or_else(|| panic!("{first} and {second} are beside each other"));
+            assert!(found.starts_with("c.conf:3: a listener on ") && found.contains("(c.conf:1): "), "{found}");
+            assert!(found.ends_with(&format!("both would have {shared}")), "{found}");
+        }
+        for text in [
+            "listener 1883\nlistener 1884\n",
+            "listener 1883 127.0.0.1\nlistener 1883 ::1\n",
+            "listener 1883 127.0.0.1\nlistener 1883 127.0.0.2\n",
+            "listener 1883 0.0.0.0\nlistener 1883 ::\n",
+            "listener 1883\nsocket_domain ipv4\nlistener 1883\nsocket_domain ipv6\n",
+            "listener 0 /tmp/a.sock\nlistener 0 /tmp/b.sock\n",
+            // A name that nobody knows is another mistake.
+            "listener 1883\nlistener 1883 no.such.invalid\n",
+        ] {
+            assert_eq!(collision_of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_interface_is_not_another_one() {
+        let claim = |interface: Option<&str>| Claim::Tcp {
+            address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 1)),
+            both_versions: true,
+            interface: interface.map(str::to_owned),
+        };
+        assert_eq!(claim(Some("a")).shared(&claim(Some("b"))), None);
+        for (one, two) in [(Some("a"), Some("a")), (Some("a"), None), (None, None)] {
+            assert!(claim(one).shared(&claim(two)).is_some(), "{one:?} {two:?}");
+        }
+    }
+
+    /// It could not be opened as one of IPv6 without IPv4.
+    #[test]
+    fn a_mapped_address_is_that_of_ipv4() {
+        let found = addresses(Some("::ffff:127.0.0.1"), 1, SocketDomain::Both).unwrap();
+        assert_eq!(found, [SocketAddr::from((Ipv4Addr::LOCALHOST, 1))]);
+        assert!(addresses(Some("::ffff:127.0.0.1"), 1, SocketDomain::Ipv6).is_err());
     }
 }

@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use rustix::fs::{Gid, Uid};
+use rustix::fs::{Gid, OFlags, Uid};
 
 use crate::config::{LogConfig, LogType, LogTypes};
 use crate::system_log::{SYSTEM_LOG, SystemLog};
@@ -249,15 +249,26 @@ impl Log {
 /// A link in its place is refused, as is a file with another name besides: who may write to its folder could have root write to, and
 /// give away, what is somebody else's. The links in `/dev`, and those in `/proc` to what a process has open, are the system's own.
 fn open_file(path: &Path) -> io::Result<File> {
-    let flags = if is_system_link(path) { libc::O_CLOEXEC } else { libc::O_CLOEXEC | libc::O_NOFOLLOW };
+    let mut flags = if is_system_link(path) { libc::O_CLOEXEC } else { libc::O_CLOEXEC | libc::O_NOFOLLOW };
+    let is_pipe = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    if is_pipe {
+        // One that nobody reads from would hold up whoever opens it, and with a reload the end of the broker.
+        flags |= libc::O_NONBLOCK;
+    }
     let file = OpenOptions::new().create(true).append(true).mode(0o640).custom_flags(flags).open(path);
     let file = file.map_err(|error| match leads_to(path) {
         Some(target) if error.raw_os_error() == Some(libc::ELOOP) => {
             let target = shown(&target.to_string_lossy());
             io::Error::other(format!("it is a link, which is not followed; if it is to be {target}, name that instead"))
         }
+        _ if is_pipe && error.raw_os_error() == Some(libc::ENXIO) => {
+            io::Error::other("it is a pipe that nobody reads from")
+        }
         _ => error,
     })?;
+    if is_pipe {
+        rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+    }
     let metadata = file.metadata()?;
     if metadata.is_file() && metadata.nlink() > 1 {
         return Err(io::Error::other("it has another name besides (a hard link)"));

@@ -2,8 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use crate::config::LogType;
+use crate::log::Log;
 
 /// The file, which goes when this does.
 #[derive(Debug)]
@@ -29,21 +32,49 @@ impl PidFile {
         Ok(written)
     }
 
-    /// Whether the name still leads to what was written.
-    fn is_ours(&self) -> bool {
+    /// Removes it. Where that is not allowed any more it is emptied at least, which is said.
+    pub(crate) fn remove(mut self, log: &Log) {
+        if let Err(error) = self.take_back() {
+            let path = self.path.display();
+            let text = format!("Warning: the pid file {path} stays behind, without a number: {error}.");
+            log.line(LogType::Warning, &text);
+        }
+    }
+
+    /// Removes the file, or at least the number in it, unless somebody else has put something there. Does nothing a second time.
+    fn take_back(&mut self) -> io::Result<()> {
+        // Another broker may have written its own number into it meanwhile, or put a file of its own there.
+        if !self.has_our_number() {
+            return Ok(());
+        }
+        let removed = match fs::symlink_metadata(&self.path) {
+            Ok(found) if !self.is_same(&found) => Ok(()),
+            Ok(_) => fs::remove_file(&self.path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // A directory that may not be entered any more.
+            Err(error) => Err(error),
+        };
+        // What was opened at the start can be written to, whoever we are by now.
+        drop(self.file.rewind().and_then(|()| self.file.set_len(0)));
+        removed
+    }
+
+    fn is_same(&self, found: &fs::Metadata) -> bool {
+        self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
+    }
+
+    /// Whether what was opened still holds what was written.
+    fn has_our_number(&mut self) -> bool {
         let mut text = String::new();
-        let read = File::open(&self.path).and_then(|mut file| file.read_to_string(&mut text));
+        let read = self.file.rewind().and_then(|()| self.file.read_to_string(&mut text));
         read.is_ok() && text.trim() == std::process::id().to_string()
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Another broker may have written its own there meanwhile.
-        if self.is_ours() && fs::remove_file(&self.path).is_err() {
-            // Its folder may not be ours to change any more. Then at least the number is not left behind.
-            drop(self.file.rewind().and_then(|()| self.file.set_len(0)));
-        }
+        // Who could be told is told by `remove`.
+        drop(self.take_back());
     }
 }
 
@@ -75,5 +106,27 @@ mod tests {
         assert!(PidFile::write(&link).is_err());
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
         assert!(PidFile::write(folder.path()).is_err());
+    }
+
+    /// It stayed behind, and its number with it, where its directory could not be entered any more.
+    #[test]
+    fn what_cannot_be_removed_has_no_number_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("below/pid"), folder.path().join("moved"));
+        fs::create_dir(folder.path().join("below")).unwrap();
+        let mut file = PidFile::write(&path).unwrap();
+        // Without the directory there is nothing to be removed by this name, as without the right to enter it.
+        fs::rename(folder.path().join("below"), &moved).unwrap();
+        fs::write(folder.path().join("below"), "").unwrap();
+        assert!(file.take_back().is_err());
+        assert_eq!(fs::read_to_string(moved.join("pid")).unwrap(), "");
+        assert!(file.take_back().is_ok());
+        // What somebody else has put there is left alone.
+        let path = moved.join("pid");
+        let mut file = PidFile::write(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, format!("{}\n", std::process::id())).unwrap();
+        file.take_back().unwrap();
+        assert!(path.exists());
     }
 }

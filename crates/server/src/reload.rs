@@ -10,7 +10,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use pantala_broker::{ListenerId, ListenerSettings, Settings, Totals};
@@ -157,6 +157,33 @@ pub(crate) struct Reloader {
     certificates: WatchHandle,
     reloadables: Vec<Box<dyn Reloadable>>,
     running: Option<RunningFile>,
+    left_behind: LeftBehind,
+}
+
+/// The names in the file system that go when the broker ends, for whoever ends it without the [`Reloader`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LeftBehind(Arc<Mutex<Vec<PathBuf>>>);
+
+impl LeftBehind {
+    /// Removes them. What cannot be removed is said.
+    pub(crate) fn remove(&self, log: &Log) {
+        for path in self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            tell_left(log, &path, fs::remove_file(&path));
+        }
+    }
+
+    fn set(&self, paths: Vec<PathBuf>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = paths;
+    }
+}
+
+/// Says of a name that should have gone why it is still there, if it is.
+fn tell_left(log: &Log, path: &Path, removed: io::Result<()>) {
+    if let Err(error) = removed
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        log.line(LogType::Warning, &format!("Warning: {} stays behind: {error}.", path.display()));
+    }
 }
 
 /// What a reload is about to do, with nothing left that could fail.
@@ -194,7 +221,31 @@ impl Reloader {
         if let Some(running) = &running {
             running.write(&config, &log);
         }
-        Self { source, config, places, log, totals, inboxes, certificates, reloadables, running }
+        let left_behind = LeftBehind::default();
+        let reloader =
+            Self { source, config, places, log, totals, inboxes, certificates, reloadables, running, left_behind };
+        reloader.note_left_behind();
+        reloader
+    }
+
+    /// What there is to be removed in its stead if it cannot be waited for.
+    pub(crate) fn left_behind(&self) -> LeftBehind {
+        self.left_behind.clone()
+    }
+
+    fn note_left_behind(&self) {
+        let sockets = self.places.sockets().filter_map(|(socket, _)| socket.unix_path());
+        self.left_behind.set(sockets.chain(self.running.as_ref().map(|running| running.0.clone())).collect());
+    }
+
+    /// Closes all listeners, for good. What stays of them in the file system is said.
+    pub(crate) fn close(mut self) {
+        let sockets = self.places.0.iter_mut().flat_map(|place| place.sockets.drain(..));
+        for mut socket in sockets {
+            if let Some((path, removed)) = socket.remove() {
+                tell_left(&self.log, &path, removed);
+            }
+        }
     }
 
     /// Reads the configuration again and goes over to it, or says why not and changes nothing.
@@ -221,7 +272,10 @@ impl Reloader {
     }
 
     fn plan(&mut self) -> Result<Plan, String> {
-        let config = self.source.load().map_err(|error| error.to_string())?.renumbered(&self.config);
+        let config = self.source.load_again().map_err(|error| error.to_string())?.renumbered(&self.config);
+        if let Some(problem) = listen::collision(&config) {
+            return Err(problem);
+        }
         let log = Opened::open(config.log.clone()).map_err(|error| RunError::log(&config, error).to_string())?;
         let mut commits = Vec::with_capacity(self.reloadables.len());
         for reloadable in &mut self.reloadables {
@@ -245,7 +299,7 @@ impl Reloader {
     fn plan_listeners(&self, plan: &mut Plan) -> Result<(), RunError> {
         let places = &self.places.0;
         let mut next = places.len();
-        for (wanted, key) in plan.config.listeners.iter().zip(keys(&plan.config.listeners)) {
+        for (index, (wanted, key)) in plan.config.listeners.iter().zip(keys(&plan.config.listeners)).enumerate() {
             let found = places.iter().position(|place| place.key == key);
             let id = found.unwrap_or(next);
             if id >= LISTENERS_MAX {
@@ -257,7 +311,8 @@ impl Reloader {
             plan.listeners.push(id as ListenerId);
             let old = found.and_then(|id| places[id].entry.tls.as_ref());
             let (address, key_log) = (wanted.address.to_string(), self.certificates.key_log.as_ref());
-            let tls = TlsListener::prepare(&address, wanted.tls.as_ref(), old, key_log, &self.log)?;
+            let written = plan.config.listener_places.get(index);
+            let tls = TlsListener::prepare(&address, wanted.tls.as_ref(), written, old, key_log, &self.log)?;
             let entry = Arc::new(Entry::new(wanted.transport.clone(), tls.as_ref().map(|(tls, _)| Arc::clone(tls))));
             plan.tls.extend(tls);
             let open = found.map(|id| &places[id]).filter(|place| !place.sockets.is_empty());
@@ -329,6 +384,7 @@ impl Reloader {
         for id in close.iter().filter(|id| !moved(id)) {
             self.places.0[usize::from(*id)].sockets.clear();
         }
+        self.note_left_behind();
         self.wait_for_workers();
         self.tell(&config, &lines);
         self.config = config;
@@ -531,6 +587,6 @@ mod tests {
         let listeners = told(|letter| matches!(letter, Letter::Reconfigure(..)));
         assert!(users < listeners, "{users} {listeners}");
         drop(reloader);
-        watch.stop();
+        watch.stop(Duration::from_secs(20));
     }
 }

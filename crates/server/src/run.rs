@@ -4,9 +4,9 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use mio::{Poll, Waker};
 use pantala_broker::authentication::{Brake, Method, ScramSha256};
@@ -18,6 +18,7 @@ use signal_hook::iterator::Signals;
 use crate::config::{Config, Listener, LogType, Protocol, Source};
 use crate::guard::{self, Addresses, Memory};
 use crate::inbox::{Inbox, Letter};
+use crate::listen;
 use crate::log::{Log, shown};
 use crate::pid_file::PidFile;
 use crate::reload::{Commit, Places, Reloadable, Reloader, ReloaderOptions};
@@ -26,12 +27,14 @@ use crate::security::{self, Security, Surroundings};
 use crate::stage::Entry;
 use crate::storage::{self, Storage};
 use crate::tls::Certificates;
-use crate::user::{self, User};
+use crate::user::{self, Given, User};
 use crate::worker::{Clock, Doors, WAKER, Worker};
 
 /// Why a broker cannot run.
 #[derive(Debug)]
 pub enum RunError {
+    /// What was written cannot be, by what is known of this machine.
+    Configuration(String),
     /// A listener cannot be opened.
     Listen {
         /// Where.
@@ -74,7 +77,11 @@ impl fmt::Display for RunError {
             Self::Listen { address, error } => write!(f, "cannot listen on {address}: {error}"),
             Self::PidFile { path, error } => write!(f, "cannot write the pid file {}: {error}", path.display()),
             Self::Log { path, error } => write!(f, "cannot open the log file {}: {error}", path.display()),
-            Self::Storage(text) | Self::Tls(text) | Self::User(text) | Self::Security(text) => f.write_str(text),
+            Self::Configuration(text)
+            | Self::Storage(text)
+            | Self::Tls(text)
+            | Self::User(text)
+            | Self::Security(text) => f.write_str(text),
             Self::System(error) => write!(f, "the system does not let a broker run: {error}"),
         }
     }
@@ -91,7 +98,7 @@ impl RunError {
     /// Whether it comes from what was written, in the configuration or a file that it names: then the status is the same as for a mistake
     /// in the configuration.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Security(_))
+        matches!(self, Self::Configuration(_) | Self::Security(_))
     }
 }
 
@@ -117,6 +124,9 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
     }
     // Before the first listener, so that a signal that comes early is not lost.
     let mut signals = Signals::new(SIGNALS.into_iter().chain(reopen_signal())).map_err(RunError::System)?;
+    if let Some(problem) = listen::collision(&config) {
+        return Err(RunError::Configuration(problem));
+    }
     let certificates = Certificates::load(&config, &log)?;
     let entries = config.listeners.iter().zip(&certificates.listeners);
     let entries = entries.map(|(listener, tls)| Arc::new(Entry::new(listener.transport.clone(), tls.clone())));
@@ -131,10 +141,12 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
     fill(&mut security_secret).map_err(RunError::System)?;
     let settings = Arc::new(config.settings.clone());
     let totals = Arc::new(Totals::new(settings.listeners.len()));
-    let mut storage = Storage::open(&config, workers as u8, &log)?;
-    // Before another file comes to lie beside the store.
+    // Before anything is made that it could not use.
     let user = user_to_become(&config, &log)?;
+    let mut storage = Storage::open(&config, workers as u8, &log)?;
     if let Some((name, user)) = &user {
+        // Before another file comes to lie beside the store.
+        give_what_it_needs(name, user, &config, &log)?;
         for (socket, _) in places.sockets() {
             if let Some(path) = socket.unix_path() {
                 user.give_socket(&path).map_err(|error| cannot_become(name, &error))?;
@@ -245,12 +257,15 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
         certificates: watch.handle(),
         reloadables,
     });
+    let left_behind = reloader.left_behind();
     // One that waits is enough, however many signals come: it reads what is there then.
     let (reload, reloads) = mpsc::sync_channel::<()>(1);
+    let reload = Arc::new(Mutex::new(Some(reload)));
     let reloading = thread::Builder::new().name("reload".to_owned()).spawn(move || {
         for () in reloads {
             reloader.reload();
         }
+        reloader
     });
     let reloading = reloading.map_err(RunError::System)?;
     ready();
@@ -260,6 +275,7 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
     let (watch_log, watch_inboxes) = (log.clone(), Arc::clone(&inboxes));
     let watch_activity = activity.clone();
     let watch_security = Arc::clone(&security);
+    let watch_reload = Arc::clone(&reload);
     let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut ending = false;
         for signal in &mut signals {
@@ -275,7 +291,7 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
                     watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::ShutDown));
                 }
                 // It fails where one waits already.
-                SIGHUP => drop(reload.try_send(())),
+                SIGHUP => drop(lock(&watch_reload).as_ref().map(|reload| reload.try_send(()))),
                 SIGUSR2 => watch_inboxes.iter().for_each(|inbox| inbox.send(Letter::Dump)),
                 signal if Some(signal) == reopen_signal() => watch_log.reopen(),
                 // Mosquitto saves its snapshot on SIGUSR1; here nothing waits to be saved.
@@ -305,18 +321,59 @@ pub fn run_then(config: Config, source: Source, ready: impl FnOnce()) -> Result<
     if result.is_ok() {
         result = stopped;
     }
+    // No reload begins any more. Signals are heard to the end, as a second one stops at once.
+    drop(lock(&reload).take());
+    match join_within(reloading, END_PATIENCE) {
+        // Sockets in the file system go with it.
+        Some(Ok(reloader)) => {
+            reloader.close();
+            // The certificates are looked at by nobody else. If that takes long, the process ends without it.
+            watch.stop(END_PATIENCE);
+        }
+        // One that has panicked has let its sockets go.
+        Some(Err(_)) => watch.stop(END_PATIENCE),
+        None => {
+            log.line(
+                LogType::Warning,
+                "Warning: a reload is still reading its files, which do not answer; the broker ends without it.",
+            );
+            left_behind.remove(&log);
+        }
+    }
+    if let Some(pid_file) = pid_file {
+        pid_file.remove(&log);
+    }
     handle.close();
     // The watcher cannot fail; should it panic, the broker has ended all the same.
     drop(watcher.join());
-    // Sockets in the file system go with it.
-    drop(reloading.join());
-    watch.stop();
-    drop(pid_file);
     log.tell_held_back();
     if result.is_ok() {
         log.line(LogType::Notice, "Stopped.");
     }
     result
+}
+
+/// How long the end waits for a reload that is under way, and for a look at certificates. Files of a network that is gone may not answer
+/// for hours.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked whether they have ended.
+const END_STEP: Duration = Duration::from_millis(2);
+
+/// What a thread has come to, if it ends in time; else it is left to itself.
+pub(crate) fn join_within<T>(thread: JoinHandle<T>, patience: Duration) -> Option<thread::Result<T>> {
+    let begun = Instant::now();
+    while !thread.is_finished() {
+        if begun.elapsed() >= patience {
+            return None;
+        }
+        thread::sleep(END_STEP);
+    }
+    Some(thread.join())
+}
+
+/// Nothing is left half done under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
@@ -329,7 +386,7 @@ fn reopen_signal() -> Option<i32> {
     None
 }
 
-/// The user that a process of root's is to go on as, who is given what it needs.
+/// The user that a process of root's is to go on as, if it can keep what is to be kept.
 fn user_to_become<'c>(config: &'c Config, log: &Log) -> Result<Option<(&'c str, User)>, RunError> {
     if !user::is_root() {
         return Ok(None);
@@ -343,10 +400,18 @@ fn user_to_become<'c>(config: &'c Config, log: &Log) -> Result<Option<(&'c str, 
     };
     let user = User::named(name).map_err(|error| cannot_become(name, &error))?;
     if let Some(data_dir) = storage::data_dir(config) {
-        user.give_folder(data_dir, storage::FOLDER).map_err(|error| cannot_become(name, &error))?;
+        user.can_keep(name, data_dir, storage::FOLDER, Given::Before).map_err(RunError::User)?;
     }
-    log.give_to(user.uid, user.gid).map_err(|error| cannot_become(name, &error))?;
     Ok(Some((name, user)))
+}
+
+/// Gives the user what is root's of the store and the log file, and sees that it can go on with the store.
+fn give_what_it_needs(name: &str, user: &User, config: &Config, log: &Log) -> Result<(), RunError> {
+    if let Some(data_dir) = storage::data_dir(config) {
+        user.give_folder(data_dir, storage::FOLDER).map_err(|error| cannot_become(name, &error))?;
+        user.can_keep(name, data_dir, storage::FOLDER, Given::After).map_err(RunError::User)?;
+    }
+    log.give_to(user.uid, user.gid).map_err(|error| cannot_become(name, &error))
 }
 
 fn cannot_become(name: &str, error: &dyn fmt::Display) -> RunError {
@@ -411,8 +476,7 @@ fn announce(config: &Config, log: &Log, places: &Places, workers: usize) {
     for (socket, listener) in places.sockets() {
         let anonymous = config.settings.listeners.get(usize::from(listener)).is_some_and(|it| it.allow_anonymous);
         let who = if anonymous { "anonymous clients allowed" } else { "anonymous clients refused" };
-        let tls = config.listeners.get(usize::from(listener)).is_some_and(|it| it.tls.is_some());
-        let how = if tls { "TLS, " } else { "" };
+        let how = config.listeners.get(usize::from(listener)).map(what_is_spoken).unwrap_or_default();
         log.line(LogType::Notice, &format!("Listening on {} ({how}{who}).", socket.local_address()));
     }
     log.line(LogType::Notice, &storage::describe(config));
@@ -436,6 +500,23 @@ fn announce(config: &Config, log: &Log, places: &Places, workers: usize) {
     }
 }
 
+/// What a connection to this listener begins with, where it is not MQTT itself.
+fn what_is_spoken(listener: &Listener) -> String {
+    let mut words = String::new();
+    if listener.transport.proxy_protocol.is_some() {
+        words += "PROXY, ";
+    }
+    if listener.tls.is_some() {
+        words += "TLS, ";
+    }
+    words += match listener.transport.protocol {
+        Protocol::Mqtt => "",
+        Protocol::WebSocket => "WebSocket, ",
+        Protocol::Any => "MQTT and WebSocket, ",
+    };
+    words
+}
+
 /// The flags that a client needs for this listener.
 fn how_to_connect(listener: &Listener) -> String {
     let mut flags = String::new();
@@ -449,4 +530,20 @@ fn how_to_connect(listener: &Listener) -> String {
         flags += "-u NAME -P PASSWORD ";
     }
     flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The end waited for a reload, and that for a file that did not answer.
+    #[test]
+    fn a_thread_that_is_held_up_is_waited_for_only_so_long() {
+        let (sender, receiver) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || receiver.recv());
+        assert!(join_within(thread, Duration::from_millis(20)).is_none());
+        drop(sender);
+        let thread = thread::spawn(|| 7);
+        assert!(matches!(join_within(thread, Duration::from_secs(20)), Some(Ok(7))));
+    }
 }

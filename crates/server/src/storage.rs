@@ -1,5 +1,8 @@
 //! The data directory: opened before the first client, closed after the last.
 
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use crate::config::{Config, LogType};
 use crate::import;
 use crate::log::Log;
 use crate::run::RunError;
+use crate::user;
 use crate::worker::Clock;
 
 /// The folder in the data directory. Beside it there is room for what is to come.
@@ -76,6 +80,9 @@ impl Storage {
         let refuse = |error: &dyn std::fmt::Display| {
             RunError::Storage(format!("cannot keep data in {}: {error}", data_dir.display()))
         };
+        if user::is_root() && config.user.is_some() {
+            make_way(data_dir).map_err(|error| refuse(&error))?;
+        }
         import::clear_unfinished(&path, log).map_err(RunError::Storage)?;
         if let Some(file) = &config.import_file {
             import::take_over(config, file, &path, log).map_err(RunError::Storage)?;
@@ -181,6 +188,24 @@ impl Running {
     }
 }
 
+/// Makes the folders that a data directory lies in, as far as they are missing, for everybody to go through: whoever the process becomes
+/// has to get there. The data directory itself is private.
+fn make_way(data_dir: &Path) -> io::Result<()> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.is_dir();
+    let mut missing: Vec<_> = data_dir.ancestors().skip(1).take_while(is_missing).collect();
+    missing.reverse();
+    for folder in missing {
+        fs::create_dir(folder)?;
+        // Whatever the process takes away from the permissions of what it makes.
+        let made = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_DIRECTORY).open(folder)?;
+        made.set_permissions(Permissions::from_mode(0o755))?;
+        // Its name has to outlive a power cut.
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// What the log says of the disk.
 fn told(notice: &Notice) -> (LogType, String) {
     match notice {
@@ -263,8 +288,6 @@ pub(crate) fn describe(config: &Config) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     /// `docs/store.md` tells operators to look for these words.

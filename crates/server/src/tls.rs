@@ -1,8 +1,9 @@
 //! Certificates of listeners: read from their files, watched, and changed while clients are connected.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fmt;
+use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,12 +12,15 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pantala_tls::{ClientCertificates, Configuration, KeyLog, Pem, Session, Settings, UserNameFrom, Versions};
+use pantala_tls::{
+    ClientCertificates, Configuration, KeyLog, OwnCertificate, Pem, Session, Settings, UserNameFrom, Versions,
+};
 
-use crate::config::{Config, LogType, Tls};
+use crate::config::{Config, ListenerPlaces, LogType, Tls};
+use crate::file;
 use crate::key_log;
 use crate::log::{Log, shown};
-use crate::run::RunError;
+use crate::run::{RunError, join_within};
 
 /// How often the files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -43,18 +47,23 @@ pub(crate) struct TlsListener {
 struct Watched {
     stamps: Stamps,
     /// For each certificate, the reminder given last.
-    reminded: Vec<Option<i64>>,
+    reminded: Vec<Option<Reminder>>,
 }
 
 /// How the files looked: what changes when one of them does.
 type Stamps = BTreeMap<PathBuf, (u64, i64, i64, u64)>;
 
 impl TlsListener {
-    fn load(address: String, wanted: &Tls, key_log: Option<KeyLog>, log: &Log) -> Result<Arc<Self>, RunError> {
+    fn load(
+        address: String,
+        wanted: &Tls,
+        places: Option<&ListenerPlaces>,
+        key_log: Option<KeyLog>,
+        log: &Log,
+    ) -> Result<Arc<Self>, RunError> {
         // Looked at before they are read: what changes in between is read again.
         let stamps = stamps(wanted);
-        let loaded = read(wanted, key_log.as_ref())
-            .map_err(|error| RunError::Tls(format!("cannot listen on {address} with TLS: {error}")))?;
+        let loaded = read(wanted, key_log.as_ref()).map_err(|error| RunError::Tls(error.of_start(&address, places)))?;
         if wanted.ignore_certificate_dates {
             log.line(
                 LogType::Warning,
@@ -91,20 +100,22 @@ impl TlsListener {
     pub(crate) fn prepare(
         address: &str,
         wanted: Option<&Tls>,
+        places: Option<&ListenerPlaces>,
         old: Option<&Arc<Self>>,
         key_log: Option<&KeyLog>,
         log: &Log,
     ) -> Result<Option<Prepared>, RunError> {
         let Some(wanted) = wanted else { return Ok(None) };
         let Some(old) = old.filter(|old| old.wanted == *wanted) else {
-            return Ok(Some((Self::load(address.to_owned(), wanted, key_log.cloned(), log)?, None)));
+            return Ok(Some((Self::load(address.to_owned(), wanted, places, key_log.cloned(), log)?, None)));
         };
         let stamps = stamps(wanted);
         match read(wanted, key_log) {
             Ok(configuration) => Ok(Some((Arc::clone(old), Some(Loaded { stamps, configuration })))),
             Err(error) => {
                 old.reload_failures.fetch_add(1, Ordering::Relaxed);
-                Err(RunError::Tls(format!("the new certificates for {address} cannot be used: {error}")))
+                let what = format!("the new certificates for {address} cannot be used: {error}");
+                Err(RunError::Tls(error.located(what, places)))
             }
         }
     }
@@ -160,21 +171,15 @@ impl TlsListener {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         for (certificate, reminded) in current.certificates.iter().zip(&mut watched.reminded) {
-            let due = reminder(certificate.not_after, now);
-            if due.is_none() || due == *reminded {
+            let due = Reminder::due(certificate.not_before, certificate.not_after, now);
+            if due == *reminded {
                 continue;
             }
             *reminded = due;
-            let (file, subject) = (&certificate.file, shown(&certificate.subject));
-            let text = match due {
-                Some(0) => format!("Error: the certificate of {} in {file} ({subject}) has expired.", self.address),
-                _ => format!(
-                    "Warning: the certificate of {} in {file} ({subject}) expires in {}.",
-                    self.address,
-                    time_left(certificate.not_after - now)
-                ),
-            };
-            log.line(if due == Some(0) { LogType::Error } else { LogType::Warning }, &text);
+            let Some(due) = due else { continue };
+            let text = due.words(&self.address, certificate, now);
+            let (kind, word) = if due.is_error() { (LogType::Error, "Error") } else { (LogType::Warning, "Warning") };
+            log.line(kind, &format!("{word}: {text}"));
         }
     }
 
@@ -184,10 +189,12 @@ impl TlsListener {
         log.line(
             LogType::Information,
             &format!(
-                "TLS of {}: certificate_seconds_left={} certificates_expired={} reloads={} reload_failures={}",
+                "TLS of {}: certificate_seconds_left={} certificates_expired={} certificates_not_valid_yet={} reloads={} \
+                 reload_failures={}",
                 self.address,
                 soonest.saturating_sub(now),
                 current.certificates.iter().filter(|certificate| certificate.not_after < now).count(),
+                current.certificates.iter().filter(|certificate| certificate.not_before > now).count(),
                 self.reloads.load(Ordering::Relaxed),
                 self.reload_failures.load(Ordering::Relaxed),
             ),
@@ -199,10 +206,40 @@ fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
-/// The days of the reminder that is due.
-fn reminder(not_after: i64, now: i64) -> Option<i64> {
-    let left = not_after.saturating_sub(now);
-    REMINDERS.into_iter().find(|days| left < days * DAY_SECONDS || *days == 0 && left < 0)
+/// What there is to be said of a certificate's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reminder {
+    /// It has not begun: a clock may be wrong, here or where the certificate was made.
+    NotYet,
+    /// Fewer than so many days are left; 0 is none.
+    Days(i64),
+}
+
+impl Reminder {
+    fn due(not_before: i64, not_after: i64, now: i64) -> Option<Self> {
+        let left = not_after.saturating_sub(now);
+        let days = REMINDERS.into_iter().find(|days| left < days * DAY_SECONDS || *days == 0 && left < 0);
+        match days {
+            Some(0) => Some(Self::Days(0)),
+            _ if not_before > now => Some(Self::NotYet),
+            days => days.map(Self::Days),
+        }
+    }
+
+    /// Whether clients refuse it now.
+    fn is_error(self) -> bool {
+        matches!(self, Self::NotYet | Self::Days(0))
+    }
+
+    fn words(self, address: &str, certificate: &OwnCertificate, now: i64) -> String {
+        let (file, subject) = (&certificate.file, shown(&certificate.subject));
+        let what = match self {
+            Self::NotYet => format!("is not valid yet, but in {}", time_left(certificate.not_before - now)),
+            Self::Days(0) => "has expired".to_owned(),
+            Self::Days(_) => format!("expires in {}", time_left(certificate.not_after - now)),
+        };
+        format!("the certificate of {address} in {file} ({subject}) {what}.")
+    }
 }
 
 fn time_left(seconds: i64) -> String {
@@ -237,11 +274,14 @@ impl Certificates {
                 Some(opened)
             }
         };
-        let load = |listener: &crate::config::Listener| match &listener.tls {
+        let load = |(index, listener): (usize, &crate::config::Listener)| match &listener.tls {
             None => Ok(None),
-            Some(wanted) => TlsListener::load(listener.address.to_string(), wanted, key_log.clone(), log).map(Some),
+            Some(wanted) => {
+                let (address, places) = (listener.address.to_string(), config.listener_places.get(index));
+                TlsListener::load(address, wanted, places, key_log.clone(), log).map(Some)
+            }
         };
-        Ok(Self { listeners: config.listeners.iter().map(load).collect::<Result<_, _>>()?, key_log })
+        Ok(Self { listeners: config.listeners.iter().enumerate().map(load).collect::<Result<_, _>>()?, key_log })
     }
 
     /// Watches the files from a thread of its own, which sleeps as long as there are none.
@@ -319,11 +359,11 @@ impl Watch {
         self.handle.clone()
     }
 
-    /// Ends the thread; whoever has a handle has to be gone.
-    pub(crate) fn stop(self) {
+    /// Ends the thread; whoever has a handle has to be gone. One that is held up by a file for longer than `patience` is left to itself.
+    pub(crate) fn stop(self, patience: Duration) {
         drop(self.handle);
         // It has nothing to tell, and the broker has ended.
-        drop(self.thread.join());
+        drop(join_within(self.thread, patience));
     }
 
     /// Writes what there is to be known into the log.
@@ -333,18 +373,54 @@ impl Watch {
     }
 }
 
-/// Reads all certificates that `config` names, as a start does.
-pub(crate) fn check(config: &Config) -> Result<(), String> {
-    for listener in &config.listeners {
+/// Reads all certificates that `config` names, as a start does. What there is to be said of their time comes back.
+pub(crate) fn check(config: &Config) -> Result<Vec<String>, String> {
+    let (mut words, now) = (Vec::new(), now());
+    for (index, listener) in config.listeners.iter().enumerate() {
         if let Some(wanted) = &listener.tls {
-            read(wanted, None).map_err(|error| format!("cannot listen on {} with TLS: {error}", listener.address))?;
+            let (address, places) = (listener.address.to_string(), config.listener_places.get(index));
+            let loaded = read(wanted, None).map_err(|error| error.of_start(&address, places))?;
+            words.extend(loaded.certificates.iter().filter_map(|certificate| {
+                let due = Reminder::due(certificate.not_before, certificate.not_after, now)?;
+                Some(due.words(&address, certificate, now))
+            }));
         }
     }
-    Ok(())
+    Ok(words)
+}
+
+/// Why files cannot be used.
+#[derive(Debug)]
+struct ReadError {
+    /// The one that is wrong, if it is one.
+    file: Option<PathBuf>,
+    what: String,
+}
+
+impl ReadError {
+    fn of_file(file: &Path, what: String) -> Self {
+        Self { file: Some(file.to_owned()), what }
+    }
+
+    /// In words, with the place where the file is named.
+    fn located(&self, words: String, places: Option<&ListenerPlaces>) -> String {
+        places.map_or_else(|| words.clone(), |places| places.locate(self.file.as_deref(), &words))
+    }
+
+    /// The same for a listener that cannot be opened.
+    fn of_start(&self, address: &str, places: Option<&ListenerPlaces>) -> String {
+        self.located(format!("cannot listen on {address} with TLS: {self}"), places)
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
 }
 
 /// Makes a configuration of the files.
-fn read(wanted: &Tls, key_log: Option<&KeyLog>) -> Result<Configuration, String> {
+fn read(wanted: &Tls, key_log: Option<&KeyLog>) -> Result<Configuration, ReadError> {
     let mut certificates = Vec::new();
     for (certificate, key) in wanted.certificate_files.iter().zip(&wanted.key_files) {
         certificates.push((pem(certificate)?, pem(key)?));
@@ -375,22 +451,24 @@ fn read(wanted: &Tls, key_log: Option<&KeyLog>) -> Result<Configuration, String>
         alpn: wanted.alpn.clone(),
         key_log: key_log.cloned(),
     };
-    settings.build().map_err(|error| error.to_string())
+    settings.build().map_err(|error| ReadError { file: error.file().map(PathBuf::from), what: error.to_string() })
 }
 
-fn pem(path: &Path) -> Result<Pem, String> {
+fn pem(path: &Path) -> Result<Pem, ReadError> {
     let name = path.display().to_string();
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
-    read.map_err(|error| format!("cannot read {name}: {error}"))?;
+    let refuse = |what| ReadError::of_file(path, what);
+    let bytes = file::read(path, FILE_BYTES_MAX).map_err(|error| refuse(format!("cannot read {name}: {error}")))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("{name} is longer than {FILE_BYTES_MAX} bytes"));
+        return Err(refuse(format!("{name} is longer than {FILE_BYTES_MAX} bytes")));
     }
     Ok(Pem { name, bytes })
 }
 
 /// What files have, and `of_directory` of those that are directories.
-fn files(paths: &[PathBuf], of_directory: impl Fn(&Path) -> Result<Vec<Pem>, String>) -> Result<Vec<Pem>, String> {
+fn files(
+    paths: &[PathBuf],
+    of_directory: impl Fn(&Path) -> Result<Vec<Pem>, ReadError>,
+) -> Result<Vec<Pem>, ReadError> {
     let mut found = Vec::new();
     for path in paths {
         if path.is_dir() {
@@ -403,8 +481,9 @@ fn files(paths: &[PathBuf], of_directory: impl Fn(&Path) -> Result<Vec<Pem>, Str
 }
 
 /// The files of a directory that have certificates: there may be other things beside them.
-fn directory(path: &Path) -> Result<Vec<Pem>, String> {
-    let entries = fs::read_dir(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+fn directory(path: &Path) -> Result<Vec<Pem>, ReadError> {
+    let refuse = |what| ReadError::of_file(path, what);
+    let entries = fs::read_dir(path).map_err(|error| refuse(format!("cannot read {}: {error}", path.display())))?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
     paths.sort();
     let has_certificate = |pem: &Pem| {
@@ -413,7 +492,7 @@ fn directory(path: &Path) -> Result<Vec<Pem>, String> {
     };
     let pems: Vec<Pem> = paths.iter().flat_map(|path| pem(path)).filter(has_certificate).collect();
     if pems.is_empty() {
-        return Err(format!("{} has no file with a certificate", path.display()));
+        return Err(refuse(format!("{} has no file with a certificate", path.display())));
     }
     Ok(pems)
 }
@@ -456,7 +535,15 @@ mod tests {
             (end + 1, Some(0)),
             (i64::MAX, Some(0)),
         ] {
-            assert_eq!(reminder(end, now), due, "{now}");
+            assert_eq!(Reminder::due(0, end, now), due.map(Reminder::Days), "{now}");
+        }
+        // Before it begins nothing else is of interest, but that it never will again.
+        for (begin, now, due) in [
+            (end - 2 * DAY_SECONDS, end - 3 * DAY_SECONDS, Some(Reminder::NotYet)),
+            (end - 2 * DAY_SECONDS, end - 2 * DAY_SECONDS, Some(Reminder::Days(7))),
+            (end + 2, end + 1, Some(Reminder::Days(0))),
+        ] {
+            assert_eq!(Reminder::due(begin, end, now), due, "{begin} {now}");
         }
         assert_eq!(time_left(DAY_SECONDS - 1), "23 hours");
         assert_eq!(time_left(DAY_SECONDS), "1 day");

@@ -4,10 +4,14 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
 
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{Access, AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, access};
+use rustix::io::Errno;
 
+use crate::log::shown;
 use crate::reload::RUNNING;
 
 /// How what is given is opened: no link, and without waiting for anybody.
@@ -97,11 +101,8 @@ impl User {
                 }
             }
         }
-        for entry in fs::read_dir(data_dir)? {
-            let name = entry?.file_name();
-            if name != folder && name != RUNNING {
-                return Ok(());
-            }
+        if !is_ours_alone(data_dir, folder)? {
+            return Ok(());
         }
         // One that is a link was not made for this.
         match rustix::fs::open(data_dir, DIRECTORY, Mode::empty()) {
@@ -139,6 +140,47 @@ impl User {
         Ok(())
     }
 
+    /// Whether the store in a data directory can be used as this user, which is what goes on with it when the process has become it. What
+    /// is wrong is said with the folder, and with what helps. What is missing is not: it will be made.
+    ///
+    /// `Before` what is to be given has been, what is root's of it counts as the user's.
+    pub(crate) fn can_keep(&self, name: &str, data_dir: &Path, folder: &str, when: Given) -> Result<(), String> {
+        let refuse = |what: &dyn fmt::Display| {
+            Err(format!("cannot keep data in {} as user {}: {what}", data_dir.display(), shown(name)))
+        };
+        // As root, as nobody else may be able to look.
+        let is_given =
+            when == Given::Before && is_roots_own(data_dir) && is_ours_alone(data_dir, folder).unwrap_or(false);
+        match self.as_it(|| obstacle(data_dir, is_given, folder, when)) {
+            Ok(None) => Ok(()),
+            Ok(Some(Obstacle { path, is_way: true })) => {
+                let path = path.display();
+                refuse(&format_args!(
+                    "it may not enter {path}; --data-dir names another place, or `chmod o+x {path}` lets it in"
+                ))
+            }
+            Ok(Some(Obstacle { path, is_way: false })) => {
+                let path = path.display();
+                refuse(&format_args!(
+                    "it may not write to {path}; --data-dir names another place, or `chown -R {} {path}` gives it",
+                    shown(name)
+                ))
+            }
+            Err(error) => refuse(&error),
+        }
+    }
+
+    /// Does something as this user, on a thread of its own: so the system itself says what it may do, whatever its permissions come from.
+    fn as_it<T: Send>(&self, what: impl FnOnce() -> T + Send) -> io::Result<T> {
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("access".to_owned()).spawn_scoped(scope, || {
+                self.become_it()?;
+                Ok(what())
+            })?;
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("it could not be tried out")))
+        })
+    }
+
     /// Becomes this user, for good.
     ///
     /// The system does this for a thread: it has to be the only one, and those that it starts are the user's too.
@@ -151,6 +193,73 @@ impl User {
         }
         Ok(())
     }
+}
+
+/// Whether it is root's, and no link.
+fn is_roots_own(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.uid() == 0 && !metadata.is_symlink())
+}
+
+/// Whether a data directory holds nothing but what the broker has put there.
+fn is_ours_alone(data_dir: &Path, folder: &str) -> io::Result<bool> {
+    for entry in fs::read_dir(data_dir)? {
+        let name = entry?.file_name();
+        if name != folder && name != RUNNING {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether what is root's in a data directory has been given to the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Given {
+    Before,
+    After,
+}
+
+/// What keeps somebody from a store.
+struct Obstacle {
+    path: PathBuf,
+    /// It is a folder on the way there, which cannot be entered; else it cannot be written to.
+    is_way: bool,
+}
+
+/// The first thing that keeps this thread from the store in a data directory, as far as that is there.
+///
+/// `is_given`: the data directory itself goes to the user yet.
+fn obstacle(data_dir: &Path, is_given: bool, folder: &str, when: Given) -> Option<Obstacle> {
+    let is_to_come = |path: &Path| when == Given::Before && is_roots_own(path);
+    let way = |path: &Path| Some(Obstacle { path: path.to_owned(), is_way: true });
+    let absolute = std::path::absolute(data_dir).ok()?;
+    // From the root on, so that it is the first one that is named.
+    let mut above: Vec<&Path> = absolute.ancestors().skip(1).collect();
+    above.reverse();
+    for parent in above {
+        match access(parent, Access::EXEC_OK) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return None,
+            Err(_) => return way(parent),
+        }
+    }
+    let store = absolute.join(folder);
+    match access(&absolute, Access::EXEC_OK) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return None,
+        // What it holds cannot be seen from here.
+        Err(_) if is_given => return None,
+        Err(_) => return way(&absolute),
+    }
+    let all = Access::READ_OK | Access::WRITE_OK;
+    match access(&store, all | Access::EXEC_OK) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return None,
+        Err(_) if is_to_come(&store) => return None,
+        Err(_) => return Some(Obstacle { path: store, is_way: false }),
+    }
+    let files = fs::read_dir(&store).ok()?.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let closed = |path: &PathBuf| access(path, all).is_err() && !is_to_come(path);
+    files.map(|file| file.path()).find(closed).map(|path| Obstacle { path, is_way: false })
 }
 
 /// Whether it is a socket of root's that has one name.
@@ -177,7 +286,7 @@ mod tests {
     /// It stayed root's, so that nobody of the broker's own user and group could connect.
     #[test]
     fn a_socket_goes_to_the_user_and_nothing_else_does() {
-        use std::os::unix::fs::{MetadataExt as _, symlink};
+        use std::os::unix::fs::symlink;
         use std::os::unix::net::UnixListener;
         if !is_root() {
             return;
@@ -205,7 +314,7 @@ mod tests {
     /// The folder is another's after the first start, who could lead root elsewhere at the next one.
     #[test]
     fn links_do_not_give_away_what_is_elsewhere() {
-        use std::os::unix::fs::{MetadataExt as _, symlink};
+        use std::os::unix::fs::symlink;
         if !is_root() {
             // Nobody else can give anything away.
             return;
@@ -240,5 +349,55 @@ mod tests {
         let error = user.give_folder(&path("data"), "store").unwrap_err().to_string();
         assert!(error.contains("data/store is no folder of its own"), "{error}");
         assert_eq!((owner("elsewhere"), owner("elsewhere/victim")), (0, 0));
+    }
+
+    /// The store died at its first write, as the folder could be opened by nobody but root, who had opened it.
+    #[test]
+    fn what_keeps_the_user_from_the_store_is_found() {
+        use std::os::unix::fs::{PermissionsExt as _, chown};
+        if !is_root() {
+            return;
+        }
+        let user = User::find("other", "other:x:4321:4321::/:/bin/false\n", "").unwrap();
+        let parent = tempfile::tempdir().unwrap();
+        let path = |name: &str| parent.path().join(name);
+        let set = |name: &str, mode: u32| fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+        let said = |when| user.can_keep("other", &path("way/data"), "store", when).err();
+        set("", 0o700);
+        // The parent is root's alone, whether anything is in it or not.
+        for _ in 0..2 {
+            let said = said(Given::Before).expect("an obstacle");
+            let expected = format!(
+                "data as user other: it may not enter {0}; --data-dir names another place, or `chmod o+x {0}`",
+                parent.path().display()
+            );
+            assert!(said.contains(&expected), "{said}");
+            fs::create_dir_all(path("way/data/store")).unwrap();
+        }
+        set("", 0o755);
+        set("way", 0o700);
+        assert!(said(Given::Before).unwrap().contains("/way; --data-dir"));
+        set("way", 0o711);
+        for name in ["way/data", "way/data/store"] {
+            set(name, 0o700);
+        }
+        fs::write(path("way/data/store/lock"), "").unwrap();
+        // They will be given.
+        assert_eq!(said(Given::Before), None);
+        assert!(said(Given::After).unwrap().contains("it may not enter"));
+        // With something else in it the data directory is not given.
+        fs::write(path("way/data/other"), "").unwrap();
+        assert!(said(Given::Before).unwrap().contains("/way/data; --data-dir"));
+        set("way/data", 0o711);
+        assert_eq!(said(Given::Before), None);
+        assert!(said(Given::After).unwrap().contains("it may not write to"));
+        user.give_folder(&path("way/data"), "store").unwrap();
+        assert_eq!(said(Given::After), None);
+        // Somebody else's is nobody's to give.
+        chown(path("way/data/store/lock"), Some(99), Some(99)).unwrap();
+        set("way/data/store/lock", 0o600);
+        let said = said(Given::Before).expect("an obstacle");
+        assert!(said.contains("it may not write to ") && said.contains("/lock` gives it"), "{said}");
+        assert!(is_root());
     }
 }

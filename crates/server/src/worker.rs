@@ -154,8 +154,8 @@ pub(crate) struct Worker {
     turn_bytes: usize,
     /// Bytes that may still be written in this turn.
     turn_output_bytes: usize,
-    /// How far the store was, written and durable, when the core was told last.
-    completed: (Position, Position),
+    /// How far the store was, written and durable, and whether it had failed, when the core was told last.
+    completed: (Position, Position, bool),
     /// The worker ends when all clients have closed their side, or at this time.
     ending: Option<Instant>,
 }
@@ -304,9 +304,10 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells the core if more is written or durable than it has been told of.
+    /// Tells the core if more is written or durable than it has been told of, or if nothing will be any more.
     fn store_completed(&mut self, now: Instant) {
-        let reached = (self.core.store().written(), self.core.store().durable());
+        let store = self.core.store();
+        let reached = (store.written(), store.durable(), store.has_failed());
         if reached != self.completed {
             self.completed = reached;
             self.guarded(|core| core.store_completed(now));

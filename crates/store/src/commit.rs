@@ -328,6 +328,10 @@ impl Store for DurableStore {
         self.shared.health.load(Ordering::Relaxed) == Health::Working as u8
     }
 
+    fn has_failed(&self) -> bool {
+        self.health() == Health::Failed
+    }
+
     fn next_message(&mut self) -> Option<MessageId> {
         let count = self.shared.message_count.fetch_add(1, Ordering::Relaxed) + 1;
         debug_assert!(count < NUMBER_END);
@@ -609,10 +613,11 @@ impl<D: Disk> Committer<D> {
     /// Commits until [`DurableStore::stop`] is called, and all that has been submitted by then is down.
     ///
     /// `completed` is called for each worker for which something has become durable; and before that, when it is written, if
-    /// [`Committer::tell_written`] asks for it.
+    /// [`Committer::tell_written`] asks for it; and for all of them when nothing will be any more.
     pub fn run(mut self, mut clock: impl FnMut() -> Clock, completed: impl Fn(usize), mut notice: impl FnMut(Notice)) {
         let mut told: Vec<u64> = vec![0; self.shared.durable.len()];
         let tells_written = self.tells_written;
+        let mut failure_told = false;
         loop {
             let now = clock();
             let written = |worker| {
@@ -627,6 +632,10 @@ impl<D: Disk> Committer<D> {
                     *told = durable;
                     completed(worker);
                 }
+            }
+            if pause == Pause::Trouble && !failure_told && self.shared.health() == Health::Failed {
+                failure_told = true;
+                (0..told.len()).for_each(&completed);
             }
             if self.sync && self.took >= SLOW_SYNC && self.batch_bytes < LARGE_BATCH {
                 self.gather();
@@ -700,6 +709,11 @@ impl Store for AnyStore {
     #[inline]
     fn accepts(&self) -> bool {
         either!(self, store => store.accepts())
+    }
+
+    #[inline]
+    fn has_failed(&self) -> bool {
+        either!(self, store => store.has_failed())
     }
 
     #[inline]
@@ -792,6 +806,7 @@ mod tests {
                 assert_eq!(heard.recv(), Ok(Some(0)));
             }
             assert_eq!(heard.recv(), Ok(None), "the sync has failed");
+            assert_eq!(heard.recv(), Ok(Some(0)), "whoever waits is told that it will not be");
             assert_eq!(store.written(), position);
             assert_eq!(store.durable(), first);
             stop();

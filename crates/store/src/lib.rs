@@ -119,6 +119,11 @@ pub trait Store {
     /// Whether what is appended now can be expected to become durable. If not, nothing should be promised that needs it.
     fn accepts(&self) -> bool;
 
+    /// Whether nothing that is appended will ever become durable: a write or a sync has failed. By default not.
+    fn has_failed(&self) -> bool {
+        false
+    }
+
     /// Names a message: larger than all that were given out before, by whichever worker.
     fn next_message(&mut self) -> Option<MessageId>;
 

@@ -43,4 +43,4 @@ pub use failure::Failure;
 pub use key_log::KeyLog;
 pub use names::{NameError, Names, UserNameFrom};
 pub use session::{Progress, Session};
-pub use settings::{ClientCertificates, Configuration, Pem, Settings, SettingsError, Versions};
+pub use settings::{ClientCertificates, Configuration, OwnCertificate, Pem, Settings, SettingsError, Versions};

@@ -121,6 +121,14 @@ pub fn user_name(from: UserNameFrom, der: &[u8]) -> Result<Option<String>, NameE
     Ok(Some(name))
 }
 
+/// From when on a certificate in DER is valid, in seconds since 1970.
+///
+/// # Errors
+/// [`NameError::Certificate`].
+pub fn not_before(der: &[u8]) -> Result<i64, NameError> {
+    Ok(parse(der)?.validity().not_before.timestamp())
+}
+
 /// Until when a certificate in DER is valid, in seconds since 1970.
 ///
 /// # Errors

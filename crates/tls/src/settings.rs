@@ -109,6 +109,8 @@ pub struct OwnCertificate {
     pub file: String,
     /// Its subject: see [`Names::subject`].
     pub subject: String,
+    /// From when on it is valid, in seconds since 1970; the latest beginning in its chain.
+    pub not_before: i64,
     /// Until when it is valid, in seconds since 1970; the earliest end in its chain.
     pub not_after: i64,
 }
@@ -194,6 +196,23 @@ impl fmt::Display for SettingsError {
 
 impl std::error::Error for SettingsError {}
 
+impl SettingsError {
+    /// The name of the file that is wrong: see [`Pem::name`]. None where it is no file.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            Self::NotPem { file, .. }
+            | Self::Nothing { file, .. }
+            | Self::EncryptedKey { file }
+            | Self::BadKey { file, .. }
+            | Self::KeyMismatch { key: file, .. }
+            | Self::BadCertificate { file, .. }
+            | Self::BadList { file, .. } => Some(file),
+            Self::NoCertificate | Self::Refused(_) => None,
+        }
+    }
+}
+
 impl Settings {
     /// Makes what a listener needs. Tickets of sessions are good for this configuration alone: so a client whose certificate is
     /// no longer accepted cannot go around that by resuming.
@@ -270,11 +289,12 @@ impl Settings {
                 },
             };
             let subject = Names::read(first).map_err(unreadable)?.subject;
-            let mut not_after = i64::MAX;
+            let (mut not_before, mut not_after) = (i64::MIN, i64::MAX);
             for certificate in &chain {
+                not_before = not_before.max(names::not_before(certificate).map_err(unreadable)?);
                 not_after = not_after.min(names::not_after(certificate).map_err(unreadable)?);
             }
-            own.push(OwnCertificate { file: certificate.name.clone(), subject, not_after });
+            own.push(OwnCertificate { file: certificate.name.clone(), subject, not_before, not_after });
             let names = names::dns_names(first);
             let key_der = read_key(key)?;
             let signing = provider

@@ -3,9 +3,10 @@
 use std::io::ErrorKind;
 
 use pantala_broker::Settings;
-use pantala_store::disk::{Disk, DiskFile};
+use pantala_proto::ReasonCode;
+use pantala_store::disk::{Disk, DiskFile, Operation};
 
-use crate::support::{Pub, World, settings};
+use crate::support::{Pub, Will, World, settings};
 
 /// With RETAIN at QoS 0 nothing is promised: it was kept in memory all the time that the disk was full.
 #[test]
@@ -42,6 +43,31 @@ fn with_the_disk_full_messages_at_qos_0_are_delivered_and_not_retained() {
         let late = after.client("late").connect();
         late.subscribe("t", 0);
         late.take("t", "after");
+    }
+}
+
+/// Who met the failing disk with a CONNECT was never answered, and was left there until its Keep Alive was over.
+#[test]
+fn who_waits_to_be_let_in_when_the_disk_fails_is_refused() {
+    for workers in 1..=2 {
+        for v3 in [false, true] {
+            let world = World::new(&settings(), workers, 0);
+            let watcher = world.client("watcher").connect();
+            watcher.subscribe("will", 0);
+            let away = world.client("away").persistent().connect();
+            away.disconnect();
+            world.disk().fail_at(Operation::Sync, world.disk().counts().syncs + 1, ErrorKind::Other);
+            // Nothing of what is withheld comes before or behind the refusal, and who was not let in has no Will.
+            let client = world.client("client").persistent().will(Will::new("will", "dead"));
+            let client = if v3 { client.v3() } else { client };
+            client.refused(ReasonCode::ServerUnavailable);
+            watcher.expect_nothing();
+            // So is everybody who comes later, and everybody else is served.
+            world.client("away").persistent().refused(ReasonCode::ServerUnavailable);
+            world.client("passing").connect().publish("will", 0, "a message");
+            watcher.take("will", "a message");
+            assert_eq!(world.connections(), 2);
+        }
     }
 }
 

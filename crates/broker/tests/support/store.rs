@@ -39,6 +39,10 @@ impl Store for TestStore {
         self.inner.accepts()
     }
 
+    fn has_failed(&self) -> bool {
+        self.inner.has_failed()
+    }
+
     fn next_message(&mut self) -> Option<MessageId> {
         self.inner.next_message()
     }

@@ -99,6 +99,29 @@ fn a_check_finds_what_would_not_work() {
     }
 }
 
+/// A check found them sound, and the start ended when it came to the second one, without a place.
+#[test]
+fn listeners_that_cannot_be_beside_each_other_are_a_mistake_in_the_configuration() {
+    let port = free_port();
+    for second in ["127.0.0.1", "localhost", "::ffff:127.0.0.1"] {
+        let folder = Folder::new();
+        folder.write("a.conf", &format!("listener {port} 127.0.0.1\n\nlistener {port} {second}\n"));
+        folder.write("b.conf", &format!("listener {port}\n\nlistener {port} {second}\n"));
+        for name in ["a.conf", "b.conf"] {
+            let expected = format!("pantala: {name}:3: a listener on ");
+            let (status, out, error) = said(&pantala(&folder, &["broker", "-c", name, "--check"]));
+            assert!(status == Some(3) && error.starts_with(&expected), "{second}: {out}{error}");
+            let (status, _, at_start) = said(&pantala(&folder, &["broker", "-c", name]));
+            assert_eq!((status, at_start.lines().last()), (Some(3), error.lines().last()), "{at_start}");
+        }
+    }
+    // By its own address a listener of IPv4 is one, whatever it is written like.
+    let folder = Folder::new();
+    folder.write("a.toml", "[[listener]]\nhost = \"::ffff:127.0.0.1\"\nport = 0\n");
+    let broker = Broker::with_arguments(folder, &["-c", "a.toml"]);
+    assert!(broker.address().is_ipv4());
+}
+
 #[test]
 fn a_check_compares_with_a_broker_that_runs() {
     let port = free_port();

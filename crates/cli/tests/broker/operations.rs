@@ -289,6 +289,106 @@ fn started_as_root_it_becomes_the_user_it_is_told_to() {
     assert!(broker.log().contains("cannot become user no-such-user"), "{}", broker.log());
 }
 
+/// The store died at its first write, as the user could not get to the data directory, and nobody had been told before.
+#[test]
+fn a_data_directory_that_the_user_cannot_get_to_ends_the_start() {
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else may become somebody else.
+        return;
+    }
+    let folder = Folder::new();
+    let home = folder.path("home");
+    fs::create_dir(&home).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
+    let text = format!("[broker]\nuser = \"nobody\"\n[[listener]]\nhost = \"127.0.0.1\"\nport = {}\n", free_port());
+    folder.write("a.toml", &text);
+    let expected = format!(
+        "as user nobody: it may not enter {0}; --data-dir names another place, or `chmod o+x {0}` lets it in",
+        home.display()
+    );
+    for (arguments, status) in [(&["-c", "a.toml", "--check"][..], 3), (&["-c", "a.toml"], 1)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pantala"));
+        command.arg("broker").args(arguments).env_clear().env("HOME", &home).current_dir(folder.path("."));
+        let output = command.output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{error}");
+        assert!(error.contains(&expected), "{error}");
+    }
+    // Nothing is made that is of no use.
+    assert_eq!(fs::read_dir(&home).unwrap().count(), 0);
+
+    // What lies between is made for everybody to go through.
+    let file = folder.write("b.toml", &format!("[broker]\ndata_dir = \"made/by/us\"\n{}", &text["[broker]\n".len()..]));
+    let mut broker = Broker::with_arguments(folder, &["-c".as_ref(), file.as_os_str()]);
+    let mut client = Client::connect(broker.address(), V311, "a");
+    let mut packet = publish(V311, "kept", 1, 1, b"value");
+    packet[0] |= 1;
+    client.send(&packet);
+    client.expect(&acknowledgement(0x40, 1));
+    let mode = |name: &str| fs::metadata(broker.folder.path(name)).unwrap().mode() & 0o777;
+    assert_eq!(["made", "made/by", "made/by/us", "made/by/us/store"].map(mode), [0o755, 0o755, 0o700, 0o700]);
+    assert_eq!(fs::metadata(broker.folder.path("made/by")).unwrap().uid(), 0);
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.wait().code(), Some(0), "{}", broker.log());
+}
+
+/// Who met the failing disk with a CONNECT was not answered until its Keep Alive was over.
+#[test]
+fn a_connect_that_meets_the_failing_disk_is_answered() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let text =
+        "[broker]\nuser = \"nobody\"\ndata_dir = \"data\"\nworkers = 2\n[[listener]]\nhost = \"127.0.0.1\"\nport = 0\n";
+    folder.write("a.toml", text);
+    let broker = Broker::with_arguments(folder, &["-c", "a.toml"]);
+    let address = broker.address();
+    // From now on no file can be made there.
+    std::os::unix::fs::chown(broker.folder.path("data/store"), Some(0), Some(0)).unwrap();
+    for client_id in ["first", "second"] {
+        let mut client = Client::open(address);
+        // With a Session Expiry Interval of 100 s, and without Clean Start.
+        let properties = [5, 0x11, 0, 0, 0, 100];
+        let body = [&b"\0\x04MQTT\x05\0\0\0"[..], &properties, &crate::client::text(client_id)].concat();
+        client.send(&crate::client::packet(0x10, &body));
+        let answer = client.packet();
+        assert_eq!((answer[0], answer[3]), (0x20, 0x88), "{answer:02x?}");
+        client.expect_closed();
+    }
+    broker.wait_for_log("The disk has failed (Permission denied");
+    Client::connect(address, V5, "passing").ping();
+}
+
+/// They stayed behind without a word.
+#[test]
+fn what_the_user_cannot_remove_at_the_end_is_said() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let text = "[broker]\nuser = \"nobody\"\ndurability = \"memory\"\npid_file = \"pid\"\n[[listener]]\nunix_path = \"socket\"\n";
+    folder.write("a.toml", text);
+    let mut broker = Broker::with_arguments(folder, &["-c", "a.toml"]);
+    broker.wait_for_log("Durability: ");
+    assert_eq!(fs::read_to_string(broker.folder.path("pid")).unwrap().trim(), broker.id().to_string());
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.wait().code(), Some(0));
+    let log = broker.log();
+    for line in
+        ["the pid file pid stays behind, without a number: Permission denied", "socket stays behind: Permission denied"]
+    {
+        assert!(log.contains(line), "it does not say \"{line}\": {log}");
+    }
+    assert_eq!(fs::read_to_string(broker.folder.path("pid")).unwrap(), "");
+    // Neither is in the way of the next start.
+    let folder = std::mem::replace(&mut broker.folder, Folder::new());
+    let mut broker = Broker::with_arguments(folder, &["-c", "a.toml"]);
+    broker.wait_for_log("Durability: ");
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.wait().code(), Some(0));
+}
+
 #[test]
 fn the_service_manager_is_told() {
     let folder = Folder::new();

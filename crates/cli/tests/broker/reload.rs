@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 use crate::client::{Client, V5, publish};
@@ -100,6 +101,44 @@ fn limits_change_for_clients_that_are_connected_and_the_log_says_what_changed() 
     let log = subject.reload("[limits]\npayload_bytes_max = 100\nconnections_max = 1\n");
     assert!(log.contains("nothing has changed"), "{log}");
     client.ping();
+}
+
+/// A pipe that nobody wrote to held up the reload, and then the end of the broker, which only SIGKILL brought about.
+#[test]
+fn a_pipe_is_no_file_to_be_read_again() {
+    for name in ["users", "rules", "a.conf"] {
+        let text = "password_file users\nacl_file rules\n";
+        let folder = Folder::new();
+        folder.write("users", "");
+        folder.write("rules", "topic #\n");
+        let port = free_port();
+        folder.write("a.conf", &format!("{text}listener {port} 127.0.0.1\nallow_anonymous true\n"));
+        let mut broker = Broker::with_arguments(folder, &["-c", "a.conf"]);
+        broker.wait_for_log("Try it");
+        let path = broker.folder.path(name);
+        fs::remove_file(&path).unwrap();
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        broker.signal(Signal::HUP);
+        let log = broker.wait_for_log("SIGHUP: nothing has changed");
+        assert!(log.contains(&format!("{name}: ")) && log.contains("it is a pipe, not a regular file"), "{log}");
+        Client::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), V5, "a").ping();
+        broker.signal(Signal::TERM);
+        assert_eq!(broker.wait_at_most(STOP_DURATION_MAX).code(), Some(0), "{}", broker.log());
+    }
+}
+
+/// Shells give such ones: `-c <(sops decrypt a.yaml)`.
+#[test]
+fn a_configuration_may_come_through_a_pipe_at_the_start() {
+    let folder = Folder::new();
+    let path = folder.path("a.conf");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let port = free_port();
+    let broker = Broker::with_arguments(folder, &["-c", "a.conf"]);
+    fs::write(&path, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
+    Client::connect(broker.address(), V5, "a").ping();
+    broker.signal(Signal::HUP);
+    broker.wait_for_log("a.conf: cannot be read: it is a pipe, not a regular file");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rcgen::{DnType, SanType, date_time_ymd};
 use rustix::process::Signal;
 
 use crate::client::{Authority, Client, TlsBroker, publish};
-use crate::process::wait_for;
+use crate::process::{Broker, Folder, wait_for};
 
 /// The Common Name of the certificate that a new connection is shown: the names are in it as they are.
 fn shown_to(running: &TlsBroker, names: &[&'static str]) -> &'static str {
@@ -107,7 +107,6 @@ fn a_signal_reads_them_again() {
 
 #[test]
 fn files_that_cannot_be_used_end_the_start() {
-    use crate::process::{Broker, Folder};
     let authority = Authority::new();
     let (one, other) = (authority.server("one"), authority.server("other"));
     for (certificate, key, expected) in [
@@ -135,6 +134,85 @@ fn files_that_cannot_be_used_end_the_start() {
         let log = broker.log();
         assert!(log.contains("cannot listen on 127.0.0.1:0 with TLS: ") && log.contains(expected), "{log}");
         assert!(!log.contains("BEGIN"), "no part of a key: {log}");
+        // Where the file is named.
+        let is_certificate = expected.starts_with("broker.crt")
+            || expected.ends_with("broker.crt") && key.is_none_or(|key| *key == one.key);
+        let place = if is_certificate { "4:25: tls_certificate_files: " } else { "5:17: tls_key_files: " };
+        assert!(log.contains(&format!("pantala.toml:{place}")), "{log}");
+    }
+}
+
+/// They had no place, where files with users and rules have one.
+#[test]
+fn a_file_that_cannot_be_used_is_said_with_the_line_that_names_it() {
+    let authority = Authority::new();
+    let server = authority.server("one");
+    let folder = Folder::new();
+    folder.write("a.crt", &server.certificate);
+    folder.write("a.key", &server.key);
+    folder.write("junk", "junk");
+    std::fs::create_dir(folder.path("empty")).unwrap();
+    let port = crate::process::free_port();
+    let text = |lines: &str| format!("listener {port} 127.0.0.1\ncertfile a.crt\nkeyfile a.key\n{lines}");
+    let asked = "require_certificate true\ncafile a.crt\n";
+    for (text, place) in [
+        (text("certfile none\n"), "a.conf:4: certfile: "),
+        (text("keyfile none\n"), "a.conf:4: keyfile: "),
+        (text("keyfile empty\n"), "a.conf:4: keyfile: "),
+        (text("require_certificate true\ncafile none\n"), "a.conf:5: cafile: "),
+        (text("require_certificate true\ncapath empty\n"), "a.conf:5: capath: "),
+        (text(&format!("{asked}crlfile junk\n")), "a.conf:6: crlfile: "),
+    ] {
+        folder.write("a.conf", &text);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pantala"));
+        command.args(["broker", "-c", "a.conf", "--check"]).env_clear().current_dir(folder.path("."));
+        let output = command.output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{text}{error}");
+        let expected = format!("pantala: {place}cannot listen on 127.0.0.1:{port} with TLS: ");
+        assert!(error.starts_with(&expected), "{text}{error}");
+    }
+}
+
+/// A check said nothing of them, and of one whose time has not come nobody did.
+#[test]
+fn a_certificate_whose_time_is_over_or_has_not_come_is_spoken_of() {
+    let authority = Authority::new();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let at = |days: i64| {
+        date_time_ymd(1970, 1, 1) + Duration::from_secs(now.checked_add_signed(days * 86_400 + 3_600).unwrap())
+    };
+    for (begin, end, words) in [
+        (-9, -2, "Error: the certificate of 127.0.0.1:0 in broker.crt (CN=time) has expired."),
+        (3, 90, "Error: the certificate of 127.0.0.1:0 in broker.crt (CN=time) is not valid yet, but in 3 days."),
+        (-9, 5, "Warning: the certificate of 127.0.0.1:0 in broker.crt (CN=time) expires in 5 days."),
+        (-9, 90, ""),
+    ] {
+        let server = authority.sign(|params| {
+            params.distinguished_name.push(DnType::CommonName, "time");
+            (params.not_before, params.not_after) = (at(begin), at(end));
+        });
+        let folder = Folder::new();
+        folder.write("broker.crt", &server.certificate);
+        folder.write("broker.key", &server.key);
+        let listener = "[broker]\ndurability = \"memory\"\n[[listener]]\nhost = \"127.0.0.1\"\nport = 0\n";
+        let files = "tls_certificate_files = [\"broker.crt\"]\ntls_key_files = [\"broker.key\"]\n";
+        folder.write("a.toml", &format!("{listener}{files}"));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pantala"));
+        command.args(["broker", "-c", "a.toml", "--check"]).env_clear().current_dir(folder.path("."));
+        let output = command.output().unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        // They are no reason not to start.
+        assert_eq!(output.status.code(), Some(0), "{out}");
+        let warned: Vec<_> = out.lines().filter(|line| line.starts_with("Warning: the certificate")).collect();
+        let expected = words.split_once(": ").map(|(_, words)| format!("Warning: {words}"));
+        assert_eq!(warned, expected.as_slice(), "{out}");
+        let broker = Broker::with_arguments(folder, &["-c", "a.toml"]);
+        let log = broker.wait_for_log("Listening on ");
+        assert!(log.contains(words) && log.contains("the certificate of") != words.is_empty(), "{log}");
+        broker.signal(Signal::USR1);
+        let (over, not_yet) = (u8::from(end < 0), u8::from(begin > 0));
+        broker.wait_for_log(&format!("certificates_expired={over} certificates_not_valid_yet={not_yet} "));
     }
 }
 

@@ -63,6 +63,31 @@ fn a_client_that_does_not_wait_for_the_response_is_served() {
     assert_eq!(socket.frame().unwrap().1[0], 0x20);
 }
 
+/// They were left waiting for ten seconds, and the log said no more than that CONNECT had not come.
+#[test]
+fn who_speaks_something_else_is_closed_at_once_and_told_apart() {
+    let (broker, address) = start_one("protocol = \"websocket\"");
+    let log = broker.log();
+    assert!(log.contains(&format!("Listening on {address} (WebSocket, anonymous clients allowed).")), "{log}");
+    for (bytes, what) in [
+        (&connect(V311, "a")[..], "an MQTT client without WebSocket on a listener for WebSocket"),
+        (&[0x10], "an MQTT client without WebSocket on a listener for WebSocket"),
+        (&[0x16, 3, 1, 2, 0], "a TLS client on a listener without TLS"),
+    ] {
+        let before = broker.log().matches(what).count();
+        let mut client = client::Client::open(address);
+        client.send(bytes);
+        // Without a response, which it would not understand.
+        client.expect_closed();
+        crate::process::wait_for("a line that says so", || (broker.log().matches(what).count() > before).then_some(()));
+    }
+    assert!(!broker.log().contains("no complete CONNECT"), "{}", broker.log());
+    let shared = "protocol = \"any\"\nproxy_protocol = \"v2\"\nproxy_trusted = [\"127.0.0.1\"]";
+    let (broker, address) = start_one(shared);
+    let log = broker.log();
+    assert!(log.contains(&format!("Listening on {address} (PROXY, MQTT and WebSocket, anonymous")), "{log}");
+}
+
 #[test]
 fn a_ping_is_answered_also_before_connect() {
     let (_broker, address) = start_one(WEBSOCKET);
@@ -148,7 +173,6 @@ fn wrong_requests_are_answered_with_their_status() {
         (with(&"X: y\r\n".repeat(1_000)), 431),
         (format!("GET /{} HTTP/1.1\r\n", "x".repeat(65_536)), 414),
         ("GET /mqtt\r\n".to_owned(), 400),
-        ("\u{10}\u{c}\0\u{4}MQTT\r\n".to_owned(), 400),
     ] {
         let mut socket = Socket::open(address);
         socket.send(request.as_bytes());

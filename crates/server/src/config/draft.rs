@@ -1,8 +1,7 @@
 //! What was written, by the file, the environment and the flags, before the defaults are put in.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
+use std::io;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -18,7 +17,8 @@ use super::log::{LogConfig, LogTypes};
 use super::security::{self, DEFAULT_DOMAIN, SecurityDomain, SecurityDraft, Verification};
 use super::tls::TlsDraft;
 use super::transport::TransportDraft;
-use super::{Config, ListenAddress, Listener, Overrides, SocketDomain, environment::Environment, key};
+use super::{Config, ListenAddress, Listener, ListenerPlaces, Overrides, SocketDomain, environment::Environment, key};
+use crate::file;
 use crate::text::{self, Lenient, NotUtf8};
 
 /// The port of MQTT without TLS.
@@ -184,7 +184,7 @@ impl Draft {
         }
         let security = security::domains(std::mem::take(&mut self.security))?;
         self.settings.scram_users = scram_users(std::mem::take(&mut self.scram_users), &security)?;
-        let listeners = self.listeners(&security)?;
+        let (listeners, listener_places) = self.listeners(&security)?;
         for (name, origin) in domain_places {
             let is_named = |listener: &Listener| security[usize::from(listener.settings.security.0)].name == name;
             if !listeners.iter().any(is_named) {
@@ -225,6 +225,7 @@ impl Draft {
             listeners,
             security,
             file_places,
+            listener_places,
             verification: self.verification,
             log: self.log,
             workers: self.workers,
@@ -314,8 +315,10 @@ impl Draft {
         }
     }
 
-    fn listeners(&mut self, domains: &[SecurityDomain]) -> Result<Vec<Listener>, ConfigError> {
+    /// Each with where it was written.
+    fn listeners(&mut self, domains: &[SecurityDomain]) -> Result<(Vec<Listener>, Vec<ListenerPlaces>), ConfigError> {
         let mut listeners: Vec<Listener> = Vec::with_capacity(self.listeners.len());
+        let mut places = Vec::with_capacity(self.listeners.len());
         for mut draft in std::mem::take(&mut self.listeners) {
             draft.clients.sessions_belong_to_users.get_or_insert(self.sessions_belong_to_users);
             let name = draft.security.as_deref().unwrap_or(DEFAULT_DOMAIN);
@@ -324,6 +327,7 @@ impl Draft {
             draft.clients.believe_user_names.get_or_insert(self.believe_user_names && is_believed);
             draft.clients.client_id_prefixes.get_or_insert_with(|| self.client_id_prefixes.clone());
             let origin = draft.origin.clone();
+            places.push(ListenerPlaces { origin: origin.clone(), files: std::mem::take(&mut draft.tls.places) });
             let listener = draft.finish(domains)?;
             let named = |address: &ListenAddress| !matches!(address, ListenAddress::Tcp { port: 0, .. });
             let twice = |other: &Listener| {
@@ -337,7 +341,7 @@ impl Draft {
             }
             listeners.push(listener);
         }
-        Ok(listeners)
+        Ok((listeners, places))
     }
 }
 
@@ -365,6 +369,11 @@ impl ListenerDraft {
             movable: false,
             optional: false,
         }
+    }
+
+    /// Remembers where a key was written, if that is of use later.
+    pub fn note(&mut self, key: &'static str, origin: Origin) {
+        self.tls.note(key, &origin);
     }
 
     fn port(&self) -> u16 {
@@ -522,7 +531,7 @@ fn scram_users(drafts: Vec<ScramUserDraft>, domains: &[SecurityDomain]) -> Resul
 
 /// The first line of a file, which must not be empty: editors end it with a newline that is no part of it.
 fn secret(path: &Path) -> Result<String, Fault> {
-    let bytes = bytes(path).map_err(|fault| match fault {
+    let bytes = bytes(file::read(path, FILE_BYTES_MAX)).map_err(|fault| match fault {
         Fault::Unreadable(error) => Fault::SecretUnreadable { path: path.to_owned(), error },
         other => other,
     })?;
@@ -540,18 +549,24 @@ fn secret(path: &Path) -> Result<String, Fault> {
 
 /// The text of a configuration.
 pub(super) fn read(path: &Path, lenient: Lenient) -> Result<String, ConfigError> {
-    let bytes = bytes(path).map_err(|fault| ConfigError::new(Origin::File(path.to_owned()), fault))?;
+    text_of(path, lenient, file::read(path, FILE_BYTES_MAX))
+}
+
+/// The same, where there is time to wait for who writes to a pipe.
+pub(super) fn read_waiting(path: &Path, lenient: Lenient) -> Result<String, ConfigError> {
+    text_of(path, lenient, file::read_waiting(path, FILE_BYTES_MAX))
+}
+
+fn text_of(path: &Path, lenient: Lenient, read: io::Result<Vec<u8>>) -> Result<String, ConfigError> {
+    let bytes = bytes(read).map_err(|fault| ConfigError::new(Origin::File(path.to_owned()), fault))?;
     text::of(bytes, lenient).map_err(|NotUtf8 { line, column }| {
         ConfigError::new(Origin::Place { path: path.to_owned(), line, column }, Fault::NotUtf8)
     })
 }
 
-/// The bytes of a file of at most [`FILE_BYTES_MAX`].
-fn bytes(path: &Path) -> Result<Vec<u8>, Fault> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(Fault::Unreadable)?;
+/// At most [`FILE_BYTES_MAX`] of them.
+fn bytes(read: io::Result<Vec<u8>>) -> Result<Vec<u8>, Fault> {
+    let bytes = read.map_err(Fault::Unreadable)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(Fault::TooLong { bytes_max: FILE_BYTES_MAX });
     }

@@ -189,7 +189,12 @@ fn put(draft: &mut Draft, address: Address, origin: &Origin, value: &str) -> Res
             draft.written.insert((section.name, key.name), origin.clone());
             key.accept_text(draft, value)
         }
-        Address::Listener { index, key } => key::LISTENER[key].accept_text(&mut draft.listeners[index], value),
+        Address::Listener { index, key } => {
+            let (listener, key) = (&mut draft.listeners[index], &key::LISTENER[key]);
+            key.accept_text(listener, value)?;
+            listener.note(key.name, origin.clone());
+            Ok(())
+        }
         Address::Durability { index, key } => {
             let (rule, key) = (&mut draft.durability_rules[index], &key::DURABILITY[key]);
             rule.note(key.name, origin.clone());

@@ -360,7 +360,7 @@ pub(super) static SECTIONS: &[Section] = &[
             ),
             Key {
                 name: "pid_file",
-                doc: "File with the number of the process, written before the broker serves anybody, removed at its end; not through a symbolic link. A change needs a restart.",
+                doc: "File with the number of the process, written before anybody is served, removed at the end, or emptied where `user` may not do that; not through a symbolic link. A change needs a restart.",
                 kind: Kind::Text {
                     put: |draft, text| {
                         draft.pid_file = Some(PathBuf::from(not_empty(text)?));

@@ -66,6 +66,8 @@ pub struct Config {
     pub security: Vec<SecurityDomain>,
     /// Where a mosquitto.conf names the files of a domain, by its name and our key for the file.
     pub(crate) file_places: BTreeMap<(String, &'static str), Origin>,
+    /// Where each of `listeners` was written.
+    pub(crate) listener_places: Vec<ListenerPlaces>,
     /// Bounds of verification.
     pub verification: Verification,
     /// What is logged, and where.
@@ -119,6 +121,30 @@ impl Source {
     /// The first thing that is wrong, with its place.
     pub fn load(&self) -> Result<Config, ConfigError> {
         Config::load_with(self.path.as_deref(), &self.overrides, &self.environment)
+    }
+
+    /// The same while the broker runs: nobody is waited for, so a file that is a pipe is refused.
+    pub(crate) fn load_again(&self) -> Result<Config, ConfigError> {
+        Config::load_by(draft::read, self.path.as_deref(), &self.overrides, &self.environment)
+    }
+}
+
+/// Where a listener was written, and the files of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListenerPlaces {
+    pub(crate) origin: Origin,
+    /// For each file, or directory of files, the key or directive that names it, and where.
+    pub(crate) files: BTreeMap<PathBuf, (String, Origin)>,
+}
+
+impl ListenerPlaces {
+    /// What is wrong with a file, with the place where the file, or its directory, is named; else with that of the listener.
+    pub(crate) fn locate(&self, file: Option<&Path>, what: &str) -> String {
+        let named = |path: &Path| self.files.get(path);
+        match file.and_then(|file| named(file).or_else(|| named(file.parent()?))) {
+            Some((key, origin)) => format!("{origin}: {key}: {what}"),
+            None => format!("{}: {what}", self.origin),
+        }
     }
 }
 
@@ -219,7 +245,7 @@ pub struct Overrides {
 impl Config {
     /// Reads the file, the environment of this process, and the flags.
     ///
-    /// `path` ends in `.toml` or is a mosquitto.conf; None is no file.
+    /// `path` ends in `.toml` or is a mosquitto.conf; None is no file. A pipe is read to its end.
     ///
     /// # Errors
     ///
@@ -257,8 +283,17 @@ impl Config {
         overrides: &Overrides,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
+        Self::load_by(draft::read_waiting, path, overrides, environment)
+    }
+
+    fn load_by(
+        read: fn(&Path, Lenient) -> Result<String, ConfigError>,
+        path: Option<&Path>,
+        overrides: &Overrides,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
         let lenient = |path| if is_toml(path) { Lenient::No } else { Lenient::Comments };
-        let text = path.map(|path| draft::read(path, lenient(path))).transpose()?;
+        let text = path.map(|path| read(path, lenient(path))).transpose()?;
         Self::of_text(path.zip(text.as_deref()), overrides, environment)
     }
 

@@ -538,19 +538,27 @@ impl Reader<'_> {
             }
             "certfile" => {
                 let path = line.text(key::path)?;
-                self.current(line, *current).draft.tls.certificate_files = vec![path];
+                let tls = &mut self.current(line, *current).draft.tls;
+                tls.places.insert(path.clone(), (line.name.to_owned(), line.origin.clone()));
+                tls.certificate_files = vec![path];
             }
             "keyfile" => {
                 let path = line.text(key::path)?;
-                self.current(line, *current).draft.tls.key_files = vec![path];
+                let tls = &mut self.current(line, *current).draft.tls;
+                tls.places.insert(path.clone(), (line.name.to_owned(), line.origin.clone()));
+                tls.key_files = vec![path];
             }
             "cafile" | "capath" => {
                 let path = line.text(key::path)?;
-                self.current(line, *current).draft.tls.client_ca_files.push(path);
+                let tls = &mut self.current(line, *current).draft.tls;
+                tls.places.insert(path.clone(), (line.name.to_owned(), line.origin.clone()));
+                tls.client_ca_files.push(path);
             }
             "crlfile" => {
                 let path = line.text(key::path)?;
-                self.current(line, *current).draft.tls.crl_files = vec![path];
+                let tls = &mut self.current(line, *current).draft.tls;
+                tls.places.insert(path.clone(), (line.name.to_owned(), line.origin.clone()));
+                tls.crl_files = vec![path];
             }
             "require_certificate" => {
                 let require = line.switch()?;

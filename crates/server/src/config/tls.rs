@@ -1,5 +1,6 @@
 //! TLS of a listener, as an operator writes it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use pantala_tls::UserNameFrom;
@@ -73,6 +74,8 @@ pub(super) struct TlsDraft {
     pub alpn: Option<Vec<String>>,
     pub user_name_from_certificate: UserNameFrom,
     pub ignore_certificate_dates: bool,
+    /// Where each file was named, and by which key or directive.
+    pub places: BTreeMap<PathBuf, (String, Origin)>,
 }
 
 impl TlsDraft {
@@ -80,6 +83,19 @@ impl TlsDraft {
     pub fn needs_certificates_of_clients(&self) -> bool {
         let of_all = !self.client_ca_files.is_empty() && self.require_certificate != Some(false);
         of_all || self.user_name_from_certificate != UserNameFrom::No
+    }
+
+    /// Remembers where a key was written, if it names files.
+    pub fn note(&mut self, key: &'static str, origin: &Origin) {
+        let files = match key {
+            "tls_certificate_files" => &self.certificate_files,
+            "tls_key_files" => &self.key_files,
+            "tls_client_ca_files" => &self.client_ca_files,
+            "tls_chain_files" => &self.chain_files,
+            "tls_crl_files" => &self.crl_files,
+            _ => return,
+        };
+        self.places.extend(files.iter().map(|file| (file.clone(), (key.to_owned(), origin.clone()))));
     }
 
     /// None where nothing was written.

@@ -43,7 +43,7 @@ impl Source<'_> {
             "listener" => {
                 for (table, span) in self.list("listener", value)? {
                     let mut listener = ListenerDraft::new(self.origin(span), draft.tcp_no_delay);
-                    self.keys(&mut listener, "[[listener]]", key::LISTENER, table, |_, _, _| {})?;
+                    self.keys(&mut listener, "[[listener]]", key::LISTENER, table, ListenerDraft::note)?;
                     draft.listeners.push(listener);
                 }
                 Ok(())

@@ -2,8 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +18,7 @@ use super::dynamic::{Dynamic, Dynamics};
 use super::http::{Caller, Roots};
 use super::keys::Keys;
 use crate::config::{Config, Http, SecurityDomain, Verification, nearest};
+use crate::file;
 use crate::text::{self, Lenient, NotUtf8};
 
 /// The largest file with users or rules.
@@ -251,9 +250,7 @@ pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
 
 fn read(path: &Path, bytes_max: u64, lenient: Lenient) -> Result<String, String> {
     let wrong = |what: &dyn fmt::Display| format!("{}: {what}", path.display());
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| wrong(&error))?;
-    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| wrong(&error))?;
+    let bytes = file::read(path, bytes_max).map_err(|error| wrong(&error))?;
     if bytes.len() as u64 > bytes_max {
         return Err(wrong(&format_args!("it is longer than {bytes_max} bytes")));
     }

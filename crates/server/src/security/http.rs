@@ -1,7 +1,6 @@
 //! Asking HTTP services: an agent with time-outs, and nothing that follows redirects or proxies.
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,10 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use pantala_identity::http::ANSWER_BYTES_MAX;
 
+use crate::file;
+
+/// The longest file with certificates of authorities.
+const CA_FILE_BYTES_MAX: u64 = 64 << 20;
 /// The longest key set that is read, in bytes.
 const KEY_SET_BYTES_MAX: usize = 1 << 20;
 /// Longer ones are cut off by nobody: they are refused.
@@ -129,7 +132,10 @@ fn roots(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, String>
     let found: Vec<CertificateDer<'static>> = match ca_file {
         Some(path) => {
             let wrong = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
-            let text = fs::read(path).map_err(|error| wrong(&error))?;
+            let text = file::read(path, CA_FILE_BYTES_MAX).map_err(|error| wrong(&error))?;
+            if text.len() as u64 > CA_FILE_BYTES_MAX {
+                return Err(wrong(&format_args!("it is longer than {CA_FILE_BYTES_MAX} bytes")));
+            }
             let found = CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>();
             found.map_err(|error| wrong(&error))?
         }
@@ -143,6 +149,7 @@ fn roots(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, String>
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
     use std::thread;

@@ -17,6 +17,15 @@ pub(crate) enum WebSocket {
     Open(websocket::WebSocket),
 }
 
+/// Who begins in a way that no request does: what would be left waiting for the rest of its first line.
+fn stranger(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0x10, ..] => Some("an MQTT client without WebSocket on a listener for WebSocket"),
+        [0x16, ..] => Some("a TLS client on a listener without TLS"),
+        _ => None,
+    }
+}
+
 impl WebSocket {
     pub(super) fn new(transport: Arc<Transport>) -> Self {
         Self::Request(Box::new((Handshake::default(), transport)))
@@ -33,6 +42,13 @@ impl WebSocket {
         let mut used = 0;
         if let Self::Request(request) = self {
             let (handshake, transport) = &mut **request;
+            if !handshake.has_begun()
+                && let Some(why) = stranger(bytes)
+            {
+                // It would not understand a response.
+                told.push(Told::Refused(why));
+                return Progress::Failed(why);
+            }
             let address = peer.address.map(|address| address.ip());
             let upgrade = match handshake.receive(&transport.websocket, address, bytes) {
                 Ok(None) => return Progress::Open,

@@ -242,6 +242,12 @@ impl Once {
 }
 
 impl Handshake {
+    /// Whether a byte has come.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.bytes > 0 || self.lines > 0
+    }
+
     /// Takes the next bytes. With the upgrade it returns how many of `bytes` belong to the request: frames may follow. None
     /// if more are needed, and then all are taken. `peer` is the address that the connection comes from; None for a
     /// Unix socket.
