@@ -18,7 +18,7 @@ use super::log::{LogConfig, LogTypes};
 use super::security::{self, DEFAULT_DOMAIN, SecurityDomain, SecurityDraft, Verification};
 use super::tls::TlsDraft;
 use super::transport::TransportDraft;
-use super::{Config, ListenAddress, Listener, Overrides, SocketDomain, environment::Environment, key};
+use super::{Config, ListenAddress, Listener, Overrides, SocketDomain, environment::Environment, key, shown};
 
 /// The port of MQTT without TLS.
 pub(super) const DEFAULT_PORT: u16 = 1883;
@@ -228,7 +228,7 @@ impl Draft {
             connections_per_address_max: self.connections_per_address_max,
             connections_per_address_per_second_max: self.connections_per_address_per_second_max,
             memory_bytes_max: self.memory_bytes_max,
-            warnings: self.warnings,
+            warnings: self.warnings.iter().map(|warning| shown(warning)).collect(),
         })
     }
 
