@@ -42,12 +42,12 @@ impl Rules {
             if line.len() > ACL_LINE_BYTES_MAX {
                 return Err(wrong("the line is longer than 70000 bytes"));
             }
-            let line = line.trim_matches(|character: char| character.is_ascii_whitespace() || character == '\u{b}');
+            let line = trimmed(line);
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let (keyword, rest) = line.split_once(' ').unwrap_or((line, ""));
-            let rest = rest.trim();
+            let rest = trimmed(rest);
             match keyword {
                 "user" if rest.is_empty() => return Err(wrong("the user name is missing")),
                 "user" => {
@@ -92,6 +92,11 @@ impl Rules {
     }
 }
 
+/// Without blanks around it, which are those of ASCII: others belong to a name.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|character: char| character.is_ascii_whitespace() || character == '\u{b}')
+}
+
 /// The access and the filter of a line. A filter may have spaces.
 fn access(rest: &str) -> Result<(Access, &str), &'static str> {
     let named = |word| match word {
@@ -106,7 +111,7 @@ fn access(rest: &str) -> Result<(Access, &str), &'static str> {
         None => Ok((Access::ReadWrite, rest)),
         Some((word, filter)) => {
             let access = named(word).ok_or("the access is one of read, write, readwrite and deny")?;
-            Ok((access, filter.trim()))
+            Ok((access, trimmed(filter)))
         }
     }
 }

@@ -35,6 +35,17 @@ fn it_answers_as_mosquitto_does() {
     assert!(answers > 500, "{answers}");
 }
 
+/// Mosquitto knows no others, and another user could have the name without them.
+#[test]
+fn blanks_beyond_ascii_belong_to_a_name() {
+    let cases =
+        [("user a\u{a0}\ntopic b", "a\u{a0}", "b"), ("user \u{3000}a \r\ntopic b\u{a0}", "\u{3000}a", "b\u{a0}")];
+    for (text, user, topic_name) in cases {
+        assert!(rights(text, Some(user), "c").may_publish(topic_name), "{text:?}");
+        assert!(!rights(text, Some("a"), "c").may_publish(topic_name), "{text:?}");
+    }
+}
+
 #[test]
 fn everybody_may_subscribe_and_leave() {
     for user in [None, Some("eve"), Some("zoe")] {

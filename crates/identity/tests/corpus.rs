@@ -48,6 +48,21 @@ fn seeds(target: &str) -> BTreeMap<&'static str, Vec<u8>> {
             ("padded", b"eyJhbGciOiJIUzI1NiJ9.e30=.AAAA".to_vec()),
         ]
         .into(),
+        "claims" => [
+            ("empty", Vec::new()),
+            ("many", CLAIMS.into()),
+            (
+                "permissions",
+                br#"{"sub":"ann","mqtt":{"publish":["a/#"],"subscribe":"b c"},"groups":["g"],"id":"c"}"#.to_vec(),
+            ),
+            ("path", br#"{"sub":"ann","mqtt.publish":["a/#"],"exp":1.8e9}"#.to_vec()),
+            ("expired", br#"{"sub":"ann","exp":1}"#.to_vec()),
+            ("not-yet", br#"{"sub":"ann","nbf":1e300}"#.to_vec()),
+            ("no-name", br#"{"sub":"a\u0000"}"#.to_vec()),
+            ("no-times", br#"{"sub":"ann","exp":"1800000000"}"#.to_vec()),
+            ("no-lists", br#"{"sub":"ann","groups":[1],"mqtt":{"publish":{}}}"#.to_vec()),
+        ]
+        .into(),
         "key_set" => [
             ("empty", Vec::new()),
             ("keys", set(&[EC, ED])),

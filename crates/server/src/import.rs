@@ -14,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use pantala_proto::{Property, PublishProperties, TopicFilter, valid_topic_name};
-use pantala_store::disk::{Directory, Disk as _};
+use pantala_store::disk::{Directory, Disk};
 use pantala_store::log::LogOptions;
 use pantala_store::{
     Clock, Durability, Notice, Opened, Owner, Pause, Publish, Publisher, Receiver, Record, Session, SessionNumber,
@@ -103,7 +103,7 @@ pub(crate) fn take_over(config: &Config, file: &Path, store: &Path, log: &Log) -
     }
     let opened = pantala_store::open(directory, LogOptions::default(), 1, Durability::Fsync);
     let opened = opened.map_err(|error| failed(&error))?;
-    let mut import = Import { config, opened, appended: 0, payload_bytes: 0, counts: Counts::default(), wall: wall() };
+    let mut import = Import::new(config, opened, wall());
     import.put(&database).map_err(|error| failed(&error))?;
     let counts = import.counts;
     let finished = match &marker {
@@ -201,9 +201,27 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-struct Import<'c> {
+/// Puts what a `mosquitto.db` holds into the store on a disk, which is empty, at this time in milliseconds since 1970. Returns how many Retained
+/// Messages, Sessions, subscriptions and messages that wait it has taken over. For the fuzz target.
+#[doc(hidden)]
+pub fn import_mosquitto_db<D: Disk>(
+    config: &Config,
+    bytes: &[u8],
+    disk: D,
+    options: LogOptions,
+    wall: u64,
+) -> Result<[usize; 4], String> {
+    let database = Database::read(bytes).map_err(|error| error.to_string())?;
+    let opened = pantala_store::open(disk, options, 1, Durability::Fsync).map_err(|error| error.to_string())?;
+    let mut import = Import::new(config, opened, wall);
+    import.put(&database).map_err(|error| error.to_string())?;
+    let Counts { retained, sessions, subscriptions, messages, .. } = import.counts;
+    Ok([retained, sessions, subscriptions, messages])
+}
+
+struct Import<'c, D: Disk> {
     config: &'c Config,
-    opened: Opened<Directory>,
+    opened: Opened<D>,
     /// Records since the last commit.
     appended: usize,
     /// Of payloads among them.
@@ -220,7 +238,11 @@ struct Debt {
     packet_id: u16,
 }
 
-impl Import<'_> {
+impl<'c, D: Disk> Import<'c, D> {
+    fn new(config: &'c Config, opened: Opened<D>, wall: u64) -> Self {
+        Self { config, opened, appended: 0, payload_bytes: 0, counts: Counts::default(), wall }
+    }
+
     fn put(&mut self, database: &Database<'_>) -> io::Result<()> {
         let mut sessions = HashMap::new();
         for client in &database.clients {

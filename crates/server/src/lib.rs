@@ -34,6 +34,8 @@ mod user;
 mod worker;
 
 pub use check::{Checked, check};
+#[doc(hidden)]
+pub use import::import_mosquitto_db;
 pub use pantala_store::Durability;
 pub use reload::{Running, RunningError, running};
 pub use run::{RunError, run, run_then};

@@ -416,14 +416,21 @@ impl<R: KeepRetained> Collector<R> {
                 None => garbage.push((Kind::Inbound, format::exchange_key(session, packet_id).into())),
             }
         }
-        let mut sent: HashMap<(Kept, SessionNumber), (u16, u64)> = HashMap::default();
+        let mut sent: HashMap<(Kept, SessionNumber), (u64, u16)> = HashMap::default();
         for (session, packet_id, order, stage, message) in self.outbound {
             match (sessions.get_mut(&session), stage, message) {
                 (Some(session), Stage::PubComp, _) => {
                     session.outbound.push(RecoveredExchange { packet_id, order, message: None });
                 }
                 (Some(_), Stage::Acknowledgement, Some(message)) => {
-                    sent.insert((message, session), (packet_id, order));
+                    let exchange = (order, packet_id);
+                    let kept = sent.entry((message, session)).or_insert(exchange);
+                    if *kept != exchange {
+                        // Only a log that has lost a part has two: the later one is right, and nothing would end the other.
+                        let older = exchange.min(*kept);
+                        *kept = exchange.max(*kept);
+                        garbage.push((Kind::Outbound, format::exchange_key(session, older.1).into()));
+                    }
                 }
                 _ => garbage.push((Kind::Outbound, format::exchange_key(session, packet_id).into())),
             }
@@ -455,7 +462,7 @@ impl<R: KeepRetained> Collector<R> {
                 let queued = RecoveredMessage { id, bytes: message.bytes, expires_at: message.expires_at, receiver };
                 let exchange = if sent.is_empty() { None } else { sent.remove(&((id, copy), number)) };
                 match exchange {
-                    Some((packet_id, order)) => {
+                    Some((order, packet_id)) => {
                         session.outbound.push(RecoveredExchange { packet_id, order, message: Some(queued) });
                     }
                     None => session.queue.push(queued),
@@ -473,7 +480,7 @@ impl<R: KeepRetained> Collector<R> {
             }
         }
         // Exchanges whose message never got into the log: it was not acknowledged, and comes again.
-        let lost = sent.into_iter().map(|((_, session), (packet_id, _))| format::exchange_key(session, packet_id));
+        let lost = sent.into_iter().map(|((_, session), (_, packet_id))| format::exchange_key(session, packet_id));
         garbage.extend(lost.map(|key| (Kind::Outbound, key.into())));
         if !self.publishers.is_empty() {
             ledger.knows_publishers();

@@ -18,6 +18,7 @@ mod cargo;
 mod clients;
 mod conformance;
 mod crash;
+mod fuzz;
 mod policy;
 mod process;
 mod step;
@@ -71,6 +72,15 @@ enum Command {
         /// Repeats a run; the default is the day's number.
         #[arg(long)]
         seed: Option<u64>,
+    },
+    /// The fuzz targets under libFuzzer, one after the other. No step of `test`. Needs a C++ compiler.
+    Fuzz {
+        /// Some of the targets; all if none is named. They are in fuzz/README.md.
+        #[arg(value_name = "TARGET")]
+        targets: Vec<String>,
+        /// How long each runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
     },
     /// Builds for release and takes the figures: CPU and instructions per message, memory per connection.
     Bench {
@@ -152,6 +162,7 @@ fn run(command: Command) -> Result<bool, Failure> {
         }
         Command::Clients(arguments) => Ok(one(Step::Clients, &|workspace| clients::run(workspace, &arguments))),
         Command::Crash { seed } => Ok(one(Step::Crash, &|workspace| crash::run(workspace, seed))),
+        Command::Fuzz { targets, seconds } => Ok(one(Step::Fuzz, &|workspace| fuzz::run(workspace, &targets, seconds))),
         Command::Bench { arguments } => cargo::bench(&workspace, &arguments),
     }
 }

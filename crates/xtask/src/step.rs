@@ -26,6 +26,8 @@ pub enum Step {
     Clients,
     /// The crash laboratory.
     Crash,
+    /// Fuzzing, which is in no test run.
+    Fuzz,
 }
 
 impl fmt::Display for Step {
@@ -39,6 +41,7 @@ impl fmt::Display for Step {
             Step::Conformance => "conformance",
             Step::Clients => "clients",
             Step::Crash => "crash",
+            Step::Fuzz => "fuzz",
         })
     }
 }

@@ -24,7 +24,14 @@ const OTHER_DEFAULTS: [(&str, &str, &str); 4] = [
 /// The first thing that is wrong with the file, or not supported, with its place.
 pub fn convert(path: &Path) -> Result<String, ConfigError> {
     let config = Config::load_with(Some(path), &Overrides::default(), &Environment::default())?;
-    Ok(written(&config, &path.display().to_string()))
+    Ok(config.written(&path.display().to_string()))
+}
+
+impl Config {
+    /// A configuration in TOML that comes to the same, made from a mosquitto.conf of this name. See [`convert`].
+    pub fn written(&self, name: &str) -> String {
+        written(self, name)
+    }
 }
 
 fn written(config: &Config, name: &str) -> String {

@@ -17,7 +17,9 @@ use super::log::{LogConfig, LogTypes};
 use super::security::{self, DEFAULT_DOMAIN, SecurityDomain, SecurityDraft, Verification};
 use super::tls::TlsDraft;
 use super::transport::TransportDraft;
-use super::{Config, ListenAddress, Listener, ListenerPlaces, Overrides, SocketDomain, environment::Environment, key};
+use super::{
+    Config, ListenAddress, Listener, ListenerPlaces, Overrides, SocketDomain, environment::Environment, key, shown,
+};
 use crate::file;
 use crate::text::{self, Lenient, NotUtf8};
 
@@ -240,7 +242,7 @@ impl Draft {
             connections_per_address_max: self.connections_per_address_max,
             connections_per_address_per_second_max: self.connections_per_address_per_second_max,
             memory_bytes_max: self.memory_bytes_max,
-            warnings: self.warnings,
+            warnings: self.warnings.iter().map(|warning| shown(warning)).collect(),
         })
     }
 

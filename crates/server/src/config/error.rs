@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use pantala_store::Durability;
 
+use super::shown;
+
 /// A configuration that cannot be used. Nothing was opened or changed.
 ///
 /// Shown as one line, `pantala.toml:3:5: unknown key "packet_bytes_mx" in [limits]; did you mean
@@ -35,7 +37,8 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.origin, self.fault)
+        // It may be about any bytes, and is for a terminal.
+        f.write_str(&shown(&format!("{}: {}", self.origin, self.fault)))
     }
 }
 

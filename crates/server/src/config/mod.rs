@@ -148,6 +148,18 @@ impl ListenerPlaces {
     }
 }
 
+/// A text of the file in which control characters are shown, and do nothing: it is for a line of a log or a terminal.
+fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => shown.extend(character.escape_debug()),
+            false => shown.push(character),
+        }
+    }
+    shown
+}
+
 /// A place to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
@@ -346,11 +358,11 @@ impl Config {
             let _ = writeln!(text, "{}", self.scram_user(user).escape_debug());
         }
         for domain in self.security.iter().filter(|domain| **domain != SecurityDomain::unwritten()) {
-            let _ = writeln!(text, "{domain}");
+            let _ = writeln!(text, "{}", shown(&domain.to_string()));
         }
         for listener in &self.listeners {
             let anonymous = if listener.settings.allow_anonymous { "anonymous" } else { "no anonymous" };
-            let _ = write!(text, "listener {}, {anonymous}", listener.address);
+            let _ = write!(text, "listener {}, {anonymous}", shown(&listener.address.to_string()));
             if let Some(domain) = self.security.get(usize::from(listener.settings.security.0))
                 && domain.name != DEFAULT_DOMAIN
             {
@@ -363,7 +375,7 @@ impl Config {
             {
                 let (value, usual) = ((key.show)(listener), (key.show)(&default.listeners[0]));
                 if value != usual {
-                    let _ = write!(text, ", {} = {value}", key.name);
+                    let _ = write!(text, ", {} = {}", key.name, shown(&value));
                 }
             }
             let _ = writeln!(text);

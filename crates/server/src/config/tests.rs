@@ -1883,24 +1883,59 @@ fn a_converted_mosquitto_conf_comes_to_the_same() {
     );
 }
 
+/// Found by a fuzzer: a path went into the log with all that it has.
 #[test]
-fn what_fuzzers_begin_with_is_a_configuration_or_an_error_in_one_line() {
-    let mut read = 0;
-    for (folder, name) in [("config_mosquitto", "mosquitto.conf"), ("config_toml", "pantala.toml")] {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(folder);
-        for entry in fs::read_dir(folder).expect("a corpus") {
-            let Ok(text) = String::from_utf8(fs::read(entry.expect("an input").path()).expect("its bytes")) else {
-                continue;
+fn control_characters_are_shown_and_do_nothing() {
+    let toml = "[[security]]\nname = \"a\"\nacl_file = \"/a\\nlistener *:1\"\n\
+                [[listener]]\nunix_path = \"/b\\u001bc\"\nsecurity = \"a\"\n";
+    let config = of_toml(toml).expect("a configuration");
+    let text = config.describe();
+    assert!(text.contains(r"ACL file /a\nlistener *:1") && text.contains(r"listener unix:/b\u{1b}c"), "{text}");
+    assert_eq!(text.lines().count(), 2, "{text}");
+    let config = of_conf("certfile /a\u{1b}\nkeyfile /b\npassword_file /c\u{1b}").expect("a configuration");
+    assert!(!config.warnings.iter().any(|warning| warning.contains(char::is_control)), "{:?}", config.warnings);
+    let error = of_conf("plugin mosquitto_acl_file.so\nplugin_opt_a\u{1b}[2J").unwrap_err();
+    assert!(error.ends_with(r#"directive "plugin_opt_a\u{1b}[2J" needs a value"#), "{error}");
+}
+
+/// A fuzzer does not guess that a file could say `max_inflight_bytes`. `UPDATE_CORPUS=1` writes the dictionaries anew.
+#[test]
+fn the_dictionaries_of_fuzzers_have_all_keys() {
+    fn words<Written, Used>(keys: &[Key<Written, Used>]) -> Vec<String> {
+        let mut words = Vec::new();
+        for key in keys {
+            words.push(format!("\n{} = ", key.name));
+            let allowed: &[&str] = match key.kind {
+                Kind::Choice { allowed, .. } | Kind::List { allowed, .. } => allowed,
+                Kind::Number { word: Some(word), .. } => &[word],
+                _ => &[],
             };
-            let file = Some((Path::new(name), text.as_str()));
-            match Config::of_text(file, &Overrides::default(), &Environment::default()) {
-                Ok(config) => assert!(config.effective().changes(&config.effective()).is_empty()),
-                Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
-            }
-            read += 1;
+            words.extend(allowed.iter().map(|word| format!("\"{word}\"")));
         }
+        words
     }
-    assert!(read > 20, "{read}");
+    let sections = key::SECTIONS.iter();
+    let mut toml: Vec<_> = sections.clone().map(|section| format!("\n[{}]", section.name)).collect();
+    toml.extend(key::LISTS.iter().map(|list| format!("\n[[{list}]]")));
+    toml.extend(sections.flat_map(|section| words(section.keys)));
+    toml.extend([words(key::LISTENER), words(key::DURABILITY), words(key::SCRAM_USER), words(key::SECURITY)].concat());
+    let directives = DIRECTIVES.iter().map(|(text, _)| format!("\n{text}\n"));
+    let blocks = ["listener 1884 ::1", "per_listener_settings true", "connection b\naddress h\ntopic # both 2 l/ r/"];
+    let mosquitto = directives.chain(blocks.map(|text| format!("\n{text}\n"))).collect();
+    for (name, mut words) in [("config_toml", toml), ("config_mosquitto", mosquitto)] {
+        words.sort_unstable();
+        words.dedup();
+        let escaped = words.iter().map(|word| {
+            let word = word.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\x0A").replace('\t', "\\x09");
+            format!("\"{word}\"\n")
+        });
+        let text = escaped.collect::<String>();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/dictionaries").join(name);
+        if std::env::var_os("UPDATE_CORPUS").is_some() {
+            fs::write(&path, &text).expect("it can be written");
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap_or_default(), text, "{name}");
+    }
 }
 
 /// Whole files as people have them: `tests/mosquitto-conf/NAME/mosquitto.conf`, and beside it what comes of it.

@@ -208,8 +208,9 @@ impl<F> Index<F> {
 
     /// Makes room for so many entries.
     pub fn reserve(&mut self, hashing: &Hashing, entries: usize) {
-        for (number, table) in self.tables.iter_mut().enumerate() {
-            let parts = TABLE_OF.iter().filter(|table| usize::from(**table) == number).count();
+        let mut parts_of = [0; TABLES];
+        TABLE_OF.iter().for_each(|table| parts_of[usize::from(*table)] += 1);
+        for (table, parts) in self.tables.iter_mut().zip(parts_of) {
             table.reserve((entries as u128 * parts as u128 / PARTS as u128) as usize, |slot| hashing.hash(&slot.key));
         }
     }

@@ -476,6 +476,10 @@ impl<D: Disk> Log<D> {
 
     /// Appends a frame, for which there is room.
     fn append(&mut self, frame: &mut [u8], entries: u32, flags: u32, sync: bool) -> Result<(), CommitError> {
+        // Behind the last one they would begin anew, and be taken for older ones. Nobody gets there but by a forged header.
+        if self.next_sequence == u64::MAX {
+            return Err(self.fail(io::Error::other("the numbers of frames are used up")));
+        }
         let Some(head) = &mut self.head else { return Err(CommitError::NoSpace) };
         let flags = flags | if self.unsynced { 0 } else { ALL_BEFORE_SYNCED };
         format::seal(frame, self.mark, self.next_sequence, entries, flags);
@@ -496,7 +500,7 @@ impl<D: Disk> Log<D> {
                 // A file system that copies on write can be full although the file was filled. How much of the frame it
                 // took is unknown, so nothing more goes to this segment.
                 self.head = None;
-                self.next_sequence += SEQUENCE_JUMP;
+                self.next_sequence = self.next_sequence.saturating_add(SEQUENCE_JUMP);
                 return Err(CommitError::NoSpace);
             }
             Err(error) => return Err(self.fail(error)),

@@ -550,13 +550,14 @@ impl Scan {
                     let proofs = later(at).filter(|(_, frame)| frame.has(ALL_BEFORE_SYNCED) && frame.sequence > least);
                     proofs.last().map(|(position, _)| position)
                 });
-                proof.is_some_and(|proof| at < proof)
+                // It may stand here itself, where one before it should.
+                proof.is_some_and(|proof| at <= proof)
             };
             if !is_proven {
                 self.torn_bytes = torn_bytes(bytes, at, expected.mark, least, later(at).last());
                 break;
             }
-            let resumed = later(at + 1).next();
+            let resumed = later(at).next();
             self.damages.push(at);
             match resumed {
                 Some((position, _)) => {

@@ -62,6 +62,24 @@ fn a_zeroed_page_before_the_end_is_damage_and_not_a_torn_end() {
     assert!(report.live_entries > 120);
 }
 
+/// Found by a fuzzer: the end was taken for a torn one, though the frame says that all before it had been synced.
+#[test]
+fn a_frame_in_the_place_of_the_one_before_it_is_damage_and_counts() {
+    let disk = plain(3);
+    change(&disk, &name(1), |bytes| {
+        let mark = bytes[24..32].to_vec();
+        let frames: Vec<usize> = (88..bytes.len() - 8).filter(|at| bytes[*at..].starts_with(&mark)).collect();
+        let [_, second, third] = frames[..] else { panic!("{frames:?}") };
+        bytes.copy_within(third..2 * third - second, second);
+        bytes[third..2 * third - second].fill(0);
+    });
+    for _ in 0..2 {
+        let (log, report) = Log::open(disk.clone(), OPTIONS).unwrap();
+        assert_eq!((report.live_entries, report.damages.len(), report.torn_bytes), (2, 1, 0));
+        assert!(log.contains(0, &2_u32.to_be_bytes()));
+    }
+}
+
 #[test]
 fn frames_are_found_without_the_header_of_their_segment() {
     for segment in [1, 2, 4] {

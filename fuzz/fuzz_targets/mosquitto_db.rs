@@ -1,0 +1,8 @@
+//! A mosquitto.db.
+#![no_main]
+
+#[allow(dead_code, reason = "a fuzz target is one of them")]
+#[path = "../../crates/server/tests/targets/mod.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| targets::mosquitto_db(input));

@@ -1,0 +1,8 @@
+//! Segments of the store.
+#![no_main]
+
+#[allow(dead_code, reason = "a fuzz target is one of them")]
+#[path = "../../crates/store/tests/targets/mod.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| targets::store_log(input));
