@@ -527,7 +527,8 @@ impl Scan {
                     _ => self.runs.push((at as u32, frame.end as u32)),
                 }
                 each(frame.begin, frame.end);
-                if self.frames == 0 && expected.first.is_none() {
+                // What is before a hole is not known. Were it said that this is the first one, it would prove no hole any more.
+                if self.frames == 0 && expected.first.is_none() && self.damages.is_empty() {
                     self.first_sequence = frame.sequence;
                 }
                 self.frames += 1;

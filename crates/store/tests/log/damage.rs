@@ -80,6 +80,22 @@ fn a_frame_in_the_place_of_the_one_before_it_is_damage_and_counts() {
     }
 }
 
+/// Found by a fuzzer: at the first opening it was there, and at the second one it was gone.
+#[test]
+fn a_frame_behind_a_damaged_beginning_is_there_at_each_opening() {
+    let disk = plain(60);
+    let last = disk.list().unwrap().iter().filter(|name| name.ends_with(".log")).count() as u32;
+    change(&disk, &name(last), |bytes| {
+        let mark = bytes[24..32].to_vec();
+        let frames: Vec<usize> = (88..bytes.len() - 8).filter(|at| bytes[*at..].starts_with(&mark)).collect();
+        let (kept, end) = (frames[1], frames.get(2).copied().unwrap_or(bytes.len()));
+        bytes[..kept].fill(0xff);
+        bytes[end..].fill(0);
+    });
+    let counts: Vec<_> = (0..3).map(|_| Log::open(disk.clone(), OPTIONS).unwrap().1.live_entries).collect();
+    assert!(counts[0] > 30 && counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+}
+
 #[test]
 fn frames_are_found_without_the_header_of_their_segment() {
     for segment in [1, 2, 4] {
