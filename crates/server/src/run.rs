@@ -507,7 +507,7 @@ fn what_is_spoken(listener: &Listener) -> String {
         words += "PROXY, ";
     }
     if listener.tls.is_some() {
-        words += "TLS, ";
+        words += if listener.transport.allow_plain_text { "with and without TLS, " } else { "TLS, " };
     }
     words += match listener.transport.protocol {
         Protocol::Mqtt => "",
