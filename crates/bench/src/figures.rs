@@ -17,6 +17,7 @@ use crate::packet::Will;
 use crate::pinning::Pinning;
 use crate::report::{self, Circumstances, Outcome, Sample};
 use crate::scenario::{CONNECTS, FIGURES, Figure, IDLE_COUNTED, IDLE_WARM_UP, Measure};
+use crate::stage::forget_tickets;
 use crate::usage::{self, Cpu};
 
 /// A broker that is silent so long, with messages outstanding, has lost them.
@@ -249,6 +250,7 @@ fn cpu_per_connect(broker: &Broker, transport: Transport) -> Result<Sample, Box<
 }
 
 fn fleet_over(broker: &Broker, transport: Transport) -> Result<Fleet, Fault> {
+    forget_tickets();
     let mut fleet = Fleet::new(broker.address, STALL_AFTER)?;
     fleet.features.transport = transport;
     Ok(fleet)

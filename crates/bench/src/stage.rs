@@ -176,6 +176,11 @@ fn tickets() -> MutexGuard<'static, Vec<Tls13ClientSessionValue>> {
     TICKETS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Forgets the tickets of a broker before, which another one has no key for.
+pub fn forget_tickets() {
+    tickets().clear();
+}
+
 /// Keeps all tickets. Each connection uses one and brings at least one.
 #[derive(Debug)]
 struct AllTickets;

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use pantala_tls::{Pem, Session, Settings};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::Resumption;
-use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{cipher_suite as suites, default_provider};
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
 
 const DURATION: Duration = Duration::from_secs(3);
 
@@ -22,9 +23,14 @@ fn main() {
     let pem = |name: &str, text: String| Pem { name: name.to_owned(), bytes: text.into_bytes() };
     let certificates = vec![(pem("certificate", certificate.pem()), pem("key", key.serialize_pem()))];
     let configuration = Settings { certificates, ..Settings::default() }.build().unwrap();
-    for (version, name) in [(&TLS12, "1.2"), (&TLS13, "1.3")] {
+    // Clients on OpenSSL prefer the first of each version.
+    for (version, suite) in [
+        (&TLS12, suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
+        (&TLS13, suites::TLS13_AES_256_GCM_SHA384),
+        (&TLS13, suites::TLS13_AES_128_GCM_SHA256),
+    ] {
         for resumed in [false, true] {
-            let mut client = client(&certificate.pem(), version);
+            let mut client = client(&certificate.pem(), version, suite);
             let (mut spent, mut count, begun) = (Duration::ZERO, 0_u32, Instant::now());
             while begun.elapsed() < DURATION {
                 if !resumed {
@@ -34,15 +40,16 @@ fn main() {
                 count += 1;
             }
             let kind = if resumed { "resumed" } else { "full" };
-            println!("TLS {name}, {kind}: {:.0} handshakes/s", f64::from(count) / spent.as_secs_f64());
+            println!("{:?}, {kind}: {:.0} handshakes/s", suite.suite(), f64::from(count) / spent.as_secs_f64());
         }
     }
 }
 
-fn client(certificate: &str, version: &'static SupportedProtocolVersion) -> ClientConfig {
+fn client(certificate: &str, version: &'static SupportedProtocolVersion, suite: SupportedCipherSuite) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(rustls::pki_types::CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
-    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+    let provider = CryptoProvider { cipher_suites: vec![suite], ..default_provider() };
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider));
     builder.with_protocol_versions(&[version]).unwrap().with_root_certificates(roots).with_no_client_auth()
 }
 

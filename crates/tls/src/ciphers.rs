@@ -3,7 +3,7 @@
 use rustls::SupportedCipherSuite;
 use rustls::crypto::aws_lc_rs::cipher_suite as suites;
 
-/// Every suite there is, with OpenSSL's name and the standard's, in our order of preference. The first three are those of TLS 1.3.
+/// Every suite there is, with OpenSSL's name and the standard's, those of TLS 1.3 first. Of what both have, the client's order counts.
 pub const ALL: [(&str, &str, SupportedCipherSuite); 9] = [
     ("TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384", suites::TLS13_AES_256_GCM_SHA384),
     ("TLS_AES_128_GCM_SHA256", "TLS_AES_128_GCM_SHA256", suites::TLS13_AES_128_GCM_SHA256),
@@ -88,7 +88,7 @@ pub struct CipherList {
 impl CipherList {
     /// Reads a list. Words that `+` joins stand for the suites that all of them stand for, and what `!` or `-` is in front of is taken out, as
     /// far as it is of TLS 1.2. `@STRENGTH`, `@SECLEVEL=n` and a `+` in front are left alone: what is weak is not here anyway, and the order
-    /// is ours.
+    /// is the client's.
     pub fn parse(text: &str) -> Self {
         let mut list = Self::default();
         let mut banned: Vec<&str> = Vec::new();
