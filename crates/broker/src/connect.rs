@@ -422,7 +422,8 @@ impl<S: Store> Core<S> {
                 Some(body) => match Connect::decode(&body) {
                     Ok(connect) => {
                         self.connections[key as usize].extras().user_name = Some(user_name.as_str().into());
-                        let identity = Identity { user_name: Some(user_name.into()), ..Identity::default() };
+                        let identity =
+                            Identity { user_name: Some(user_name.into()), proof: Proof::Scram, ..Identity::default() };
                         let verified = Verified { security: authentication.security, identity };
                         self.accept(now, key, &connect, verified, data)
                     }
@@ -628,8 +629,10 @@ impl<S: Store> Core<S> {
         }
         let bytes_max = self.connections[key as usize].packet_bytes_max;
         self.send(key, |out| packet.encode_within(connect.version, bytes_max, out));
-        if number.is_some() || self.store.appended() > appended {
-            // The Session that CONNACK speaks of, or the end of the old one, has to be what would come back.
+        // The Session that CONNACK speaks of, or the end of the old one, has to be what would come back. Where nothing will, whoever needs
+        // nothing kept is let in as at any other time.
+        let failed = self.store.has_failed();
+        if number.is_some() || !failed && self.store.appended() > appended {
             self.gate(key);
         }
         self.events.push_back(Event::Connected {
@@ -641,6 +644,11 @@ impl<S: Store> Core<S> {
             clean_start: connect.clean_start,
             keep_alive,
         });
+        // The store has failed since it was asked.
+        if failed && number.is_some() {
+            self.refuse_gated(now);
+            return Flow::Stop;
+        }
         // The client's rights may be others than when it was here last, and its subscriptions others then.
         self.set_access(session_key, admitted.access);
         if session_present {

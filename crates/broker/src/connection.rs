@@ -276,7 +276,8 @@ impl Connection {
         let Ok(frame::Split::Frame(frame)) = frame::split(&self.input, u32::MAX) else { return false };
         let Ok(connect) = Connect::decode(frame.body) else { return false };
         let by_certificate = self.place.peer().and_then(|peer| peer.user_name_by_certificate.as_deref());
-        connect.user_name == user_name || by_certificate.is_some() && by_certificate == user_name
+        connect.user_name.filter(|name| !name.is_empty()) == user_name
+            || by_certificate.is_some() && by_certificate == user_name
     }
 
     pub(crate) fn extras(&mut self) -> &mut Extras {

@@ -65,7 +65,7 @@ counters! {
     closed_store_refused,
     /// Connections ended because their client's credentials expired.
     credentials_expired,
-    /// Connections ended because their user was removed or banned.
+    /// Connections ended because their user was removed or banned, or could not come in again as it did.
     users_disconnected,
     /// Connections ended because our own code panicked over them.
     panics,

@@ -40,6 +40,9 @@ impl<S: Store> Core<S> {
             }
             End::Because(_, Cause::CredentialsExpired) => self.counters.credentials_expired += 1,
             End::Because(_, Cause::Banned | Cause::UserRemoved | Cause::Administrator | Cause::Credentials(_)) => {}
+            // By a reload: they are counted where that is found out.
+            End::Because(_, Cause::PasswordChanged | Cause::NotVerified) => {}
+            End::Because(_, Cause::Anonymous) if connection.phase == Phase::Connected => {}
             // A client that is not let in is counted among those.
             End::Because(..) if connection.phase == Phase::Connected => self.counters.protocol_errors += 1,
             End::Because(ReasonCode::ProtocolError, _) => self.counters.protocol_errors += 1,

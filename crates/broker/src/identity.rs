@@ -65,9 +65,13 @@ pub enum Verdict {
 /// What it rests on who a client is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Proof {
-    /// Credentials that were verified.
+    /// Credentials that were verified: a token, or whatever a service knows.
     #[default]
     Credentials,
+    /// A password that is kept in a file.
+    Password,
+    /// The password of a user by SCRAM.
+    Scram,
     /// The certificate that its user name is from.
     Certificate,
     /// Its own word: the listener believes User Names.

@@ -245,13 +245,13 @@ impl<S: Store> Core<S> {
         connections.len() + may_be.len()
     }
 
-    /// The passwords of these users of a security domain are others now: whoever has come in by an old one is disconnected (0x98), and
-    /// may come again with the new one. Its Will goes out as for any end that is not its own.
-    pub fn passwords_changed(&mut self, now: Instant, security: SecurityId, users: &HashSet<Box<str>>) {
+    /// The passwords of these users of a security domain, where they are for this kind of proof, are others now: whoever has come in by an
+    /// old one is disconnected (0x98), and may come again with the new one. Its Will goes out as for any end that is not its own.
+    pub fn passwords_changed(&mut self, now: Instant, security: SecurityId, proof: Proof, users: &HashSet<Box<str>>) {
         let of_one = |(_, session): (usize, &Session)| {
             let connection = session.connection.filter(|_| session.security == security)?;
             let user_name = session.principal.as_ref()?.user_name.as_ref()?;
-            (session.proof == Proof::Credentials && users.contains(user_name)).then_some(connection)
+            (session.proof == proof && users.contains(user_name)).then_some(connection)
         };
         let connections: Vec<ConnectionKey> = self.sessions.iter().filter_map(of_one).collect();
         for connection in connections {

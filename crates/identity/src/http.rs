@@ -182,12 +182,13 @@ fn allow(answer: &Map<String, Value>, credentials: &Credentials) -> Result<Outco
     let permissions = (publish.is_some() || subscribe.is_some())
         .then(|| Permissions { publish: publish.unwrap_or_default(), subscribe: subscribe.unwrap_or_default() });
     let groups = groups.unwrap_or_default();
-    Ok(Outcome::Accept(Identity { user_name, anonymous: false, groups, permissions, superuser, valid_for }))
+    Ok(Outcome::Accept(Identity { user_name, groups, permissions, superuser, valid_for, ..Identity::default() }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Proof;
 
     fn credentials() -> Credentials {
         Credentials {
@@ -223,7 +224,7 @@ mod tests {
             groups: Box::new(["g".into()]),
             permissions: Some(Permissions { publish: Box::new(["a/#".into()]), subscribe: Box::default() }),
             superuser: true,
-            anonymous: false,
+            proof: Proof::Credentials,
             valid_for: Some(Duration::from_secs(60)),
         };
         assert_eq!(read_answer(200, body, &credentials()), Ok(Outcome::Accept(identity)));

@@ -64,13 +64,27 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// What it rests on who a client is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// A token, or the answer of a service.
+    #[default]
+    Credentials,
+    /// A password that is kept in a file.
+    Password,
+    /// Its certificate.
+    Certificate,
+    /// Nobody has proved anything: anonymous clients are let in.
+    Nothing,
+}
+
 /// Who a client is, as a back end says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Its name in rules. None: it has none, as an anonymous client.
     pub user_name: Option<Box<str>>,
-    /// Nobody has proved anything: anonymous clients are let in.
-    pub anonymous: bool,
+    /// What that rests on.
+    pub proof: Proof,
     /// The groups it belongs to.
     pub groups: Box<[Box<str>]>,
     /// Topic Filters it may publish to and subscribe to, if the back end says so itself.
@@ -84,7 +98,7 @@ pub struct Identity {
 impl Identity {
     /// One that nothing is known of.
     pub fn anonymous() -> Self {
-        Self { anonymous: true, ..Self::default() }
+        Self { proof: Proof::Nothing, ..Self::default() }
     }
 
     /// One with a name and nothing else.

@@ -32,7 +32,7 @@ const UNFINISHED: &str = "store.unfinished";
 /// What stands in a store as long as it is not all there.
 const MARKER: &str = "import.unfinished";
 /// What a process has locked that has the store open.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 /// The broker's time when it is, so large that whatever began before it has a time, too.
 const NOW: u64 = u32::MAX as u64 * 1_000;
 /// Records that go down together.
@@ -171,7 +171,7 @@ pub(crate) fn clear_unfinished(store: &Path, log: &Log) -> Result<(), String> {
 }
 
 /// Whether a file is one that a store makes. Others may be anybody's.
-fn is_of_store(name: &str) -> bool {
+pub(crate) fn is_of_store(name: &str) -> bool {
     let is_segment =
         name.split('.').next().is_some_and(|it| it.len() == 16 && it.bytes().all(|it| it.is_ascii_digit()));
     is_segment || name.starts_with("spare.") || name == "preparing"

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mio::Waker;
 use pantala_access::dynsec::Who;
 use pantala_broker::authentication::Method;
-use pantala_broker::{Batch, ConnectionKey, ListenerId, Peer, RightsSource, SecurityId, Settings, Verdict, Verified};
+use pantala_broker::{
+    Batch, ConnectionKey, ListenerId, Peer, Proof, RightsSource, SecurityId, Settings, Verdict, Verified,
+};
 
 use crate::guard::Counted;
 use crate::listen::Listener;
@@ -33,7 +35,7 @@ pub(crate) enum Letter {
     /// End the connections of these users of a security domain, who could not connect again as they did.
     Leave(SecurityId, Arc<Who>),
     /// End the connections of users of a security domain that came in by a password which is not theirs any more.
-    Renewed(SecurityId, Arc<HashSet<Box<str>>>),
+    Renewed(SecurityId, Proof, Arc<HashSet<Box<str>>>),
     /// Say who is connected of a security domain, and from where.
     Connected(SecurityId, Sender<Vec<(Box<str>, IpAddr)>>),
     /// End all connections and stop.

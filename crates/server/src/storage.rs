@@ -195,7 +195,11 @@ fn make_way(data_dir: &Path) -> io::Result<()> {
     let mut missing: Vec<_> = data_dir.ancestors().skip(1).take_while(is_missing).collect();
     missing.reverse();
     for folder in missing {
-        fs::create_dir(folder)?;
+        match fs::create_dir(folder) {
+            // By somebody else, or by another name of it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => continue,
+            result => result?,
+        }
         // Whatever the process takes away from the permissions of what it makes.
         let made = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_DIRECTORY).open(folder)?;
         made.set_permissions(Permissions::from_mode(0o755))?;

@@ -11,6 +11,7 @@ use std::thread;
 use rustix::fs::{Access, AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, access};
 use rustix::io::Errno;
 
+use crate::import::{self, LOCK};
 use crate::log::shown;
 use crate::reload::RUNNING;
 
@@ -257,7 +258,13 @@ fn obstacle(data_dir: &Path, is_given: bool, folder: &str, when: Given) -> Optio
         Err(_) if is_to_come(&store) => return None,
         Err(_) => return Some(Obstacle { path: store, is_way: false }),
     }
-    let files = fs::read_dir(&store).ok()?.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    // What somebody else has put there is nobody's business.
+    let is_of_store = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        name == LOCK || name.to_str().is_some_and(import::is_of_store)
+    };
+    let is_file = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_file());
+    let files = fs::read_dir(&store).ok()?.flatten().filter(|entry| is_file(entry) && is_of_store(entry));
     let closed = |path: &PathBuf| access(path, all).is_err() && !is_to_come(path);
     files.map(|file| file.path()).find(closed).map(|path| Obstacle { path, is_way: false })
 }

@@ -288,7 +288,10 @@ impl Worker {
                 self.actions(now);
             }
             if self.core.has_events() {
-                self.events();
+                self.events(now);
+                if self.core.has_actions() {
+                    self.actions(now);
+                }
             }
             // A connection lost in writing leaves a Will, and room brings queries.
             if !alone {
@@ -517,7 +520,7 @@ impl Worker {
     fn lost(&mut self, now: Instant, key: ConnectionKey) {
         // What the client is told about in the log needs its socket, which goes now.
         self.guarded(|core| core.lost(now, key));
-        self.events();
+        self.events(now);
         self.forget(now, key);
     }
 
@@ -676,7 +679,7 @@ impl Worker {
     fn close(&mut self, now: Instant, key: ConnectionKey) {
         self.write_all(now, &[key]);
         self.say_farewell(now, key);
-        self.events();
+        self.events(now);
         let Some(mut slot) = self.slots.get_mut(key as usize).and_then(Option::take) else { return };
         self.core.closed(key);
         if self.accept_again.is_some() {
@@ -783,7 +786,9 @@ impl Worker {
                     core.disconnect_user(now, security, user_name, ReasonCode::AdministrativeAction);
                 });
             }
-            Letter::Renewed(security, users) => self.guarded(|core| core.passwords_changed(now, security, &users)),
+            Letter::Renewed(security, proof, users) => {
+                self.guarded(|core| core.passwords_changed(now, security, proof, &users));
+            }
             Letter::Connected(security, answer) => {
                 let mut users = Vec::new();
                 self.guarded(|core| users = core.users_connected(security, CONNECTED_MAX));
@@ -823,16 +828,18 @@ impl Worker {
 
     /// Ends the connections of clients whose addresses their listeners are not for any more.
     fn turn_out_strangers(&mut self, now: Instant) {
-        let is_stranger = |(key, slot): (usize, &Option<Slot>)| {
-            let slot = slot.as_ref()?;
-            let entry = self.entries.get(usize::from(slot.listener))?;
-            let address = self.core.client_address(key as ConnectionKey)?;
-            (!entry.is_for(address)).then_some(key as ConnectionKey)
-        };
-        let strangers: Vec<ConnectionKey> = self.slots.iter().enumerate().filter_map(is_stranger).collect();
+        let keys = 0..self.slots.len() as ConnectionKey;
+        let strangers: Vec<ConnectionKey> = keys.filter(|key| self.is_stranger(*key)).collect();
         for key in strangers {
             self.guarded(|core| core.transport_failed(now, key, NOT_ALLOWED));
         }
+    }
+
+    /// Whether a client is let in whose address its listener is not for.
+    fn is_stranger(&self, key: ConnectionKey) -> bool {
+        let slot = self.slots.get(key as usize).and_then(Option::as_ref);
+        let entry = slot.and_then(|slot| self.entries.get(usize::from(slot.listener)));
+        entry.zip(self.core.client_address(key)).is_some_and(|(entry, address)| !entry.is_for(address))
     }
 
     fn listen_anew(&mut self, close: &[ListenerId], open: Vec<(Listener, ListenerId)>) {
@@ -904,8 +911,14 @@ impl Worker {
         }
     }
 
-    fn events(&mut self) {
+    fn events(&mut self, now: Instant) {
         while let Some(event) = self.core.next_event() {
+            // It may have been on its way when its address was denied.
+            if let Event::Connected { connection, .. } = event
+                && self.is_stranger(connection)
+            {
+                self.guarded(|core| core.transport_failed(now, connection, NOT_ALLOWED));
+            }
             let about_connections = matches!(event, Event::Connected { .. } | Event::Ended { .. });
             if about_connections && !self.log.wants_connections() {
                 continue;

@@ -2,7 +2,8 @@
 //!
 //! A key that is ready for use has its schedule and its tables beside it, some 600 bytes, and a connection has two. Most connections of a
 //! broker are idle most of the time. So a connection keeps its bare keys, and each thread makes those ready that it uses: they wait for the
-//! next record in a table of a fixed size, until they are over or another connection's take their place.
+//! next record in a table of a fixed size, until they are over or another connection's take their place. Those of a connection that has gone to
+//! another thread wait for the latter.
 
 use std::cell::RefCell;
 use std::sync::LazyLock;
@@ -18,8 +19,10 @@ use rustls::crypto::cipher::{
 };
 use rustls::{ConnectionTrafficSecrets, ContentType, Error, ProtocolVersion, SupportedCipherSuite, Tls13CipherSuite};
 
-/// Keys that one thread keeps ready, at most: those of 512 connections, in some 700 kB.
+/// Keys that one thread keeps ready, at most: those of 512 connections that have come one after the other, in some 700 kB.
 const READY_KEYS_MAX: usize = 1_024;
+/// Places that a key may have. A handshake takes so many numbers, for two keys of its own and two that stay.
+const WAYS: usize = 4;
 
 /// The suite with keys of this kind instead of rustls' own; those of TLS 1.2 as they are, since their keys cannot be told apart here.
 pub(crate) fn with_small_keys(suite: SupportedCipherSuite) -> SupportedCipherSuite {
@@ -81,9 +84,11 @@ thread_local! {
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
+/// The first of the places of a key.
 #[expect(clippy::cast_possible_truncation, reason = "the remainder is small")]
-const fn place(id: u64) -> usize {
-    (id % READY_KEYS_MAX as u64) as usize
+const fn first_place(id: u64) -> usize {
+    let sets = (READY_KEYS_MAX / WAYS) as u64;
+    (id / WAYS as u64 % sets) as usize * WAYS
 }
 
 impl TrafficKey {
@@ -94,16 +99,18 @@ impl TrafficKey {
     /// Uses the key, which is made ready if it is not.
     fn with<R>(&self, use_key: impl FnOnce(&aead::LessSafeKey) -> R) -> Result<R, aws_lc_rs::error::Unspecified> {
         READY.with_borrow_mut(|ready| {
-            let place = place(self.id);
-            if ready.len() <= place {
-                ready.resize_with(place + 1, || None);
+            let first = first_place(self.id);
+            if ready.len() < first + WAYS {
+                ready.resize_with(first + WAYS, || None);
             }
-            let slot = &mut ready[place];
-            if slot.as_ref().is_none_or(|(id, _)| *id != self.id) {
-                let key = aead::UnboundKey::new(self.algorithm, self.key.as_ref())?;
-                *slot = Some((self.id, aead::LessSafeKey::new(key)));
+            let places = &mut ready[first..first + WAYS];
+            if let Some((_, key)) = places.iter().flatten().find(|(id, _)| *id == self.id) {
+                return Ok(use_key(key));
             }
-            let (_, key) = slot.as_ref().ok_or(aws_lc_rs::error::Unspecified)?;
+            let key = aead::LessSafeKey::new(aead::UnboundKey::new(self.algorithm, self.key.as_ref())?);
+            // A free one, or else always the same, so that others stay.
+            let place = places.iter().position(Option::is_none).unwrap_or(self.id as usize % WAYS);
+            let (_, key) = places[place].insert((self.id, key));
             Ok(use_key(key))
         })
     }
@@ -118,10 +125,8 @@ impl Drop for TrafficKey {
     fn drop(&mut self) {
         // A thread that has no table any more has no key either.
         let _ = READY.try_with(|ready| {
-            if let Some(slot) = ready.borrow_mut().get_mut(place(self.id))
-                && slot.as_ref().is_some_and(|(id, _)| *id == self.id)
-            {
-                *slot = None;
+            for place in ready.borrow_mut().iter_mut().skip(first_place(self.id)).take(WAYS) {
+                place.take_if(|(id, _)| *id == self.id);
             }
         });
     }

@@ -713,8 +713,12 @@ fn a_reload_sends_away_who_could_not_come_in_again_as_it_did() {
         client.ping();
     }
 
+    // Who was about to come is no better off.
+    let mut late = Client::open_from(away, address);
     reload(&broker, &toml(&format!("allow_anonymous = false\ndeny_addresses = [\"{away}\"]")));
     eve.expect_closed();
+    late.send(&connect_as(V5, "late", Some("eve"), Some(b"e")));
+    while late.next() != Next::Closed {}
     for client in [&mut ann, &mut bob] {
         client.ping();
     }

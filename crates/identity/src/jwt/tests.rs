@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::key::element;
 use super::*;
+use crate::Proof;
 
 const NOW: u64 = 1_700_000_000;
 const SECRET: &[u8] = b"a secret of at least 32 bytes, which this is";
@@ -68,7 +69,7 @@ fn a_token_says_who_how_long_and_what() {
         groups: Box::new(["x".into(), "y".into()]),
         permissions: Some(Permissions { publish: Box::new(["a/#".into(), "b".into()]), subscribe: Box::default() }),
         superuser: false,
-        anonymous: false,
+        proof: Proof::Credentials,
         // With the minute that clocks may be apart.
         valid_for: Some(Duration::from_secs(160)),
     };

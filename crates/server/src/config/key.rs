@@ -1047,7 +1047,7 @@ pub(super) static LISTENER: &[Key<ListenerDraft, Listener>] = &[
         name: "tls_crl_files",
         doc: "Lists of revoked client certificates, in PEM.",
         kind: Kind::Texts {
-            if_empty: None,
+            if_empty: Some("then revoked certificates are let in; a listener without lists goes without the key"),
             put: |listener, texts| {
                 listener.tls.crl_files = paths(texts)?;
                 Ok(())

@@ -539,25 +539,25 @@ impl Reader<'_> {
             "certfile" => {
                 let path = line.text(key::path)?;
                 let tls = &mut self.current(line, *current).draft.tls;
-                tls.places.insert(path.clone(), (line.name.to_owned(), line.origin.clone()));
+                tls.places.entry(path.clone()).or_insert_with(|| (line.name.to_owned(), line.origin.clone()));
                 tls.certificate_files = vec![path];
             }
             "keyfile" => {
                 let path = line.text(key::path)?;
                 let tls = &mut self.current(line, *current).draft.tls;
-                tls.places.insert(path.clone(), (line.name.to_owned(), line.origin.clone()));
+                tls.places.entry(path.clone()).or_insert_with(|| (line.name.to_owned(), line.origin.clone()));
                 tls.key_files = vec![path];
             }
             "cafile" | "capath" => {
                 let path = line.text(key::path)?;
                 let tls = &mut self.current(line, *current).draft.tls;
-                tls.places.insert(path.clone(), (line.name.to_owned(), line.origin.clone()));
+                tls.places.entry(path.clone()).or_insert_with(|| (line.name.to_owned(), line.origin.clone()));
                 tls.client_ca_files.push(path);
             }
             "crlfile" => {
                 let path = line.text(key::path)?;
                 let tls = &mut self.current(line, *current).draft.tls;
-                tls.places.insert(path.clone(), (line.name.to_owned(), line.origin.clone()));
+                tls.places.entry(path.clone()).or_insert_with(|| (line.name.to_owned(), line.origin.clone()));
                 tls.crl_files = vec![path];
             }
             "require_certificate" => {

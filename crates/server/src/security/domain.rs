@@ -201,6 +201,12 @@ impl Domain {
 
     /// Those whose password is another one than in `old`.
     pub fn passwords_changed_since(&self, old: &Self) -> HashSet<Box<str>> {
+        // What has been read again of the same dynamic security is looked at where that is put in force.
+        if let (Some(new), Some(old)) = (&self.dynamic, &old.dynamic)
+            && !Arc::ptr_eq(new, old)
+        {
+            return new.snapshot().passwords_changed_since(&old.snapshot());
+        }
         let (Some(users), Some(old)) = (&self.users, &old.users) else { return HashSet::new() };
         users.changed_since(old).map(Box::from).collect()
     }

@@ -212,7 +212,7 @@ impl Snapshot {
     }
 
     /// Those whose password is another one than in `old`.
-    fn passwords_changed_since(&self, old: &Self) -> HashSet<Box<str>> {
+    pub fn passwords_changed_since(&self, old: &Self) -> HashSet<Box<str>> {
         let mut changed = HashSet::new();
         for (name, client) in &self.clients {
             let old = old.clients.get(name).and_then(|old| old.hash.as_ref());

@@ -27,13 +27,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pantala_broker::{SecurityId, authentication};
+use pantala_broker::{Proof as By, ScramUser, SecurityId, authentication};
 use pantala_identity::brake::{self, Brake, Name};
 use pantala_identity::cache::{Digest, Hasher};
 use pantala_identity::chain::{BackEnd, Next};
 use pantala_identity::http as answers;
 use pantala_identity::jwt::{KeySet, Rejection};
-use pantala_identity::{Credentials, Identity, Outcome, Refusal, Unavailable};
+use pantala_identity::{Credentials, Identity, Outcome, Proof, Refusal, Unavailable};
 use pantala_session::Instant;
 
 pub(crate) use self::control::Described;
@@ -240,7 +240,7 @@ impl Security {
                 && lock(&job.domain.verified).find(now, &digest).is_some()
             {
                 Counters::count(&self.counters.remembered);
-                let identity = Identity::named(user_name);
+                let identity = Identity { proof: Proof::Password, ..Identity::named(user_name) };
                 return job.end(Ok(identity));
             }
             job.digest = Some(digest);
@@ -257,7 +257,8 @@ impl Security {
 
 impl Reloadable for Arc<Security> {
     /// Who was verified by the old files and is remembered has to be verified again.
-    fn prepare(&mut self, _old: &Config, new: &Config) -> Result<Commit, String> {
+    fn prepare(&mut self, old: &Config, new: &Config) -> Result<Commit, String> {
+        let renewed_by_scram = renewed_by_scram(&old.settings.scram_users, &new.settings.scram_users);
         let old = self.domains();
         let mut dynamics = Dynamics::new(&old);
         let scram_users = scram_users(new);
@@ -293,14 +294,17 @@ impl Reloadable for Arc<Security> {
                 let changed = reread.iter().find(|(it, _)| dynamic.is_some_and(|dynamic| Arc::ptr_eq(dynamic, it)));
                 renewed.extend(changed.map(|(_, users)| (SecurityId(number as u16), users.clone())));
             }
+            let renewed = renewed.into_iter().map(|(security, users)| (security, By::Password, users));
+            let by_scram = renewed_by_scram.into_iter().map(|(security, users)| (security, By::Scram, users));
+            let renewed: Vec<_> = renewed.chain(by_scram).collect();
             *security.in_force.write().unwrap_or_else(PoisonError::into_inner) =
                 InForce { allow_anonymous, patience, domains, described };
             let rights = security.rights_source();
             committed.inboxes.iter().for_each(|inbox| inbox.send(Letter::Rights(Arc::clone(&rights))));
-            for (security, users) in renewed.into_iter().filter(|(_, users)| !users.is_empty()) {
+            for (security, proof, users) in renewed.into_iter().filter(|(.., users)| !users.is_empty()) {
                 let users = Arc::new(users);
                 for inbox in committed.inboxes {
-                    inbox.send(Letter::Renewed(security, Arc::clone(&users)));
+                    inbox.send(Letter::Renewed(security, proof, Arc::clone(&users)));
                 }
             }
             // That the files were read again is said for all of them.
@@ -334,14 +338,29 @@ impl ScramUsers {
 pub(crate) fn scram_users(config: &Config) -> ScramUsers {
     let mut users = ScramUsers::default();
     for user in &config.settings.scram_users {
-        // As it is called when it has come in.
-        let name = authentication::prepared_user_name(&user.name).unwrap_or_else(|| user.name.clone());
-        users.names.entry(usize::from(user.security.0)).or_default().insert(name.into());
+        users.names.entry(usize::from(user.security.0)).or_default().insert(called(user).into());
     }
     let listeners = config.listeners.iter().map(|listener| &listener.settings);
     let believing = listeners.filter(|it| it.believe_user_names && !it.verify_credentials);
     users.believing = believing.map(|it| usize::from(it.security.0)).collect();
     users
+}
+
+/// The users by SCRAM, as they are called when they have come in, whose password is another one now.
+fn renewed_by_scram(old: &[ScramUser], new: &[ScramUser]) -> HashMap<SecurityId, HashSet<Box<str>>> {
+    let mut renewed: HashMap<_, HashSet<Box<str>>> = HashMap::new();
+    for user in new {
+        let same = |old: &&ScramUser| (old.security, &old.name) == (user.security, &user.name);
+        if old.iter().find(same).is_some_and(|old| old.password != user.password) {
+            renewed.entry(user.security).or_default().insert(called(user).into());
+        }
+    }
+    renewed
+}
+
+/// As it is called when it has come in.
+fn called(user: &ScramUser) -> String {
+    authentication::prepared_user_name(&user.name).unwrap_or_else(|| user.name.clone())
 }
 
 /// Reads all files that `config` names, as a start does.
@@ -504,6 +523,15 @@ impl Job {
                     },
                 },
                 BackEnd::Http => self.service(now),
+            };
+            let outcome = match (back_end, outcome) {
+                (BackEnd::Certificate, Outcome::Accept(identity)) => {
+                    Outcome::Accept(Identity { proof: Proof::Certificate, ..identity })
+                }
+                (BackEnd::Password, Outcome::Accept(identity)) => {
+                    Outcome::Accept(Identity { proof: Proof::Password, ..identity })
+                }
+                (_, outcome) => outcome,
             };
             match self.domain.chain.after(self.place, outcome) {
                 Next::Done(answer) => return self.end(answer),
@@ -738,6 +766,10 @@ mod tests {
         receiver.recv().unwrap()
     }
 
+    fn by_certificate(name: &str) -> Identity {
+        Identity { proof: Proof::Certificate, ..Identity::named(name) }
+    }
+
     /// Guesses at ann of a domain, nine after each time that `get_in` has been called; returns how many were verified.
     fn guess(security: &Arc<Security>, domain: u16, get_in: impl Fn()) -> u32 {
         let mut verified = 0;
@@ -758,17 +790,17 @@ mod tests {
     #[test]
     fn who_is_let_in_as_somebody_else_is_not_known_by_the_name_that_it_says() {
         let security = security();
-        assert_eq!(come(&security, 0, Some("mallory")), Ok(Identity::named("mallory")));
+        assert_eq!(come(&security, 0, Some("mallory")), Ok(by_certificate("mallory")));
         assert_braked(guess(&security, 0, || drop(come(&security, 0, Some("mallory")))));
     }
 
     #[test]
     fn who_has_the_same_name_in_another_domain_is_a_stranger() {
         let security = security();
-        assert_eq!(come(&security, 0, Some("ann")), Ok(Identity::named("ann")));
+        assert_eq!(come(&security, 0, Some("ann")), Ok(by_certificate("ann")));
         assert_braked(guess(&security, 1, || drop(come(&security, 0, Some("ann")))));
         // In its own domain it is not.
-        assert_eq!(come(&security, 0, Some("ann")), Ok(Identity::named("ann")));
+        assert_eq!(come(&security, 0, Some("ann")), Ok(by_certificate("ann")));
     }
 
     #[test]

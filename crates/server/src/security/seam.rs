@@ -6,7 +6,7 @@ use pantala_access::{Grants, Permissions, Subject};
 use pantala_broker::{
     AuthenticationRequest, Cause, ConnectionKey, Identity, Proof, RightsSource, SecurityId, Standing, Verdict,
 };
-use pantala_identity::{Credentials, Refusal};
+use pantala_identity::{self as identity, Credentials, Refusal};
 use pantala_proto::ReasonCode;
 use pantala_session::Instant;
 
@@ -43,9 +43,8 @@ impl Security {
             address: peer.and_then(|peer| peer.address).map(|address| address.ip()),
             listener,
         };
-        let (this, certificate_name) = (Arc::clone(self), credentials.certificate_name.clone());
-        let give = move |answer| reply.give(verdict(answer, certificate_name.as_deref(), this.now()));
-        self.authenticate(security.0, credentials, Box::new(give));
+        let this = Arc::clone(self);
+        self.authenticate(security.0, credentials, Box::new(move |answer| reply.give(verdict(answer, this.now()))));
     }
 
     /// What holds now about who may do what, to be asked until the next reload.
@@ -78,7 +77,7 @@ impl RightsSource for InForce {
     }
 }
 
-fn verdict(answer: Answer, certificate_name: Option<&str>, now: Instant) -> Verdict {
+fn verdict(answer: Answer, now: Instant) -> Verdict {
     let refused = |reason_code, cause| Verdict::Refused { reason_code, cause: Cause::Credentials(cause) };
     let identity = match answer {
         Ok(identity) => identity,
@@ -111,10 +110,11 @@ fn verdict(answer: Answer, certificate_name: Option<&str>, now: Instant) -> Verd
         Ok(grants) => grants.map(Arc::new),
         Err(_) => return refused(ReasonCode::NotAuthorized, "it is granted what is no Topic Filter"),
     };
-    let proof = match &identity.user_name {
-        _ if identity.anonymous => Proof::Nothing,
-        Some(name) if Some(&**name) == certificate_name => Proof::Certificate,
-        _ => Proof::Credentials,
+    let proof = match identity.proof {
+        identity::Proof::Credentials => Proof::Credentials,
+        identity::Proof::Password => Proof::Password,
+        identity::Proof::Certificate => Proof::Certificate,
+        identity::Proof::Nothing => Proof::Nothing,
     };
     Verdict::Accepted(Identity {
         user_name: identity.user_name,
