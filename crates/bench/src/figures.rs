@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ use crate::usage::{self, Cpu};
 
 /// A broker that is silent so long, with messages outstanding, has lost them.
 pub const STALL_AFTER: Duration = Duration::from_secs(10);
+
+/// Handshakes of TLS at once.
+const HANDSHAKES: u32 = 32;
 
 /// Turns of each of two brokers that are measured side by side.
 const TURNS: u32 = 4;
@@ -243,10 +247,34 @@ fn cpu_per_connect(broker: &Broker, transport: Transport) -> Result<Sample, Box<
     // The first ones pay for memory and code that later ones find.
     fleet.open((0..IDLE_WARM_UP).map(|number| idle_introduction(number, false)))?;
     let before = usage::cpu(broker.pid())?;
-    fleet.open((IDLE_WARM_UP..IDLE_WARM_UP + CONNECTS).map(|number| idle_introduction(number, false)))?;
+    let numbers = IDLE_WARM_UP..IDLE_WARM_UP + CONNECTS;
+    let opened = match transport {
+        Transport::Plain => {
+            fleet.open(numbers.map(|number| idle_introduction(number, false)))?;
+            Vec::new()
+        }
+        _ => open_side_by_side(broker, transport, numbers)?,
+    };
     usage::wait_until_quiet(broker.pid())?;
     let cpu = usage::cpu(broker.pid())?.since(before);
+    drop(opened);
     Ok(Sample::plain(cpu.total.as_secs_f64() * 1e6 / f64::from(CONNECTS)))
+}
+
+/// A handshake of TLS blocks its thread, so many of them do it at once.
+fn open_side_by_side(broker: &Broker, transport: Transport, numbers: Range<u32>) -> Result<Vec<Fleet>, Fault> {
+    let open = |first: u32| {
+        let mut fleet = Fleet::new(broker.address, STALL_AFTER)?;
+        fleet.features.transport = transport;
+        let own = numbers.clone().skip(first as usize).step_by(HANDSHAKES as usize);
+        fleet.open(own.map(|number| idle_introduction(number, false)))?;
+        Ok(fleet)
+    };
+    let open = &open;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..HANDSHAKES).map(|first| scope.spawn(move || open(first))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it ends with a fault at the worst")).collect()
+    })
 }
 
 fn fleet_over(broker: &Broker, transport: Transport) -> Result<Fleet, Fault> {
